@@ -1,0 +1,71 @@
+"""Argument checks shared by the public ops: every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64)
+ANY_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int32, torch.int64)
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+class Shapes:
+    """Checks tensors against shapes with named sizes: a name means the same size in every argument of one call.
+
+    >>> shapes = Shapes("rasterize")
+    >>> shapes.tensor("verts", verts, ("B", "V", 3), FLOATS)
+    >>> shapes.tensor("faces", faces, ("F", 3), INTEGERS, device_of=("verts", verts))
+    >>> shapes["V"]
+    """
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self.sizes: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> int:
+        return self.sizes[name]
+
+    def _expected(self, shape: tuple[str | int, ...]) -> str:
+        known = (f"{d}={self.sizes[d]}" if d in self.sizes else str(d) for d in shape)
+        return "[" + ", ".join(known) + "]"
+
+    def tensor(
+        self,
+        name: str,
+        value: Tensor,
+        shape: tuple[str | int, ...],
+        dtypes: tuple[torch.dtype, ...],
+        device_of: tuple[str, Tensor] | None = None,
+    ) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{self.op}: {name} must be a torch.Tensor of shape {self._expected(shape)}, got {type(value).__name__}")
+        if value.dtype not in dtypes:
+            raise TypeError(f"{self.op}: {name} must be {_names(dtypes)}, got {str(value.dtype).removeprefix('torch.')}")
+        sizes = dict(self.sizes)
+        fits = value.dim() == len(shape)
+        for want, got in zip(shape, value.shape, strict=False):
+            fits = fits and got == (sizes.setdefault(want, got) if isinstance(want, str) else want)
+        if not fits:
+            raise ValueError(f"{self.op}: {name} must have shape {self._expected(shape)}, got {list(value.shape)}")
+        self.sizes = sizes
+        if device_of is not None and value.device != device_of[1].device:
+            raise ValueError(f"{self.op}: {name} must be on {device_of[1].device} as {device_of[0]} is, got {value.device}")
+
+    def image_size(self, value: tuple[int, int]) -> tuple[int, int]:
+        fits = isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(n, int) and n >= 0 for n in value)
+        if not fits:
+            raise ValueError(f"{self.op}: image_size must be (height, width), two integers of at least 0, got {value!r}")
+        return int(value[0]), int(value[1])
+
+    def number(self, name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{self.op}: {name} must be a number, got {type(value).__name__}")
+        if not (low < value if open_low else low <= value) or not value <= high:
+            bound = f"above {low}" if open_low else f"at least {low}"
+            raise ValueError(f"{self.op}: {name} must be {bound}{'' if high == float('inf') else f' and at most {high}'}, got {value}")
+        return value
