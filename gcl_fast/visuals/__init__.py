@@ -1,0 +1,23 @@
+"""Pictures of what a model sees, makes and ranks; every picture is a uint8 array [H, W, 3]."""
+
+from __future__ import annotations
+
+from .canvas import compose, save_png
+from .grids import image_rows, novel_view_grid
+from .ranked import ranked_lists, ranked_lists_from_features
+from .tones import IMAGENET_MEAN, IMAGENET_STD, mesh_to_uint8, photo_to_uint8, photo_to_unit, unit_to_uint8
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "compose",
+    "image_rows",
+    "mesh_to_uint8",
+    "novel_view_grid",
+    "photo_to_uint8",
+    "photo_to_unit",
+    "ranked_lists",
+    "ranked_lists_from_features",
+    "save_png",
+    "unit_to_uint8",
+]

@@ -1,0 +1,85 @@
+"""Grids of photos, meshes and generated images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from .canvas import compose
+from .tones import mesh_to_uint8, photo_to_uint8
+
+
+def _bytes(image: Tensor, name: str) -> np.ndarray:
+    """[..., 3, H, W] is a photo, [..., 1, H, W] a mesh -> uint8 [..., H, W, 3]."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(image).__name__}")
+    if image.dim() < 4 or image.shape[-3] not in (1, 3):
+        raise ValueError(f"{name}: expected shape [..., 3 or 1, H, W], got {list(image.shape)}")
+    return mesh_to_uint8(image) if image.shape[-3] == 1 else photo_to_uint8(image)
+
+
+def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8, scale: int | None = None) -> np.ndarray:
+    """One labelled row of images per entry, the same sample below itself in every row.
+
+    rows       name -> [B, 3, H, W] ImageNet-normalised photos, or [B, 1, H, W] meshes in [-1, 1]; one size for all
+    max_images columns shown at most (the first ones)
+    Returns uint8 [H', W', 3]. Deterministic; no gradient.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one row of images, got none")
+    if max_images < 1:
+        raise ValueError(f"max_images: expected at least 1, got {max_images}")
+    for name, images in rows.items():
+        if isinstance(images, Tensor) and images.dim() != 4:
+            raise ValueError(f"rows[{name!r}]: expected shape [B, 3 or 1, H, W], got {list(images.shape)}")
+    cells = [list(_bytes(images[:max_images], f"rows[{name!r}]")) for name, images in rows.items()]
+    return compose(cells, row_titles=list(rows), scale=scale)
+
+
+def novel_view_grid(
+    source: Tensor,
+    generated: Tensor,
+    angles: Sequence[float],
+    truth: Tensor | None = None,
+    meshes: Tensor | None = None,
+    *,
+    row_titles: Sequence[str] | None = None,
+    title: str | None = None,
+    scale: int | None = None,
+) -> np.ndarray:
+    """Each photo with its generated views, one column an angle; the guiding meshes above and the truth below, if given.
+
+    source     [B, 3, H, W] ImageNet-normalised
+    generated  [B, R, 3, H, W] ImageNet-normalised, R = len(angles)
+    truth      [B, R, 3, H, W] ImageNet-normalised, or None
+    meshes     [B, R, 1, H, W] in [-1, 1], or None
+    angles     degrees; row_titles: one name for each photo
+    Returns uint8 [H', W', 3]. Deterministic; no gradient.
+    """
+    if not isinstance(source, Tensor) or source.dim() != 4 or source.shape[1] != 3:
+        raise ValueError(f"source: expected shape [B, 3, H, W], got {list(getattr(source, 'shape', []))}")
+    batch, height, width = source.shape[0], source.shape[2], source.shape[3]
+    for name, images, channels in (("generated", generated, 3), ("truth", truth, 3), ("meshes", meshes, 1)):
+        wanted = [batch, len(angles), channels, height, width]
+        if images is not None and list(images.shape) != wanted:
+            raise ValueError(f"{name}: expected shape {wanted}, got {list(images.shape)}")
+    if row_titles is not None and len(row_titles) != batch:
+        raise ValueError(f"row_titles: expected {batch} names, got {len(row_titles)}")
+
+    blocks = [("mesh", meshes), ("generated", generated), ("truth", truth)]
+    shown = [(name, _bytes(images, name)) for name, images in blocks if images is not None]  # uint8 [B, R, H, W, 3]
+    photos = _bytes(source, "source")  # [B, H, W, 3]
+    cells: list[list[np.ndarray | None]] = []
+    titles = []
+    for b in range(batch):
+        for name, images in shown:
+            cells.append([photos[b] if name == "generated" else None, *images[b]])
+            person = f"{row_titles[b]}\n" if row_titles is not None and name == "generated" else ""
+            titles.append(person + name)
+    columns = ["photo", *(f"{angle:g}°" for angle in angles)]
+    group = len(shown) if len(shown) > 1 else None
+    return compose(
+        cells, row_titles=titles, column_titles=columns, title=title, scale=scale, gap_after_column=0, rows_in_group=group
+    )
