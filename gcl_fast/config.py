@@ -1,0 +1,326 @@
+"""Typed configuration: dataclasses, strict YAML, and where the shipped YAML files lie.
+
+An unknown key or a bad value is a ConfigError that names it. Defaults are the published ones (METHOD of GCL-extended:
+stages 2 and 3; Cluster Contrast: stage 1), so a dataset's YAML holds only what differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A configuration key or value that cannot be used; the message names it."""
+
+
+def _require(ok: bool, name: str, expected: str, got: object) -> None:
+    if not ok:
+        raise ConfigError(f"{name} must be {expected}, got {got!r}")
+
+
+def _positive(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(value > 0, f"{type(section).__name__}.{name}", "above 0", value)
+
+
+def _not_negative(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _require(value >= 0, f"{type(section).__name__}.{name}", "at least 0", value)
+
+
+@dataclass
+class ModelConfig:
+    """Networks: the published sizes by default; smaller ones for small machines."""
+
+    variant: Literal["jvtc", "mlc", "act"] = "jvtc"
+    """Head of the identity encoder: jvtc 512 features, mlc and act as wide as the backbone."""
+    backbone: Literal["resnet50", "resnet18"] = "resnet50"
+    width: int = 64
+    """Channels of the backbone's first stage."""
+    weights: str = "none"
+    """'none', 'imagenet' (downloads, because you ask for it) or the path of a weights file."""
+    generator_width: int = 16
+    generator_mlp: int = 512
+    discriminator_width: int = 32
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "generator_width", "generator_mlp", "discriminator_width")
+
+
+@dataclass
+class ClusterConfig:
+    """Pseudo-labels: k-reciprocal Jaccard distance, then DBSCAN."""
+
+    k1: int = 30
+    k2: int = 6
+    eps: float = 0.55
+    rho: float | None = None
+    """When given, eps = mean of the smallest rho share of the non-zero distances (the CVPR 2021 rule)."""
+    min_samples: int = 4
+
+    def __post_init__(self) -> None:
+        _positive(self, "k1", "k2", "eps", "min_samples")
+        if self.rho is not None:
+            _positive(self, "rho")
+
+
+@dataclass
+class AugmentConfig:
+    """Stage 1 only; stages 2 and 3 have the generator instead."""
+
+    flip: float = 0.5
+    pad: int = 10
+    erase: float = 0.5
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "flip", "pad", "erase", "color_jitter")
+
+
+@dataclass
+class Stage1Config:
+    """Warm-up of the identity encoder by an unsupervised method."""
+
+    method: Literal["cluster-contrast"] = "cluster-contrast"
+    epochs: int = 50
+    iters: int = 400
+    """Iterations an epoch; 0: one pass over the clusters."""
+    batch_size: int = 256
+    num_instances: int = 16
+    """Images of each identity in a batch (P x K: K)."""
+    camera_aware: bool = False
+    lr: float = 3.5e-4
+    weight_decay: float = 5e-4
+    lr_steps: tuple[int, ...] = (20, 40)
+    """Epochs after which the learning rate is multiplied by lr_gamma."""
+    lr_gamma: float = 0.1
+    temperature: float = 0.05
+    momentum: float = 0.1
+    use_hard: bool = False
+    cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(eps=0.6))
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    eval_every: int = 10
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
+        _not_negative(self, "iters", "weight_decay", "momentum")
+        _require(self.batch_size % self.num_instances == 0, "Stage1Config.batch_size",
+                 f"a multiple of num_instances={self.num_instances}", self.batch_size)
+
+
+@dataclass
+class LossConfig:
+    """Weights of the generative losses (METHOD, official values)."""
+
+    adversarial: float = 1.0
+    image: float = 5.0
+    code: float = 5.0
+    penalty: float = 0.01
+    """Squared-gradient regulariser of the discriminator on real images."""
+    mixup_alpha: float = 0.6
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "adversarial", "image", "code", "penalty")
+        _positive(self, "mixup_alpha")
+
+
+@dataclass
+class Stage2Config:
+    """Warm-up of structure encoder, generator and discriminator; the identity encoder is frozen."""
+
+    epochs: int = 40
+    iters: int = 0
+    """Iterations an epoch; 0: one pass over the images."""
+    batch_size: int = 16
+    lr: float = 1e-4
+    beta1: float = 0.0
+    beta2: float = 0.999
+    weight_decay: float = 5e-4
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size", "lr")
+        _not_negative(self, "iters", "beta1", "beta2", "weight_decay")
+
+
+@dataclass
+class Stage3Config(Stage2Config):
+    """Joint training of everything."""
+
+    epochs: int = 20
+    lr_encoder: float = 3.5e-4
+    momentum_encoder: float = 0.9
+    lr_steps: tuple[int, ...] = (10,)
+    lr_gamma: float = 0.1
+    memory_w: float = 1.0
+    id_w: float = 1.0
+    temperature: float = 0.04
+    bank_momentum: float = 0.2
+    """Share of the old bank row that stays at an update."""
+    num_negatives: int = 8192
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    eval_every: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "lr_encoder", "lr_gamma", "temperature", "num_negatives", "eval_every")
+        _not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
+
+
+@dataclass
+class TrainConfig:
+    """One training run."""
+
+    dataset: Literal["market1501", "dukemtmc", "msmt17", "csv"] = "market1501"
+    root: str = "data"
+    """Folder that holds the dataset's folder (market1501/, dukemtmc-reid/, msmt17/, or the CSV lists)."""
+    mesh_root: str | None = None
+    """Folder of the meshes; default <root>/mesh."""
+    meshes: Literal["auto", "vertices", "rendered"] = "auto"
+    height: int = 256
+    width: int = 128
+    yaws: tuple[int, ...] = (45, 90, 135, 180, 225, 270, 315)
+    """Turns from which the new view is drawn, degrees."""
+    name: str = "run"
+    runs: str = "runs"
+    """The run is written to <runs>/<name>."""
+    seed: int = 1
+    device: str = "auto"
+    amp: Literal["auto", "off", "bf16"] = "off"
+    workers: int = 4
+    cache: bool = False
+    """Keep decoded images in memory."""
+    skip_broken: bool = False
+    checkpoint_every: int = 200
+    """Iterations between checkpoints inside an epoch; each epoch ends with one too."""
+    log_every: int = 10
+    picture_every: int = 5
+    """Epochs between pictures."""
+    eval_batch_size: int = 64
+    tensorboard: bool = True
+    init: str | None = None
+    """Weights of the identity encoder to start from (a run's checkpoint or a weights file)."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    stage3: Stage3Config = field(default_factory=Stage3Config)
+
+    def __post_init__(self) -> None:
+        _positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
+        _not_negative(self, "workers", "seed")
+        _require(self.height % 4 == 0 and self.width % 4 == 0, "TrainConfig.height and width", "multiples of 4",
+                 (self.height, self.width))
+        _require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runs) / self.name
+
+    @property
+    def mesh_dir(self) -> Path:
+        return Path(self.mesh_root) if self.mesh_root else Path(self.root) / "mesh"
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain containers only, for YAML and checkpoints."""
+    plain = dataclasses.asdict(config)
+
+    def listed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: listed(v) for k, v in value.items()}
+        return [listed(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    return listed(plain)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a section of keys, got {value!r}")
+        return from_dict(kind, value, where + ".")
+    if origin is Literal:
+        _require(value in typing.get_args(kind), where, "one of " + ", ".join(map(repr, typing.get_args(kind))), value)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        return None if value is None else _convert(value, inner[0], where)
+    if origin is tuple:
+        _require(isinstance(value, (list, tuple)), where, "a list", value)
+        return tuple(_convert(v, typing.get_args(kind)[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if kind is float and isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    _require(right, where, {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}[kind.__name__], value)
+    return value
+
+
+def from_dict(kind: type, values: dict[str, Any], where: str = "", base: Any = None) -> Any:
+    """Build the dataclass `kind` from plain values, strictly.
+
+    base: an instance whose fields stand where `values` says nothing. Raises ConfigError naming the key.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    merged: dict[str, Any] = {f.name: getattr(base, f.name) for f in dataclasses.fields(kind)} if base is not None else {}
+    blank = base if base is not None else kind()
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; known keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown configuration key {where}{key}{hint}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            merged[key] = from_dict(hints[key], value, f"{where}{key}.", getattr(blank, key))
+        else:
+            merged[key] = _convert(value, hints[key], where + key)
+    return kind(**merged)
+
+
+def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
+    """Read a YAML file over `base` (default: the published settings)."""
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {path}; shipped ones: {', '.join(shipped())}")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
+    try:
+        return from_dict(TrainConfig, values, base=base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def config_dir() -> Path:
+    """The shipped YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def shipped() -> list[str]:
+    return sorted(p.stem for p in config_dir().glob("*.yaml"))
+
+
+def load_shipped(name: str) -> TrainConfig:
+    return load_yaml(config_dir() / f"{name}.yaml")

@@ -1,0 +1,26 @@
+"""Mixed precision: bfloat16 autocast where the machine has it in hardware."""
+
+from __future__ import annotations
+
+import torch
+
+from gcl_fast.config import ConfigError
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe is not None and probe())
+
+
+def use_bfloat16(choice: str, device: torch.device) -> bool:
+    """Resolve off, bf16 or auto."""
+    if choice not in ("off", "bf16", "auto"):
+        raise ConfigError(f"amp must be 'auto', 'off' or 'bf16', got {choice!r}")
+    return choice == "bf16" or (choice == "auto" and has_bfloat16(device))
+
+
+def autocast(enabled: bool, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

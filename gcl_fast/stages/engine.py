@@ -1,0 +1,170 @@
+"""The one loop of all stages: it logs, checks, saves and resumes; a stage only steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.data.plans import Plan
+from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
+from gcl_fast.stages.log import EpochProgress, RunLog
+from gcl_fast.stages.stage import Stage, StageError
+
+ShowPictures = Callable[[str, dict[str, dict[str, Tensor]], int], None]
+
+
+class Engine:
+    """Runs one stage in one run folder; checkpoints lie in <run>/<stage name>/last.pt and best.pt.
+
+    A run killed at any moment and started again with resume=True reaches the same weights, bit for bit on a CPU with
+    the same number of threads: every random number is a function of seed, stage, epoch and position, and what cannot
+    be recomputed (plan of the epoch, pseudo-labels, bank) is in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        log: RunLog,
+        *,
+        config: dict[str, Any],
+        checkpoint_every: int = 200,
+        log_every: int = 10,
+        picture_every: int = 5,
+        show_pictures: ShowPictures | None = None,
+    ) -> None:
+        self.stage, self.log, self.config = stage, log, config
+        self.checkpoint_every, self.log_every, self.picture_every = checkpoint_every, log_every, picture_every
+        self.show_pictures = show_pictures
+        self.folder: Path = log.run_dir / stage.name
+        self.epoch, self.position, self.iteration = 0, 0, 0
+        self.plan: Plan | None = None
+        self.best: float | None = None
+        self.scores: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def run(self, *, resume: bool = False) -> dict[str, float]:
+        """Train the stage to its end; returns the last scores, {} when nothing was scored."""
+        if resume and (self.folder / "last.pt").exists():
+            self.restore(load_checkpoint(self.folder / "last.pt", self.stage.device))
+        self.log.rewind(self.stage.name, self.iteration)
+        began = time.perf_counter() - self.seconds
+        while self.epoch < self.stage.epochs:
+            if self.plan is None:
+                self.plan, self.position = self.stage.begin_epoch(self.epoch), 0
+                if not self.plan.batches:
+                    raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
+                figures = {k: v for k, v in self.stage.epoch_scalars().items()}
+                if figures:
+                    self._write(figures, time.perf_counter() - began)
+            self._train_epoch(began)
+            self._end_epoch(began)
+        self.seconds = time.perf_counter() - began
+        return self.scores
+
+    def _train_epoch(self, began: float) -> None:
+        plan, stage = self.plan, self.stage
+        assert plan is not None
+        left = len(plan.batches) * (stage.epochs - self.epoch) - self.position
+        title = f"{stage.name} epoch {self.epoch + 1}/{stage.epochs}"
+        progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device)
+        pending: list[dict[str, Tensor]] = []
+        try:
+            for batch in stage.batches(plan, self.epoch, self.position):
+                losses = stage.step(batch.to(stage.device), self.iteration)
+                pending.append(losses)
+                self.iteration += 1
+                self.position += 1
+                shown = None
+                due = self.iteration % self.checkpoint_every == 0
+                if due or self.iteration % self.log_every == 0 or self.position == len(plan.batches):
+                    shown = self._flush(pending, time.perf_counter() - began)
+                if due and self.position < len(plan.batches):
+                    self.save(time.perf_counter() - began)
+                progress.update(shown, len(batch))
+        finally:
+            progress.close()
+
+    def _flush(self, pending: list[dict[str, Tensor]], seconds: float) -> float:
+        """Write the mean of the waiting losses; the one place that waits for the device."""
+        names = list(pending[0])
+        values = torch.stack([torch.stack([losses[n].double() for n in names]) for losses in pending]).cpu()
+        pending.clear()
+        broken = [n for n, column in zip(names, values.T, strict=True) if not bool(torch.isfinite(column).all())]
+        if broken:
+            raise StageError(
+                f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: loss not finite: {', '.join(broken)}; "
+                f"the last good checkpoint is {self.folder / 'last.pt'}; lower the learning rate or try amp: off"
+            )
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        self._write(means, seconds)
+        return means.get("total", means[names[0]])
+
+    def _write(self, values: dict[str, float], seconds: float) -> None:
+        # A line belongs to the last finished iteration, so that rewind drops what a resumed run repeats.
+        self.log.scalars(self.stage.name, self.epoch, max(self.iteration - 1, 0), seconds, values)
+
+    def _end_epoch(self, began: float) -> None:
+        last = self.epoch + 1 == self.stage.epochs
+        scores = self.stage.evaluate(self.epoch)
+        if scores:
+            self.scores = scores
+            self._write({k: v for k, v in scores.items() if k != "score"}, time.perf_counter() - began)
+        if self.show_pictures and (last or (self.epoch + 1) % self.picture_every == 0):
+            pictures = self.stage.pictures()
+            if pictures:
+                self.show_pictures(self.stage.name, pictures, self.iteration)
+        self.epoch, self.position, self.plan = self.epoch + 1, 0, None
+        better = "score" in scores and (self.best is None or scores["score"] > self.best)
+        if better:
+            self.best = scores["score"]
+        self.save(time.perf_counter() - began)
+        if better or (last and self.best is None):
+            save_checkpoint(self.folder / "best.pt", self.state())
+
+    def state(self) -> dict[str, Any]:
+        stage = self.stage
+        cuda = stage.device.type == "cuda"
+        return {
+            "stage": stage.name,
+            "epoch": self.epoch,
+            "position": self.position,
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "plan": None if self.plan is None else [torch.from_numpy(np.asarray(b)) for b in self.plan.batches],
+            "best": self.best,
+            "scores": dict(self.scores),
+            "modules": {name: module.state_dict() for name, module in stage.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in stage.optimizers.items()},
+            "extra": stage.extra_state(),
+            "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(stage.device) if cuda else None},
+            "config": self.config,
+        }
+
+    def save(self, seconds: float) -> None:
+        self.seconds = seconds
+        save_checkpoint(self.folder / "last.pt", self.state())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        stage = self.stage
+        if state["stage"] != stage.name:
+            raise StageError(f"the checkpoint is of {state['stage']}, not of {stage.name}")
+        for name, module in stage.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in stage.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        stage.load_extra_state(state["extra"])
+        torch.set_rng_state(state["random"]["torch"].cpu())
+        if state["random"]["cuda"] is not None and stage.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), stage.device)
+        self.epoch, self.position, self.iteration = state["epoch"], state["position"], state["iteration"]
+        self.plan = None if state["plan"] is None else Plan(tuple(b.cpu().numpy() for b in state["plan"]))
+        self.best, self.scores, self.seconds = state["best"], dict(state["scores"]), state["seconds"]
+        if self.best is not None and not math.isfinite(self.best):
+            self.best = None

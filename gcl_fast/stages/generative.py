@@ -1,0 +1,136 @@
+"""Stage 2: structure encoder, generator and discriminator learn; the identity encoder is frozen in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.config import Stage2Config, TrainConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan, shuffled
+from gcl_fast.stages.adversarial import fake_term, real_terms
+from gcl_fast.stages.amp import autocast, use_bfloat16
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.views import Views, draw_mix, generate_views, generative_losses
+
+
+def adam(module: nn.Module, config: Stage2Config) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        module.parameters(), lr=config.lr, betas=(float(config.beta1), config.beta2), weight_decay=config.weight_decay
+    )
+
+
+@contextmanager
+def frozen(module: nn.Module):
+    """No gradient to the parameters; gradients still pass through to the input."""
+    states = [p.requires_grad for p in module.parameters()]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, state in zip(module.parameters(), states, strict=True):
+            parameter.requires_grad_(state)
+
+
+class GenerativeStage(Stage):
+    """One update: discriminator first on detached fakes, then the generator against the updated discriminator."""
+
+    name = "stage2"
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoder: nn.Module,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loader: TorchLoader,
+        num_images: int,
+        *,
+        device: torch.device,
+        samples: dict[str, Batch] | None = None,
+    ) -> None:
+        """samples: batches by name (train, test) whose generated rows are pictured."""
+        self.settings: Stage2Config = config.stage2
+        self._set_up(config, encoder, generator, discriminator, loader, num_images, device, samples)
+        self.encoder.eval().requires_grad_(False)
+
+    def _set_up(self, config, encoder, generator, discriminator, loader, num_images, device, samples) -> None:
+        self.seed, self.device, self.epochs = config.seed, device, self.settings.epochs
+        self.encoder, self.generator, self.discriminator = encoder, generator, discriminator
+        self.loader, self.num_images, self.samples = loader, num_images, samples or {}
+        self.bf16 = use_bfloat16(config.amp, device)
+        self.modules = {"encoder": encoder, "generator": generator, "discriminator": discriminator}
+        for module in self.modules.values():
+            module.to(device)
+        self.optimizers = {"generator": adam(generator, self.settings), "discriminator": adam(discriminator, self.settings)}
+
+    def plan(self, candidates: np.ndarray, epoch: int) -> Plan:
+        """Random batches of the candidates, the last incomplete one dropped; cut or repeated to `iters` batches."""
+        batches: list[np.ndarray] = []
+        wanted = self.settings.iters
+        size = min(self.settings.batch_size, len(candidates))
+        while not batches or len(batches) < wanted:
+            seed = (self.seed * 1_000_003 + epoch) * 1_009 + len(batches)
+            batches += shuffled(candidates, size, seed=seed, drop_last=True).batches
+        return Plan(tuple(batches[:wanted] if wanted else batches))
+
+    def begin_epoch(self, epoch: int) -> Plan:
+        return self.plan(np.arange(self.num_images), epoch)
+
+    def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
+        return self.loader.epoch(plan, epoch, start=start)
+
+    def views(self, batch: Batch, iteration: int, *, encoder_grad: bool) -> Views:
+        weight, permutation = draw_mix(len(batch), self.settings.loss.mixup_alpha, self.iteration_rng(iteration))
+        order = torch.from_numpy(permutation).to(self.device)
+        return generate_views(self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad)
+
+    def update_discriminator(self, batch: Batch, views: Views) -> dict[str, Tensor]:
+        # The regulariser needs second derivatives: always float32.
+        weight = self.settings.loss.penalty
+        real, penalty = real_terms(self.discriminator, batch.image, with_penalty=weight > 0)
+        with autocast(self.bf16, self.device):
+            fakes = {f"dis_{name}": fake_term(self.discriminator, fake) for name, fake in views.fakes.items()}
+        loss = sum(fakes.values()) + len(fakes) * (real + weight * penalty)
+        self.optimizers["discriminator"].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers["discriminator"].step()
+        return {**fakes, "dis_real": real, "dis_penalty": penalty}
+
+    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        self.generator.train()
+        self.discriminator.train()
+        with autocast(self.bf16, self.device):
+            views = self.views(batch, iteration, encoder_grad=False)
+        losses = self.update_discriminator(batch, views)
+        with frozen(self.discriminator), autocast(self.bf16, self.device):
+            total, generative = generative_losses(self.encoder, self.discriminator, batch, views, self.settings.loss)
+        self.optimizers["generator"].zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizers["generator"].step()
+        return {name: loss.detach().float() for name, loss in {**losses, **generative, "total": total}.items()}
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, dict[str, Tensor]]:
+        """Rows as the official code shows them: photo, meshes, reconstruction, new view, cycle."""
+        training = {name: module.training for name, module in self.modules.items()}
+        pictures = {}
+        for module in self.modules.values():
+            module.eval()
+        for name, sample in self.samples.items():
+            batch = sample.to(self.device)
+            order = torch.arange(len(batch), device=self.device)
+            views = generate_views(self.encoder, self.generator, batch, 1.0, order, encoder_grad=False)
+            rows = {
+                "photo": batch.image, "mesh": batch.mesh, "reconstruction": views.reconstruction,
+                "new mesh": batch.mesh_novel, "new view": views.novel, "cycle": views.cycle,
+            }
+            pictures[name] = {title: row.float().cpu() for title, row in rows.items()}
+        for name, module in self.modules.items():
+            module.train(training[name])
+        return pictures

@@ -1,0 +1,140 @@
+"""Stage 3: generator, discriminator and identity encoder learn together, with memory and identity contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_fast.config import Stage3Config, TrainConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan
+from gcl_fast.memory import InstanceMemory
+from gcl_fast.pseudo_labels import centroids, cluster
+from gcl_fast.stages.amp import autocast
+from gcl_fast.stages.generative import GenerativeStage, frozen
+from gcl_fast.stages.stage import StageError, set_lr, stepped_lr
+from gcl_fast.stages.views import Views, generative_losses
+
+
+def identity_losses(feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, weight: float, order: Tensor) -> tuple[Tensor, Tensor]:
+    """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y[order])).
+
+    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target [B] in [0, C). Means over the batch.
+    """
+    mixed_logits = mixed @ centers.T  # [B, C]
+    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, target[order])
+    return F.cross_entropy(feature @ centers.T, target), soft
+
+
+class JointStage(GenerativeStage):
+    """METHOD's joint iteration. The bank starts as the features of the training images."""
+
+    name = "stage3"
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoder: nn.Module,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loader: TorchLoader,
+        num_images: int,
+        *,
+        device: torch.device,
+        features: Callable[[nn.Module], Tensor],
+        score: Callable[[nn.Module], dict[str, float]] | None = None,
+        samples: dict[str, Batch] | None = None,
+    ) -> None:
+        """features: the L2-normalised features [N, D] of all training images; score: held-out metrics, {} without a test set."""
+        self.settings: Stage3Config = config.stage3
+        self._set_up(config, encoder, generator, discriminator, loader, num_images, device, samples)
+        encoder.requires_grad_(True)
+        settings = self.settings
+        self.features, self.score = features, score
+        self.memory = InstanceMemory(
+            encoder.feature_dim, num_images, temperature=settings.temperature, momentum=settings.bank_momentum,
+            num_negatives=settings.num_negatives,
+        ).to(device)
+        self.centers = torch.zeros(0, encoder.feature_dim, device=device)
+        self.optimizers["encoder"] = torch.optim.SGD(
+            encoder.parameters(), lr=settings.lr_encoder, momentum=settings.momentum_encoder,
+            nesterov=settings.momentum_encoder > 0, weight_decay=settings.weight_decay,
+        )
+        self._clusters: dict[str, float] = {}
+
+    def begin_epoch(self, epoch: int) -> Plan:
+        settings = self.settings
+        if epoch == 0:
+            self.memory.features.copy_(self.features(self.encoder))
+        rule = settings.cluster
+        found = cluster(self.memory.features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples)
+        candidates = np.flatnonzero(found.labels.cpu().numpy() >= 0)
+        if found.num_clusters < 2 or len(candidates) < 2:
+            raise StageError(
+                f"stage 3, epoch {epoch}: clustering found {found.num_clusters} clusters and {found.num_outliers} outliers "
+                f"among {self.num_images} images at eps {found.eps:.3f}; at least 2 clusters are needed: raise stage3.cluster.eps, "
+                "lower min_samples, or warm the encoder up longer in stage 1"
+            )
+        labels = found.labels.to(self.device)
+        self.memory.labels.copy_(labels)
+        self.centers = centroids(self.memory.features, labels)
+        for name, base in (("generator", settings.lr), ("discriminator", settings.lr), ("encoder", settings.lr_encoder)):
+            set_lr(self.optimizers[name], stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
+        self._clusters = {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
+                          "largest_cluster": float(found.largest), "eps": float(found.eps),
+                          "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
+        return self.plan(candidates, epoch)
+
+    def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
+        return self.loader.epoch(plan, epoch, start=start)
+
+    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        settings = self.settings
+        for module in self.modules.values():
+            module.train()
+        with autocast(self.bf16, self.device):
+            views = self.views(batch, iteration, encoder_grad=True)
+            mixed_feature = self.encoder(views.mixed)[1]
+        losses = self.update_discriminator(batch, views)
+        with frozen(self.discriminator), autocast(self.bf16, self.device):
+            total, generative = generative_losses(self.encoder, self.discriminator, batch, views, settings.loss)
+        contrast = self.contrast(batch, views, mixed_feature.float(), iteration)
+        total = total + settings.memory_w * sum(contrast[k] for k in ("mem_self", "mem_class", "mem_real"))
+        total = total + settings.id_w * (contrast["id"] + contrast["id_mix"])
+        for name in ("generator", "encoder"):
+            self.optimizers[name].zero_grad(set_to_none=True)
+        total.backward()
+        for name in ("generator", "encoder"):
+            self.optimizers[name].step()
+        self.memory.update(batch.index, views.feature.detach().float())
+        return {name: loss.detach().float() for name, loss in {**losses, **generative, **contrast, "total": total}.items()}
+
+    def contrast(self, batch: Batch, views: Views, mixed: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Memory contrast (three terms) and identity contrast (real and mixed)."""
+        seed = int(self.iteration_rng(iteration).integers(2**31))
+        feature = views.feature.float()
+        terms = self.memory(feature, views.feature_novel.float(), batch.index, seed=seed)
+        identity, mixture = identity_losses(
+            feature, mixed, self.centers, self.memory.labels[batch.index], views.mix_weight, views.permutation
+        )
+        return {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2], "id": identity, "id_mix": mixture}
+
+    def epoch_scalars(self) -> dict[str, float]:
+        return self._clusters
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        due = (epoch + 1) % self.settings.eval_every == 0 or epoch + 1 == self.epochs
+        return self.score(self.encoder) if due and self.score is not None else {}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"memory": self.memory.state_dict(), "centers": self.centers}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.memory.load_state_dict(state["memory"])
+        self.centers = state["centers"].to(self.device)

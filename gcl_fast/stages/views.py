@@ -1,0 +1,76 @@
+"""The generated views of one iteration: reconstruction, new view, cycle, and the mix in identity space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_fast.config import LossConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.stages.adversarial import generator_loss
+
+
+@dataclass
+class Views:
+    """Everything the losses need. Images [B, 3, H, W]; codes [B, C]; features [B, D]."""
+
+    code: Tensor
+    feature: Tensor
+    reconstruction: Tensor
+    novel: Tensor
+    code_novel: Tensor
+    feature_novel: Tensor
+    cycle: Tensor
+    mixed: Tensor
+    mix_weight: float
+    permutation: Tensor
+
+    @property
+    def fakes(self) -> dict[str, Tensor]:
+        return {"rec": self.reconstruction, "nv": self.novel, "cyc": self.cycle, "mix": self.mixed}
+
+
+def draw_mix(size: int, alpha: float, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """lambda ~ Beta(alpha, alpha), the larger of it and its complement, and a permutation of the batch."""
+    weight = float(rng.beta(alpha, alpha))
+    return max(weight, 1 - weight), rng.permutation(size)
+
+
+def generate_views(
+    encoder: nn.Module, generator: nn.Module, batch: Batch, mix_weight: float, permutation: Tensor, *, encoder_grad: bool
+) -> Views:
+    """Run encoder and generator over one batch (METHOD, "one joint iteration").
+
+    encoder_grad: whether the encoder itself learns; without it the code of the real image carries no graph, while
+    gradients still flow through the encoder to the generated images.
+    """
+    with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
+        code, feature = encoder(batch.image)
+    structure = generator.encode(batch.mesh)
+    reconstruction = generator.decode(structure, code)
+    novel = generator.decode(generator.encode(batch.mesh_novel), code)
+    code_novel, feature_novel = encoder(novel)
+    cycle = generator.decode(structure, code_novel)
+    mixed = generator.decode(structure, mix_weight * code + (1 - mix_weight) * code[permutation])
+    return Views(code, feature, reconstruction, novel, code_novel, feature_novel, cycle, mixed, mix_weight, permutation)
+
+
+def generative_losses(
+    encoder: nn.Module, discriminator: nn.Module, batch: Batch, views: Views, weights: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the adversarial, image and code losses, and each of them unweighted.
+
+    Code targets are detached; the discriminator's parameters should not require a gradient here.
+    """
+    target = views.code.detach()
+    losses = {f"adv_{name}": generator_loss(discriminator, fake) for name, fake in views.fakes.items()}
+    losses["image_rec"] = F.l1_loss(views.reconstruction.float(), batch.image)
+    losses["image_cyc"] = F.l1_loss(views.cycle.float(), batch.image)
+    losses["code_rec"] = F.l1_loss(encoder(views.reconstruction)[0].float(), target.float())
+    losses["code_cyc"] = F.l1_loss(encoder(views.cycle)[0].float(), target.float())
+    factor = {"adv": weights.adversarial, "image": weights.image, "code": weights.code}
+    return sum(factor[name.split("_")[0]] * loss for name, loss in losses.items()), losses

@@ -1,0 +1,114 @@
+"""Stage 1 by Cluster Contrast: cluster, one centroid per cluster in a memory, P x K batches against all centroids.
+
+Source: Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, ACCV 2022 (arXiv 2103.11568).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_fast.config import TrainConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
+from gcl_fast.memory import ClusterMemory
+from gcl_fast.pseudo_labels import centroids, cluster
+from gcl_fast.stages.amp import autocast, use_bfloat16
+from gcl_fast.stages.stage import Stage, StageError, set_lr, stepped_lr
+
+
+class ClusterContrastStage(Stage):
+    """Each epoch: features, pseudo-labels, centroids; each step: CE(f . M / t), then the centroids move."""
+
+    name = "stage1"
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoder: nn.Module,
+        loader: TorchLoader,
+        cameras: Tensor,
+        *,
+        device: torch.device,
+        features: Callable[[nn.Module], Tensor],
+        score: Callable[[nn.Module], dict[str, float]] | None = None,
+    ) -> None:
+        """cameras [N] int64 of the training images; features: L2-normalised features [N, D] of them; score: held-out metrics."""
+        self.settings = config.stage1
+        self.seed, self.device, self.epochs = config.seed, device, self.settings.epochs
+        self.encoder = encoder.to(device).requires_grad_(True)
+        self.loader, self.cameras, self.features, self.score = loader, cameras.cpu().numpy(), features, score
+        self.bf16 = use_bfloat16(config.amp, device)
+        self.modules = {"encoder": encoder}
+        self.optimizers = {
+            "encoder": torch.optim.Adam(encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+        }
+        self.labels = torch.full((len(cameras),), -1, dtype=torch.int64, device=device)
+        self.memory = self._new_memory(1)
+        self._clusters: dict[str, float] = {}
+
+    def _new_memory(self, num_clusters: int) -> ClusterMemory:
+        settings = self.settings
+        return ClusterMemory(
+            self.encoder.feature_dim, num_clusters, temperature=settings.temperature, momentum=settings.momentum,
+            use_hard=settings.use_hard,
+        ).to(self.device)
+
+    def begin_epoch(self, epoch: int) -> Plan:
+        settings, rule = self.settings, self.settings.cluster
+        features = self.features(self.encoder)
+        found = cluster(features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples)
+        if found.num_clusters < 2:
+            raise StageError(
+                f"stage 1, epoch {epoch}: clustering found {found.num_clusters} clusters and {found.num_outliers} outliers "
+                f"among {len(features)} images at eps {found.eps:.3f}; at least 2 clusters are needed: "
+                + ("raise" if found.num_clusters == 0 else "lower") + " stage1.cluster.eps or change min_samples"
+            )
+        self.labels = found.labels.to(self.device)
+        self.memory = self._new_memory(found.num_clusters)
+        self.memory.features.copy_(F.normalize(centroids(features, found.labels), dim=1))
+        set_lr(self.optimizers["encoder"], stepped_lr(settings.lr, settings.lr_gamma, settings.lr_steps, epoch))
+        self._clusters = {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
+                          "largest_cluster": float(found.largest), "eps": float(found.eps),
+                          "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
+        labels, instances = found.labels.cpu().numpy(), settings.num_instances
+        identities, seed = settings.batch_size // instances, self.seed * 1_000_003 + epoch
+        if settings.camera_aware:
+            return camera_aware_batches(labels, self.cameras, identities, instances, seed=seed, num_batches=settings.iters or None)
+        return identity_batches(labels, identities, instances, seed=seed, num_batches=settings.iters or None)
+
+    def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
+        return self.loader.epoch(plan, epoch, start=start)
+
+    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        del iteration
+        self.encoder.train()
+        with autocast(self.bf16, self.device):
+            feature = self.encoder(batch.image)[1]
+        feature, target = feature.float(), self.labels[batch.index]
+        loss = self.memory(feature, target)
+        self.optimizers["encoder"].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers["encoder"].step()
+        self.memory.update(feature.detach(), target)
+        return {"contrast": loss.detach()}
+
+    def epoch_scalars(self) -> dict[str, float]:
+        return self._clusters
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        due = (epoch + 1) % self.settings.eval_every == 0 or epoch + 1 == self.epochs
+        return self.score(self.encoder) if due and self.score is not None else {}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"labels": self.labels, "centroids": self.memory.features}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.labels = state["labels"].to(self.device)
+        self.memory = self._new_memory(len(state["centroids"]))
+        self.memory.features.copy_(state["centroids"])
