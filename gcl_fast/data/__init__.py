@@ -1,0 +1,24 @@
+"""Datasets, what an epoch reads of them, and the loaders that read it."""
+
+from gcl_fast.data.augment import Augment
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.data.records import DATASETS, Record, ReIDData, find_broken, load_dataset, require_readable
+
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "Batch",
+    "Plan",
+    "ReIDData",
+    "Record",
+    "TorchLoader",
+    "camera_aware_batches",
+    "find_broken",
+    "identity_batches",
+    "load_dataset",
+    "require_readable",
+    "sequential",
+    "shuffled",
+]

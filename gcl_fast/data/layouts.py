@@ -1,0 +1,78 @@
+"""Where a dataset lies below the folder a user names, and a helpful error when it does not."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder below the root (`.` = the root itself) and the entries it must hold to be the dataset."""
+
+    folder: str
+    needs: tuple[str, ...]
+
+
+def listing(folder: pathlib.Path, limit: int = 12) -> str:
+    """What a folder holds, in a few words for an error message."""
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
+    if not names:
+        return "nothing"
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def check_folder(what: str, folder: str | pathlib.Path) -> pathlib.Path:
+    """`folder` as a path; FileNotFoundError that lists similar names beside it when it is no folder."""
+    folder = pathlib.Path(folder).expanduser()
+    if folder.is_dir():
+        return folder
+    kind = "is a file, not a folder" if folder.exists() else "does not exist"
+    hint = ""
+    if folder.parent.is_dir():
+        near = difflib.get_close_matches(folder.name, [p.name for p in folder.parent.iterdir()], n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; {folder.parent} holds {listing(folder.parent)}"
+    raise FileNotFoundError(f"{what}: {folder} {kind}{hint}")
+
+
+def find_place(dataset: str, root: str | pathlib.Path, places: Sequence[Place]) -> tuple[pathlib.Path, Place]:
+    """The first place below `root` that holds all it needs.
+
+    Raises FileNotFoundError naming every place tried and, for the nearest one, what is missing and what is there.
+    """
+    root = check_folder(f"{dataset}: dataset root", root)
+    tried: list[tuple[int, pathlib.Path, list[str]]] = []  # (entries found, folder, entries missing)
+    for place in places:
+        folder = root / place.folder
+        missing = [n for n in place.needs if not (folder / n).exists()]
+        if not missing:
+            return folder, place
+        tried.append((len(place.needs) - len(missing), folder, missing))
+    lines = [f"{dataset}: no complete dataset below {root}. Expected one of"]
+    lines += [f"  {root / p.folder}/ with {', '.join(p.needs)}" for p in places]
+    found, folder, missing = max(tried, key=lambda t: t[0])
+    if found:
+        lines.append(f"Nearest is {folder}, which lacks {', '.join(missing)}; it holds {listing(folder)}")
+    else:
+        wanted = {part.lower(): part for p in places for part in pathlib.PurePath(p.folder).parts}
+        near = {}
+        for below in sorted(p.name for p in root.iterdir()):
+            for match in difflib.get_close_matches(below.lower(), wanted, n=1, cutoff=0.7):
+                near[below] = wanted[match]
+        lines.append(f"{root} holds {listing(root)}")
+        # a right name here means the folder is there and its content is not
+        renames = [f"{a} (expected name: {b})" for a, b in near.items() if a != b]
+        if renames:
+            lines.append("Similar names: " + ", ".join(renames))
+        lines += [f"{root / a} holds {listing(root / a)}" for a, b in near.items() if a == b and (root / a).is_dir()]
+    raise FileNotFoundError("\n".join(lines))
+
+
+def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Image files of a folder by name; hidden files and others (Thumbs.db) are passed over."""
+    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.name)

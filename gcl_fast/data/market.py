@@ -1,0 +1,50 @@
+"""Market-1501 and DukeMTMC-reID: three folders of images whose names say person, camera and frame."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from gcl_fast.data.layouts import Place, find_place, image_files, listing
+from gcl_fast.data.reid_data import Record, ReIDData, relabel
+
+TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
+PLACES = {
+    "market1501": ("market1501/Market-1501-v15.09.15", "market1501", "Market-1501-v15.09.15", "."),
+    "dukemtmc": ("dukemtmc-reid/DukeMTMC-reID", "dukemtmc-reid", "DukeMTMC-reID", "."),
+}
+# 0002_c1s1_000451_03.jpg (Market-1501), 0001_c7_f0106449.jpg (DukeMTMC-reID)
+NAME = re.compile(r"(-?\d+)_c(\d+)")
+FRAME = re.compile(r"_c\d+(?:s\d+)?_f?(\d+)")
+JUNK = -1  # a bad detection: never used
+
+
+def read_market(name: str, root: str | pathlib.Path) -> ReIDData:
+    """Read `market1501` or `dukemtmc` below `root` (either root style, or the dataset folder itself).
+
+    Images with pid -1 (junk) are skipped; pid 0 (Market-1501's distractors) stays in the gallery; cameras become
+    zero-based; training identities are relabelled in sorted order.
+    """
+    root = pathlib.Path(root).expanduser()
+    folder, _ = find_place(name, root, [Place(p, NEEDS) for p in PLACES[name]])
+    train, query, gallery = (read_folder(name, folder / split) for split in NEEDS)
+    return ReIDData(name, root, relabel(train), query, gallery)
+
+
+def read_folder(name: str, folder: pathlib.Path) -> list[Record]:
+    """Records of one folder in the order of their file names, junk left out, identities as in the names."""
+    records = [parse(name, path) for path in image_files(folder)]
+    records = [r for r in records if r.pid != JUNK]
+    if not records:
+        raise ValueError(f"{name}: {folder} holds no images of people; it holds {listing(folder)}")
+    return records
+
+
+def parse(name: str, path: pathlib.Path) -> Record:
+    """Person, zero-based camera and frame (-1 where the name has none) from a file name."""
+    found = NAME.search(path.name)
+    if not found or int(found[2]) < 1:
+        example = "0002_c1s1_000451_03.jpg" if name == "market1501" else "0001_c7_f0106449.jpg"
+        raise ValueError(f"{name}: {path} must be named <pid>_c<camera, from 1>..., such as {example}")
+    frame = FRAME.search(path.name)
+    return Record(path, pid=int(found[1]), camera=int(found[2]) - 1, frame=int(frame[1]) if frame else -1)

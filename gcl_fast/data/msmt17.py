@@ -1,0 +1,46 @@
+"""MSMT17, versions 1 and 2: list files of `path pid`, cameras and frames in the file names."""
+
+from __future__ import annotations
+
+import pathlib
+
+from gcl_fast.data.layouts import Place, find_place
+from gcl_fast.data.reid_data import Record, ReIDData, relabel
+
+LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
+EXAMPLE = "0367_010_10_0303noon_0606_2.jpg"
+
+
+def read_msmt17(root: str | pathlib.Path) -> ReIDData:
+    """Read MSMT17 below `root`: `msmt17/MSMT17_V1/` or `msmt17/MSMT17_V2/`, or either folder itself; V1 if both.
+
+    `list_val.txt` is merged into the training images, which unsupervised training is free to use.
+    """
+    root = pathlib.Path(root).expanduser()
+    folders = [(f"{above}{version}", version) for above in ("msmt17/", "") for version in VERSIONS]
+    folders += [(folder, version) for folder in ("msmt17", ".") for version in VERSIONS]
+    folder, place = find_place("msmt17", root, [Place(f, (*VERSIONS[v], *LISTS)) for f, v in folders])
+    train_folder, test_folder = (folder / n for n in place.needs[:2])
+    train = read_list(folder / "list_train.txt", train_folder) + read_list(folder / "list_val.txt", train_folder, empty=True)
+    query, gallery = (read_list(folder / f"list_{n}.txt", test_folder) for n in ("query", "gallery"))
+    return ReIDData("msmt17", root, relabel(train), query, gallery)
+
+
+def read_list(file: pathlib.Path, images: pathlib.Path, *, empty: bool = False) -> list[Record]:
+    """Records of one list file, in its order; paths are below `images`."""
+    records = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, pid = line.strip().rpartition(" ")
+        fields = pathlib.PurePosixPath(path.strip()).stem.split("_")
+        camera = fields[2] if len(fields) > 2 else ""
+        if not (path and pid.isdigit() and camera.isdigit() and int(camera) >= 1):
+            raise ValueError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
+        # 0367_010_10_0303noon_0606_2: person, number, camera, recording, frame in it, number
+        frame = int(fields[4]) if len(fields) > 4 and fields[4].isdigit() else -1
+        records.append(Record(images / path.strip(), pid=int(pid), camera=int(camera) - 1, frame=frame))
+    if not records and not empty:
+        raise ValueError(f"msmt17: {file} lists no images; expected lines such as '0367/{EXAMPLE} 367'")
+    return records

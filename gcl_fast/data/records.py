@@ -1,0 +1,34 @@
+"""The door to every dataset: `load_dataset(name, root)`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from gcl_fast.data.csv_data import read_csv_dataset
+from gcl_fast.data.market import read_market
+from gcl_fast.data.msmt17 import read_msmt17
+from gcl_fast.data.readable import find_broken, require_readable
+from gcl_fast.data.reid_data import Record, ReIDData, relabel
+
+__all__ = ["DATASETS", "Record", "ReIDData", "find_broken", "load_dataset", "relabel", "require_readable"]
+
+DATASETS = ("market1501", "dukemtmc", "msmt17", "csv")
+
+
+def load_dataset(name: str, root: str | pathlib.Path) -> ReIDData:
+    """Read the lists of a dataset; no image is opened (see `require_readable`).
+
+    name  "market1501", "dukemtmc", "msmt17" or "csv"
+    root  the folder that holds `market1501/`, `dukemtmc-reid/` or `msmt17/` in any published root style, or that
+          dataset's own folder; for "csv" the folder of `train.csv`
+
+    Records come in the order of file names or list lines, the same on every machine. Raises FileNotFoundError or
+    ValueError saying what was expected where and what was found.
+    """
+    if name in ("market1501", "dukemtmc"):
+        return read_market(name, root)
+    if name == "msmt17":
+        return read_msmt17(root)
+    if name == "csv":
+        return read_csv_dataset(root)
+    raise ValueError(f"load_dataset: name must be one of {', '.join(DATASETS)}, got {name!r}")
