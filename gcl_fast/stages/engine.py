@@ -71,7 +71,7 @@ class Engine:
     def _train_epoch(self, began: float) -> None:
         plan, stage = self.plan, self.stage
         assert plan is not None
-        left = len(plan.batches) * (stage.epochs - self.epoch) - self.position
+        left = stage.batches_left(plan, self.epoch, self.position)
         title = f"{stage.name} epoch {self.epoch + 1}/{stage.epochs}"
         progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device)
         pending: list[dict[str, Tensor]] = []

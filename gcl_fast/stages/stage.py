@@ -44,6 +44,10 @@ class Stage(ABC):
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One update; returns every loss as a detached 0-d tensor."""
 
+    def batches_left(self, plan: Plan, epoch: int, position: int) -> int:
+        """How many batches the stage still has, this epoch's included: for the ETA."""
+        return len(plan.batches) * (self.epochs - epoch) - position
+
     def epoch_scalars(self) -> dict[str, float]:
         """Figures of the epoch just prepared (clusters, outliers, learning rate)."""
         return {}

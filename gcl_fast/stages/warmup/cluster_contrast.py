@@ -37,10 +37,20 @@ class ClusterContrastStage(Stage):
         device: torch.device,
         features: Callable[[nn.Module], Tensor],
         score: Callable[[nn.Module], dict[str, float]] | None = None,
+        name: str = "stage1",
+        first_epoch: int = 0,
+        updates: int | None = None,
     ) -> None:
-        """cameras [N] int64 of the training images; features: L2-normalised features [N, D] of them; score: held-out metrics."""
+        """cameras [N] int64 of the training images; features: L2-normalised features [N, D] of them; score: held-out metrics.
+
+        first_epoch, updates: go on after `first_epoch` finished epochs for that many updates (at the last learning rate).
+        """
         self.settings = config.stage1
+        self.name, self.first_epoch, self.updates = name, first_epoch, updates
         self.seed, self.device, self.epochs = config.seed, device, self.settings.epochs
+        self.planned = 0  # updates planned so far
+        if updates is not None:
+            self.epochs = updates  # at least one update an epoch; the last epoch is known when its plan is made
         self.encoder = encoder.to(device).requires_grad_(True)
         self.loader, self.cameras, self.features, self.score = loader, cameras.cpu().numpy(), features, score
         self.bf16 = use_bfloat16(config.amp, device)
@@ -72,18 +82,36 @@ class ClusterContrastStage(Stage):
         self.labels = found.labels.to(self.device)
         self.memory = self._new_memory(found.num_clusters)
         self.memory.features.copy_(F.normalize(centroids(features, found.labels), dim=1))
-        set_lr(self.optimizers["encoder"], stepped_lr(settings.lr, settings.lr_gamma, settings.lr_steps, epoch))
+        age = self.first_epoch + epoch
+        lr = stepped_lr(settings.lr, settings.lr_gamma, settings.lr_steps, min(age, settings.epochs - 1))
+        set_lr(self.optimizers["encoder"], lr)
         self._clusters = {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
                           "largest_cluster": float(found.largest), "eps": float(found.eps),
-                          "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
-        labels, instances = found.labels.cpu().numpy(), settings.num_instances
-        identities, seed = settings.batch_size // instances, self.seed * 1_000_003 + epoch
+                          "lr_encoder": lr}
+        return self._cut(self._plan(age), epoch)
+
+    def _plan(self, age: int) -> Plan:
+        settings = self.settings
+        labels, instances = self.labels.cpu().numpy(), settings.num_instances
+        identities, seed = settings.batch_size // instances, self.seed * 1_000_003 + age
         if settings.camera_aware:
             return camera_aware_batches(labels, self.cameras, identities, instances, seed=seed, num_batches=settings.iters or None)
         return identity_batches(labels, identities, instances, seed=seed, num_batches=settings.iters or None)
 
+    def _cut(self, plan: Plan, epoch: int) -> Plan:
+        """End the stage when the updates asked for are planned."""
+        if self.updates is not None and self.planned + len(plan.batches) >= self.updates:
+            plan, self.epochs = Plan(plan.batches[: self.updates - self.planned]), epoch + 1
+        self.planned += len(plan.batches)
+        return plan
+
+    def batches_left(self, plan: Plan, epoch: int, position: int) -> int:
+        if self.updates is None:
+            return super().batches_left(plan, epoch, position)
+        return self.updates - self.planned + len(plan.batches) - position
+
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
-        return self.loader.epoch(plan, epoch, start=start)
+        return self.loader.epoch(plan, self.first_epoch + epoch, start=start)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         del iteration
@@ -106,9 +134,10 @@ class ClusterContrastStage(Stage):
         return self.score(self.encoder) if due and self.score is not None else {}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"labels": self.labels, "centroids": self.memory.features}
+        return {"labels": self.labels, "centroids": self.memory.features, "planned": self.planned, "epochs": self.epochs}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.labels = state["labels"].to(self.device)
         self.memory = self._new_memory(len(state["centroids"]))
         self.memory.features.copy_(state["centroids"])
+        self.planned, self.epochs = state["planned"], state["epochs"]

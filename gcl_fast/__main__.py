@@ -1,0 +1,3 @@
+from gcl_fast.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,174 @@
+"""The three stages in a row in one run folder, with their scores and pictures."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from gcl_fast.config import TrainConfig, to_dict
+from gcl_fast.data.augment import Augment
+from gcl_fast.run_files import RunError, read_config, read_metrics, write_config, write_metrics
+from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.stages.engine import Engine
+from gcl_fast.stages.generative import GenerativeStage
+from gcl_fast.stages.joint import JointStage
+from gcl_fast.stages.log import RunLog
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
+from gcl_fast.workspace import Networks, Workspace, build_networks, load_encoder, load_module
+
+NOT_TRAINING = ("runs", "name", "device", "workers", "cache", "tensorboard", "log_every", "checkpoint_every", "picture_every",
+                "eval_batch_size", "skip_broken")
+
+
+def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
+    """Make the run folder, or check that an existing one may be gone on with."""
+    run_dir = config.run_dir
+    if (run_dir / "config.yaml").exists():
+        if overwrite:
+            shutil.rmtree(run_dir)
+        elif not resume:
+            raise RunError(f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, --name names another")
+        else:
+            old, new = to_dict(read_config(run_dir)), to_dict(config)
+            changed = [key for key in new if key not in NOT_TRAINING and old[key] != new[key]]
+            if changed:
+                raise RunError(f"{run_dir} was started with other settings ({', '.join(changed)}); resume with the same, "
+                               "or use another --name")
+    write_config(run_dir, config)
+    return run_dir
+
+
+class Training:
+    """One run: each stage starts from what the stage before it left."""
+
+    def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
+        self.config, self.stages, self.resume = config, tuple(stages), resume
+        self.space = Workspace(config, with_meshes=any(s in (2, 3) for s in stages))
+        self.run_dir = open_run(config, resume=resume, overwrite=overwrite)
+        print(self.space.data.table())
+        self.log = RunLog(self.run_dir, tensorboard=config.tensorboard)
+        self.samples = self.space.samples() if self.space.train_meshes is not None else {}
+
+    def _checkpoint(self, stage: str) -> Path:
+        return self.run_dir / stage / "last.pt"
+
+    def _start_encoder(self, networks: Networks, *, required: bool) -> None:
+        """--init, else what stage 1 of this run left."""
+        path = Path(self.config.init) if self.config.init else self._checkpoint("stage1")
+        if self.config.init is None and not path.exists():
+            if required:
+                raise RunError(f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) "
+                               "or give --init FILE")
+            return
+        load_encoder(networks.encoder, path)
+
+    def _engine(self, stage: Stage) -> Engine:
+        config = self.config
+        return Engine(
+            stage, self.log, config=to_dict(config), checkpoint_every=config.checkpoint_every, log_every=config.log_every,
+            picture_every=config.picture_every, show_pictures=self._show,
+        )
+
+    def _show(self, stage: str, pictures: dict[str, dict[str, Tensor]], iteration: int) -> None:
+        from gcl_fast.visuals import image_rows, save_png
+
+        for name, rows in pictures.items():
+            picture = image_rows(rows)
+            save_png(self.run_dir / "pictures" / f"{stage}_{name}.png", picture)
+            self.log.picture(f"{stage}/{name}", picture, iteration)
+
+    def _run(self, stage: Stage) -> dict[str, float]:
+        engine = self._engine(stage)
+        scores = {k: v for k, v in engine.run(resume=self.resume).items() if k != "score"}
+        metrics: dict[str, object] = {"times": {stage.name: round(engine.seconds, 1)}}
+        if scores:
+            metrics[stage.name] = scores
+            print(f"{stage.name}: " + "  ".join(f"{k} {v:.1%}" for k, v in scores.items()))
+        write_metrics(self.run_dir, metrics)
+        return scores
+
+    def untrained(self) -> None:
+        """Score the fresh encoder: what every stage is measured against."""
+        if "untrained" in read_metrics(self.run_dir):
+            return
+        networks = build_networks(self.config)
+        networks.encoder.to(self.space.device)
+        scores = {k: v for k, v in self.space.score(networks.encoder).items() if k != "score"}
+        if scores:
+            write_metrics(self.run_dir, {"untrained": scores})
+            print("untrained: " + "  ".join(f"{k} {v:.1%}" for k, v in scores.items()))
+
+    def _cluster_contrast(self, networks: Networks, **changes: object) -> ClusterContrastStage:
+        space, augment = self.space, self.config.stage1.augment
+        chosen = Augment(flip=augment.flip, pad=augment.pad, erase=augment.erase, color_jitter=augment.color_jitter)
+        return ClusterContrastStage(
+            self.config, networks.encoder, space.train_loader(augment=chosen), space.cameras, device=space.device,
+            features=space.features, score=space.score, **changes,
+        )
+
+    def stage1(self) -> None:
+        networks = build_networks(self.config)
+        if self.config.init:
+            load_encoder(networks.encoder, Path(self.config.init))
+        self._run(self._cluster_contrast(networks))
+
+    def control(self) -> None:
+        """Stage 1 continued for as many updates of the encoder as stage 3 made."""
+        updates = load_checkpoint(self._checkpoint("stage3"))["iteration"]
+        first = load_checkpoint(self._checkpoint("stage1"))
+        networks = build_networks(self.config)
+        load_module(networks.encoder, first["modules"]["encoder"], str(self._checkpoint("stage1")))
+        stage = self._cluster_contrast(networks, name="control", first_epoch=first["epoch"], updates=updates)
+        stage.optimizers["encoder"].load_state_dict(first["optimizers"]["encoder"])
+        self._run(stage)
+
+    def stage2(self) -> None:
+        networks, space = build_networks(self.config), self.space
+        self._start_encoder(networks, required=True)
+        stage = GenerativeStage(
+            self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
+            len(space.data.train), device=space.device, samples=self.samples,
+        )
+        self._run(stage)
+
+    def stage3(self) -> None:
+        networks, space = build_networks(self.config), self.space
+        start = self._checkpoint("stage2")
+        if not start.exists():
+            raise RunError(f"stage 3 needs the generator of stage 2: {start} is missing; train --stage 2 first")
+        for name, weights in load_checkpoint(start)["modules"].items():
+            load_module(getattr(networks, name), weights, str(start))
+        stage = JointStage(
+            self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
+            len(space.data.train), device=space.device, features=space.features, score=space.score, samples=self.samples,
+        )
+        self._run(stage)
+
+    def run(self, *, control: bool = False) -> None:
+        began = time.perf_counter()
+        before = float(read_metrics(self.run_dir).get("seconds", 0.0)) if self.resume else 0.0
+        steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
+        todo = [step for number in self.stages for step in steps[number]]
+        if control:
+            todo.append(self.control)
+        for step in todo:
+            step()
+            write_metrics(self.run_dir, {"seconds": round(before + time.perf_counter() - began, 1)})
+        self.log.close()
+
+
+def train(
+    config: TrainConfig, stages: Sequence[int] = (1, 2, 3), *, resume: bool = False, overwrite: bool = False, control: bool = False
+) -> Path:
+    """Train the given stages; returns the run folder, with checkpoints, history.jsonl, metrics.json, report.html."""
+    from gcl_fast.after_training import after_training
+
+    training = Training(config, stages, resume=resume, overwrite=overwrite)
+    training.run(control=control)
+    after_training(training.run_dir, training.space)
+    return training.run_dir

@@ -1,0 +1,178 @@
+"""What every command that touches data and networks opens first: device, records, meshes, loaders, networks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.bodies.meshes import MeshSource, open_mesh_source
+from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.data.augment import Augment
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan
+from gcl_fast.data.readable import require_readable
+from gcl_fast.data.records import ReIDData, Record, load_dataset
+from gcl_fast.evaluation import evaluate, extract_features
+from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.weights import load_weights
+from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.stages.checkpoint import load_checkpoint
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {name!r} but torch finds no CUDA GPU; see gcl-fast doctor")
+    return device
+
+
+@dataclass
+class Networks:
+    encoder: nn.Module
+    generator: nn.Module
+    discriminator: nn.Module
+
+
+def build_networks(config: TrainConfig) -> Networks:
+    """Fresh networks, deterministic by the seed. The encoder's start does not depend on the generator's size."""
+    model = config.model
+    torch.manual_seed(config.seed)
+    weights = None if model.weights == "none" else model.weights
+    encoder = IdentityEncoder(model.variant, model.backbone, width=model.width, weights=weights)
+    torch.manual_seed(config.seed + 1)
+    generator = Generator(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
+    discriminator = Discriminator(model.discriminator_width)
+    return Networks(encoder, generator, discriminator)
+
+
+class Workspace:
+    """A data set opened for one configuration."""
+
+    def __init__(self, config: TrainConfig, *, with_meshes: bool) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.bf16 = use_bfloat16(config.amp, self.device)
+        self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
+        self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
+        self.test_meshes = self._optional_test_meshes() if with_meshes else None
+        self._plain = TorchLoader(self.data.train, config.image_size, workers=config.workers, cache=config.cache)
+        self._test_loaders: tuple[TorchLoader, TorchLoader] | None = None
+
+    def _meshes(self, split: str, records: list[Record]) -> MeshSource:
+        config = self.config
+        source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
+        missing = source.missing(records)
+        if missing:
+            shown = ", ".join(record.path.name for record in missing[:5])
+            raise ConfigError(f"{len(missing)} of {len(records)} {split} images have no mesh under {config.mesh_dir}: {shown}"
+                              + (" ..." if len(missing) > 5 else ""))
+        return source
+
+    def _optional_test_meshes(self) -> MeshSource | None:
+        """Meshes of the test images only make pictures and scores: without them training goes on."""
+        records = self.data.query + self.data.gallery
+        if not records:
+            return None
+        try:
+            return self._meshes("test", records)
+        except (ConfigError, OSError, ValueError) as error:
+            warnings.warn(f"no pictures of test images: {error}", stacklevel=2)
+            return None
+
+    @property
+    def cameras(self) -> Tensor:
+        return torch.tensor([record.camera for record in self.data.train], dtype=torch.int64)
+
+    def train_loader(self, *, augment: Augment | None = None, meshes: bool = False) -> TorchLoader:
+        config = self.config
+        return TorchLoader(
+            self.data.train, config.image_size, meshes=self.train_meshes if meshes else None, augment=augment,
+            seed=config.seed, workers=config.workers, yaws=config.yaws, cache=config.cache,
+        )
+
+    def features(self, encoder: nn.Module) -> Tensor:
+        """L2-normalised features [N, D] of the training images."""
+        return extract_features(
+            encoder, self._plain, len(self.data.train), batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16
+        )
+
+    def test_loaders(self) -> tuple[TorchLoader, TorchLoader]:
+        if self._test_loaders is None:
+            config = self.config
+            self._test_loaders = tuple(
+                TorchLoader(records, config.image_size, workers=config.workers, cache=config.cache)
+                for records in (self.data.query, self.data.gallery)
+            )
+        return self._test_loaders
+
+    def score(self, encoder: nn.Module) -> dict[str, float]:
+        """mAP, CMC and mINP on the held-out people as fractions; {} when the data set has no queries."""
+        if not self.data.query or not self.data.gallery:
+            return {}
+        query_loader, gallery_loader = self.test_loaders()
+        found = evaluate(
+            encoder, query_loader, gallery_loader, self.data.query, self.data.gallery,
+            batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16,
+        )
+        rank = [float(found.cmc[min(k, len(found.cmc)) - 1]) for k in (1, 5, 10)]
+        return {"mAP": float(found.mAP), "rank1": rank[0], "rank5": rank[1], "rank10": rank[2], "mINP": float(found.mINP),
+                "score": float(found.mAP)}
+
+    def samples(self, count: int = 8) -> dict[str, Batch]:
+        """A few fixed images of train and test with their meshes, spread over the records."""
+        config, batches = self.config, {}
+        for name, records, meshes in (
+            ("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)
+        ):
+            if meshes is None or not records:
+                continue
+            loader = TorchLoader(records, config.image_size, meshes=meshes, seed=config.seed, yaws=config.yaws)
+            chosen = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(np.int64))
+            batches[name] = next(iter(loader.epoch(Plan((chosen,)), 0)))
+        return batches
+
+
+def load_module(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Strict load whose error names the file."""
+    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ConfigError(f"{source}: weights not finite: {', '.join(broken[:5])}")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{source} does not fit {type(module).__name__} of this configuration: {error}") from None
+
+
+def is_checkpoint(state: dict[str, Any]) -> bool:
+    return "format" in state and "modules" in state
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> None:
+    """From a checkpoint of any stage, or from a weights file of the encoder alone."""
+    try:
+        state = load_checkpoint(path)["modules"]["encoder"]
+    except RuntimeError:
+        state = load_weights(path)
+    load_module(encoder, state, str(path))
+
+
+def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
+    """The networks of a checkpoint, its configuration, and the checkpoint itself."""
+    state = load_checkpoint(path)
+    config = from_dict(TrainConfig, {**state["config"], "model": {**state["config"]["model"], "weights": "none"}})
+    networks = build_networks(config)
+    for name, weights in state["modules"].items():
+        load_module(getattr(networks, name), weights, str(path))
+    return config, networks, state
