@@ -1,0 +1,104 @@
+"""Turning a body about its vertical axis and projecting it to pixels; `gcl_fast.bodies` re-exports both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcl_fast.ops._check import FLOATS, Shapes
+
+
+def cosine_sine(degrees: float) -> tuple[float, float]:
+    """Exact at multiples of 90 degrees, so that a quarter turn moves no vertex by a rounding error."""
+    quarter, rest = divmod(float(degrees), 90.0)
+    c, s = math.cos(math.radians(rest)), math.sin(math.radians(rest))
+    return ((c, s), (-s, c), (-c, -s), (s, -c))[int(quarter) % 4]
+
+
+def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
+    """The number of views R; a list of finite numbers or a one-dimensional tensor."""
+    if isinstance(yaw_degrees, Tensor):
+        if yaw_degrees.dim() != 1 or yaw_degrees.is_complex() or yaw_degrees.dtype == torch.bool:
+            raise ValueError(
+                f"{op}: yaw_degrees must be numbers of shape [R], got {str(yaw_degrees.dtype).removeprefix('torch.')} "
+                f"{list(yaw_degrees.shape)}"
+            )
+        return yaw_degrees.shape[0]
+    if isinstance(yaw_degrees, str) or not isinstance(yaw_degrees, Sequence):
+        raise TypeError(f"{op}: yaw_degrees must be a sequence of numbers or a tensor [R], got {type(yaw_degrees).__name__}")
+    for value in yaw_degrees:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{op}: yaw_degrees must hold numbers, got {type(value).__name__}")
+        if not math.isfinite(value):
+            raise ValueError(f"{op}: yaw_degrees must be finite, got {value}")
+    return len(yaw_degrees)
+
+
+def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
+    """Turn bodies about the vertical (y) axis through the middle of their x/z bounding box.
+
+    verts: [..., V, 3] float32/64 in body axes (x right, y down, z forward). yaw_degrees: R angles in degrees.
+    Returns [..., R, V, 3]: x' = c x + s z, z' = -s x + c z relative to the axis, y kept; a person who faces the camera
+    (-z) at 0 faces image left at 90 and away at 180. The axis is (min + max) / 2, which no order of summation changes.
+    Differentiable in verts. With a list of angles there is no transfer to the device.
+    """
+    shapes = Shapes("turn")
+    shapes.tensor("verts", verts, (*(f"batch{i}" for i in range(verts.dim() - 2)), "V", 3) if isinstance(verts, Tensor) else ("V", 3), FLOATS)
+    views = check_yaws("turn", yaw_degrees)
+    if views == 0 or verts.shape[-2] == 0:
+        return verts.new_zeros((*verts.shape[:-2], views, *verts.shape[-2:]))
+    middle = (verts.amin(-2, keepdim=True) + verts.amax(-2, keepdim=True)) / 2  # [..., 1, 3]
+    x, y, z = verts.unbind(-1)  # each [..., V]
+    x, z = x - middle[..., 0], z - middle[..., 2]
+    if isinstance(yaw_degrees, Tensor):
+        angle = torch.deg2rad(yaw_degrees.to(device=verts.device, dtype=torch.float64))
+        turns = list(zip(angle.cos().to(verts.dtype).unbind(), angle.sin().to(verts.dtype).unbind(), strict=True))
+    else:
+        turns = [cosine_sine(degrees) for degrees in yaw_degrees]
+    rows = [torch.stack((c * x + s * z + middle[..., 0], y, c * z - s * x + middle[..., 2]), -1) for c, s in turns]
+    return torch.stack(rows, -3)  # [..., R, V, 3]
+
+
+def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Project body vertices to pixels, with depth: what `rasterize` takes.
+
+    verts: [..., V, 3] float32/64, body axes, metres. camera: [..., 3] or [..., 6], its leading dimensions broadcast
+    against those of verts; image_size = (H, W).
+    [3] weak perspective (s, tx, ty):  x_px = W/2 + H/2 s (X + tx), y_px = H/2 + H/2 s (Y + ty), depth = Z.
+    [6] perspective (tx, ty, tz, f, cx, cy), f, cx, cy in image heights; with (X, Y, Z) = v + t:
+        x_px = W/2 + H (f X/Z + cx), y_px = H/2 + H (f Y/Z + cy), depth = Z.
+    Neither depends on the resolution. Returns [..., V, 3]; x right, y down, pixel centres at +0.5. A vertex at or behind
+    the eye of a perspective camera (Z <= 0) becomes NaN, and `rasterize` drops its triangles. Differentiable.
+    """
+    shapes = Shapes("project")
+    height, width = shapes.image_size(image_size)
+    shapes.tensor("verts", verts, (*(f"batch{i}" for i in range(verts.dim() - 2)), "V", 3) if isinstance(verts, Tensor) else ("V", 3), FLOATS)
+    check_camera("project", camera, verts)
+    camera = camera.to(verts.dtype).unsqueeze(-2)  # [..., 1, 3 or 6]
+    x, y, z = verts.unbind(-1)  # each [..., V]
+    if camera.shape[-1] == 3:
+        s, tx, ty = camera.unbind(-1)  # each [..., 1]
+        scale = height / 2 * s
+        columns = (width / 2 + scale * (x + tx), height / 2 + scale * (y + ty), z + torch.zeros_like(s))
+    else:
+        tx, ty, tz, f, cx, cy = camera.unbind(-1)
+        depth = z + tz
+        depth = torch.where(depth > 0, depth, torch.full_like(depth, float("nan")))
+        columns = (width / 2 + height * (f * (x + tx) / depth + cx), height / 2 + height * (f * (y + ty) / depth + cy), depth)
+    return torch.stack(columns, -1)
+
+
+def check_camera(op: str, camera: Tensor, verts: Tensor) -> None:
+    if not isinstance(camera, Tensor):
+        raise TypeError(f"{op}: camera must be a torch.Tensor of shape [..., 3] or [..., 6], got {type(camera).__name__}")
+    if not camera.is_floating_point():
+        raise TypeError(f"{op}: camera must be floating point, got {str(camera.dtype).removeprefix('torch.')}")
+    if camera.dim() == 0 or camera.shape[-1] not in (3, 6):
+        raise ValueError(
+            f"{op}: camera must have shape [..., 3] (s, tx, ty) or [..., 6] (tx, ty, tz, f, cx, cy), got {list(camera.shape)}"
+        )
+    if camera.device != verts.device:
+        raise ValueError(f"{op}: camera must be on {verts.device} as verts is, got {camera.device}")

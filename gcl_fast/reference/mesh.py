@@ -1,0 +1,144 @@
+"""Plain definitions of interpolate, render_mesh, mesh_flow and mesh_warp: one image at a time, one step a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcl_fast.reference.rasterize import rasterize
+
+LIGHT = (-0.4, -0.6, -1.0)  # towards the light: upper left, in front of the body
+
+
+class Flow(NamedTuple):
+    grid: Tensor  # [B, H, W, 2]
+    visibility: Tensor  # [B, H, W] uint8
+
+
+class Warp(NamedTuple):
+    warped: Tensor  # [B, C, H, W]
+    visibility: Tensor  # [B, H, W] uint8
+
+
+def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
+    """Attributes [B, V, C] or [V, C] at every pixel: sum over the corners of the pixel's face of bary * attribute."""
+    batch, height, width = face_id.shape
+    out = bary.new_zeros(batch, height, width, attributes.shape[-1])
+    for b in range(batch):
+        values = attributes if attributes.dim() == 2 else attributes[b]  # [V, C]
+        inside = face_id[b] >= 0  # [H, W]
+        corners = values[faces[face_id[b][inside].long()].long()]  # [pixels, 3, C]
+        out[b, inside] = (bary[b][inside].unsqueeze(-1) * corners).sum(1)
+    return out
+
+
+def _turned(verts: Tensor, degrees: float) -> Tensor:
+    """[V, 3] turned about the vertical axis through the middle of its x/z bounding box."""
+    middle = (verts.min(0).values + verts.max(0).values) / 2
+    x, y, z = (verts - middle).unbind(1)
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.stack((c * x + s * z + middle[0], y + middle[1], -s * x + c * z + middle[2]), 1)
+
+
+def _seen(verts: Tensor, camera: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """[V, 3] in pixels and depth, and [V, 3] the direction from the eye to each vertex."""
+    x, y, z = verts.unbind(1)
+    if len(camera) == 3:
+        s, tx, ty = camera
+        pixels = torch.stack((width / 2 + height / 2 * s * (x + tx), height / 2 + height / 2 * s * (y + ty), z), 1)
+        return pixels, torch.tensor([0.0, 0.0, 1.0], dtype=verts.dtype).expand_as(verts)
+    tx, ty, tz, f, cx, cy = camera
+    ray = torch.stack((x + tx, y + ty, z + tz), 1)
+    x, y, z = ray.unbind(1)
+    pixels = torch.stack((width / 2 + height * (f * x / z + cx), height / 2 + height * (f * y / z + cy), z), 1)
+    pixels[z <= 0] = float("nan")  # the rasterizer drops triangles with a vertex that is not finite
+    return pixels, ray
+
+
+def render_mesh(
+    verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor, image_size: tuple[int, int]
+) -> Tensor:
+    """Grey shaded guide [B, R, 1, H, W]: 0.25 + 0.75 max(0, n.l), n the face's normal turned to the viewer; background 0."""
+    height, width = image_size
+    yaws = [float(y) for y in yaw_degrees]
+    out = verts.new_zeros(len(verts), len(yaws), 1, height, width)
+    light = torch.tensor(LIGHT, dtype=verts.dtype)
+    light = light / light.norm()
+    for b in range(len(verts)):
+        for r, degrees in enumerate(yaws):
+            body = _turned(verts[b], degrees)
+            pixels, ray = _seen(body, camera[b].to(verts.dtype), height, width)
+            face_id = rasterize(pixels[None], faces, (height, width)).face_id[0]  # [H, W]
+            p, q, s = body[faces.long()].unbind(1)  # each [F, 3]
+            normal = torch.linalg.cross(q - p, s - p)
+            away = (normal * ray[faces[:, 0].long()]).sum(1) > 0
+            normal = torch.where(away[:, None], -normal, normal)
+            normal = normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            shade = (0.25 + 0.75 * (normal @ light).clamp_min(0)).clamp(0, 1)  # [F]
+            inside = face_id >= 0
+            out[b, r, 0][inside] = shade[face_id[inside].long()]
+    return out
+
+
+def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Flow:
+    """Where each pixel of the destination view lies in the source view, and whether the source shows it.
+
+    The point is compared with the source's depth in the four pixels that a bilinear read would mix. In each covered one
+    the plane of the point's own face, carried to that pixel's centre, may lie behind the depth there by no more than one
+    hundredth of the mesh's depth extent. It is visible when the covered pixels that agree hold at least half of the
+    bilinear weight of all covered ones (so also when none is covered), and occluded outside the source image.
+    """
+    height, width = image_size
+    src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
+    points = interpolate(src_verts, faces, dst.face_id, dst.bary)  # [B, H, W, 3] pixels and depth in the source
+    grid = torch.full((*dst.face_id.shape, 2), -2.0, dtype=src_verts.dtype)
+    visibility = torch.zeros(dst.face_id.shape, dtype=torch.uint8)
+    for b in range(len(src_verts)):
+        depths = src_verts[b, :, 2][torch.isfinite(src_verts[b]).all(1)]
+        extent = float(depths.max() - depths.min()) if len(depths) else 0.0
+        tolerance = 0.01 * extent + 1e-5 * (float(depths.abs().max()) if len(depths) else 0.0)
+        for i, j in (dst.face_id[b] >= 0).nonzero().tolist():
+            x, y, z = points[b, i, j].tolist()
+            if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+                visibility[b, i, j] = 2
+                continue
+            grid[b, i, j, 0], grid[b, i, j, 1] = 2 * x / width - 1, 2 * y / height - 1
+            gx, gy = _slope(src_verts[b][faces[int(dst.face_id[b, i, j])].long()].tolist(), extent)
+            covered = agreeing = 0.0
+            for row in (math.floor(y - 0.5), math.floor(y - 0.5) + 1):
+                for column in (math.floor(x - 0.5), math.floor(x - 0.5) + 1):
+                    if not (0 <= row < height and 0 <= column < width):
+                        continue
+                    seen = float(src.depth[b, row, column])
+                    if math.isinf(seen):
+                        continue
+                    dx, dy = column + 0.5 - x, row + 0.5 - y
+                    weight = (1 - abs(dx)) * (1 - abs(dy))
+                    covered += weight
+                    agreeing += weight * (z + gx * dx + gy * dy <= seen + tolerance)
+            inside = 0 <= x < width and 0 <= y < height
+            visibility[b, i, j] = 1 if inside and 2 * agreeing >= covered else 2
+    return Flow(grid, visibility)
+
+
+def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
+    """d depth / d x and d depth / d y of a triangle in pixels, each at most the mesh's depth extent a pixel."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = corners
+    area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+    if area == 0:
+        return 0.0, 0.0
+    gx = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area
+    gy = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area
+    return max(-limit, min(limit, gx)), max(-limit, min(limit, gy))
+
+
+def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> Warp:
+    """The source image [B, C, H, W] carried to the destination view; `fill` where the source does not show the body."""
+    flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
+    sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)
+    shown = (flow.visibility == 1).unsqueeze(1)  # [B, 1, H, W]
+    return Warp(torch.where(shown, sampled, torch.full_like(sampled, fill)), flow.visibility)
