@@ -1,0 +1,1 @@
+from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss

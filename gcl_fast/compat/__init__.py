@@ -1,0 +1,1 @@
+from gcl_fast.compat.memory import ClusterMemory, Memory

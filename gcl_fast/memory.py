@@ -1,0 +1,144 @@
+"""The memories a stage learns against: one feature per image, or one centroid per cluster. Both stand on `ops.bank`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.ops import bank_nce, bank_update_, gcl_memory_loss
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.reference.bank import normalise, working_dtype
+
+
+def hardest(features: Tensor, targets: Tensor, bank: Tensor) -> Tensor:
+    """Which rows of a batch are the least similar to their own bank row among those that share it: [B] bool.
+
+    features [B, D], targets [B] bank rows, bank [M, D]. The first wins a tie, so each target present has exactly one.
+    """
+    similarity = (features * bank[targets].to(features.dtype)).sum(1)  # [B]
+    order = torch.arange(len(targets), device=targets.device)
+    harder = similarity[None] < similarity[:, None]  # [B, B]: column is harder than row
+    harder |= (similarity[None] == similarity[:, None]) & (order[None] < order[:, None])
+    return ~(harder & (targets[None] == targets[:, None])).any(1)
+
+
+@torch.no_grad()
+def update_clusters_(bank: Tensor, targets: Tensor, features: Tensor, momentum: float, use_hard: bool) -> None:
+    """Move cluster rows towards L2-normalised features in batch order; with use_hard only by each cluster's hardest."""
+    if use_hard:
+        keep = hardest(features, targets, bank)
+        targets, features = targets[keep], features[keep]
+    bank_update_(bank, targets, features, momentum)
+
+
+class InstanceMemory(nn.Module):
+    """One L2-normalised feature and one pseudo-label per training image (GCL's memory).
+
+    Buffers: `features` [N, D] float32, zero until the first features are copied in; `labels` [N] int64, -1 (no class) until
+    pseudo-labels are. Both are saved. Nothing random is kept: the caller's seed decides every draw.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_samples: int,
+        *,
+        temperature: float = 0.04,
+        momentum: float = 0.2,
+        num_negatives: int | None = 8192,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.momentum, self.num_negatives = temperature, momentum, num_negatives
+        self.register_buffer("features", torch.zeros(num_samples, num_features))
+        self.register_buffer("labels", torch.full((num_samples,), -1, dtype=torch.int64))
+
+    def forward(self, f: Tensor, f_nv: Tensor, index: Tensor, *, seed: int | Tensor) -> Tensor:
+        """Features of photos and of their novel views [B, D] (normalised here), image rows [B] -> the three mean terms [3]
+        of `gcl_memory_loss`. Does not update."""
+        return gcl_memory_loss(
+            f,
+            f_nv,
+            self.features,
+            self.labels,
+            index,
+            temperature=self.temperature,
+            num_negatives=self.num_negatives,
+            seed=seed,
+        )
+
+    @torch.no_grad()
+    def update(self, index: Tensor, f: Tensor) -> None:
+        """Row = normalise(momentum * row + (1 - momentum) * normalise(f)), in batch order; f [B, D] float."""
+        Shapes("InstanceMemory.update").tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS)
+        bank_update_(self.features, index, normalise(f.to(working_dtype(f))), self.momentum)
+
+    def extra_repr(self) -> str:
+        rows, width = self.features.shape
+        return f"{rows} x {width}, temperature={self.temperature}, momentum={self.momentum}, num_negatives={self.num_negatives}"
+
+
+class ClusterMemory(nn.Module):
+    """One L2-normalised centroid per cluster (Cluster Contrast, Dai et al., arXiv 2103.11568).
+
+    Buffer: `features` [C, D] float32, zero until centroids are copied in or `reset` is called. Clusters change in number
+    from epoch to epoch: loading a state dict takes the stored number over.
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_clusters: int,
+        *,
+        temperature: float = 0.05,
+        momentum: float = 0.1,
+        use_hard: bool = False,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.momentum, self.use_hard = temperature, momentum, use_hard
+        self.register_buffer("features", torch.zeros(num_clusters, num_features))
+
+    @property
+    def num_clusters(self) -> int:
+        return self.features.shape[0]
+
+    @torch.no_grad()
+    def reset(self, centroids: Tensor) -> None:
+        """Start anew from centroids [C, D] float (normalised here); C may differ from before."""
+        Shapes("ClusterMemory.reset").tensor("centroids", centroids, ("C", self.features.shape[1]), ANY_FLOATS)
+        self.features = normalise(centroids.to(self.features))
+
+    def forward(self, f: Tensor, targets: Tensor) -> Tensor:
+        """Features [B, D] (normalised here) and their clusters [B] -> mean cross-entropy of f . features^T / temperature,
+        a scalar (0 for an empty batch), gradient to f. Does not update, and may be followed by `update` before its
+        backward."""
+        shapes = Shapes("ClusterMemory")
+        shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
+        shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
+        query = normalise(f.to(working_dtype(f, self.features)))
+        clusters = torch.arange(self.num_clusters, device=f.device)  # each row its own class: all others are negatives
+        loss = bank_nce(query, self.features, clusters, targets, temperature=self.temperature)  # [B]
+        return loss.sum() / max(shapes["B"], 1)
+
+    @torch.no_grad()
+    def update(self, f: Tensor, targets: Tensor) -> None:
+        """Row = normalise(momentum * row + (1 - momentum) * normalise(f)) for each sample in batch order; with use_hard
+        only for each cluster's least similar sample (the first of equals). f [B, D] float, targets [B]."""
+        shapes = Shapes("ClusterMemory.update")
+        shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
+        shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
+        update_clusters_(self.features, targets.long(), normalise(f.to(working_dtype(f))), self.momentum, self.use_hard)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        stored = state_dict.get(prefix + "features")
+        if isinstance(stored, Tensor) and stored.dim() == 2 and stored.shape[1] == self.features.shape[1]:
+            self.features = self.features.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        rows, width = self.features.shape
+        return f"{rows} x {width}, temperature={self.temperature}, momentum={self.momentum}, use_hard={self.use_hard}"
