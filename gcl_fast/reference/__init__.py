@@ -1,1 +1,2 @@
 from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
+from gcl_fast.reference.rasterize import Rasterized, rasterize

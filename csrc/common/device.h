@@ -1,0 +1,39 @@
+// Words shared by host and device code. No torch header here: the mathematics and the kernels stand on this alone.
+//
+// Three compilers read it: the host compiler (plain loops), nvcc (kernels), and the host compiler with GCL_SIMT, where
+// __global__ code runs on emulated threads. Under GCL_SIMT the emulator's header "simt.h" must define what nvcc has built in:
+//   __global__, __device__, __host__, __shared__, __restrict__, __launch_bounds__(n)
+//   dim3, threadIdx, blockIdx, blockDim, gridDim
+//   atomicMin(unsigned long long*, unsigned long long), atomicMin(unsigned*, unsigned), __syncthreads()
+//   GclStream, GCL_LAUNCH, GCL_FILL_BYTES as common/launch.cuh describes them
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define GCL_HD __host__ __device__ __forceinline__
+#elif defined(GCL_SIMT)
+#include "simt.h"
+#define GCL_HD inline
+#else
+#define GCL_HD inline
+#endif
+
+namespace gcl {
+
+// Nearest integer, ties to even, in the default rounding mode on both sides.
+GCL_HD float round_even(float x) { return ::rintf(x); }
+GCL_HD double round_even(double x) { return ::rint(x); }
+
+template <class T>
+GCL_HD T absolute(T x) { return x < T(0) ? -x : x; }
+
+template <class T>
+GCL_HD T minimum(T a, T b) { return b < a ? b : a; }
+
+template <class T>
+GCL_HD T maximum(T a, T b) { return a < b ? b : a; }
+
+}  // namespace gcl

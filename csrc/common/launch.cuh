@@ -1,0 +1,29 @@
+// How a kernel is started, so that the same sequence of launches runs under nvcc and under an emulator (see device.h).
+//   GclStream                                               type of a stream
+//   GCL_LAUNCH(kernel, blocks, threads, bytes, stream, ...)  starts kernel(...) with `bytes` of dynamic shared memory;
+//                                                            a kernel name with commas stands in parentheses
+//   GCL_FILL_BYTES(pointer, byte, count, stream)             memset in stream order
+#pragma once
+
+#include "common/device.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+
+using GclStream = cudaStream_t;
+#define GCL_LAUNCH(kernel, blocks, threads, bytes, stream, ...) \
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), bytes, stream>>>(__VA_ARGS__)
+#define GCL_FILL_BYTES(pointer, byte, count, stream) cudaMemsetAsync(pointer, byte, count, stream)
+#endif
+
+namespace gcl {
+
+constexpr int kThreads = 128;
+
+// Blocks for one thread per item; kernels walk by grid stride, so the cap loses nothing.
+inline int64_t blocks_for(int64_t items) {
+  const int64_t blocks = (items + kThreads - 1) / kThreads;
+  return blocks < 0x7fffffff ? blocks : 0x7fffffff;
+}
+
+}  // namespace gcl

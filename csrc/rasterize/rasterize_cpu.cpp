@@ -1,0 +1,106 @@
+// CPU backend of rasterize: images in parallel, faces in order, so the result knows nothing of the number of threads.
+#include "common/tensor.h"
+#include "rasterize/rasterize.h"
+#include "rasterize/rasterize_math.h"
+#include "rasterize/rasterize_tensors.h"
+
+namespace gcl {
+namespace {
+
+template <class T, class Index>
+void rasterize_image(const RasterizeParams<T, Index>& p, int64_t b) {
+  const int64_t pixels = p.height * p.width;
+  int32_t* face_id = p.face_id + b * pixels;
+  T* bary = p.bary + 3 * b * pixels;
+  T* depth = p.depth + b * pixels;
+  for (int64_t i = 0; i < pixels; ++i) {
+    face_id[i] = -1;
+    depth[i] = std::numeric_limits<T>::infinity();
+    bary[3 * i] = bary[3 * i + 1] = bary[3 * i + 2] = T(0);
+  }
+  for (int64_t f = 0; f < p.num_faces; ++f) {
+    Triangle<T> t;
+    if (!load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) continue;
+    for (int64_t row = t.row0; row <= t.row1; ++row) {
+      for (int64_t col = t.col0; col <= t.col1; ++col) {
+        int64_t edge[3];
+        if (!covers(t, col, row, edge)) continue;
+        const Weights<T> w = weigh(t, col, row, edge);
+        const int64_t i = row * p.width + col;
+        if (!(w.depth < depth[i])) continue;  // a tie stays with the lower face, which came first
+        face_id[i] = static_cast<int32_t>(f);
+        depth[i] = w.depth;
+        for (int k = 0; k < 3; ++k) bary[3 * i + k] = w.bary[k];
+      }
+    }
+  }
+}
+
+template <class T, class Index>
+void backward_image(const RasterizeBackwardParams<T, Index>& p, int64_t b) {
+  const T* verts = p.verts + 3 * b * p.num_verts;
+  T* grad_corner = p.grad_corner + 9 * b * p.num_faces;
+  for (int64_t row = 0; row < p.height; ++row) {
+    for (int64_t col = 0; col < p.width; ++col) {
+      const int64_t i = (b * p.height + row) * p.width + col;
+      const int64_t f = p.face_id[i];
+      if (f < 0 || f >= p.num_faces) continue;
+      Triangle<T> t;
+      int64_t edge[3];
+      if (!load_triangle(verts, p.faces + 3 * f, p.num_verts, p.height, p.width, false, &t)) continue;
+      covers(t, col, row, edge);
+      weigh_backward(t, weigh(t, col, row, edge), p.grad_bary + 3 * i, p.grad_depth[i], grad_corner + 9 * f);
+    }
+  }
+  for (int64_t v = 0; v < p.num_verts; ++v) {
+    T sum[3] = {};
+    for (int64_t c = p.corner_begin[v]; c < p.corner_begin[v + 1]; ++c) {
+      for (int k = 0; k < 3; ++k) sum[k] += grad_corner[3 * p.corner_order[c] + k];
+    }
+    for (int k = 0; k < 3; ++k) p.grad_verts[3 * (b * p.num_verts + v) + k] = sum[k];
+  }
+}
+
+// No crash on a face that names no vertex: say so before any thread starts.
+void check_face_range(const Tensor& faces, int64_t num_verts) {
+  const auto check = [&](const auto* index) {
+    for (int64_t i = 0; i < faces.numel(); ++i) {
+      STD_TORCH_CHECK(index[i] >= 0 && index[i] < num_verts, "rasterize: faces must be in [0, ", num_verts, "), got ", index[i]);
+    }
+  };
+  is_int32(faces) ? check(faces.const_data_ptr<int32_t>()) : check(faces.const_data_ptr<int64_t>());
+}
+
+std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
+  RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
+  check_face_range(t.faces, verts.size(1));
+  dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
+    const auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);
+    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) rasterize_image(p, b);
+    });
+  });
+  return {t.bary, t.depth, t.face_id};
+}
+
+Tensor rasterize_backward_cpu(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id, Tensor corner_order,
+                              Tensor corner_begin) {
+  BackwardTensors t = backward_tensors(grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin);
+  check_corners(t);
+  dispatch_real_index("rasterize_backward", t.verts, t.faces, [&](auto real, auto index) {
+    const auto p = backward_params<decltype(real), decltype(index)>(t);
+    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) backward_image(p, b);
+    });
+  });
+  return t.grad_verts;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  m.impl("rasterize", TORCH_BOX(&rasterize_cpu));
+  m.impl("rasterize_backward", TORCH_BOX(&rasterize_backward_cpu));
+}
+
+}  // namespace gcl

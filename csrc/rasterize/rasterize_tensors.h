@@ -1,0 +1,121 @@
+// From tensors to the parameter structs: checks, contiguous inputs, outputs. Shared by the two backends.
+#pragma once
+
+#include <tuple>
+#include <utility>
+
+#include "common/tensor.h"
+#include "rasterize/rasterize.h"
+#include "rasterize/rasterize_math.h"
+
+namespace gcl {
+
+struct RasterizeTensors {
+  Tensor verts, faces;
+  Tensor face_id, bary, depth;
+};
+
+inline RasterizeTensors rasterize_tensors(const Tensor& verts, const Tensor& faces, int64_t height, int64_t width) {
+  const char* op = "rasterize";
+  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
+  check_shape(op, "faces", faces, {kAnySize, 3});
+  check_same_device(op, "faces", faces, verts);
+  STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
+  STD_TORCH_CHECK(is_int32(faces) || is_int64(faces), op, ": faces must be int32 or int64");
+  STD_TORCH_CHECK(faces.size(0) < (int64_t{1} << 31), op, ": fewer than 2^31 faces");
+  STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= kMaxImageSize && width <= kMaxImageSize, op,
+                  ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
+  const int64_t batch = verts.size(0);
+  return {torch::stable::contiguous(verts),
+          torch::stable::contiguous(faces),
+          torch::stable::new_empty(verts, {batch, height, width}, ScalarType::Int),
+          torch::stable::new_empty(verts, {batch, height, width, 3}),
+          torch::stable::new_empty(verts, {batch, height, width})};
+}
+
+template <class T, class Index>
+RasterizeParams<T, Index> rasterize_params(RasterizeTensors& t, int64_t height, int64_t width, bool cull_backfaces) {
+  RasterizeParams<T, Index> p{};
+  p.verts = t.verts.template const_data_ptr<T>();
+  p.faces = t.faces.template const_data_ptr<Index>();
+  p.batch = t.verts.size(0);
+  p.num_verts = t.verts.size(1);
+  p.num_faces = t.faces.size(0);
+  p.height = height;
+  p.width = width;
+  p.cull_backfaces = cull_backfaces;
+  p.face_id = t.face_id.template mutable_data_ptr<int32_t>();
+  p.bary = t.bary.template mutable_data_ptr<T>();
+  p.depth = t.depth.template mutable_data_ptr<T>();
+  return p;
+}
+
+struct BackwardTensors {
+  Tensor grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin;
+  Tensor grad_corner, grad_verts;
+};
+
+inline BackwardTensors backward_tensors(const Tensor& grad_bary, const Tensor& grad_depth, const Tensor& verts, const Tensor& faces,
+                                        const Tensor& face_id, const Tensor& corner_order, const Tensor& corner_begin) {
+  const char* op = "rasterize_backward";
+  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
+  check_shape(op, "face_id", face_id, {verts.size(0), kAnySize, kAnySize});
+  check_shape(op, "grad_bary", grad_bary, {verts.size(0), face_id.size(1), face_id.size(2), 3});
+  check_shape(op, "grad_depth", grad_depth, {verts.size(0), face_id.size(1), face_id.size(2)});
+  check_shape(op, "faces", faces, {kAnySize, 3});
+  check_shape(op, "corner_order", corner_order, {3 * faces.size(0)});
+  check_shape(op, "corner_begin", corner_begin, {verts.size(1) + 1});
+  const std::pair<const char*, const Tensor*> others[] = {{"grad_bary", &grad_bary},       {"grad_depth", &grad_depth},
+                                                          {"faces", &faces},               {"face_id", &face_id},
+                                                          {"corner_order", &corner_order}, {"corner_begin", &corner_begin}};
+  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, verts);
+  STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
+  STD_TORCH_CHECK(grad_bary.scalar_type() == verts.scalar_type() && grad_depth.scalar_type() == verts.scalar_type(), op,
+                  ": gradients must have the type of verts");
+  STD_TORCH_CHECK(is_int32(faces) || is_int64(faces), op, ": faces must be int32 or int64");
+  STD_TORCH_CHECK(is_int32(face_id) && is_int64(corner_order) && is_int64(corner_begin), op,
+                  ": face_id must be int32, corner_order and corner_begin int64");
+  using torch::stable::contiguous;
+  return {contiguous(grad_bary),
+          contiguous(grad_depth),
+          contiguous(verts),
+          contiguous(faces),
+          contiguous(face_id),
+          contiguous(corner_order),
+          contiguous(corner_begin),
+          torch::stable::new_zeros(verts, {verts.size(0), faces.size(0), 3, 3}),
+          torch::stable::new_empty(verts, {verts.size(0), verts.size(1), 3})};
+}
+
+// CPU tensors only: the corner table stays inside its arrays.
+inline void check_corners(const BackwardTensors& t) {
+  const int64_t corners = t.corner_order.numel();
+  const int64_t* order = t.corner_order.const_data_ptr<int64_t>();
+  const int64_t* begin = t.corner_begin.const_data_ptr<int64_t>();
+  bool fits = true;
+  for (int64_t c = 0; c < corners; ++c) fits = fits && order[c] >= 0 && order[c] < corners;
+  for (int64_t v = 0; v < t.corner_begin.numel(); ++v) fits = fits && begin[v] >= 0 && begin[v] <= corners;
+  STD_TORCH_CHECK(fits, "rasterize_backward: corner_order or corner_begin out of range");
+}
+
+template <class T, class Index>
+RasterizeBackwardParams<T, Index> backward_params(BackwardTensors& t) {
+  RasterizeBackwardParams<T, Index> p{};
+  p.grad_bary = t.grad_bary.template const_data_ptr<T>();
+  p.grad_depth = t.grad_depth.template const_data_ptr<T>();
+  p.verts = t.verts.template const_data_ptr<T>();
+  p.faces = t.faces.template const_data_ptr<Index>();
+  p.face_id = t.face_id.template const_data_ptr<int32_t>();
+  p.corner_order = t.corner_order.template const_data_ptr<int64_t>();
+  p.corner_begin = t.corner_begin.template const_data_ptr<int64_t>();
+  p.batch = t.verts.size(0);
+  p.num_verts = t.verts.size(1);
+  p.num_faces = t.faces.size(0);
+  p.height = t.face_id.size(1);
+  p.width = t.face_id.size(2);
+  p.grad_corner = t.grad_corner.template mutable_data_ptr<T>();
+  p.grad_verts = t.grad_verts.template mutable_data_ptr<T>();
+  return p;
+}
+
+}  // namespace gcl

@@ -1,0 +1,54 @@
+"""Loads the native kernels (gcl_fast._C), or keeps the reason why they are not there.
+
+Loading never fails: `loaded` says whether the ops of torch.ops.gcl_fast exist, `require(op, device)` raises where one is
+called without them, and `info()` tells what was built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+_C = None
+error: str | None = None
+try:
+    from gcl_fast import _C  # registers torch.ops.gcl_fast.*; torch must be imported first
+except ImportError as _error:
+    error = str(_error)
+
+loaded: bool = _C is not None
+BUILD = "pip install --no-build-isolation -e ."
+
+
+@dataclass(frozen=True)
+class NativeInfo:
+    """What was built: `cuda_version` is the CUDA compiler's, `architectures` as CMake writes them ("90-real", "100")."""
+
+    loaded: bool
+    error: str | None
+    version: str
+    torch_version: str
+    cuda: bool
+    cuda_version: str
+    architectures: tuple[str, ...]
+
+
+def info() -> NativeInfo:
+    if _C is None:
+        return NativeInfo(False, error, "", "", False, "", ())
+    return NativeInfo(
+        True, None, _C.version(), _C.torch_version(), _C.cuda(), _C.cuda_version(), tuple(filter(None, _C.architectures()))
+    )
+
+
+def require(op: str, device: torch.device) -> None:
+    """Raises RuntimeError, saying what to do, where `op` has no native kernel for `device`."""
+    if _C is None:
+        raise RuntimeError(f"{op}: the native kernels are not loaded ({error}); build them with: {BUILD}")
+    if device.type == "cuda" and not _C.cuda():
+        raise RuntimeError(
+            f"{op}: the tensors are on {device}, but gcl_fast was built without CUDA; install nvcc and run: GCL_CUDA=1 {BUILD}"
+        )
+    if device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{op}: the tensors must be on cpu or cuda, got {device}")

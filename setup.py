@@ -1,0 +1,141 @@
+"""Builds gcl_fast._C with CMake; everything else about the package is in pyproject.toml.
+
+Environment: GCL_CUDA=0|1 turns the CUDA kernels off or demands them (default: on when nvcc is found and torch is a CUDA build);
+GCL_CUDA_ARCHITECTURES ("80;90-real") or TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX") choose the GPU architectures; CUDA_HOME or
+CUDACXX name the toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+ARCHITECTURES = ("80", "90", "100")  # A100, H100/H200, B100/B200; newer ones run from PTX
+FALSE = ("0", "off", "false", "no")
+TRUE = ("1", "on", "true", "yes")
+
+
+def version() -> str:
+    return re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text()).group(1)
+
+
+def find_nvcc() -> Path | None:
+    """The compiler itself, not a link or a script in front of it: its folder decides where the toolkit is."""
+    named = [os.environ.get("CUDACXX")] + [f"{os.environ[k]}/bin/nvcc" for k in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(k)]
+    for name in (*named, "nvcc", "/usr/local/cuda/bin/nvcc"):
+        found = shutil.which(name) if name else None
+        if found is None:
+            continue
+        said = subprocess.run([found, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True, check=False)
+        top = re.search(r"^#\$ TOP=(.+)$", said.stderr + said.stdout, re.MULTILINE)
+        real = Path(top.group(1)).resolve() / "bin/nvcc" if top else Path(found).resolve()
+        return real if real.is_file() else Path(found).resolve()
+    return None
+
+
+def want_cuda(torch_cuda: str | None, nvcc: Path | None) -> bool:
+    asked = os.environ.get("GCL_CUDA", "").strip().lower()
+    if asked not in ("", *FALSE, *TRUE):
+        raise SystemExit(f"GCL_CUDA must be 0 or 1, got {asked!r}")
+    if asked in TRUE and nvcc is None:
+        raise SystemExit("GCL_CUDA=1, but nvcc was not found: put it on PATH or set CUDA_HOME")
+    return asked in TRUE or (asked == "" and nvcc is not None and torch_cuda is not None)
+
+
+def architectures(nvcc: Path) -> str:
+    """CMake's list of CUDA architectures: as asked, else the default ones this nvcc knows, the newest as PTX too."""
+    asked = os.environ.get("GCL_CUDA_ARCHITECTURES", "").replace(",", ";").replace(" ", ";").strip(";")
+    if asked:
+        return asked
+    names: list[str] = []
+    for item in re.split(r"[;, ]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()):
+        match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", item)
+        if item and not match:
+            raise SystemExit(f"TORCH_CUDA_ARCH_LIST: expected numbers such as 9.0 or 9.0+PTX, got {item!r}")
+        if match:
+            number = "".join(match.groups("")[:3])
+            names.append(number if match[4] else f"{number}-real")
+    if names:
+        return ";".join(names)
+    said = subprocess.run([str(nvcc), "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    known = [a for a in ARCHITECTURES if f"compute_{a}" in said.split()]
+    if not known:
+        raise SystemExit(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}: set GCL_CUDA_ARCHITECTURES")
+    return ";".join([*(f"{a}-real" for a in known[:-1]), known[-1]])
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise SystemExit(f"building gcl_fast needs torch >= 2.10 in this Python: {error}") from None
+        if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < (2, 10):
+            raise SystemExit(f"building gcl_fast needs torch >= 2.10, found {torch.__version__}")
+        cmake = shutil.which("cmake")
+        if cmake is None:
+            raise SystemExit("building gcl_fast needs cmake >= 3.22: pip install cmake ninja")
+
+        nvcc = find_nvcc()
+        cuda = want_cuda(torch.version.cuda, nvcc)
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        tag = f"{sys.implementation.cache_tag}-torch{torch.__version__}-{'cuda' if cuda else 'cpu'}"
+        tree = Path(os.environ.get("GCL_BUILD_DIR") or ROOT / "build").resolve() / re.sub(r"[^\w.+-]", "_", tag)
+        torch_root = Path(torch.__file__).resolve().parent
+        options = {
+            "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
+            "GCL_VERSION": version(),
+            "GCL_OUTPUT": tree / "out",
+            "GCL_SUFFIX": sysconfig.get_config_var("EXT_SUFFIX"),
+            "GCL_PYTHON_INCLUDE": sysconfig.get_path("include"),
+            "GCL_TORCH_INCLUDE": torch_root / "include",  # also holds pybind11's headers
+            "GCL_TORCH_LIB": torch_root / "lib",
+            "GCL_TORCH_VERSION": torch.__version__,
+            "GCL_CUDA": "ON" if cuda else "OFF",
+        }
+        if cuda:
+            options |= {"CMAKE_CUDA_COMPILER": nvcc, "CMAKE_CUDA_ARCHITECTURES": architectures(nvcc)}
+        configure = [cmake, "-S", str(ROOT), "-B", str(tree), *(f"-D{k}={v}" for k, v in options.items())]
+        if shutil.which("ninja"):
+            configure += ["-G", "Ninja"]
+        print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
+        made_with = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
+        if made_with.is_file() and made_with.read_text() != "\n".join(configure):
+            shutil.rmtree(tree)
+        tree.mkdir(parents=True, exist_ok=True)
+        made_with.write_text("\n".join(configure))
+        subprocess.run(configure, check=True)
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        subprocess.run([cmake, "--build", str(tree), "--parallel", jobs], check=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A new file, not new bytes in the old one: a running process keeps what it has loaded.
+        fresh = target.with_name(target.name + ".new")
+        shutil.copy2(tree / "out" / f"_C{options['GCL_SUFFIX']}", fresh)
+        fresh.replace(target)
+
+
+class BuildPy(build_py):
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:  # an editable install reads configs/ where it lies
+            folder = Path(self.build_lib) / "gcl_fast/configs"
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in sorted((ROOT / "configs").glob("*.yaml")):
+                self.copy_file(str(file), str(folder / file.name))
+
+
+setup(
+    version=version(),
+    ext_modules=[Extension("gcl_fast._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy},
+)

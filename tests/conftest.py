@@ -1,0 +1,20 @@
+"""Fixtures of the whole suite: every test of an op runs on each device there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and the GPU where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A CPU generator with a fixed seed, so that a test draws the same numbers each time and on each device."""
+    return torch.Generator().manual_seed(0)
