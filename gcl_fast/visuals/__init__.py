@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from .canvas import compose, save_png
+from .canvas import compose
+from .files import save_png
 from .grids import image_rows, novel_view_grid
 from .ranked import ranked_lists, ranked_lists_from_features
-from .tones import IMAGENET_MEAN, IMAGENET_STD, mesh_to_uint8, photo_to_uint8, photo_to_unit, unit_to_uint8
+from .tones import mesh_to_uint8, photo_to_uint8, photo_to_unit, unit_to_uint8
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "compose",
     "image_rows",
     "mesh_to_uint8",

@@ -1,15 +1,13 @@
-"""A sheet of labelled pictures: the one layout that all pictures use, and writing it to disk."""
+"""A sheet of labelled pictures: the one layout that all pictures use."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .files import check_picture, pillow
 
 Colour = tuple[int, int, int]
 
@@ -28,25 +26,9 @@ LINE = 4  # between two lines of text
 READABLE_HEIGHT = 192  # smaller pictures are enlarged to at least this
 
 
-def _pil() -> Any:
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise ImportError("drawing pictures needs Pillow: pip install 'pillow>=10.1'") from error
-    return Image, ImageDraw, ImageFont
-
-
 def enlargement(height: int) -> int:
     """Whole factor that brings a picture of this height to a readable size (1 for 192 pixels and more)."""
     return max(1, -(-READABLE_HEIGHT // max(height, 1)))
-
-
-def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        raise TypeError(f"{name}: expected a uint8 array, got {getattr(picture, 'dtype', type(picture).__name__)}")
-    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise ValueError(f"{name}: expected shape [H, W, 3], got {list(picture.shape)}")
-    return picture
 
 
 def compose(
@@ -69,7 +51,7 @@ def compose(
     enlarged `scale` times by repeating pixels (default: up to 192 pixels of height). `gap_after_column` sets that
     column apart from the next, `rows_in_group` every so many rows. Returns uint8 [H', W', 3].
     """
-    image_module, draw_module, font_module = _pil()
+    image_module, draw_module, font_module = pillow()
     pictures = [p for row in cells for p in row if p is not None]
     if not pictures:
         raise ValueError("cells: expected at least one picture, got none")
@@ -148,36 +130,3 @@ def compose(
                 place, text = (x_of(c) + cell_width / 2, y + picture_height + 2 * frame + LINE), caption_texts[r][c]
                 pen.multiline_text(place, text, fill=FAINT, font=small, anchor="ma", align="center", spacing=LINE)
     return np.array(sheet)  # [H', W', 3] uint8
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def save_png(path: str | Path, picture: np.ndarray, caption: str | None = None) -> Path:
-    """Write a uint8 [H, W, 3] picture as PNG so that a reader never meets half a file; folders are made.
-
-    `caption` is kept in `captions.json` beside the file ({file name: caption}), where the report finds it.
-    """
-    import io
-
-    image_module, _, _ = _pil()
-    path = Path(path)
-    buffer = io.BytesIO()
-    image_module.fromarray(check_picture(picture, "picture")).save(buffer, format="PNG", optimize=True)
-    _write_atomically(path, buffer.getvalue())
-    if caption is not None:
-        file = path.parent / "captions.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        known[path.name] = caption
-        _write_atomically(file, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
-    return path

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .canvas import BLUE, GREEN, RED, _pil, compose
+from gcl_fast.data.images import load_uint8
+
+from .canvas import BLUE, GREEN, RED, compose
 
 
 def ranked_lists(
@@ -63,19 +64,6 @@ def ranked_lists(
     )
 
 
-def open_picture(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
-    """An image file as uint8 [H, W, 3], resized (bicubic) to `image_size` = (H, W); a bad file is named in the error."""
-    image_module, _, _ = _pil()
-    try:
-        with image_module.open(path) as image:
-            resized = image.convert("RGB").resize((image_size[1], image_size[0]), image_module.Resampling.BICUBIC)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: expected an image here, found nothing") from None
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable image: {error}") from error
-    return np.array(resized)
-
-
 def ranked_lists_from_features(
     query_features: Tensor,
     gallery_features: Tensor,
@@ -113,12 +101,10 @@ def ranked_lists_from_features(
         values = similarity[row].numpy()[allowed]
         best = np.argsort(-values, kind="stable")[:top]
         found = [gallery[allowed[i]] for i in best]
-        photos.append(open_picture(record.path, image_size))
-        matches.append([open_picture(g.path, image_size) for g in found])
+        photos.append(load_uint8(record.path, image_size))
+        matches.append([load_uint8(g.path, image_size) for g in found])
         correct.append([g.pid == record.pid for g in found])
         scores.append([float(values[i]) for i in best])
         labels.append(f"pid {record.pid}\ncam {record.camera + 1}")
         match_labels.append([f"pid {g.pid}\ncam {g.camera + 1}" for g in found])
-    return ranked_lists(
-        photos, matches, correct, scores, query_labels=labels, match_labels=match_labels, title=title
-    )
+    return ranked_lists(photos, matches, correct, scores, query_labels=labels, match_labels=match_labels, title=title)

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from gcl_fast.data.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _check(image: Tensor, name: str, channels: tuple[int, ...]) -> None:

@@ -1,0 +1,21 @@
+"""Generation with a trained model: tensors, pictures, and scores against true views."""
+
+from __future__ import annotations
+
+from .pictures import YAWS, generate_pictures
+from .scores import NovelViewScores, mean_training_image, novel_view_sheet, psnr, read_truth, score_novel_views
+from .views import identity_mix, novel_views, reconstruct
+
+__all__ = [
+    "YAWS",
+    "NovelViewScores",
+    "generate_pictures",
+    "identity_mix",
+    "mean_training_image",
+    "novel_view_sheet",
+    "novel_views",
+    "psnr",
+    "read_truth",
+    "reconstruct",
+    "score_novel_views",
+]

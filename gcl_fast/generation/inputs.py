@@ -1,0 +1,29 @@
+"""Photos and meshes for generation, straight from files and mesh sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.data.images import load_image, load_uint8
+
+
+def load_photos(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
+    """Image files as the networks read them: [N, 3, H, W] float32, bicubic to image_size = (H, W), ImageNet-normalised."""
+    return torch.stack([load_image(path, image_size) for path in paths])
+
+
+def load_units(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
+    """Image files as RGB [N, 3, H, W] float32 in [0, 1], bicubic to image_size = (H, W)."""
+    stack = torch.stack([torch.from_numpy(load_uint8(path, image_size)) for path in paths])  # [N, H, W, 3] uint8
+    return stack.movedim(-1, 1).float() / 255
+
+
+def render_meshes(mesh_source: Any, records: Sequence[Any], yaws: Sequence[float]) -> Tensor:
+    """The records' bodies at R yaws (degrees, relative to the photo) -> [N, R, 1, H, W] float32 in [-1, 1]."""
+    guides = torch.stack([mesh_source.render(record, yaws) for record in records])  # [N, R, H, W] in [0, 1]
+    return guides[:, :, None].float() * 2 - 1
