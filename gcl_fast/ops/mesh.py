@@ -130,9 +130,10 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
 
     The point's source position and depth are those of its face's corners mixed by the destination's screen-space
     barycentric coordinates. Visibility compares that depth with the source raster's in the four pixels which a bilinear
-    read would mix: in each covered one, the plane of the point's own face is carried to the pixel's centre (a slope at
-    most the mesh's depth extent per pixel) and may lie behind the raster there by at most 0.01 of the depth extent.
-    The point is visible when the pixels that agree hold half of the bilinear weight of the covered ones. Carrying the
+    read would mix. A covered one agrees when it shows the point's own face, or when the plane of that face, carried to
+    the pixel's centre (a slope at most the mesh's depth extent per pixel), lies behind the raster there by at most 0.01
+    of the depth extent. The point is visible when the pixels that agree hold half of the covered ones' bilinear weight
+    (so also when none is covered). Carrying the
     plane keeps both sides of a silhouette apart, where the depth changes much within a pixel; the tolerance is half a
     pixel of a body 250 pixels tall and a sixth as deep: surfaces closer than that cannot be told apart.
     Not differentiable. Deterministic. Raises ValueError/TypeError naming the argument.
@@ -155,7 +156,8 @@ def _flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, widt
         grid = src_verts.new_full((batch, height, width, 2), -2.0)
         return MeshFlow(grid, torch.zeros(batch, height, width, dtype=torch.uint8, device=src_verts.device))
     dst = rasterize(dst_verts, faces, (height, width))
-    seen = rasterize(src_verts, faces, (height, width)).depth.flatten(1)  # [B, H*W], +inf background
+    src = rasterize(src_verts, faces, (height, width))
+    seen, seen_face = src.depth.flatten(1), src.face_id.flatten(1)  # [B, H*W], +inf and -1 on background
     point = _interpolate(src_verts, faces, dst.face_id, dst.bary)  # [B, H, W, 3]
     finite = point.isfinite().all(-1)  # [B, H, W]
     x, y, z = torch.where(finite.unsqueeze(-1), point, torch.zeros_like(point)).unbind(-1)
@@ -175,10 +177,11 @@ def _flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, widt
         within = (j >= 0) & (j < width) & (i >= 0) & (i < height)
         index = i.clamp(0, height - 1).long() * width + j.clamp(0, width - 1).long()
         there = seen.gather(1, index.flatten(1)).view_as(z)
+        same = seen_face.gather(1, index.flatten(1)).view_as(z) == dst.face_id
         dx, dy = j + 0.5 - x, i + 0.5 - y
         weight = (1 - dx.abs()) * (1 - dy.abs()) * (within & there.isfinite())
         covered = covered + weight
-        agreeing = agreeing + weight * (z + gx * dx + gy * dy <= there + tolerance)
+        agreeing = agreeing + weight * (same | (z + gx * dx + gy * dy <= there + tolerance))
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     visible = finite & inside & (2 * agreeing >= covered)
 

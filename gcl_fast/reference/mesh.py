@@ -14,12 +14,12 @@ from gcl_fast.reference.rasterize import rasterize
 LIGHT = (-0.4, -0.6, -1.0)  # towards the light: upper left, in front of the body
 
 
-class Flow(NamedTuple):
+class MeshFlow(NamedTuple):
     grid: Tensor  # [B, H, W, 2]
     visibility: Tensor  # [B, H, W] uint8
 
 
-class Warp(NamedTuple):
+class MeshWarp(NamedTuple):
     warped: Tensor  # [B, C, H, W]
     visibility: Tensor  # [B, H, W] uint8
 
@@ -84,13 +84,14 @@ def render_mesh(
     return out
 
 
-def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Flow:
+def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> MeshFlow:
     """Where each pixel of the destination view lies in the source view, and whether the source shows it.
 
-    The point is compared with the source's depth in the four pixels that a bilinear read would mix. In each covered one
-    the plane of the point's own face, carried to that pixel's centre, may lie behind the depth there by no more than one
-    hundredth of the mesh's depth extent. It is visible when the covered pixels that agree hold at least half of the
-    bilinear weight of all covered ones (so also when none is covered), and occluded outside the source image.
+    The point is compared with what the source shows in the four pixels that a bilinear read would mix. A covered one
+    agrees when it shows the point's own face, or when the plane of that face, carried to the pixel's centre, lies behind
+    the depth there by no more than one hundredth of the mesh's depth extent. The point is visible when the pixels that
+    agree hold at least half of the bilinear weight of the covered ones (so also when none is covered), and occluded
+    outside the source image.
     """
     height, width = image_size
     src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
@@ -119,10 +120,11 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
                     dx, dy = column + 0.5 - x, row + 0.5 - y
                     weight = (1 - abs(dx)) * (1 - abs(dy))
                     covered += weight
-                    agreeing += weight * (z + gx * dx + gy * dy <= seen + tolerance)
+                    own = src.face_id[b, row, column] == dst.face_id[b, i, j]
+                    agreeing += weight * bool(own or z + gx * dx + gy * dy <= seen + tolerance)
             inside = 0 <= x < width and 0 <= y < height
             visibility[b, i, j] = 1 if inside and 2 * agreeing >= covered else 2
-    return Flow(grid, visibility)
+    return MeshFlow(grid, visibility)
 
 
 def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
@@ -136,9 +138,9 @@ def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
     return max(-limit, min(limit, gx)), max(-limit, min(limit, gy))
 
 
-def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> Warp:
+def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
     """The source image [B, C, H, W] carried to the destination view; `fill` where the source does not show the body."""
     flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
     sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)
     shown = (flow.visibility == 1).unsqueeze(1)  # [B, 1, H, W]
-    return Warp(torch.where(shown, sampled, torch.full_like(sampled, fill)), flow.visibility)
+    return MeshWarp(torch.where(shown, sampled, torch.full_like(sampled, fill)), flow.visibility)
