@@ -1,0 +1,62 @@
+"""The report's style sheet; colours follow the reader's light or dark setting."""
+
+from __future__ import annotations
+
+_LIGHT = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
+_DARK = ("#60a5fa", "#f87171", "#34d399", "#fbbf24", "#a78bfa", "#22d3ee", "#f472b6", "#a3e635")
+
+
+def _variables(colours: tuple[str, ...]) -> str:
+    return "".join(f"--c{i}:{colour};" for i, colour in enumerate(colours))
+
+
+_RULES = ".c{i} {{ stroke: var(--c{i}) }} .dot.c{i} {{ fill: var(--c{i}) }} .b{i} {{ background: var(--c{i}) }}\n"
+_SERIES = "".join(_RULES.format(i=i) for i in range(len(_LIGHT)))
+
+STYLE = f"""
+:root {{ color-scheme: light dark; --paper:#f6f7f9; --card:#fff; --ink:#1f2328; --faint:#656d76; --line:#d8dee4;
+  --good:#15803d; --bad:#b91c1c; --accent:#2563eb; {_variables(_LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ --paper:#0d1117; --card:#161b22; --ink:#e6edf3; --faint:#8d96a0;
+  --line:#30363d; --good:#4ade80; --bad:#f87171; --accent:#60a5fa; {_variables(_DARK)} }} }}
+""" + """
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 64px }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px }
+h2 { font-size: 19px; margin: 40px 0 12px }
+h3 { font-size: 15px; margin: 22px 0 8px; color: var(--faint); font-weight: 600 }
+p { margin: 6px 0 12px; max-width: 76ch }
+.faint, figcaption { color: var(--faint) }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); gap: 10px; margin-top: 20px }
+.card, .panel, figure, .table, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px }
+.card { padding: 12px 14px }
+.card b { display: block; font-size: 22px; line-height: 1.3; font-weight: 650; white-space: nowrap; font-variant-numeric: tabular-nums }
+.card small { color: var(--faint); font-size: 13px; display: block }
+.good { color: var(--good) } .bad { color: var(--bad) }
+.table { overflow-x: auto; margin: 10px 0 }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { padding: 8px 14px; text-align: right; border-top: 1px solid var(--line); white-space: nowrap }
+tr:first-child th, tbody tr:first-child td, tbody tr:first-child th { border-top: 0 }
+thead + tbody tr:first-child > * { border-top: 1px solid var(--line) }
+th { font-weight: 600 } thead th { color: var(--faint); font-size: 13px }
+th:first-child, td:first-child { text-align: left }
+td.bar { width: 45%; min-width: 160px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
+td.bar i.own { background: var(--accent) }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 12px }
+.panel { padding: 12px 12px 10px }
+.panel h4 { margin: 0 4px 6px; font-size: 14px }
+svg { display: block; width: 100%; height: auto }
+svg text { fill: var(--faint); font-size: 11.5px; font-family: inherit }
+.grid { stroke: var(--line); stroke-width: .7 } .axis { stroke: var(--faint); stroke-width: 1 }
+polyline { fill: none; stroke-linejoin: round } .raw { opacity: .22; stroke-width: 1 } .smooth { stroke-width: 1.8 }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; padding: 4px; font-size: 12.5px; color: var(--faint) }
+.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 5px }
+.legend .x { margin-left: auto }
+figure { margin: 14px 0; padding: 14px }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: 6px; background: #fff }
+figcaption { margin-top: 10px; font-size: 14px } figcaption b { color: var(--ink) }
+details { padding: 12px 16px } summary { cursor: pointer; font-weight: 600 }
+pre { overflow-x: auto; margin: 12px 0 2px; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
+@media print { body { background: #fff } .card, .panel, figure, .table { break-inside: avoid } }
+""" + _SERIES
