@@ -117,14 +117,14 @@ class Workspace:
             )
         return self._test_loaders
 
-    def score(self, encoder: nn.Module) -> dict[str, float]:
+    def score(self, encoder: nn.Module, *, rerank: bool = False) -> dict[str, float]:
         """mAP, CMC and mINP on the held-out people as fractions; {} when the data set has no queries."""
         if not self.data.query or not self.data.gallery:
             return {}
         query_loader, gallery_loader = self.test_loaders()
         found = evaluate(
             encoder, query_loader, gallery_loader, self.data.query, self.data.gallery,
-            batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16,
+            batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16, rerank=rerank,
         )
         rank = [float(found.cmc[min(k, len(found.cmc)) - 1]) for k in (1, 5, 10)]
         return {"mAP": float(found.mAP), "rank1": rank[0], "rank5": rank[1], "rank10": rank[2], "mINP": float(found.mINP),

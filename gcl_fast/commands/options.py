@@ -26,6 +26,13 @@ def base_config(argv: list[str]) -> tuple[TrainConfig, list[str]]:
     return TrainConfig(), rest
 
 
+def positional() -> Any:
+    """Marks a field as an argument without a flag."""
+    import tyro
+
+    return tyro.conf.Positional
+
+
 def parse(kind: type[T], argv: list[str], *, prog: str, default: Any = None, description: str | None = None) -> T:
     """tyro over the dataclass `kind`: every field is a flag, nested ones as --section.field."""
     import tyro

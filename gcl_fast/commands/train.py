@@ -27,12 +27,13 @@ class TrainOptions(TrainConfig):
 
 
 def main(argv: list[str]) -> int:
-    from gcl_fast.training import train
-
     config, rest = base_config(argv)
     default = TrainOptions(**{name: getattr(config, name) for name in config.__dataclass_fields__})
     options = parse(TrainOptions, rest, prog="gcl-fast train", default=default)
     config = TrainConfig(**{name: getattr(options, name) for name in TrainConfig.__dataclass_fields__})
+
+    from gcl_fast.training import train
+
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
     train(config, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
     return 0

@@ -70,14 +70,9 @@ class GenerativeStage(Stage):
         self.optimizers = {"generator": adam(generator, self.settings), "discriminator": adam(discriminator, self.settings)}
 
     def plan(self, candidates: np.ndarray, epoch: int) -> Plan:
-        """Random batches of the candidates, the last incomplete one dropped; cut or repeated to `iters` batches."""
-        batches: list[np.ndarray] = []
-        wanted = self.settings.iters
+        """Random batches of the candidates, the last incomplete one dropped; exactly `iters` batches where that is set."""
         size = min(self.settings.batch_size, len(candidates))
-        while not batches or len(batches) < wanted:
-            seed = (self.seed * 1_000_003 + epoch) * 1_009 + len(batches)
-            batches += shuffled(candidates, size, seed=seed, drop_last=True).batches
-        return Plan(tuple(batches[:wanted] if wanted else batches))
+        return shuffled(candidates, size, seed=(self.seed, epoch), drop_last=True, num_batches=self.settings.iters or None)
 
     def begin_epoch(self, epoch: int) -> Plan:
         return self.plan(np.arange(self.num_images), epoch)

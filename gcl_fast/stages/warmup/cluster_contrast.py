@@ -93,7 +93,7 @@ class ClusterContrastStage(Stage):
     def _plan(self, age: int) -> Plan:
         settings = self.settings
         labels, instances = self.labels.cpu().numpy(), settings.num_instances
-        identities, seed = settings.batch_size // instances, self.seed * 1_000_003 + age
+        identities, seed = settings.batch_size // instances, (self.seed, age)
         if settings.camera_aware:
             return camera_aware_batches(labels, self.cameras, identities, instances, seed=seed, num_batches=settings.iters or None)
         return identity_batches(labels, identities, instances, seed=seed, num_batches=settings.iters or None)

@@ -1,0 +1,62 @@
+"""What a finished run shows: scores of generated views, novel-view sheets, ranked lists, report.html."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gcl_fast.evaluation import extract_features
+from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
+from gcl_fast.report import write_report
+from gcl_fast.run_files import read_metrics, write_metrics
+from gcl_fast.visuals import ranked_lists_from_features, save_png
+from gcl_fast.workspace import Workspace, networks_of
+
+
+def score_views(run_dir: Path, space: Workspace, stage: str) -> None:
+    """PSNR of the generated views where the data have true views of held-out people (<root>/truth)."""
+    truth = Path(space.config.root) / "truth"
+    if not (truth / "index.csv").is_file() or space.test_meshes is None:
+        return
+    _, networks, _ = networks_of(run_dir / stage / "last.pt")
+    networks.encoder.to(space.device)
+    networks.generator.to(space.device)
+    size = space.config.image_size
+    mean = mean_training_image([record.path for record in space.data.train], size)
+    found = score_novel_views(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device, mean_image=mean)
+    write_metrics(run_dir, {stage: found.as_metrics()})
+    sheet = novel_view_sheet(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device,
+                             title=f"{stage}: generated views beside the truth (people not trained on)")
+    save_png(run_dir / "pictures" / f"{stage}_novel_views.png", sheet)
+
+
+@torch.no_grad()
+def ranked_lists_picture(encoder: nn.Module, space: Workspace, path: Path, title: str) -> None:
+    """Queries with their best matches: green right, red wrong."""
+    data, config = space.data, space.config
+    features = [
+        extract_features(encoder, loader, len(records), batch_size=config.eval_batch_size, device=space.device, amp=space.bf16)
+        for loader, records in zip(space.test_loaders(), (data.query, data.gallery), strict=True)
+    ]
+    picture = ranked_lists_from_features(
+        *features, data.query, data.gallery, image_size=config.image_size, seed=config.seed, title=title
+    )
+    save_png(path, picture)
+
+
+def after_training(run_dir: Path, space: Workspace) -> Path:
+    """Complete metrics.json and pictures/ from the checkpoints that are there, then write report.html."""
+    for stage in ("stage2", "stage3"):
+        if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in read_metrics(run_dir).get(stage, {}):
+            score_views(run_dir, space, stage)
+    if space.data.query and space.data.gallery:
+        for stage in ("stage1", "stage3"):
+            path = run_dir / "pictures" / f"{stage}_ranked_lists.png"
+            if (run_dir / stage / "last.pt").exists() and not path.exists():
+                _, networks, _ = networks_of(run_dir / stage / "last.pt")
+                ranked_lists_picture(networks.encoder.to(space.device), space, path, f"ranked lists after {stage}")
+    report = write_report(run_dir)
+    print(f"report: {report}")
+    return report

@@ -1,0 +1,45 @@
+"""gcl-fast synth: write a synthetic data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gcl_fast.commands.options import parse, positional
+
+
+@dataclass
+class SynthOptions:
+    """Write a world of walking people seen by several cameras, with each image's mesh and true novel views."""
+
+    out: Annotated[Path, positional()]
+    """Folder to write to."""
+    layout: Literal["market1501", "dukemtmc", "msmt17"] = "market1501"
+    train_ids: int = 40
+    """People in the training set."""
+    test_ids: int = 20
+    """Other people, in query and gallery."""
+    images_per_id: int = 16
+    height: int = 256
+    width: int = 128
+    cameras: int = 6
+    seed: int = 0
+    rendered_meshes: bool = False
+    """Also write the authors' render*/ folders (rendered on the fly otherwise)."""
+    novel_views: bool = True
+    """Also write true novel views of test people, to score generated ones."""
+
+
+def main(argv: list[str]) -> int:
+    options = parse(SynthOptions, argv, prog="gcl-fast synth")
+
+    from gcl_fast.data.synthetic import write_world
+
+    summary = write_world(
+        options.out, layout=options.layout, num_train_ids=options.train_ids, num_test_ids=options.test_ids,
+        images_per_id=options.images_per_id, image_size=(options.height, options.width), num_cameras=options.cameras,
+        seed=options.seed, rendered_meshes=options.rendered_meshes, novel_views=options.novel_views,
+    )
+    print(summary)
+    return 0

@@ -1,0 +1,67 @@
+"""Configuration: strict, typed, and named in every error."""
+
+from __future__ import annotations
+
+import pytest
+
+from gcl_fast.config import ConfigError, TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
+
+
+def test_published_defaults():
+    config = TrainConfig()
+    assert (config.stage2.epochs, config.stage2.batch_size, config.stage2.lr, config.stage2.beta1) == (40, 16, 1e-4, 0.0)
+    assert (config.stage3.epochs, config.stage3.lr_steps, config.stage3.temperature) == (20, (10,), 0.04)
+    assert (config.stage3.num_negatives, config.stage3.bank_momentum, config.stage3.id_w) == (8192, 0.2, 1.0)
+    loss = config.stage3.loss
+    assert (loss.adversarial, loss.image, loss.code, loss.penalty, loss.mixup_alpha) == (1.0, 5.0, 5.0, 0.01, 0.6)
+    assert config.yaws == (45, 90, 135, 180, 225, 270, 315)
+
+
+def test_every_shipped_file_loads():
+    assert {"market1501", "dukemtmc", "msmt17", "csv", "demo"} <= set(shipped())
+    for name in shipped():
+        assert isinstance(load_shipped(name), TrainConfig)
+    assert load_shipped("msmt17").stage1.cluster.eps == 0.7
+
+
+def test_round_trip():
+    config = load_shipped("demo")
+    assert from_dict(TrainConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"stage1": {"lrr": 1}}, ["stage1.lrr", "stage1.lr"]),
+        ({"sed": 1}, ["sed", "seed"]),
+        ({"stage1": {"lr": "fast"}}, ["stage1.lr", "a number", "fast"]),
+        ({"stage1": {"batch_size": 10, "num_instances": 4}}, ["batch_size", "multiple", "4", "10"]),
+        ({"model": {"backbone": "vit"}}, ["model.backbone", "resnet50", "vit"]),
+        ({"stage3": {"lr": 0}}, ["lr", "above 0"]),
+        ({"stage2": 3}, ["stage2", "section"]),
+        ({"seed": True}, ["seed", "whole number", "True"]),
+        ({"yaws": []}, ["yaws", "at least one"]),
+        ({"height": 130}, ["height", "multiples of 4"]),
+    ],
+)
+def test_bad_values_are_named(values, words):
+    with pytest.raises(ConfigError) as error:
+        from_dict(TrainConfig, values)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_numbers_as_yaml_reads_them(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("stage3: {lr: 1e-4, lr_steps: [3, 5]}\nstage1: {lr: 1}\n")
+    config = load_yaml(file)
+    assert config.stage3.lr == 1e-4 and config.stage3.lr_steps == (3, 5) and config.stage1.lr == 1.0
+
+
+def test_file_errors_name_the_file(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere.yaml"):
+        load_yaml(tmp_path / "nowhere.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="bad.yaml is not valid YAML"):
+        load_yaml(bad)

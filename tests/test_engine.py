@@ -1,0 +1,170 @@
+"""The engine: resume to the bit, atomic checkpoints, losses that are not finite, best and last."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.plans import Plan
+from gcl_fast.stages.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gcl_fast.stages.engine import Engine
+from gcl_fast.stages.log import RunLog
+from gcl_fast.stages.stage import Stage, StageError, stepped_lr
+
+
+class Killed(BaseException):
+    pass
+
+
+class ToyStage(Stage):
+    """Regression with noise from iteration_rng, state that changes in an epoch, and a plan drawn from torch's own random numbers."""
+
+    name = "toy"
+
+    def __init__(self, *, epochs=3, kill_at=None, poison_at=None, scores=()):
+        torch.manual_seed(0)
+        self.seed, self.epochs, self.device = 5, epochs, torch.device("cpu")
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.modules = {"net": self.net}
+        self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), lr=1e-2)}
+        self.bank = torch.zeros(32, 4)
+        self.data = torch.randn(32, 4)
+        self.kill_at, self.poison_at, self.scores = kill_at, poison_at, list(scores)
+
+    def begin_epoch(self, epoch):
+        order = torch.randperm(32).numpy()
+        self.bank += 1
+        return Plan(tuple(np.split(order, 8)))
+
+    def batches(self, plan, epoch, start):
+        for index in plan.batches[start:]:
+            rows = torch.from_numpy(index)
+            yield Batch(self.data[rows], None, None, rows, rows, rows)
+
+    def step(self, batch, iteration):
+        if iteration == self.kill_at:
+            raise Killed
+        noise = torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float()
+        loss = (self.net(batch.image + 0.1 * noise + self.bank[batch.index]) - 1).square().mean()
+        if iteration == self.poison_at:
+            loss = loss * float("nan")
+        self.optimizers["net"].zero_grad()
+        loss.backward()
+        self.optimizers["net"].step()
+        self.bank[batch.index] += batch.image
+        return {"square": loss.detach()}
+
+    def evaluate(self, epoch):
+        return {"mAP": self.scores[epoch], "score": self.scores[epoch]} if self.scores else {}
+
+    def extra_state(self):
+        return {"bank": self.bank}
+
+    def load_extra_state(self, state):
+        self.bank = state["bank"]
+
+
+def engine_of(stage, run_dir, **options):
+    log = RunLog(run_dir, tensorboard=False)
+    return Engine(stage, log, config={}, **{"checkpoint_every": 3, "log_every": 2, **options})
+
+
+@pytest.mark.parametrize("kill_at", [0, 2, 5, 8, 9, 14, 23])
+def test_resume_reaches_the_same_weights(tmp_path, kill_at):
+    whole = ToyStage()
+    engine_of(whole, tmp_path / "whole").run()
+    with pytest.raises(Killed):
+        engine_of(ToyStage(kill_at=kill_at), tmp_path / "killed").run()
+    torch.randn(7)  # whatever the new process did before
+    resumed = ToyStage()
+    engine_of(resumed, tmp_path / "killed").run(resume=True)
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[name]), name
+    assert torch.equal(whole.bank, resumed.bank)
+    optimizers = (whole.optimizers["net"].state_dict()["state"], resumed.optimizers["net"].state_dict()["state"])
+    for key, state in optimizers[0].items():
+        for name, value in state.items():
+            assert torch.equal(value, optimizers[1][key][name])
+
+
+def test_history_has_no_gap_and_no_double_after_resume(tmp_path):
+    with pytest.raises(Killed):
+        engine_of(ToyStage(kill_at=13), tmp_path).run()
+    engine_of(ToyStage(), tmp_path).run(resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    iterations = [line["iteration"] for line in lines if "square" in line]
+    assert iterations == sorted(set(iterations)) and iterations[-1] == 23
+    assert {"stage", "epoch", "iteration", "time"} <= set(lines[0])
+
+
+def test_loss_not_finite_stops_with_its_name_and_keeps_the_good_checkpoint(tmp_path):
+    with pytest.raises(StageError, match="square"):
+        engine_of(ToyStage(poison_at=10), tmp_path).run()
+    state = load_checkpoint(tmp_path / "toy" / "last.pt")
+    assert state["iteration"] <= 10
+    assert all(torch.isfinite(v).all() for v in state["modules"]["net"].values() if v.is_floating_point())
+
+
+def test_best_is_the_best_and_last_the_last(tmp_path):
+    engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run()
+    assert load_checkpoint(tmp_path / "toy" / "best.pt")["epoch"] == 2
+    assert load_checkpoint(tmp_path / "toy" / "last.pt")["epoch"] == 3
+
+
+def test_checkpoint_is_whole_or_old(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "last.pt"
+    save_checkpoint(path, {"value": torch.ones(3)})
+
+    def half(state, file):
+        file.write(b"half")
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        save_checkpoint(path, {"value": torch.zeros(3)})
+    assert torch.equal(load_checkpoint(path)["value"], torch.ones(3))
+
+
+def test_bad_checkpoints_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        load_checkpoint(tmp_path / "none.pt")
+    damaged = tmp_path / "damaged.pt"
+    save_checkpoint(damaged, {"value": torch.ones(300)})
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match=r"damaged\.pt"):
+        load_checkpoint(damaged)
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"state_dict": {}}, foreign)
+    with pytest.raises(CheckpointError, match=r"foreign\.pt is no gcl_fast checkpoint"):
+        load_checkpoint(foreign)
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "x": Evil()}, path)
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        load_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stepped_lr():
+    assert [stepped_lr(1.0, 0.1, (10,), e) for e in (0, 9, 10, 19)] == [1.0, 1.0, 0.1, 0.1]
+
+
+def test_iteration_rng_depends_on_seed_stage_and_iteration_alone():
+    one, two = ToyStage(), ToyStage()
+    assert one.iteration_rng(3).random() == two.iteration_rng(3).random()
+    assert one.iteration_rng(3).random() != one.iteration_rng(4).random()
+    two.seed = 6
+    assert one.iteration_rng(3).random() != two.iteration_rng(3).random()
+    two.seed, two.name = 5, "toys"
+    assert one.iteration_rng(3).random() != two.iteration_rng(3).random()

@@ -1,0 +1,197 @@
+"""Each loss of stages 2 and 3 against a plain float64 reading of METHOD, written out loop by loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gcl_fast.config import LossConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.stages.adversarial import discriminator_loss, fake_term, generator_loss, real_terms
+from gcl_fast.stages.joint import identity_losses
+from gcl_fast.stages.views import draw_mix, generate_views, generative_losses
+
+
+class TwoScales(nn.Module):
+    """A small multi-scale discriminator with a nonlinearity, so that second derivatives are not zero."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 2, 3), nn.Conv2d(3, 1, 3)
+
+    def forward(self, image):
+        return [torch.tanh(self.a(image)), self.b(F.avg_pool2d(image, 2)).square()]
+
+
+class ToyEncoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.code, self.feature = nn.Linear(3 * 8 * 4, 6), nn.Linear(3 * 8 * 4, 5)
+
+    def forward(self, image):
+        flat = image.flatten(1)
+        return torch.tanh(self.code(flat)), self.feature(flat)
+
+
+class ToyGenerator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.mix = nn.Linear(32 + 6, 3 * 8 * 4)
+
+    def encode(self, mesh):
+        return mesh.flatten(1)
+
+    def decode(self, structure, code):
+        return self.mix(torch.cat([structure, code], 1)).view(-1, 3, 8, 4)
+
+
+@pytest.fixture
+def toys():
+    torch.set_default_dtype(torch.float64)
+    try:
+        rng = torch.Generator().manual_seed(3)
+
+        def draw(*shape):
+            return torch.randn(*shape, generator=rng)
+
+        rows = torch.arange(4)
+        batch = Batch(draw(4, 3, 8, 4), draw(4, 1, 8, 4), draw(4, 1, 8, 4), rows, rows, rows)
+        yield ToyEncoder(), ToyGenerator(), TwoScales(), batch
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_least_squares_terms(toys):
+    _, _, discriminator, batch = toys
+    scales = discriminator(batch.image)
+    real = sum(float(np.mean((s.detach().numpy() - 1) ** 2)) for s in scales)
+    fake = sum(float(np.mean(s.detach().numpy() ** 2)) for s in scales)
+    assert float(real_terms(discriminator, batch.image, with_penalty=False)[0].detach()) == pytest.approx(real, rel=1e-12)
+    assert float(fake_term(discriminator, batch.image).detach()) == pytest.approx(fake, rel=1e-12)
+    assert float(generator_loss(discriminator, batch.image).detach()) == pytest.approx(2 * real, rel=1e-12)
+
+
+def test_penalty_is_the_squared_gradient_norm_by_finite_differences(toys):
+    _, _, discriminator, batch = toys
+    image = batch.image[:2, :, :5, :4]
+    expected, step = 0.0, 1e-6
+    for scale in range(2):
+        for row in range(2):
+            for at in np.ndindex(*image.shape[1:]):
+                moved = []
+                for sign in (1, -1):
+                    shifted = image.clone()
+                    shifted[(row, *at)] += sign * step
+                    moved.append(float(discriminator(shifted)[scale].sum().detach()))
+                expected += ((moved[0] - moved[1]) / (2 * step)) ** 2 / 2  # mean over the batch of 2
+    _, penalty = real_terms(discriminator, image, with_penalty=True)
+    assert float(penalty.detach()) == pytest.approx(expected, rel=1e-6)
+    penalty.backward()
+    assert discriminator.a.weight.grad.abs().sum() > 0
+
+
+def test_real_pass_once_weighted_equals_four_passes(toys):
+    _, _, discriminator, batch = toys
+    fakes = [batch.image * k for k in (0.1, 0.2, 0.3, 0.4)]
+    once = discriminator_loss(discriminator, batch.image, fakes, 0.01)
+    gradients = torch.autograd.grad(once, list(discriminator.parameters()))
+    four = 0.0
+    for fake in fakes:
+        real, penalty = real_terms(discriminator, batch.image, with_penalty=True)
+        four = four + fake_term(discriminator, fake) + real + 0.01 * penalty
+    assert torch.allclose(once, four, rtol=1e-12)
+    for a, b in zip(gradients, torch.autograd.grad(four, list(discriminator.parameters())), strict=True):
+        assert torch.allclose(a, b, rtol=1e-10)
+
+
+def test_views_are_what_the_method_says(toys):
+    encoder, generator, _, batch = toys
+    order = torch.tensor([2, 0, 3, 1])
+    views = generate_views(encoder, generator, batch, 0.7, order, encoder_grad=True)
+    code, feature = encoder(batch.image)
+    structure, turned = generator.encode(batch.mesh), generator.encode(batch.mesh_novel)
+    novel = generator.decode(turned, code)
+    assert torch.equal(views.code, code) and torch.equal(views.feature, feature)
+    assert torch.equal(views.reconstruction, generator.decode(structure, code))
+    assert torch.equal(views.novel, novel)
+    assert torch.equal(views.cycle, generator.decode(structure, encoder(novel)[0]))
+    assert torch.equal(views.feature_novel, encoder(novel)[1])
+    for row in range(4):
+        mixed = 0.7 * code[row] + 0.3 * code[order[row]]
+        assert torch.allclose(views.mixed[row], generator.decode(structure[row : row + 1], mixed[None])[0], rtol=1e-12)
+
+
+def test_frozen_encoder_gives_no_graph_to_the_code_but_passes_gradients_to_the_images(toys):
+    encoder, generator, _, batch = toys
+    encoder.requires_grad_(False)
+    views = generate_views(encoder, generator, batch, 1.0, torch.arange(4), encoder_grad=False)
+    assert not views.code.requires_grad and views.code_novel.requires_grad
+    views.code_novel.sum().backward()
+    assert generator.mix.weight.grad.abs().sum() > 0
+
+
+def test_generative_losses_and_their_weights(toys):
+    encoder, generator, discriminator, batch = toys
+    views = generate_views(encoder, generator, batch, 0.7, torch.tensor([2, 0, 3, 1]), encoder_grad=True)
+    total, losses = generative_losses(encoder, discriminator, batch, views, LossConfig())
+
+    def l1(a, b):
+        return float(np.mean(np.abs(a.detach().numpy() - b.detach().numpy())))
+
+    expected = 0.0
+    for fake in (views.reconstruction, views.novel, views.cycle, views.mixed):
+        expected += sum(2 * float(np.mean((s.detach().numpy() - 1) ** 2)) for s in discriminator(fake))
+    for fake in (views.reconstruction, views.cycle):
+        expected += 5 * l1(fake, batch.image) + 5 * l1(encoder(fake)[0], views.code)
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-6)  # adversarial and code terms are float32 sums
+    assert set(losses) == {"adv_rec", "adv_nv", "adv_cyc", "adv_mix", "image_rec", "image_cyc", "code_rec", "code_cyc"}
+
+
+def test_code_target_is_detached(toys):
+    encoder, generator, discriminator, batch = toys
+    views = generate_views(encoder, generator, batch, 0.7, torch.arange(4), encoder_grad=True)
+    views.code.retain_grad()
+    _, losses = generative_losses(encoder, discriminator, batch, views, LossConfig())
+    # The only way from the code to this loss is through the reconstruction, never through the target.
+    (through,) = torch.autograd.grad(losses["code_rec"], views.code, retain_graph=True)
+    guess = encoder(generator.decode(generator.encode(batch.mesh), (probe := views.code.detach().requires_grad_())))[0]
+    F.l1_loss(guess, views.code.detach()).backward()
+    assert torch.allclose(through, probe.grad, rtol=1e-5, atol=1e-9)
+
+
+def test_identity_losses_by_hand():
+    rng = np.random.default_rng(4)
+    f, mixed, centers = rng.normal(size=(3, 5)), rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
+    target, order, weight = np.array([1, 3, 1]), np.array([2, 0, 1]), 0.8
+
+    def log_softmax(x):
+        return x - np.log(np.exp(x).sum())
+
+    plain = np.mean([-log_softmax(centers @ f[i])[target[i]] for i in range(3)])
+    soft = 0.0
+    for i in range(3):
+        label = np.zeros(4)
+        label[target[i]] += weight
+        label[target[order[i]]] += 1 - weight
+        soft -= float(label @ log_softmax(centers @ mixed[i])) / 3
+    tensors = (torch.from_numpy(a) for a in (f, mixed, centers, target))
+    got = identity_losses(*tensors, weight, torch.from_numpy(order))
+    assert float(got[0]) == pytest.approx(plain, rel=1e-12)
+    assert float(got[1]) == pytest.approx(soft, rel=1e-12)
+
+
+def test_mixture_weight_is_the_larger_part_of_a_beta_draw():
+    weights = [draw_mix(5, 0.6, np.random.default_rng(seed))[0] for seed in range(400)]
+    assert all(0.5 <= w <= 1 for w in weights)
+    # E[max(x, 1-x)] of Beta(0.6, 0.6), by numerical integration in the tails-safe variable u
+    grid = (np.arange(200_000) + 0.5) / 200_000
+    density = grid**-0.4 * (1 - grid) ** -0.4
+    mean = float((np.maximum(grid, 1 - grid) * density).sum() / density.sum())
+    assert np.mean(weights) == pytest.approx(mean, abs=0.025)
+    assert sorted(draw_mix(5, 0.6, np.random.default_rng(0))[1].tolist()) == [0, 1, 2, 3, 4]
