@@ -1,0 +1,229 @@
+"""Mesh sources: from an image record and yaw angles to grey pictures of the body that guide the generator.
+
+Layout below a mesh root, `<set>` being market, dukeMTMC, msmt17 or csv, split train or test (query and gallery):
+    <set>/<split>/vertices/<key>.npz     vertices and camera, see `mesh_files`; rendered at any angle
+    <set>/<split>/render/<key>.<ext>     rendered picture in the photo's own view
+    <set>/<split>/render_45/<key>.<ext>  ... render_315: the body turned
+with <key> the image's stem, in MSMT17 below its person folder.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.bodies.mesh_files import read_faces, read_mesh
+from gcl_fast.ops.mesh import render_mesh
+
+FOLDERS = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
+SPLITS = ("train", "test")
+KINDS = ("auto", "vertices", "rendered")
+EXTENSIONS = (".jpg", ".png", ".jpeg")
+
+
+class MeshSource(Protocol):
+    """What a loader needs of meshes; `record` is anything with a `path` to an image."""
+
+    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
+        """[R, H, W] float32 in [0, 1], background 0: the record's body at each yaw, degrees from the photo's own view."""
+        ...
+
+    def missing(self, records: Sequence[Any]) -> list[Any]:
+        """The records that have no mesh, found without opening any file."""
+        ...
+
+
+def mesh_key(record: Any, dataset_name: str) -> str:
+    """Where a record's mesh lies below the folder of its split: `<stem>`, in MSMT17 `<person folder>/<stem>`."""
+    path = pathlib.PurePath(record.path)
+    return f"{path.parent.name}/{path.stem}" if dataset_name == "msmt17" else path.stem
+
+
+def split_folder(mesh_root: str | os.PathLike[str], dataset_name: str, split: str) -> pathlib.Path:
+    """`<mesh_root>/<set>/<split>`. Raises ValueError naming the argument."""
+    if dataset_name not in FOLDERS:
+        raise ValueError(f"dataset_name must be one of {', '.join(FOLDERS)}, got {dataset_name!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train or test (test serves query and gallery), got {split!r}")
+    return pathlib.Path(mesh_root) / FOLDERS[dataset_name] / split
+
+
+def view_folder(yaw: float) -> str:
+    """The authors' name of a view: `render` at 0, `render_<degrees>` for whole degrees 1 to 359 (modulo 360)."""
+    turned = float(yaw) % 360.0
+    if not turned.is_integer():
+        raise ValueError(f"yaw must be a whole number of degrees where pictures lie in folders, got {yaw}")
+    return f"render_{int(turned)}" if turned else "render"
+
+
+class VertexMeshes:
+    """Meshes as vertices and camera, rendered when asked for, at any angle. Can be sent to worker processes.
+
+    folder: the `vertices` folder of a split; its `faces.npy`, if any, serves the files that have no faces inside.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], dataset_name: str, image_size: tuple[int, int]) -> None:
+        self.folder = pathlib.Path(folder)
+        self.dataset_name = dataset_name
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        shared = self.folder / "faces.npy"
+        self._faces: np.ndarray | None = read_faces(shared) if shared.is_file() else None
+        self._vertices_needed = 1 + int(self._faces.max()) if self._faces is not None and self._faces.size else 0
+
+    def path(self, record: Any) -> pathlib.Path:
+        return self.folder / f"{mesh_key(record, self.dataset_name)}.npz"
+
+    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
+        """[R, H, W] float32 in [0, 1]; deterministic. Raises FileNotFoundError or ValueError naming the mesh file."""
+        path = self.path(record)
+        mesh = read_mesh(path)
+        faces = mesh.faces
+        if faces is None:
+            if self._faces is None:
+                raise ValueError(f"mesh file {path} has no key faces, and there is no {self.folder / 'faces.npy'} to serve it")
+            if len(mesh.vertices) < self._vertices_needed:
+                raise ValueError(
+                    f"mesh file {path}: vertices must be [V, 3] with V of at least {self._vertices_needed} for the faces in "
+                    f"{self.folder / 'faces.npy'}, got {list(mesh.vertices.shape)}"
+                )
+            faces = self._faces
+        vertices, camera = torch.from_numpy(mesh.vertices)[None], torch.from_numpy(mesh.camera)[None]
+        pictures = render_mesh(vertices, torch.from_numpy(faces), camera, list(yaws), self.image_size)
+        return pictures[0, :, 0]  # [R, H, W]
+
+    def missing(self, records: Sequence[Any]) -> list[Any]:
+        names = _Names()
+        return [r for r in _unambiguous(records, self.dataset_name) if self.path(r).name not in names.of(self.path(r).parent)]
+
+
+class RenderedFolders:
+    """The authors' rendered pictures: `render` and `render_<degrees>` below the folder of a split.
+
+    Their steps are of 45 degrees; an angle without its folder is an error. Pictures of another size are resized
+    (bicubic); the extension may be the image's own, .jpg, .png or .jpeg.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], dataset_name: str, image_size: tuple[int, int]) -> None:
+        self.folder = pathlib.Path(folder)
+        self.dataset_name = dataset_name
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+
+    def path(self, record: Any, yaw: float) -> pathlib.Path:
+        """The picture of a record at an angle. Raises ValueError for an angle without a folder, FileNotFoundError."""
+        folder = self._view(yaw)
+        candidates = self._candidates(record)
+        for name in candidates:
+            if (folder / name).is_file():
+                return folder / name
+        raise FileNotFoundError(f"rendered picture {folder / candidates[0]} does not exist (nor with {', '.join(EXTENSIONS)})")
+
+    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
+        """[R, H, W] float32 in [0, 1]. Raises ValueError or FileNotFoundError naming the file or folder."""
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise ImportError("reading rendered pictures needs Pillow: pip install pillow") from error
+        height, width = self.image_size
+        views = torch.zeros(len(yaws), height, width)
+        for r, yaw in enumerate(yaws):
+            path = self.path(record, yaw)
+            try:
+                with Image.open(path) as picture:
+                    grey = picture.convert("L")
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f"rendered picture {path}: expected a readable image, got: {error}") from error
+            if grey.size != (width, height):
+                grey = grey.resize((width, height), Image.Resampling.BICUBIC)
+            views[r] = torch.from_numpy(np.array(grey)).float() / 255
+        return views
+
+    def missing(self, records: Sequence[Any]) -> list[Any]:
+        """The records that lack a picture in any of the view folders there are."""
+        names = _Names()
+        views = [self.folder / view for view in self._views()]
+
+        def there(view: pathlib.Path, record: Any) -> bool:
+            paths = [view / name for name in self._candidates(record)]
+            return any(path.name in names.of(path.parent) for path in paths)
+
+        return [r for r in _unambiguous(records, self.dataset_name) if not all(there(view, r) for view in views)]
+
+    def _candidates(self, record: Any) -> list[str]:
+        key = mesh_key(record, self.dataset_name)
+        return [key + e for e in dict.fromkeys((pathlib.PurePath(record.path).suffix, *EXTENSIONS))]
+
+    def _views(self) -> list[str]:
+        names = [p.name for p in self.folder.iterdir() if p.is_dir()]
+        turned = sorted(int(n[7:]) for n in names if n.startswith("render_") and n[7:].isdecimal())
+        return ["render"] + [f"render_{n}" for n in turned]
+
+    def _view(self, yaw: float) -> pathlib.Path:
+        turned = float(yaw) % 360.0
+        folder = self.folder / view_folder(turned) if turned.is_integer() else None
+        if folder is None or not folder.is_dir():
+            raise ValueError(
+                f"yaw {yaw}: rendered pictures exist only in the views {', '.join(self._views())} of {self.folder}; "
+                "the authors' are multiples of 45 degrees, meshes with vertices are rendered at any angle"
+            )
+        return folder
+
+
+def open_mesh_source(
+    mesh_root: str | os.PathLike[str], dataset_name: str, split: str, image_size: tuple[int, int], kind: str = "auto"
+) -> VertexMeshes | RenderedFolders:
+    """The meshes of one split of a dataset.
+
+    dataset_name: market1501, dukemtmc, msmt17 or csv. split: train, or test for query and gallery. image_size: (H, W).
+    kind: "vertices", "rendered", or "auto": vertices where that folder exists, else rendered pictures.
+    Raises FileNotFoundError saying which folders were expected where; ValueError naming a bad argument.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    base = split_folder(mesh_root, dataset_name, split)
+    if kind != "rendered" and (base / "vertices").is_dir():
+        return VertexMeshes(base / "vertices", dataset_name, image_size)
+    if kind != "vertices" and (base / "render").is_dir():
+        return RenderedFolders(base, dataset_name, image_size)
+    wanted = []
+    if kind != "rendered":
+        wanted.append(f"{base / 'vertices'} with one .npz per image (vertices, camera)")
+    if kind != "vertices":
+        wanted.append(f"{base / 'render'} and {base / 'render_45'} .. render_315 with one rendered picture per image")
+    raise FileNotFoundError(f"no meshes of {dataset_name} {split}: expected {', or '.join(wanted)}; {_nearest(base)}")
+
+
+def _nearest(folder: pathlib.Path) -> str:
+    """What there is instead, for an error: the content of the deepest folder on the way that exists."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(os.listdir(folder))
+    return f"{folder} holds {', '.join(names[:12]) + (' ...' if len(names) > 12 else '') if names else 'nothing'}"
+
+
+class _Names:
+    """File names of folders, each listed once: one system call a folder instead of one a file."""
+
+    def __init__(self) -> None:
+        self._seen: dict[pathlib.Path, frozenset[str]] = {}
+
+    def of(self, folder: pathlib.Path) -> frozenset[str]:
+        if folder not in self._seen:
+            self._seen[folder] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        return self._seen[folder]
+
+
+def _unambiguous(records: Sequence[Any], dataset_name: str) -> Sequence[Any]:
+    """The records, unless two different images would share one mesh name."""
+    first: dict[str, pathlib.PurePath] = {}
+    for record in records:
+        path = pathlib.PurePath(record.path)
+        other = first.setdefault(mesh_key(record, dataset_name), path)
+        if other != path:
+            raise ValueError(f"the images {other} and {path} share the mesh name {mesh_key(record, dataset_name)!r}: rename one")
+    return records
