@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,6 @@ class TorchLoader:
 
     def _with_workers(self, recipes: list[Recipe]) -> Iterator[Batch]:
         if self._loader is None:
-            methods = torch.multiprocessing.get_all_start_methods()
             self._loader = DataLoader(
                 self.samples,
                 batch_size=None,  # a sample is a whole batch
@@ -111,7 +111,7 @@ class TorchLoader:
                 num_workers=self.workers,
                 collate_fn=_as_it_is,
                 persistent_workers=True,
-                multiprocessing_context="forkserver" if "forkserver" in methods else "spawn",
+                multiprocessing_context=_start_method(),
                 generator=torch.Generator(),  # else each epoch would draw from torch's global generator
             )
         self._turn += 1
@@ -139,6 +139,14 @@ class _Order(Sampler[Recipe]):
 
     def __len__(self) -> int:
         return len(self.recipes)
+
+
+def _start_method() -> str:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    # torch is imported once, by the server, not by each worker; no effect where a server already runs
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", Samples.__module__])
+    return "forkserver"
 
 
 def _as_it_is(batch: Batch) -> Batch:

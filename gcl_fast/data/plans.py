@@ -165,7 +165,10 @@ def _generator(name: str, seed: Seed) -> np.random.Generator:
     parts = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
     if not parts or any(isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in parts):
         raise ValueError(f"{name}: seed must be an integer of at least 0, or several, got {seed!r}")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([int(s) for s in parts])))
+    words = [len(parts)]  # with the lengths, so that 0 and (0, 0), or 2**32 and (0, 1), are different seeds
+    for part in map(int, parts):
+        words += [max(1, -(-part.bit_length() // 32)), part]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def _integers(name: str, argument: str, values: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -131,7 +131,7 @@ class Samples(torch.utils.data.Dataset[Batch]):
         if self.cache is not None:
             self.cache.meshes[i] = views[0]
             self.cache.has_mesh[i] = True
-        return views.clone()  # the source may keep what it returned
+        return views
 
     def _render(self, i: int, yaws: tuple[float, ...]) -> Tensor:
         record = self.records[i]

@@ -1,0 +1,290 @@
+"""Dataset readers on small trees in each layout and root style, the errors of broken ones, and broken images."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from gcl_fast.data.layouts import image_files
+from gcl_fast.data.reid_data import Record, relabel
+from gcl_fast.data.records import find_broken, load_dataset, require_readable
+
+PIL = pytest.importorskip("PIL.Image", reason="images are read through Pillow")
+
+MARKET = {
+    "bounding_box_train": ["0007_c3s2_000451_03.jpg", "0002_c1s1_000451_03.jpg", "0002_c6s4_012345_01.jpg"],
+    "query": ["0001_c1s1_001051_00.jpg"],
+    "bounding_box_test": [
+        "-1_c1s1_000401_03.jpg",
+        "0000_c2s1_000151_01.jpg",
+        "0001_c2s1_000301_00.jpg",
+        "0001_c1s1_000301_00.jpg",
+    ],
+}
+DUKE = {
+    "bounding_box_train": ["0001_c2_f0046182.jpg", "0005_c8_f0046302.jpg"],
+    "query": ["0005_c2_f0046985.jpg"],
+    "bounding_box_test": ["0006_c7_f0106449.jpg", "0005_c1_f0046985.jpg"],
+}
+MSMT = {
+    "list_train.txt": ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0004/0004_003_10_0303noon_0606_2.jpg 4"],
+    "list_val.txt": ["0002/0002_001_15_0303noon_0700_0.jpg 2"],
+    "list_query.txt": ["0000/0000_000_05_0303morning_0015_0.jpg 0"],
+    "list_gallery.txt": ["0000/0000_001_06_0303morning_0016_0.jpg 0", "0009/0009_001_06_0303afternoon_0016_0_ex.jpg 9"],
+}
+
+
+def jpeg(path: pathlib.Path, size: tuple[int, int] = (8, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.effect_noise(size, 50).convert("RGB").save(path, quality=90)
+
+
+def make_market(folder: pathlib.Path, tree: dict[str, list[str]] = MARKET) -> None:
+    for split, names in tree.items():
+        for name in names:
+            jpeg(folder / split / name)
+
+
+def make_msmt(folder: pathlib.Path, train: str, test: str) -> None:
+    for name, lines in MSMT.items():
+        for line in lines:
+            jpeg(folder / (train if name in ("list_train.txt", "list_val.txt") else test) / line.split()[0])
+        (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def summary(records: list[Record]) -> list[tuple[str, int, int, int]]:
+    return [(r.path.name, r.pid, r.camera, r.frame) for r in records]
+
+
+@pytest.mark.parametrize("folder", ["market1501", "market1501/Market-1501-v15.09.15", "Market-1501-v15.09.15", "."])
+def test_market(tmp_path, folder):
+    make_market(tmp_path / folder)
+    (tmp_path / folder / "bounding_box_train" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / folder / "query" / "._0001_c1s1_001051_00.jpg").write_bytes(b"x")
+    data = load_dataset("market1501", str(tmp_path))
+    assert data.name == "market1501" and data.root == tmp_path
+    assert summary(data.train) == [
+        ("0002_c1s1_000451_03.jpg", 0, 0, 451),
+        ("0002_c6s4_012345_01.jpg", 0, 5, 12345),
+        ("0007_c3s2_000451_03.jpg", 1, 2, 451),
+    ]
+    assert summary(data.query) == [("0001_c1s1_001051_00.jpg", 1, 0, 1051)]
+    assert summary(data.gallery) == [  # junk gone, the distractor stays
+        ("0000_c2s1_000151_01.jpg", 0, 1, 151),
+        ("0001_c1s1_000301_00.jpg", 1, 0, 301),
+        ("0001_c2s1_000301_00.jpg", 1, 1, 301),
+    ]
+    assert all(r.path.is_file() for r in [*data.train, *data.query, *data.gallery])
+    statistics = data.statistics()
+    assert (statistics["train"].images, statistics["train"].identities, statistics["train"].cameras) == (3, 2, 3)
+    assert statistics["gallery"].distractors == 1
+    text = data.table()
+    assert all(word in text for word in ("market1501", str(tmp_path), "images", "identities", "cameras", "1 distractors"))
+
+
+@pytest.mark.parametrize("folder", ["dukemtmc-reid/DukeMTMC-reID", "dukemtmc-reid", "DukeMTMC-reID", "."])
+def test_duke(tmp_path, folder):
+    make_market(tmp_path / folder, DUKE)
+    data = load_dataset("dukemtmc", tmp_path)
+    assert summary(data.train) == [("0001_c2_f0046182.jpg", 0, 1, 46182), ("0005_c8_f0046302.jpg", 1, 7, 46302)]
+    assert summary(data.query) == [("0005_c2_f0046985.jpg", 5, 1, 46985)]
+    assert summary(data.gallery) == [("0005_c1_f0046985.jpg", 5, 0, 46985), ("0006_c7_f0106449.jpg", 6, 6, 106449)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "train", "test"),
+    [
+        ("msmt17/MSMT17_V1", "train", "test"),
+        ("msmt17/MSMT17_V2", "mask_train_v2", "mask_test_v2"),
+        ("MSMT17_V2", "mask_train_v2", "mask_test_v2"),
+        ("msmt17", "train", "test"),
+        (".", "train", "test"),
+        (".", "mask_train_v2", "mask_test_v2"),
+    ],
+)
+def test_msmt17(tmp_path, folder, train, test):
+    make_msmt(tmp_path / folder, train, test)
+    data = load_dataset("msmt17", tmp_path)
+    assert summary(data.train) == [  # val merged in, identities 0, 2, 4 relabelled
+        ("0000_000_01_0303morning_0015_0.jpg", 0, 0, 15),
+        ("0004_003_10_0303noon_0606_2.jpg", 2, 9, 606),
+        ("0002_001_15_0303noon_0700_0.jpg", 1, 14, 700),
+    ]
+    assert summary(data.query) == [("0000_000_05_0303morning_0015_0.jpg", 0, 4, 15)]
+    assert summary(data.gallery) == [
+        ("0000_001_06_0303morning_0016_0.jpg", 0, 5, 16),
+        ("0009_001_06_0303afternoon_0016_0_ex.jpg", 9, 5, 16),
+    ]
+    assert all(r.path.is_file() for r in [*data.train, *data.query, *data.gallery])
+
+
+def test_several_datasets_side_by_side(tmp_path):
+    make_market(tmp_path / "market1501")
+    make_market(tmp_path / "dukemtmc-reid" / "DukeMTMC-reID", DUKE)
+    make_msmt(tmp_path / "msmt17" / "MSMT17_V1", "train", "test")
+    assert [len(load_dataset(n, tmp_path).train) for n in ("market1501", "dukemtmc", "msmt17")] == [3, 2, 3]
+
+
+def test_csv(tmp_path):
+    (tmp_path / "train.csv").write_text("﻿Path, camera, pid, note\na/1.jpg,3,40,x\na/2.jpg,0,-1,\nb.jpg,1,,y\nc.jpg,2,7,\n", "utf-8")
+    (tmp_path / "query.csv").write_text("pid,path,camera,frame\n5,q.jpg,2,100\n-1,junk.jpg,2,100\n")
+    (tmp_path / "gallery.csv").write_text(f"pid,path,camera,frame\n5,{tmp_path / 'g.jpg'},1,\n")
+    data = load_dataset("csv", tmp_path)
+    assert summary(data.train) == [("1.jpg", 1, 3, -1), ("2.jpg", -1, 0, -1), ("b.jpg", -1, 1, -1), ("c.jpg", 0, 2, -1)]
+    assert data.train[0].path == tmp_path / "a" / "1.jpg"
+    assert summary(data.query) == [("q.jpg", 5, 2, 100)]
+    assert summary(data.gallery) == [("g.jpg", 5, 1, -1)] and data.gallery[0].path == tmp_path / "g.jpg"
+    assert "2 without identity" in data.table()
+
+
+def test_csv_without_cameras_ignores_nothing_when_scored(tmp_path):
+    (tmp_path / "train.csv").write_text("path\n1.jpg\n2.jpg\n")
+    data = load_dataset("csv", tmp_path)
+    assert [(r.pid, r.camera) for r in data.train] == [(-1, 0), (-1, 0)] and data.query == data.gallery == []
+    (tmp_path / "query.csv").write_text("path,pid\n1.jpg,1\n")
+    (tmp_path / "gallery.csv").write_text("path,pid\n2.jpg,1\n")
+    data = load_dataset("csv", tmp_path)
+    assert data.query[0].camera != data.gallery[0].camera
+
+
+def check(error: type[Exception], name: str, root: pathlib.Path, *words: object) -> None:
+    with pytest.raises(error) as caught:
+        load_dataset(name, root)
+    missing = [w for w in words if str(w) not in str(caught.value)]
+    assert not missing, f"{missing} not in: {caught.value}"
+
+
+def test_missing_folders_say_what_was_expected_and_found(tmp_path):
+    (tmp_path / "reid").mkdir()
+    check(FileNotFoundError, "market1501", tmp_path / "ried", "does not exist", "did you mean reid")
+    check(FileNotFoundError, "market1501", tmp_path / "reid", "bounding_box_train", "market1501", "holds nothing")
+    make_market(tmp_path / "reid" / "Market1501")
+    check(FileNotFoundError, "market1501", tmp_path / "reid", "Market1501 (expected name: market1501)")
+    make_market(tmp_path / "half" / "market1501", {"query": MARKET["query"]})
+    check(
+        FileNotFoundError, "market1501", tmp_path / "half",
+        f"Nearest is {tmp_path / 'half' / 'market1501'}", "lacks bounding_box_train, bounding_box_test", "holds query/",
+    )  # fmt: skip
+    (tmp_path / "deep" / "market1501" / "images").mkdir(parents=True)
+    check(FileNotFoundError, "market1501", tmp_path / "deep", f"{tmp_path / 'deep' / 'market1501'} holds images/")
+    (tmp_path / "file").write_text("")
+    check(FileNotFoundError, "csv", tmp_path / "file", "is a file, not a folder")
+    make_msmt(tmp_path / "msmt17" / "MSMT17_V2", "mask_train_v2", "mask_test_v2")
+    (tmp_path / "msmt17" / "MSMT17_V2" / "list_val.txt").unlink()
+    check(FileNotFoundError, "msmt17", tmp_path, "MSMT17_V2, which lacks list_val.txt", "list_gallery.txt")
+
+
+def test_wrong_names_and_lines_are_named(tmp_path):
+    make_market(tmp_path / "m")
+    jpeg(tmp_path / "m" / "query" / "holiday.jpg")
+    check(ValueError, "market1501", tmp_path / "m", "holiday.jpg", "0002_c1s1_000451_03.jpg")
+    jpeg(tmp_path / "m" / "query" / "0001_c0s1_001051_00.jpg")
+    (tmp_path / "m" / "query" / "holiday.jpg").unlink()
+    check(ValueError, "market1501", tmp_path / "m", "0001_c0s1_001051_00.jpg", "from 1")
+    make_market(tmp_path / "junk", {**MARKET, "query": ["-1_c1s1_000401_03.jpg"]})
+    check(ValueError, "market1501", tmp_path / "junk", tmp_path / "junk" / "query", "no images")
+    make_msmt(tmp_path / "s", "train", "test")
+    (tmp_path / "s" / "list_query.txt").write_text("0000/0000_000_05_x_0015_0.jpg 0\n0000/0000.jpg 0\n")
+    check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "line 2", "0000/0000.jpg 0")
+    (tmp_path / "s" / "list_query.txt").write_text("\n")
+    check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "no images")
+    with pytest.raises(ValueError, match="market1501, dukemtmc, msmt17, csv, got 'market'"):
+        load_dataset("market", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("train.csv", "file,pid\na.jpg,1\n", ["train.csv", "lacks the column path", "file, pid"]),
+        ("train.csv", "", ["train.csv", "lacks the column path", "empty"]),
+        ("train.csv", "path,pid\n", ["train.csv", "no images"]),
+        ("train.csv", "path,pid\na.jpg,bob\n", ["train.csv", "line 2", "pid", "'bob'"]),
+        ("train.csv", "path,camera\na.jpg,1\nb.jpg,-1\n", ["train.csv", "line 3", "camera", "'-1'"]),
+        ("train.csv", "path,pid\n,4\n", ["train.csv", "line 2", "path"]),
+        ("query.csv", "path\na.jpg\n", ["query.csv", "lacks the column pid"]),
+        ("query.csv", "path,pid\na.jpg,\n", ["query.csv", "line 2", "pid"]),
+        ("query.csv", "path,pid,camera\na.jpg,1,0\n", ["query.csv", "gallery.csv", "camera", "both or neither"]),
+    ],
+)
+def test_broken_csv(tmp_path, file, text, words):
+    for name in ("train.csv", "query.csv", "gallery.csv"):
+        (tmp_path / name).write_text(text if name == file else "path,pid\na.jpg,1\n")
+    check(ValueError, "csv", tmp_path, *words)
+
+
+def test_missing_csv(tmp_path):
+    (tmp_path / "training.csv").write_text("path\n")
+    check(FileNotFoundError, "csv", tmp_path, tmp_path / "train.csv", "training.csv")
+    (tmp_path / "train.csv").write_text("path\na.jpg\n")
+    (tmp_path / "query.csv").write_text("path,pid\na.jpg,1\n")
+    check(FileNotFoundError, "csv", tmp_path, "query.csv but not gallery.csv")
+
+
+def test_relabel_keeps_order_and_unknown():
+    records = [Record(pathlib.Path("a"), pid, 0) for pid in (30, -1, 4, 30, 1501)]
+    assert [r.pid for r in relabel(records)] == [1, -1, 0, 1, 2]
+
+
+def test_image_files_of_any_case(tmp_path):
+    for name in ("b.JPG", "a.png", "c.jpeg", "d.txt", ".e.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert [p.name for p in image_files(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+
+
+def break_images(folder: pathlib.Path) -> dict[str, str]:
+    """Break four of the gallery's and training images in four ways; file name -> word of the reason."""
+    cut, empty, text, gone = (
+        folder / "bounding_box_train" / MARKET["bounding_box_train"][0],
+        folder / "bounding_box_train" / MARKET["bounding_box_train"][1],
+        folder / "bounding_box_test" / MARKET["bounding_box_test"][1],
+        folder / "bounding_box_test" / MARKET["bounding_box_test"][2],
+    )
+    jpeg(cut, size=(64, 128))
+    cut.write_bytes(cut.read_bytes()[: -cut.stat().st_size // 3])
+    empty.write_bytes(b"")
+    text.write_text("no picture")
+    return {cut.name: "truncated", empty.name: "empty", text.name: "identify", gone.name: "no such file"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_find_broken_names_each(tmp_path, workers):
+    make_market(tmp_path)
+    reasons = break_images(tmp_path)
+    data = load_dataset("market1501", tmp_path)
+    (tmp_path / "bounding_box_test" / MARKET["bounding_box_test"][2]).unlink()
+    records = [*data.train, *data.query, *data.gallery, *data.query]
+    steps: list[tuple[int, int]] = []
+    broken = find_broken(records, workers=workers, progress=lambda done, total: steps.append((done, total)))
+    assert {path.name for path, _ in broken} == set(reasons)
+    for path, why in broken:
+        assert reasons[path.name] in why
+    assert steps == [(i, 7) for i in range(1, 8)]  # the repeated query once
+
+
+def test_require_readable(tmp_path):
+    make_market(tmp_path)
+    data = load_dataset("market1501", tmp_path)
+    assert require_readable(data) is data
+    names = set(break_images(tmp_path)) - {MARKET["bounding_box_test"][2]}
+    with pytest.raises(OSError, match="3 images cannot be read") as caught:
+        require_readable(data)
+    assert all(n in str(caught.value) for n in names) and "--skip-broken" in str(caught.value)
+    with pytest.warns(UserWarning, match="3 images cannot be read"):
+        kept = require_readable(data, skip_broken=True)
+    assert [len(kept.train), len(kept.query), len(kept.gallery)] == [1, 1, 2]
+    assert not names & {r.path.name for r in [*kept.train, *kept.query, *kept.gallery]}
+    assert len(data.train) == 3  # the caller's own is left as it was
+    data.query[0].path.write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(OSError, match="no image of query can be read"):
+        require_readable(data, skip_broken=True)
+
+
+def test_long_lists_of_broken_images_are_cut(tmp_path):
+    records = {"bounding_box_train": [f"{i:04d}_c1s1_000001_00.jpg" for i in range(1, 16)]}
+    make_market(tmp_path, {**MARKET, **records})
+    for name in records["bounding_box_train"]:
+        (tmp_path / "bounding_box_train" / name).write_bytes(b"")
+    with pytest.raises(OSError, match="15 images cannot be read") as caught:
+        require_readable(load_dataset("market1501", tmp_path))
+    assert "0010_c1" in str(caught.value) and "0011_c1" not in str(caught.value) and "5 more" in str(caught.value)
