@@ -29,6 +29,11 @@ def version() -> str:
     return re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text()).group(1)
 
 
+def tool(name: str) -> str | None:
+    """A program beside this Python (pip puts cmake and ninja there), else on PATH."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
 def find_nvcc() -> Path | None:
     """The compiler itself, not a link or a script in front of it: its folder decides where the toolkit is."""
     named = [os.environ.get("CUDACXX")] + [f"{os.environ[k]}/bin/nvcc" for k in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(k)]
@@ -82,7 +87,7 @@ class CMakeBuild(build_ext):
             raise SystemExit(f"building gcl_fast needs torch >= 2.10 in this Python: {error}") from None
         if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < (2, 10):
             raise SystemExit(f"building gcl_fast needs torch >= 2.10, found {torch.__version__}")
-        cmake = shutil.which("cmake")
+        cmake = tool("cmake")
         if cmake is None:
             raise SystemExit("building gcl_fast needs cmake >= 3.22: pip install cmake ninja")
 
@@ -106,8 +111,9 @@ class CMakeBuild(build_ext):
         if cuda:
             options |= {"CMAKE_CUDA_COMPILER": nvcc, "CMAKE_CUDA_ARCHITECTURES": architectures(nvcc)}
         configure = [cmake, "-S", str(ROOT), "-B", str(tree), *(f"-D{k}={v}" for k, v in options.items())]
-        if shutil.which("ninja"):
-            configure += ["-G", "Ninja"]
+        ninja = tool("ninja")
+        if ninja:
+            configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
         made_with = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
         if made_with.is_file() and made_with.read_text() != "\n".join(configure):

@@ -1,0 +1,140 @@
+// GPU kernels of rasterize and the order in which they run. No torch header: the same file runs on emulated threads.
+//
+// Plain form: one thread walks the box of one face and takes the minimum of (depth, face) keys in a 64-bit z-buffer; then one
+// thread per pixel reads the winner and computes what it says. Minima do not depend on order, so neither does the result.
+#pragma once
+
+#include <limits>
+
+#include "common/launch.cuh"
+#include "rasterize/rasterize.h"
+#include "rasterize/rasterize_math.h"
+
+namespace gcl {
+
+constexpr uint64_t kNoKey = ~uint64_t{0};  // behind every finite depth
+
+template <class T, class Index>
+__device__ bool load_triangle_of(const RasterizeParams<T, Index>& p, int64_t b, int64_t f, Triangle<T>* t) {
+  return load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, t);
+}
+
+template <class T, class Index>
+__global__ void rasterize_zbuffer_kernel(RasterizeParams<T, Index> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
+    const int64_t b = n / p.num_faces, f = n % p.num_faces;
+    Triangle<T> t;
+    if (!load_triangle_of(p, b, f, &t)) continue;
+    for (int64_t row = t.row0; row <= t.row1; ++row) {
+      for (int64_t col = t.col0; col <= t.col1; ++col) {
+        int64_t edge[3];
+        if (!covers(t, col, row, edge)) continue;
+        const uint64_t key = depth_key(weigh(t, col, row, edge).depth, f);
+        atomicMin(reinterpret_cast<unsigned long long*>(p.zbuffer + (b * p.height + row) * p.width + col),
+                  static_cast<unsigned long long>(key));
+      }
+    }
+  }
+}
+
+// Second pass of double: the key is all depth, so the lowest face among those that reach it is found here. face_id starts
+// as -1, the largest unsigned number.
+template <class T, class Index>
+__global__ void rasterize_owner_kernel(RasterizeParams<T, Index> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
+    const int64_t b = n / p.num_faces, f = n % p.num_faces;
+    Triangle<T> t;
+    if (!load_triangle_of(p, b, f, &t)) continue;
+    for (int64_t row = t.row0; row <= t.row1; ++row) {
+      for (int64_t col = t.col0; col <= t.col1; ++col) {
+        int64_t edge[3];
+        if (!covers(t, col, row, edge)) continue;
+        const int64_t i = (b * p.height + row) * p.width + col;
+        if (depth_key(weigh(t, col, row, edge).depth, f) != p.zbuffer[i]) continue;
+        atomicMin(reinterpret_cast<unsigned*>(p.face_id + i), static_cast<unsigned>(f));
+      }
+    }
+  }
+}
+
+template <class T, class Index>
+__global__ void rasterize_resolve_kernel(RasterizeParams<T, Index> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  const int64_t pixels = p.height * p.width;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.batch * pixels; i += step) {
+    const int64_t b = i / pixels, row = i % pixels / p.width, col = i % p.width;
+    int64_t f = -1;
+    if (p.zbuffer[i] != kNoKey) f = sizeof(T) == 4 ? static_cast<int64_t>(p.zbuffer[i] & 0xffffffffu) : p.face_id[i];
+    p.face_id[i] = static_cast<int32_t>(f);
+    Triangle<T> t;
+    int64_t edge[3];
+    const bool seen = f >= 0 && load_triangle_of(p, b, f, &t);
+    if (seen) covers(t, col, row, edge);
+    const Weights<T> w = seen ? weigh(t, col, row, edge) : Weights<T>{};
+    for (int k = 0; k < 3; ++k) p.bary[3 * i + k] = w.bary[k];
+    p.depth[i] = seen ? w.depth : std::numeric_limits<T>::infinity();
+  }
+}
+
+// One thread gathers the pixels of one face, row by row: no atomics, so the order of additions is fixed.
+template <class T, class Index>
+__global__ void rasterize_backward_corner_kernel(RasterizeBackwardParams<T, Index> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
+    const int64_t b = n / p.num_faces, f = n % p.num_faces;
+    Triangle<T> t;
+    if (!load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, false, &t)) continue;
+    T grad[9] = {};
+    for (int64_t row = t.row0; row <= t.row1; ++row) {
+      for (int64_t col = t.col0; col <= t.col1; ++col) {
+        const int64_t i = (b * p.height + row) * p.width + col;
+        if (p.face_id[i] != f) continue;
+        int64_t edge[3];
+        covers(t, col, row, edge);
+        weigh_backward(t, weigh(t, col, row, edge), p.grad_bary + 3 * i, p.grad_depth[i], grad);
+      }
+    }
+    for (int k = 0; k < 9; ++k) p.grad_corner[9 * n + k] = grad[k];
+  }
+}
+
+// One thread adds the corners that meet in one vertex, in the order of the faces.
+template <class T, class Index>
+__global__ void rasterize_backward_vertex_kernel(RasterizeBackwardParams<T, Index> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_verts; n += step) {
+    const int64_t b = n / p.num_verts, v = n % p.num_verts;
+    T sum[3] = {};
+    for (int64_t c = p.corner_begin[v]; c < p.corner_begin[v + 1]; ++c) {
+      for (int k = 0; k < 3; ++k) sum[k] += p.grad_corner[9 * b * p.num_faces + 3 * p.corner_order[c] + k];
+    }
+    for (int k = 0; k < 3; ++k) p.grad_verts[3 * n + k] = sum[k];
+  }
+}
+
+template <class T, class Index>
+void launch_rasterize(const RasterizeParams<T, Index>& p, GclStream stream) {
+  const int64_t pixels = p.batch * p.height * p.width, triangles = p.batch * p.num_faces;
+  if (pixels == 0) return;
+  GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
+  if (triangles > 0) GCL_LAUNCH((rasterize_zbuffer_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  if (sizeof(T) == 8) {
+    GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
+    if (triangles > 0) GCL_LAUNCH((rasterize_owner_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  }
+  GCL_LAUNCH((rasterize_resolve_kernel<T, Index>), blocks_for(pixels), kThreads, 0, stream, p);
+}
+
+template <class T, class Index>
+void launch_rasterize_backward(const RasterizeBackwardParams<T, Index>& p, GclStream stream) {
+  const int64_t triangles = p.batch * p.num_faces, vertices = p.batch * p.num_verts;
+  if (vertices == 0) return;
+  if (triangles > 0 && p.height > 0 && p.width > 0) {
+    GCL_LAUNCH((rasterize_backward_corner_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  }
+  GCL_LAUNCH((rasterize_backward_vertex_kernel<T, Index>), blocks_for(vertices), kThreads, 0, stream, p);
+}
+
+}  // namespace gcl
