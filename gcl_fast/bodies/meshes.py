@@ -219,9 +219,9 @@ class _Names:
 
 
 def _unambiguous(records: Sequence[Any], dataset_name: str) -> Sequence[Any]:
-    """The records, unless two different images would share one mesh name."""
+    """The records, unless two different images of a user's own data, whose names say nothing, would share one mesh."""
     first: dict[str, pathlib.PurePath] = {}
-    for record in records:
+    for record in records if dataset_name == "csv" else ():
         path = pathlib.PurePath(record.path)
         other = first.setdefault(mesh_key(record, dataset_name), path)
         if other != path:
