@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
+class _Dtype:
+    """Stands for numpy.dtype in a file; builds nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _scalar(*_: object) -> None:
+    """Stands for a NumPy scalar in a file, which reads as None."""
+
+
+# checkpoints often keep their best score as a NumPy scalar: let it be read as None instead of refusing the file
+_SCORES = [(_scalar, "numpy.core.multiarray.scalar"), (_scalar, "numpy._core.multiarray.scalar"), (_Dtype, "numpy.dtype")]
+
+
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Content of a weight file, on the CPU: names -> tensors (a torch file may nest them below keys as "state_dict").
 
     `.safetensors` files are read with safetensors, all others with `torch.load(weights_only=True)`: whatever a file
-    holds, nothing in it is executed. FileNotFoundError where there is no such file; ValueError naming the file where it
-    is damaged, no checkpoint, or holds more than tensors and plain containers.
+    holds, nothing in it is executed; NumPy scalars (scores) come out as None. FileNotFoundError where there is no such
+    file; ValueError naming the file where it is damaged, no checkpoint, or holds more than tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,7 +54,8 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def _torch_file(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_SCORES):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(_reason(path, error)) from error
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
@@ -48,14 +65,15 @@ def _torch_file(path: Path) -> dict[str, Any]:
 
 def _reason(path: Path, error: Exception) -> str:
     text = str(error)
-    # torch reports both a forbidden object and a broken stream as UnpicklingError; only the former names what it refused
-    if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in text or "class" in text):
-        refused = next((line.strip() for line in text.splitlines() if "GLOBAL" in line or "class" in line), "")
-        return (
-            f"weights file {path} was refused: it holds objects other than tensors and plain containers, which could run "
-            f"code when read ({refused[:200]}). Ask for a file with the state_dict alone, or a safetensors file."
-        )
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    kind = "a truncated or damaged torch checkpoint" if zipped else "not a torch checkpoint (or a truncated one)"
-    return f"weights file {path} is {kind}: {text.splitlines()[0][:200] if text else type(error).__name__}"
+    refused = re.search(r"GLOBAL (\S+)", text)  # torch names what it would not load
+    if refused:
+        return (
+            f"weights file {path} was refused: it holds {refused[1]}{'' if zipped else ' (or ends within that name)'}, and "
+            "objects other than tensors and plain containers can run code when read. Ask for a file with the state_dict "
+            "alone, or for a safetensors file."
+        )
+    if "TorchScript" in text:
+        return f"weights file {path} must hold a state_dict, got a TorchScript archive"
+    return f"weights file {path} is {'a truncated or damaged torch checkpoint' if zipped else 'truncated or no torch checkpoint'}"
