@@ -1,0 +1,174 @@
+"""Retrieval scores (mAP, CMC, mINP) and k-reciprocal re-ranking, a block of queries at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.reference.ranking import RankMetrics
+
+from ._check import ANY_FLOATS, INTEGERS, Shapes
+from ._sparse import expanded_sets, mean_rows, overlaps, softmax_rows
+from .neighbors import _integer, normalised
+
+__all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
+
+BLOCK = 1 << 23  # distances alive at once
+
+
+def rank_metrics(
+    query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
+    *, max_rank: int = 50,
+) -> RankMetrics:
+    """Scores of ranking a gallery by cosine similarity to each query.
+
+    query, gallery                [Q, D], [G, D] floating, one dtype; L2-normalised inside
+    query_pids, gallery_pids      [Q], [G] int32 or int64: persons; gallery images of pid -1 are junk and ignored
+    query_camids, gallery_camids  [Q], [G] int32 or int64: cameras; a gallery image of the query's person and camera is
+                                  ignored
+    max_rank                      length of cmc; beyond the gallery's size cmc stays level
+
+    Average precision is the mean over the matches of (matches so far / rank), as scikit-learn's without ties; equally
+    similar gallery images rank by index. Queries without a match are not counted; with none left the scores are nan.
+    Products in float32 at least. Not differentiable. Deterministic. Never holds all Q x G similarities.
+
+    Returns `RankMetrics` (mAP, cmc [max_rank] float64 on CPU, mINP, num_valid).
+    """
+    shapes = Shapes("rank_metrics")
+    shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
+    shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
+    ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, query.device)
+    query, gallery = (normalised("rank_metrics", n, x) for n, x in (("query", query), ("gallery", gallery)))
+
+    def rows(first: int, last: int) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):
+            return (query[first:last] @ gallery.T).neg_()
+
+    return _scores(rows, *ids, max_rank=_integer("rank_metrics", "max_rank", max_rank, 1))
+
+
+def rank_metrics_from_distances(
+    distances: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
+    *, max_rank: int = 50,
+) -> RankMetrics:
+    """Scores of ranking a gallery by given distances [Q, G] (any float, not NaN), smallest first; else as `rank_metrics`."""
+    shapes = Shapes("rank_metrics_from_distances")
+    shapes.tensor("distances", distances, ("Q", "G"), ANY_FLOATS)
+    ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, distances.device)
+    distances = distances.detach()
+    if bool(torch.isnan(distances).any()):
+        raise ValueError("rank_metrics_from_distances: distances must not be NaN, got NaN")
+    max_rank = _integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
+    return _scores(lambda first, last: distances[first:last], *ids, max_rank=max_rank)
+
+
+def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of squared Euclidean distances between L2-normalised features.
+
+    query, gallery  [Q, D], [G, D] floating, one dtype; L2-normalised inside
+    k1, k2          neighbours in a set; rows averaged around each image
+    lambda_value    share of the original distance in the result, 0 to 1
+
+    Returns distances [Q, G] on the device of query, float32 (float64 for float64). What `gcl_fast.compat.re_ranking`
+    gives for 2 - 2 cosine, without the three matrices: memory is the result and what is proportional to Q + G.
+    Not differentiable. Deterministic. Computed on the CPU after the products.
+    """
+    shapes = Shapes("rerank")
+    shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
+    shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
+    k1, k2 = _integer("rerank", "k1", k1, 1), _integer("rerank", "k2", k2, 1)
+    lambda_value = float(shapes.number("lambda_value", lambda_value, 0.0, 1.0))
+    x = torch.cat([normalised("rerank", "query", query), normalised("rerank", "gallery", gallery)])  # [Q + G, D]
+
+    def rows(first: int, last: int) -> np.ndarray:
+        with torch.autocast(x.device.type, enabled=False):
+            distance = (2 - 2 * (x[first:last] @ x.T)).clamp_(min=0).square_()  # [b, Q + G]
+        own = torch.arange(first, last, device=x.device)
+        distance[own - first, own] = 0
+        return scaled(distance.cpu().numpy())
+
+    return torch.from_numpy(rerank_rows(rows, len(query), len(gallery), k1, k2, lambda_value)).to(x)
+
+
+def scaled(distance: np.ndarray) -> np.ndarray:
+    """Rows divided by their largest entry (rows of zeros stay)."""
+    top = distance.max(axis=1, keepdims=True, initial=0)
+    return distance / np.where(top == 0, 1, top)
+
+
+def rerank_rows(
+    rows: Callable[[int, int], np.ndarray], num_query: int, num_gallery: int, k1: int, k2: int, lambda_value: float
+) -> np.ndarray:
+    """Re-ranked distances [Q, G] from a function that gives rows [first, last) of the scaled distances among all Q + G."""
+    total = num_query + num_gallery
+    if num_query == 0 or num_gallery == 0:
+        return np.zeros((num_query, num_gallery), dtype=np.float32)
+    step = max(1, BLOCK // total)
+    blocks = [(first, min(first + step, total)) for first in range(0, total, step)]
+    rank = np.concatenate([_smallest(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks])
+    sets = expanded_sets(rank, k1)
+    owner, near, result = sets.owners(), [], []
+    for first, last in blocks:
+        part = slice(sets.start[first], sets.start[last])
+        block = rows(first, last)
+        near.append(-block[owner[part] - first, sets.columns[part]])
+        result.append(block[: max(0, num_query - first), num_query:] * block.dtype.type(lambda_value))
+    weight = softmax_rows(sets, np.concatenate(near))
+    if k2 != 1:
+        weight = mean_rows(weight, rank[:, :k2])
+    shared = overlaps(weight, num_query)
+    result = np.concatenate(result)  # [Q, G]
+    result += result.dtype.type(1 - lambda_value)
+    inside = shared.columns >= num_query
+    m = shared.values[inside]
+    row, column = shared.owners()[inside], shared.columns[inside] - num_query
+    result[row, column] -= ((1 - lambda_value) * m / (2 - m)).astype(result.dtype)
+    return result
+
+
+def _smallest(distance: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k smallest entries of each row [b, N], ascending, ties by the lower column."""
+    index = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
+    value = np.take_along_axis(distance, index, axis=1)
+    index = np.take_along_axis(index, np.argsort(value, axis=1, kind="stable"), axis=1)
+    tied = np.flatnonzero((distance <= value.max(axis=1, keepdims=True)).sum(axis=1) > k)
+    if len(tied):
+        index[tied] = np.argsort(distance[tied], axis=1, kind="stable")[:, :k]
+    return index
+
+
+def _ids(shapes: Shapes, qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    for name, value, size in (("query_pids", qp, "Q"), ("gallery_pids", gp, "G"), ("query_camids", qc, "Q"),
+                              ("gallery_camids", gc, "G")):
+        shapes.tensor(name, value, (size,), INTEGERS)
+    return tuple(t.to(device) for t in (qp, gp, qc, gc))
+
+
+def _scores(
+    rows: Callable[[int, int], Tensor], qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, *, max_rank: int
+) -> RankMetrics:
+    total, size = len(qp), len(gp)
+    precisions, penalties, best = [], [], []
+    step = max(1, BLOCK // max(size, 1))
+    for first in range(0, total if size else 0, step):
+        part = slice(first, first + step)
+        same = qp[part, None] == gp  # [b, G]
+        kept = (gp != -1) & ~(same & (qc[part, None] == gc))
+        order = rows(first, min(first + step, total)).sort(dim=1, stable=True)[1]  # [b, G]
+        kept = kept.gather(1, order)
+        query, place = (same.gather(1, order) & kept).nonzero(as_tuple=True)  # [matches], by query, then by rank
+        rank = kept.cumsum(dim=1)[query, place].cpu().numpy()  # among the images that are not ignored, from 1
+        start, count = np.unique(query.cpu().numpy(), return_index=True, return_counts=True)[1:]  # of queries with a match
+        found = np.arange(1, len(rank) + 1) - np.repeat(start, count)  # matches of the query so far
+        precisions.append(np.add.reduceat(found / rank, start) / count if len(rank) else np.zeros(0))
+        penalties.append(count / rank[start + count - 1])
+        best.append(rank[start])
+    valid = sum(map(len, best))
+    if not valid:
+        return RankMetrics(float("nan"), torch.full((max_rank,), float("nan"), dtype=torch.float64), float("nan"), 0)
+    hits = np.bincount(np.minimum(np.concatenate(best) - 1, max_rank), minlength=max_rank + 1)[:max_rank]  # first at rank r + 1
+    cmc = torch.from_numpy(hits.cumsum() / valid)
+    return RankMetrics(float(np.concatenate(precisions).mean()), cmc, float(np.concatenate(penalties).mean()), valid)
