@@ -216,6 +216,10 @@ def test_missing_files_and_meshes_are_named(records, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"2 of 12 images have no mesh") as caught:
         TorchLoader(records, SIZE, meshes=FakeMeshes(gone=["3.jpg", "7.jpg"]))
     assert "3.jpg" in str(caught.value) and "7.jpg" in str(caught.value)
+    small = FakeMeshes(gone=["3.jpg"])
+    small.folder = pathlib.Path("/m/vertices")
+    with pytest.raises(FileNotFoundError, match=r"1 of 12 images have no mesh below /m/vertices"):
+        TorchLoader(records, SIZE, meshes=small)
     small = FakeMeshes()
     small.render = lambda record, yaws: torch.zeros(len(yaws), 4, 4)
     with pytest.raises(ValueError, match=r"0\.jpg: expected float32 views \[2, 16, 8\], got torch.float32 \[2, 4, 4\]"):

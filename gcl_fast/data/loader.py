@@ -65,7 +65,8 @@ class TorchLoader:
         if meshes is not None and not yaws:
             raise ValueError("TorchLoader: yaws must name at least one angle where meshes are given, got none")
         if meshes is not None and (missing := meshes.missing(records)):
-            title = f"TorchLoader: {len(missing)} of {len(records)} images have no mesh"
+            where = getattr(meshes, "folder", None)
+            title = f"TorchLoader: {len(missing)} of {len(records)} images have no mesh" + (f" below {where}" if where else "")
             raise FileNotFoundError(name_files(title, [str(r.path) for r in missing]))
         height, width = image_size
         self.num_records = len(records)
