@@ -5,12 +5,11 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from PIL import Image
 
 from gcl_fast.data.layouts import image_files
 from gcl_fast.data.reid_data import Record, relabel
 from gcl_fast.data.records import find_broken, load_dataset, require_readable
-
-PIL = pytest.importorskip("PIL.Image", reason="images are read through Pillow")
 
 MARKET = {
     "bounding_box_train": ["0007_c3s2_000451_03.jpg", "0002_c1s1_000451_03.jpg", "0002_c6s4_012345_01.jpg"],
@@ -37,7 +36,7 @@ MSMT = {
 
 def jpeg(path: pathlib.Path, size: tuple[int, int] = (8, 16)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.effect_noise(size, 50).convert("RGB").save(path, quality=90)
+    Image.effect_noise(size, 50).convert("RGB").save(path, quality=90)
 
 
 def make_market(folder: pathlib.Path, tree: dict[str, list[str]] = MARKET) -> None:
@@ -127,7 +126,9 @@ def test_several_datasets_side_by_side(tmp_path):
 
 
 def test_csv(tmp_path):
-    (tmp_path / "train.csv").write_text("﻿Path, camera, pid, note\na/1.jpg,3,40,x\na/2.jpg,0,-1,\nb.jpg,1,,y\nc.jpg,2,7,\n", "utf-8")
+    (tmp_path / "train.csv").write_text(
+        "\ufeffPath, camera, pid, note\na/1.jpg,3,40,x\na/2.jpg,0,-1,\nb.jpg,1,,y\nc.jpg,2,7,\n", "utf-8"
+    )
     (tmp_path / "query.csv").write_text("pid,path,camera,frame\n5,q.jpg,2,100\n-1,junk.jpg,2,100\n")
     (tmp_path / "gallery.csv").write_text(f"pid,path,camera,frame\n5,{tmp_path / 'g.jpg'},1,\n")
     data = load_dataset("csv", tmp_path)

@@ -9,6 +9,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision import transforms
 
 from gcl_fast.data import loader as loader_module
 from gcl_fast.data import samples as samples_module
@@ -19,7 +21,6 @@ from gcl_fast.data.loader import NOVEL_YAWS, TorchLoader
 from gcl_fast.data.plans import sequential, shuffled
 from gcl_fast.data.reid_data import Record
 
-PIL = pytest.importorskip("PIL.Image", reason="images are read through Pillow")
 SIZE = (16, 8)
 
 
@@ -50,7 +51,7 @@ def records(tmp_path_factory) -> list[Record]:
     for i in range(12):
         pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
         path = folder / f"{i}.jpg"
-        PIL.fromarray(pixels).resize((9, 20)).save(path)
+        Image.fromarray(pixels).resize((9, 20)).save(path)
         found.append(Record(path, pid=i // 3, camera=i % 2, frame=i))
     return found
 
@@ -65,14 +66,13 @@ def all_equal(left: Sequence[Batch], right: Sequence[Batch]) -> bool:
 
 
 def test_pixels_are_torchvisions(records):
-    transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is the definition here")
     official = transforms.Compose([
         transforms.Resize(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
         transforms.ToTensor(),
         transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     ])  # fmt: skip
     for record in records[:3]:
-        with PIL.open(record.path) as image:
+        with Image.open(record.path) as image:
             expected = official(image.convert("RGB"))
         assert torch.equal(load_image(record.path, SIZE), expected)
 
@@ -89,7 +89,7 @@ def test_denormalise_inverts(records):
 def test_grey_and_transparent_images_become_rgb(tmp_path):
     for mode in ("L", "RGBA", "P", "CMYK"):
         path = tmp_path / f"{mode}.{'tiff' if mode == 'CMYK' else 'png'}"
-        PIL.new("RGB", (8, 16), (200, 200, 200)).convert(mode).save(path)
+        Image.new("RGB", (8, 16), (200, 200, 200)).convert(mode).save(path)
         pixels = load_uint8(path, SIZE)
         assert pixels.shape == (*SIZE, 3) and abs(int(pixels.mean()) - 200) <= 2
 

@@ -50,7 +50,8 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, camera: int, pid_needed: bo
         header = [(name or "").strip().lower() for name in reader.fieldnames or ()]
         missing = [c for c in ("path", *(["pid"] if pid_needed else [])) if c not in header]
         if missing:
-            raise ValueError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {', '.join(header) or 'empty'}")
+            there = ", ".join(header) or "empty"
+            raise ValueError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
         reader.fieldnames = header
         records = []
         for row in reader:

@@ -33,14 +33,15 @@ def read_list(file: pathlib.Path, images: pathlib.Path, *, empty: bool = False) 
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        path, _, pid = line.strip().rpartition(" ")
-        fields = pathlib.PurePosixPath(path.strip()).stem.split("_")
+        *before, pid = line.rsplit(maxsplit=1)
+        path = before[0].strip() if before else ""
+        fields = pathlib.PurePosixPath(path).stem.split("_")
         camera = fields[2] if len(fields) > 2 else ""
         if not (path and pid.isdigit() and camera.isdigit() and int(camera) >= 1):
             raise ValueError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
         # 0367_010_10_0303noon_0606_2: person, number, camera, recording, frame in it, number
         frame = int(fields[4]) if len(fields) > 4 and fields[4].isdigit() else -1
-        records.append(Record(images / path.strip(), pid=int(pid), camera=int(camera) - 1, frame=frame))
+        records.append(Record(images / path, pid=int(pid), camera=int(camera) - 1, frame=frame))
     if not records and not empty:
         raise ValueError(f"msmt17: {file} lists no images; expected lines such as '0367/{EXAMPLE} 367'")
     return records
