@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 340, 200
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 24  # room around the plot area
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 24  # room around the plot area
 MAX_POINTS = 300  # drawn for a line; longer series are thinned
 MAX_SERIES = 8  # colours the style sheet has
 LOG_RATIO = 50.0  # smoothed values that span more than this are drawn on a log axis

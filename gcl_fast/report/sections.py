@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -19,16 +20,18 @@ ROWS = {
     "control": "Control: stage 1 continued",
 }
 SCORES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mINP": "mINP"}
+VIEWS = ("stage2", "stage3")  # stages that generate
 GUESSES = {
-    "novel_view_psnr": "Generated views",
     "blank_background_psnr": "Guess: background without a person",
     "mean_image_psnr": "Guess: mean training image",
     "source_image_psnr": "Guess: the photo, not turned",
 }
-BODY_GUESSES = {
-    "novel_view_psnr_body": "Generated views",
-    "mean_image_psnr_body": "Guess: mean training image",
-    "source_image_psnr_body": "Guess: the photo, not turned",
+CAPTIONS = {  # end of a picture's name -> what it shows, where the run gave no caption
+    "novel_views": "People not trained on, turned to new angles: guiding mesh, generated view, truth.",
+    "ranked_lists": "Queries drawn at random (blue) and their best gallery images: green the same person, red another; "
+    "below each its cosine similarity.",
+    "train": "Training images: what the generator makes of a photo and a mesh.",
+    "test": "Images not trained on: what the generator makes of a photo and a mesh.",
 }
 GROUPS = {  # first part of a scalar's name -> panel title, in this order
     "total": "Total loss",
@@ -57,6 +60,14 @@ def _percent(value: Any, points: bool = False) -> str:
     if not _number(value) or not math.isfinite(value):
         return "–"
     return f"{100 * value:+.1f}" if points else f"{100 * value:.1f}%"
+
+
+def _decibel(value: Any) -> str:
+    return f"{value:.2f}" if _number(value) else "–"
+
+
+def _short(stage: str) -> str:
+    return ROWS[stage].split(":")[0].lower()
 
 
 def _duration(seconds: float) -> str:
@@ -93,17 +104,17 @@ def cards(run: Run) -> str:
     best = next((k for k in ("stage3", "stage1", "untrained") if "mAP" in _part(metrics, k)), None)
     if best:
         final = _part(metrics, best)
-        found.append((_percent(final["mAP"]), f"mAP, {ROWS[best].split(':')[0].lower()}", ""))
+        found.append((_percent(final["mAP"]), f"mAP, {_short(best)}", ""))
         if "rank1" in final:
-            found.append((_percent(final["rank1"]), f"Rank-1, {ROWS[best].split(':')[0].lower()}", ""))
+            found.append((_percent(final["rank1"]), f"Rank-1, {_short(best)}", ""))
         for other, text in (("untrained", "untrained"), ("stage1", "stage 1"), ("control", "the control")):
             base = _part(metrics, other).get("mAP")
             if other != best and _number(base):
                 gain = final["mAP"] - base
                 found.append((_percent(gain, points=True), f"mAP points over {text}", "good" if gain > 0 else "bad"))
-    views = _part(metrics, "stage2")
-    if _number(views.get("novel_view_psnr")):
-        found.append((f"{views['novel_view_psnr']:.2f} dB", "PSNR of novel views", ""))
+    views = [stage for stage in VIEWS if _number(_part(metrics, stage).get("novel_view_psnr"))]
+    if views:
+        found.append((f"{metrics[views[-1]]['novel_view_psnr']:.2f} dB", f"PSNR of novel views, {_short(views[-1])}", ""))
     total = _total_seconds(metrics)
     if total is not None:
         found.append((_duration(total), "total time", ""))
@@ -129,34 +140,42 @@ def scores(run: Run) -> str:
     return f"<h2>Scores</h2>{_table(['', *(SCORES[c] for c in columns)], rows)}{note}"
 
 
-def _psnr_table(values: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    rows = [(key, title, float(values[key])) for key, title in names.items() if _number(values.get(key))]
-    finite = [v for _, _, v in rows if math.isfinite(v) and v > 0]
-    top = max(finite, default=1.0)
+def _psnr_table(run: Run, suffix: str = "") -> str:
+    """Generated views of each stage, then the guesses, with bars; `suffix` chooses the pixels. Empty without a score."""
+    own = [(stage, _part(run.metrics, stage)) for stage in VIEWS]
+    own = [(stage, values) for stage, values in own if _number(values.get("novel_view_psnr" + suffix))]
+    if not own:
+        return ""
+    rows = [(f"Generated views, {_short(stage)}", values["novel_view_psnr" + suffix], "own") for stage, values in own]
+    rows += [(title, own[-1][1].get(key + suffix), "") for key, title in GUESSES.items()]
+    rows = [(title, float(value), kind) for title, value, kind in rows if _number(value)]
+    top = max((v for _, v, _ in rows if math.isfinite(v)), default=1.0)
     cells = []
-    for key, title, value in rows:
-        share = 100 * max(0.0, min(value / top, 1.0)) if math.isfinite(value) else 0
-        kind = "own" if key.startswith("novel_view") else ""
-        cells.append([title, f"{value:.2f} dB", f'<td class="bar"><i class="{kind}" style="width:{share:.1f}%"></i></td>'])
+    for title, value, kind in rows:
+        share = 100 * max(0.0, min(value / top, 1.0)) if math.isfinite(value) and top > 0 else 0
+        bar = f'<td class="bar"><i class="{kind}" style="width:{share:.1f}%"></i></td>'
+        cells.append([title, f"{value:.2f} dB", bar])
     return _table([], cells)
 
 
 def novel_view_scores(run: Run) -> str:
     """PSNR of generated views beside guesses that need no generator."""
-    values = _part(run.metrics, "stage2")
-    if not any(_number(values.get(key)) for key in GUESSES):
+    table = _psnr_table(run)
+    if not table:
         return ""
-    count = values.get("novel_view_images")
-    images = f", {count} images" if _number(count) else ""
-    html = f"<h2>Novel views against the truth</h2>{_psnr_table(values, GUESSES)}"
+    stages = [(stage, _part(run.metrics, stage)) for stage in VIEWS]
+    counts = [values["novel_view_images"] for _, values in stages if _number(values.get("novel_view_images"))]
+    images = f", {counts[-1]} images" if counts else ""
+    html = f"<h2>Novel views against the truth</h2>{table}"
     html += f"<p class=faint>PSNR on RGB in [0, 1], mean over images of each image's own PSNR{images}; higher is better.</p>"
-    per_yaw = values.get("novel_view_psnr_per_yaw")
-    if isinstance(per_yaw, Mapping) and per_yaw:
-        head = ["Angle", *(f"{escape(str(yaw))}°" for yaw in per_yaw)]
-        html += _table(head, [["Generated views, dB", *(f"{v:.2f}" if _number(v) else "–" for v in per_yaw.values())]])
-    if any(_number(values.get(key)) for key in BODY_GUESSES):
-        html += f"<h3>On the person's pixels alone</h3>{_psnr_table(values, BODY_GUESSES)}"
-    return html
+    turned = [(stage, values.get("novel_view_psnr_per_yaw")) for stage, values in stages]
+    turned = [(stage, angles) for stage, angles in turned if isinstance(angles, Mapping) and angles]
+    if turned:
+        yaws = list(turned[-1][1])
+        rows = [[f"{_short(stage).capitalize()}, dB", *(_decibel(by_yaw.get(yaw)) for yaw in yaws)] for stage, by_yaw in turned]
+        html += _table(["Angle", *(f"{escape(str(yaw))}°" for yaw in yaws)], rows)
+    body = _psnr_table(run, "_body")
+    return html + (f"<h3>On the person's pixels alone</h3>{body}" if body else "")
 
 
 def group_of(name: str) -> str:
@@ -214,7 +233,8 @@ def pictures(run: Run) -> str:
         stem = file.stem.lower()
         kind = "Novel views" if "novel" in stem or "view" in stem else "Ranked lists" if "rank" in stem else "Pictures"
         data = base64.b64encode(file.read_bytes()).decode("ascii")
-        title = escape(file.stem.replace("_", " ").replace("-", " ").capitalize())
+        caption = caption or next((text for end, text in CAPTIONS.items() if stem.endswith(end)), "")
+        title = escape(re.sub(r"^stage(\d)", r"stage \1:", re.sub("[_-]", " ", file.stem)).capitalize())
         text = f"<b>{title}.</b> {escape(caption)}" if caption else f"<b>{title}</b>"
         image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption or title)}">'
         kinds[kind].append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
@@ -224,9 +244,10 @@ def pictures(run: Run) -> str:
 def times(run: Run) -> str:
     """Seconds of each part; without them, the times the history holds."""
     seconds = run.metrics.get("seconds")
-    parts = {str(k): v for k, v in seconds.items() if _number(v)} if isinstance(seconds, Mapping) else {}
-    if not parts and _number(seconds):
-        parts = {"total": seconds}
+    named = seconds if isinstance(seconds, Mapping) else _part(run.metrics, "times")
+    parts = {str(k): v for k, v in named.items() if _number(v)}
+    if _number(seconds):
+        parts["total"] = seconds
     if not parts:
         for row in run.history:
             if _number(row.get("time")):
@@ -240,10 +261,11 @@ def times(run: Run) -> str:
 
 def other_metrics(run: Run) -> str:
     """Whatever else metrics.json says."""
-    known = {*SCORES, *GUESSES, *BODY_GUESSES, "novel_view_psnr_per_yaw", "novel_view_images"}
+    known = {*SCORES, *GUESSES, *(key + "_body" for key in GUESSES)}
+    known |= {"novel_view_psnr", "novel_view_psnr_body", "novel_view_psnr_per_yaw", "novel_view_images"}
     rows = []
     for key, value in run.metrics.items():
-        if key == "seconds":
+        if key in ("seconds", "times"):
             continue
         inner = {f"{key}.{k}": v for k, v in value.items() if k not in known} if isinstance(value, Mapping) else {key: value}
         for name, v in inner.items():

@@ -31,7 +31,7 @@ p { margin: 6px 0 12px; max-width: 76ch }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); gap: 10px; margin-top: 20px }
 .card, .panel, figure, .table, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px }
 .card { padding: 12px 14px }
-.card b { display: block; font-size: 22px; line-height: 1.3; font-weight: 650; white-space: nowrap; font-variant-numeric: tabular-nums }
+.card b { display: block; font-size: 20px; line-height: 1.35; font-weight: 650; white-space: nowrap }
 .card small { color: var(--faint); font-size: 13px; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .table { overflow-x: auto; margin: 10px 0 }
@@ -40,8 +40,8 @@ th, td { padding: 8px 14px; text-align: right; border-top: 1px solid var(--line)
 tr:first-child th, tbody tr:first-child td, tbody tr:first-child th { border-top: 0 }
 thead + tbody tr:first-child > * { border-top: 1px solid var(--line) }
 th { font-weight: 600 } thead th { color: var(--faint); font-size: 13px }
-th:first-child, td:first-child { text-align: left }
-td.bar { width: 45%; min-width: 160px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
+th:first-child, td:first-child { text-align: left } tbody th { white-space: normal }
+td.bar { width: 45%; min-width: 90px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
 td.bar i.own { background: var(--accent) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 12px }
 .panel { padding: 12px 12px 10px }
