@@ -1,0 +1,12 @@
+"""A synthetic world of walking people seen by several cameras, written as a ReID data set.
+
+>>> from gcl_fast.data.synthetic import write_world
+>>> print(write_world("data/synthetic", layout="market1501", num_train_ids=40, num_test_ids=20))
+"""
+
+from __future__ import annotations
+
+from gcl_fast.data.synthetic.config import WorldConfig
+from gcl_fast.data.synthetic.world import WorldSummary, write_world
+
+__all__ = ["WorldConfig", "WorldSummary", "write_world"]

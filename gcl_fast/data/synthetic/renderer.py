@@ -1,0 +1,181 @@
+"""From a shot to pixels: posed and dressed people rasterized at twice the size, coloured, lit, and laid over the place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gcl_fast.data.synthetic.backgrounds import background, noise
+from gcl_fast.data.synthetic.cameras import Camera
+from gcl_fast.data.synthetic.clothes import albedo
+from gcl_fast.data.synthetic.config import WorldConfig
+from gcl_fast.data.synthetic.gait import Stride, bone_transforms, joint_angles, skin
+from gcl_fast.data.synthetic.garments import HAIR, SKIRT, Dressed, wardrobe
+from gcl_fast.data.synthetic.occluders import occluder
+from gcl_fast.data.synthetic.people import Person
+from gcl_fast.data.synthetic.schedule import Shot
+from gcl_fast.data.synthetic.seeds import stream
+
+SAMPLES = 2  # a side, of each output pixel
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A posed person in front of a camera. naked [Vb, 3] float16 (what the mesh file holds), verts and normals [V, 3]
+    float32, all in body axes; lens [6] float32 = (tx, ty, tz, f, cx, cy) as in the mesh file."""
+
+    person: Person
+    dressed: Dressed
+    naked: np.ndarray
+    verts: np.ndarray
+    normals: np.ndarray
+    lens: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layer:
+    """linear [H, W, 3] light of a person, cover [H, W] in {0, 1}; both at SAMPLES times the output's size."""
+
+    linear: np.ndarray
+    cover: np.ndarray
+
+
+def pose_figures(shots: list[Shot], people: list[Person], dressed: list[Dressed], cameras: list[Camera]) -> list[Figure]:
+    """Figures of shots whose person and clothes are given at the same positions; the lens has no crop yet (f = 0)."""
+    template = wardrobe().template
+    poses = [_pose(shot, person) for shot, person in zip(shots, people, strict=True)]
+    transforms = bone_transforms(template, np.stack([d.joints for d in dressed]), poses)
+    figures = []
+    for shot, person, clothes, bones in zip(shots, people, dressed, transforms, strict=True):
+        body = len(clothes.naked)
+        both = np.concatenate((clothes.naked, clothes.verts))
+        weights = np.concatenate((clothes.weights[:body], clothes.weights))
+        posed, normals = skin(bones, weights, both, np.concatenate((clothes.normals[:body], clothes.normals)))
+        posed, normals = turned(posed, shot.yaw), turned(normals, shot.yaw)
+        naked = posed[:body].astype(np.float16)
+        floor = float(posed[body:, 1].max())
+        lens = np.array((shot.place[0], cameras[shot.camera].height - floor, shot.place[1], 0, 0, 0), np.float32)
+        figures.append(Figure(person, clothes, naked, posed[body:], normals[body:], lens))
+    return figures
+
+
+def _pose(shot: Shot, person: Person) -> dict[str, list[tuple[str, float]]]:
+    stride = person.stride
+    if shot.stands:
+        stride = Stride(0.12, stride.arms, stride.sway, 0.3 * stride.lean, stride.elbow, stride.toes + 4)
+    return joint_angles(stride, shot.phase, shot.hands)
+
+
+def turned(points: np.ndarray, degrees: float, axis: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """Points [N, 3] turned by `degrees` about the vertical through (x, z) = axis, in the sense of ops.render_mesh."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    x, z = points[:, 0] - axis[0], points[:, 2] - axis[1]
+    return np.stack((c * x + s * z + axis[0], points[:, 1], c * z - s * x + axis[1]), 1).astype(np.float32)
+
+
+def turn_axis(naked: np.ndarray) -> tuple[float, float]:
+    """The vertical axis render_mesh turns a mesh about: the middle of its x and z extent."""
+    low, high = naked.astype(np.float32).min(0), naked.astype(np.float32).max(0)
+    return float((low[0] + high[0]) / 2), float((low[2] + high[2]) / 2)
+
+
+def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, aspect: float, *, junk: bool = False) -> tuple[np.ndarray, bool]:
+    """A detection box around the figure -> lens [6] float32, and whether the box misses a part of the person on purpose.
+
+    aspect = width / height of the box. Draws are the same whatever the figure, so a stream stays aligned.
+    """
+    slope = (figure.verts + figure.lens[:3]) / (figure.verts[:, 2:] + figure.lens[2])
+    low, high = slope[:, :2].min(0), slope[:, :2].max(0)
+    tall = float(high[1] - low[1])
+    middle = (low + high) / 2
+    scale, shift = np.exp(rng.normal(0, config.crop_scale)), rng.normal(0, config.crop_shift, 2)
+    cut, cut_feet, amount, side = rng.random() < config.bad_crop_probability, rng.random() < 0.6, rng.uniform(0.1, 0.24), rng.choice((-1, 1))
+    height = 1.09 * tall * max(scale, 0.93)
+    height = max(height, float(high[0] - low[0]) * 0.92 / aspect)
+    centre = middle + shift * height
+    if junk:
+        centre = middle + tall * np.array((side * (0.22 + amount), (amount - 0.17) * 3))
+        height = tall * (0.55 + 2 * amount)
+    elif cut:
+        height = tall * (1.05 - amount)
+        centre = np.array((middle[0], low[1] - 0.03 * tall + height / 2 if cut_feet else high[1] + 0.03 * tall - height / 2))
+    lens = figure.lens.copy()
+    focal = 1 / height
+    lens[3:] = focal, -focal * centre[0], -focal * centre[1]
+    return lens, bool(junk or cut)
+
+
+def render_layers(figures: list[Figure], cameras: list[Camera], size: tuple[int, int], yaws: list[float] | None = None) -> list[Layer]:
+    """Figures (their lens with a crop) seen by their cameras, lit, without background. yaws: one turn a figure, degrees."""
+    from gcl_fast.ops import rasterize
+
+    house = wardrobe()
+    height, width = SAMPLES * size[0], SAMPLES * size[1]
+    verts, normals = [f.verts for f in figures], [f.normals for f in figures]
+    if yaws is not None:
+        verts = [turned(f.verts, yaw, turn_axis(f.naked)) for f, yaw in zip(figures, yaws, strict=True)]
+        normals = [turned(n, yaw) for n, yaw in zip(normals, yaws, strict=True)]
+    pixels = np.stack([_project(v, f.lens, height, width) for v, f in zip(verts, figures, strict=True)])
+    raster = rasterize(torch.from_numpy(pixels), torch.from_numpy(house.faces), (height, width))
+    face_id, bary = raster.face_id.numpy(), raster.bary.numpy()
+    layers = []
+    for i, (figure, camera) in enumerate(zip(figures, cameras, strict=True)):
+        seen = face_id[i] >= 0
+        face = face_id[i][seen]
+        table = np.concatenate((figure.dressed.coords, normals[i]), 1)  # [V, 14]
+        at = np.einsum("pk,pkc->pc", bary[i][seen], table[house.faces[face]])  # [P, 14]
+        linear = np.zeros((height, width, 3))
+        linear[seen] = _lit_color(figure.person, camera, house.part[face], at[:, :11], at[:, 11:])
+        layers.append(Layer(linear, seen))
+    return layers
+
+
+def _project(verts: np.ndarray, lens: np.ndarray, height: int, width: int) -> np.ndarray:
+    x, y, z = (verts + lens[:3]).T
+    focal, cx, cy = lens[3:]
+    return np.stack((width / 2 + height * (focal * x / z + cx), height / 2 + height * (focal * y / z + cy), z), 1).astype(np.float32)
+
+
+def _lit_color(person: Person, camera: Camera, part: np.ndarray, coords: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    color = albedo(person.outfit, part, coords) ** 2.2
+    x, y, z = coords[:, :3].T
+    folds = noise(person.number, 70 * x + 35 * z, 45 * y) + 0.6 * noise(person.number + 1, 160 * (x + z), 110 * y)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
+    sheet = ((part == SKIRT) | (part == HAIR)) & (normals[:, 2] > 0)  # seen from inside
+    normals[sheet] *= -1
+    sun = np.maximum(normals @ camera.light, 0)
+    sky = 0.78 - 0.22 * normals[:, 1]
+    light = camera.ambient * sky + 1.25 * (1 - camera.ambient) * sun
+    return color * (light * (1 + 0.09 * folds))[:, None] * camera.tint
+
+
+def compose(layer: Layer, place: np.ndarray, extras: list[tuple[np.ndarray, np.ndarray]] = ()) -> np.ndarray:
+    """Person over place, then each (linear, cover) of `extras` over both; averaged down to the output size [H, W, 3]."""
+    picture = np.where(layer.cover[..., None], layer.linear, place)
+    for linear, cover in extras:
+        picture = picture + cover[..., None] * (linear - picture)
+    return shrink(picture)
+
+
+def shrink(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[0] // SAMPLES, picture.shape[1] // SAMPLES
+    return picture.reshape(height, SAMPLES, width, SAMPLES, -1).mean((1, 3))
+
+
+def lens_of(figure: Figure) -> tuple[float, float, float]:
+    return tuple(float(n) for n in figure.lens[3:])
+
+
+def place_behind(camera: Camera, figure: Figure, size: tuple[int, int], shadow: bool = True) -> np.ndarray:
+    """The background of a figure's crop at SAMPLES times `size`."""
+    ground = (float(figure.lens[0]), float(figure.lens[2]))
+    axis = turn_axis(figure.naked)
+    spot = (ground[0] + axis[0], ground[1] + axis[1])
+    return background(camera, lens_of(figure), spot, (SAMPLES * size[0], SAMPLES * size[1]), shadow)
+
+
+def occluder_for(seed: int, shot: Shot, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    rng = stream(seed, "occluder", shot.person, shot.index)
+    return occluder(rng, (SAMPLES * size[0], SAMPLES * size[1]))

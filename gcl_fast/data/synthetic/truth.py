@@ -1,0 +1,38 @@
+"""True novel views of people never trained on: the same person, pose, camera, light and crop, the body turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gcl_fast.data.synthetic.cameras import Camera, develop, to_bytes
+from gcl_fast.data.synthetic.renderer import Figure, compose, place_behind, render_layers, shrink
+
+YAWS = tuple(range(0, 360, 45))
+
+
+def write_truth(
+    root: Path, image: str, figure: Figure, camera: Camera, stops: float, size: tuple[int, int], yaws: Sequence[int] = YAWS
+) -> list[dict[str, str]]:
+    """Write <root>/truth/<stem>/: source.png (yaw 0), yaw_045.png ..., background.png. Lossless, without occluder or noise.
+
+    image: the dataset image, relative to root. The body turns as ops.render_mesh turns the mesh of that image.
+    Returns the rows of truth/index.csv: source, yaw, image, background; paths relative to root.
+    """
+    from PIL import Image
+
+    folder = root / "truth" / Path(image).stem
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(name: str, linear) -> str:  # noqa: ANN001
+        Image.fromarray(to_bytes(develop(camera, linear, stops))).save(folder / name)
+        return (folder / name).relative_to(root).as_posix()
+
+    empty = save("background.png", shrink(place_behind(camera, figure, size, shadow=False)))
+    place = place_behind(camera, figure, size)
+    layers = render_layers([figure] * len(yaws), [camera] * len(yaws), size, [float(y) for y in yaws])
+    rows = []
+    for yaw, layer in zip(yaws, layers, strict=True):
+        path = save("source.png" if yaw == 0 else f"yaw_{yaw:03d}.png", compose(layer, place))
+        rows.append({"source": image, "yaw": str(yaw), "image": path, "background": empty})
+    return rows
