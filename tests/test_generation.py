@@ -1,0 +1,283 @@
+"""Generation: what is decoded from what, module state, and PSNR against true views by hand."""
+
+from __future__ import annotations
+
+import csv
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gcl_fast.data.images import normalise
+from gcl_fast.generation import (
+    generate_pictures,
+    identity_mix,
+    mean_training_image,
+    novel_view_sheet,
+    novel_views,
+    psnr,
+    read_truth,
+    reconstruct,
+    score_novel_views,
+)
+from gcl_fast.models import Generator, IdentityEncoder
+
+PIL_Image = pytest.importorskip("PIL.Image")
+SIZE = (48, 40)
+
+
+class MeanCode(nn.Module):
+    """Stand-in encoder: the code is the mean colour; counts on eval mode through its dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.9)
+
+    def forward(self, image):
+        code = self.drop(image.mean(dim=(2, 3)))
+        return code, code
+
+
+class Paint(nn.Module):
+    """Stand-in generator: paints the code where the mesh is bright, ImageNet-normalised black elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.9)
+
+    def encode(self, mesh):
+        return (mesh > 0).float()
+
+    def decode(self, structure, code):
+        black = normalise(torch.zeros(1, 1, 3, dtype=torch.uint8)).to(code).view(1, 3, 1, 1)
+        return self.drop(torch.where(structure > 0, code[:, :, None, None], black))
+
+
+class Bars:
+    """Stand-in mesh source: a bright band whose width says the yaw."""
+
+    def render(self, record, yaws):
+        views = torch.zeros(len(yaws), *SIZE)
+        for r, yaw in enumerate(yaws):
+            views[r, :, : 5 + int(yaw) // 45] = 1.0
+        return views
+
+
+@pytest.fixture(scope="module")
+def real():
+    torch.manual_seed(0)
+    encoder = IdentityEncoder("jvtc", "resnet18", width=8)
+    return encoder, Generator(encoder.code_dim, width=2, mlp_width=8)
+
+
+def test_real_modules_decode_what_the_formula_says(real, generator):
+    encoder, decoder = real
+    image, meshes = torch.randn(2, 3, *SIZE, generator=generator), torch.rand(2, 3, 1, *SIZE, generator=generator) * 2 - 1
+    encoder.train()
+    decoder.train()
+    encoder.bn.eval()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    made = novel_views(encoder, decoder, image, meshes)
+    assert made.shape == (2, 3, 3, *SIZE) and not made.requires_grad and made.dtype == torch.float32
+    assert encoder.training and decoder.training and not encoder.bn.training  # each flag as it was
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())  # no running mean moved
+    encoder.eval()
+    decoder.eval()
+    with torch.no_grad():
+        code, _ = encoder(image)
+        for b in range(2):
+            for r in range(3):
+                expected = decoder.decode(decoder.encode(meshes[b : b + 1, r]), code[b : b + 1])[0]
+                torch.testing.assert_close(made[b, r], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(reconstruct(encoder, decoder, image, meshes[:, 0]), made[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_mix_ends_and_middle(device):
+    encoder, decoder = MeanCode().to(device), Paint().to(device)
+    a, b = torch.full((2, 3, *SIZE), 1.0, device=device), torch.full((2, 3, *SIZE), -1.0, device=device)
+    mesh = torch.ones(2, 1, *SIZE, device=device)
+    made = identity_mix(encoder, decoder, a, b, mesh, (1.0, 0.25, 0.0))
+    assert made.shape == (2, 3, 3, *SIZE)
+    for i, value in enumerate((1.0, -0.5, -1.0)):
+        torch.testing.assert_close(made[:, i], torch.full_like(made[:, i], value))
+    assert torch.equal(made[:, 0], reconstruct(encoder, decoder, a, mesh))
+
+
+def test_more_images_than_decoded_at_once():
+    encoder, decoder = MeanCode(), Paint()
+    image = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, *SIZE)
+    made = novel_views(encoder, decoder, image, torch.ones(5, 13, 1, *SIZE))
+    torch.testing.assert_close(made.mean(dim=(2, 3, 4)), torch.arange(5.0)[:, None].expand(5, 13))
+
+
+def test_empty_batches_and_views():
+    encoder, decoder = MeanCode(), Paint()
+    assert novel_views(encoder, decoder, torch.rand(0, 3, *SIZE), torch.rand(0, 2, 1, *SIZE)).shape == (0, 2, 3, *SIZE)
+    assert novel_views(encoder, decoder, torch.rand(2, 3, *SIZE), torch.rand(2, 0, 1, *SIZE)).shape == (2, 0, 3, *SIZE)
+    assert reconstruct(encoder, decoder, torch.rand(0, 3, *SIZE), torch.rand(0, 1, *SIZE)).shape == (0, 3, *SIZE)
+
+
+def test_state_comes_back_after_an_error():
+    class Broken(Paint):
+        def decode(self, structure, code):
+            raise RuntimeError("broken")
+
+    encoder, decoder = MeanCode().train(), Broken().train()
+    with pytest.raises(RuntimeError, match="broken"):
+        reconstruct(encoder, decoder, torch.rand(1, 3, *SIZE), torch.rand(1, 1, *SIZE))
+    assert encoder.training and encoder.drop.training and decoder.training and torch.is_grad_enabled()
+
+
+def test_shapes_are_checked():
+    encoder, decoder, image = MeanCode(), Paint(), torch.rand(2, 3, *SIZE)
+    with pytest.raises(ValueError, match=r"mesh: expected a tensor \[2, 1, 48, 40\], got \[2, 3, 48, 40\]"):
+        reconstruct(encoder, decoder, image, image)
+    with pytest.raises(ValueError, match=r"meshes: expected a tensor \[2, R, 1, 48, 40\]"):
+        novel_views(encoder, decoder, image, torch.rand(2, 1, *SIZE))
+    with pytest.raises(ValueError, match="image: expected"):
+        reconstruct(encoder, decoder, image[0], image[:, :1])
+    with pytest.raises(ValueError, match="image_b: expected"):
+        identity_mix(encoder, decoder, image, image[:1], image[:, :1], (0.5,))
+
+
+def test_psnr_by_hand(device):
+    truth = torch.zeros(2, 3, 4, 5, device=device)
+    guess = torch.stack([torch.full((3, 4, 5), 0.1), torch.full((3, 4, 5), 0.5)]).to(device)
+    expected = [-10 * math.log10(0.1**2), -10 * math.log10(0.5**2)]  # 20 dB, 6.02 dB
+    np.testing.assert_allclose(psnr(guess, truth).cpu(), expected, rtol=1e-6)
+    assert psnr(truth, truth).tolist() == [100.0, 100.0]  # equal images: the ceiling, not infinity
+    mask = torch.zeros(2, 1, 4, 5, dtype=torch.bool, device=device)
+    mask[:, :, 0] = True
+    guess[:, :, 0] = 1.0
+    np.testing.assert_allclose(psnr(guess, truth, mask).cpu(), [0.0, 0.0], atol=1e-9)
+    assert psnr(guess, truth, ~mask).cpu().numpy() == pytest.approx(expected, rel=1e-6)
+    assert psnr(guess, truth, torch.zeros_like(mask)).isnan().all()
+
+
+def picture(path, body, background, width):
+    """A picture of one flat body band on a flat background."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((*SIZE, 3), background, dtype=np.uint8)
+    pixels[:, :width] = body
+    PIL_Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Two photos, three true angles each. Photo k is flat grey `tone`; the truth is that grey in a band on black."""
+    rows = []
+    for k, tone in enumerate((100, 200)):
+        source = tmp_path / "query" / f"{k:04d}_c1s1_000001_00.png"
+        picture(source, tone, tone, 0)
+        background = tmp_path / "truth" / f"empty_{k}.png"
+        picture(background, 0, 0, 0)
+        for yaw in (45, 90, 180):
+            image = tmp_path / "truth" / f"{k}_{yaw}.png"
+            picture(image, tone, 0, 5 + yaw // 45)
+            name, true, empty = (p.relative_to(tmp_path).as_posix() for p in (source, image, background))
+            rows.append([name, yaw, true, empty])
+    with (tmp_path / "truth" / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["source", "yaw", "image", "background"], *rows])
+    return tmp_path
+
+
+def test_scores_by_hand(world, device):
+    encoder, decoder = MeanCode().to(device), Paint().to(device)
+    mean = torch.full((3, *SIZE), 0.5)
+    found = score_novel_views(encoder, decoder, world / "truth", Bars(), SIZE, device, mean_image=mean)
+    assert (found.num_images, found.num_sources) == (6, 2)
+    assert found.psnr == pytest.approx(100.0)  # the stand-in generator paints the truth exactly
+    assert found.psnr_body == pytest.approx(100.0)
+    blank, average, photo, body = [], [], [], []
+    for tone in (100 / 255, 200 / 255):
+        for yaw in (45, 90, 180):
+            part = (5 + yaw // 45) / SIZE[1]  # share of body pixels
+            blank.append(-10 * math.log10(part * tone**2))
+            average.append(-10 * math.log10(part * (tone - 0.5) ** 2 + (1 - part) * 0.25))
+            photo.append(-10 * math.log10((1 - part) * tone**2))
+            body.append(-10 * math.log10((tone - 0.5) ** 2))
+    assert found.psnr_blank_background == pytest.approx(np.mean(blank), rel=1e-5)
+    assert found.psnr_mean_image == pytest.approx(np.mean(average), rel=1e-5)
+    assert found.psnr_source_image == pytest.approx(np.mean(photo), rel=1e-5)
+    assert found.psnr_body_mean_image == pytest.approx(np.mean(body), rel=1e-5)
+    assert list(found.per_yaw) == [45.0, 90.0, 180.0]
+    metrics = found.as_metrics()
+    assert metrics["novel_view_psnr"] == found.psnr and metrics["blank_background_psnr"] == found.psnr_blank_background
+    assert metrics["mean_image_psnr"] == found.psnr_mean_image
+
+
+def test_scores_of_an_imperfect_generator(world):
+    class Wrong(Paint):
+        def decode(self, structure, code):
+            return normalise(torch.full((*structure.shape[-2:], 3), 51, dtype=torch.uint8)).expand(len(code), 3, *SIZE)
+
+    found = score_novel_views(MeanCode(), Wrong(), world / "truth", Bars(), SIZE, mean_image=torch.full((3, *SIZE), 0.2))
+    assert found.psnr == pytest.approx(found.psnr_mean_image, rel=1e-5)
+    assert found.psnr < 20
+    assert np.mean(list(found.per_yaw.values())) == pytest.approx(found.psnr, rel=1e-9)
+
+
+def test_truth_errors(world):
+    with pytest.raises(FileNotFoundError, match="index.csv"):
+        read_truth(world / "nowhere")
+    with pytest.raises(ValueError, match=r"mean_image: expected shape \[3, 48, 40\]"):
+        score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=torch.zeros(3, 8, 8))
+    (world / "truth" / "1_90.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1_90.png.*image.*line 6"):
+        read_truth(world / "truth")
+    (world / "truth" / "index.csv").write_text("source,yaw,image\n")
+    with pytest.raises(ValueError, match="lacking background"):
+        read_truth(world / "truth")
+    (world / "truth" / "index.csv").write_text("source,yaw,image,background\na,left,b,c\n")
+    with pytest.raises(ValueError, match=r"line 2: yaw: expected degrees, got 'left'"):
+        read_truth(world / "truth")
+    (world / "truth" / "index.csv").write_text("source,yaw,image,background\n")
+    with pytest.raises(ValueError, match="at least one true view"):
+        read_truth(world / "truth")
+
+
+def test_novel_view_sheet_shows_generated_and_true_views(world):
+    sheet = novel_view_sheet(MeanCode(), Paint(), world / "truth", Bars(), SIZE, num=2, title="held out")
+    again = novel_view_sheet(MeanCode(), Paint(), world / "truth", Bars(), SIZE, num=2, title="held out")
+    assert sheet.dtype == np.uint8 and np.array_equal(sheet, again)
+    scale = 4  # 48 rows are enlarged to 192
+    bands = sum(5 + yaw // 45 for yaw in (45, 90, 180)) * SIZE[0]
+    expected = (2 * bands + SIZE[0] * SIZE[1]) * scale**2  # generated and truth alike, and the photo
+    for tone in (100, 200):
+        count = int((sheet == tone).all(axis=-1).sum())
+        assert expected <= count < 1.02 * expected  # letters may have a few pixels of this grey
+
+
+def test_mean_training_image(world):
+    paths = sorted((world / "query").iterdir())
+    torch.testing.assert_close(mean_training_image(paths, SIZE), torch.full((3, *SIZE), 150 / 255))
+    with pytest.raises(ValueError, match="paths: expected at least one"):
+        mean_training_image([], SIZE)
+
+
+@pytest.mark.parametrize(("what", "singles"), [("reconstruction", 1), ("novel", 2), ("mix", 5)])
+def test_generate_pictures(world, tmp_path, what, singles):
+    records = [SimpleNamespace(path=path) for path in sorted((world / "query").iterdir())]
+    out = tmp_path / "out"
+    files = generate_pictures(MeanCode(), Paint(), records, Bars(), out, what=what, angles=(45, 22.5), num=2, image_size=SIZE)
+    assert files[0] == out / f"{what}.png" and len(files) == 1 + 2 * singles and all(f.is_file() for f in files)
+    assert np.array(PIL_Image.open(files[1])).shape == (*SIZE, 3)
+    if what == "novel":
+        assert files[1].name == "0000_c1s1_000001_00_45.png" and files[2].name == "0000_c1s1_000001_00_22.5.png"
+        pixels = np.array(PIL_Image.open(files[1]))
+        assert (pixels[:, :6] == 100).all() and (pixels[:, 6:] == 0).all()
+
+
+def test_generate_pictures_errors(world, tmp_path):
+    records = [SimpleNamespace(path=path) for path in sorted((world / "query").iterdir())]
+    with pytest.raises(ValueError, match="what: expected"):
+        generate_pictures(MeanCode(), Paint(), records, Bars(), tmp_path, what="video")
+    with pytest.raises(ValueError, match="angles"):
+        generate_pictures(MeanCode(), Paint(), records, Bars(), tmp_path, angles=())
+    with pytest.raises(ValueError, match="at least 1 record"):
+        generate_pictures(MeanCode(), Paint(), [], Bars(), tmp_path)
+    with pytest.raises(ValueError, match="mixing needs at least 2"):
+        generate_pictures(MeanCode(), Paint(), records[:1], Bars(), tmp_path, what="mix", image_size=SIZE)

@@ -1,0 +1,257 @@
+"""The report: every section there, nothing fetched, missing parts left out, bad files named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcl_fast.report import write_report
+from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
+from gcl_fast.report.files import read_history
+from gcl_fast.report.sections import group_of
+
+METRICS = {
+    "untrained": {"mAP": 0.123, "rank1": 0.2},
+    "stage1": {"mAP": 0.432, "rank1": 0.61, "rank5": 0.7},
+    "stage2": {
+        "novel_view_psnr": 19.43, "blank_background_psnr": 14.2, "mean_image_psnr": 15.83, "novel_view_psnr_body": 12.5,
+        "mean_image_psnr_body": 9.25, "novel_view_psnr_per_yaw": {"45": 19.0, "90": 19.8}, "novel_view_images": 56,
+    },
+    "stage3": {"mAP": 0.478, "rank1": 0.66},
+    "control": {"mAP": 0.44, "rank1": 0.6},
+    "times": {"world": 41.0, "stage1": 100.0},
+    "seconds": 543.2,
+    "device": "cpu <2 cores>",
+}
+VOID = {"meta", "img", "line", "circle", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, collects tags, attributes and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+    def headings(self):
+        return re.findall(r"[^\n]+", "\n".join(self.text))
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "demo"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 0\nname: '<demo>'\n")
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    rows = []
+    for stage in ("stage1", "stage2", "stage3"):
+        for i in range(30):
+            losses = {"total": 3.0 / (i + 1), "image_rec": 1.0, "adv_nv": 0.5}
+            rows.append({"stage": stage, "epoch": i // 10, "iteration": i, "time": 0.5 * i, **losses})
+        rows.append({"stage": stage, "epoch": 2, "iteration": 29, "mAP": 0.25, "rank1": 0.5, "clusters": 12.0})
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    from gcl_fast.visuals import save_png
+
+    picture = np.zeros((8, 8, 3), dtype=np.uint8)
+    save_png(folder / "pictures" / "stage2_novel_views.png", picture, caption="A caption with <angles> & more")
+    save_png(folder / "pictures" / "stage3_ranked_lists.png", picture)
+    save_png(folder / "pictures" / "other.png", picture)
+    return folder
+
+
+def test_all_sections(run):
+    path = write_report(run)
+    assert path == run / "report.html"
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    text = "\n".join(page.text)
+    for section in (
+        "Scores", "Novel views against the truth", "Curves", "Novel views", "Ranked lists", "Pictures", "Times", "Configuration",
+        "Untrained network", "Stage 1: identity encoder warm-up", "Stage 3: joint training", "Control: stage 1 continued",
+        "12.3%", "43.2%", "47.8%", "44.0%", "19.43 dB", "14.20 dB", "15.83 dB", "12.50 dB", "9 min 03 s", "45°",
+        "A caption with <angles> & more", "name: '<demo>'", "cpu <2 cores>",
+        "Total loss", "Image L1", "Adversarial, generator", "Held-out scores", "Pseudo-labels",
+    ):
+        assert section in text, section
+    assert "+4.6" in text and "+3.8" in text and "+35.5" in text  # points over stage 1, the control, untrained
+
+
+def test_nothing_is_fetched(run):
+    html = write_report(run).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]*", "", html))
+    assert "url(" not in html and "@import" not in html
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == 3
+    for source in sources:
+        kind, data = source.split(",", 1)
+        assert kind == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG")
+    assert all("href" not in attributes and "srcset" not in attributes for _, attributes in page.tags)
+
+
+def test_deterministic_and_leaves_no_temporary_files(run):
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert sorted(p.name for p in run.iterdir()) == ["config.yaml", "history.jsonl", "metrics.json", "pictures", "report.html"]
+
+
+def test_light_and_dark_have_the_same_variables(run):
+    html = write_report(run).read_text(encoding="utf-8")
+    light, dark = html.split("@media (prefers-color-scheme: dark)")[:2]
+    assert set(re.findall(r"--(\w+):", light)) == set(re.findall(r"--(\w+):", dark.split("}")[0]))
+
+
+def test_stage_1_only(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"stage": "stage1", "epoch": 0, "iteration": 0, "time": 1.0, "contrast": 2.0}\n')
+    text = "\n".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert "Cluster contrast" in text and "Times" in text
+    for absent in ("Scores", "Novel views", "Ranked lists", "Configuration", "Stage 3"):
+        assert absent not in text
+
+
+def test_metrics_only(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps({"stage1": {"mAP": 0.5}, "seconds": {"total": 7.0, "stage1": 5.0}}))
+    text = "\n".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert "50.0%" in text and "7.0 s" in text and "Curves" not in text
+
+
+def test_a_loss_is_shown_as_a_loss(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps({"stage1": {"mAP": 0.5}, "stage3": {"mAP": 0.4}}))
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert '<b class="bad">-10.0</b>' in html
+
+
+@pytest.mark.parametrize("value", [None, "n/a", float("nan"), True])
+def test_odd_values_do_not_stop_the_report(tmp_path, value):
+    metrics = {"stage1": {"mAP": value}, "stage2": {"novel_view_psnr": value}, "stage3": "none", "seconds": value}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    Page(write_report(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="history.jsonl or metrics.json"):
+        write_report(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match="metrics.json: expected JSON"):
+        write_report(tmp_path)
+    (tmp_path / "metrics.json").write_text("[1]")
+    with pytest.raises(ValueError, match="expected a JSON object, got list"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_history_of_a_killed_and_resumed_run(tmp_path):
+    file = tmp_path / "history.jsonl"
+    row = '{"stage": "stage1", "epoch": 0, "iteration": %d, "total": %f}'
+    file.write_text("\n".join([row % (0, 5.0), row % (1, 4.0), row % (1, 4.5), '{"stage": "sta']))
+    assert [(r["iteration"], r["total"]) for r in read_history(file)] == [(0, 5.0), (1, 4.5)]
+    file.write_text("\n".join([row % (0, 5.0), '{"stage": "sta', row % (1, 4.0), ""]))
+    with pytest.raises(ValueError, match="history.jsonl, line 2"):
+        read_history(file)
+    file.write_text('{"epoch": 1}\n')
+    with pytest.raises(ValueError, match="line 1: expected an object with the key 'stage'"):
+        read_history(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("mAP", "scores"), ("rank1", "scores"), ("image_rec", "image"), ("outliers", "clusters"), ("largest_cluster", "clusters"),
+     ("lr_encoder", "lr"), ("total", "total"), ("train/loss", "train"), ("id_mix", "id"), ("mem_self", "mem")],
+)
+def test_groups(name, group):
+    assert group_of(name) == group
+
+
+def coordinates(svg: str, kind: str) -> np.ndarray:
+    points = re.search(rf'class="c0 {kind}" points="([^"]*)"', svg).group(1)
+    return np.array([[float(v) for v in p.split(",")] for p in points.split()])
+
+
+def test_chart_draws_rising_values_upwards():
+    svg = chart({"a": (range(40), [0.5 * i for i in range(40)])})
+    line = coordinates(svg, "smooth")
+    assert len(line) == 40 and (np.diff(line[:, 0]) > 0).all() and (np.diff(line[:, 1]) < 0).all()
+    assert line[:, 0].max() <= WIDTH and "log scale" not in svg
+
+
+def test_chart_leaves_out_what_is_not_finite():
+    values = [1.0, math.nan, 2.0, math.inf, 3.0, -math.inf]
+    svg = chart({"a": (range(6), values)})
+    assert len(coordinates(svg, "smooth")) == 3 and "nan" not in svg and "inf" not in svg
+    with pytest.raises(ValueError, match="finite"):
+        chart({"a": ([0], [math.nan])})
+
+
+def test_chart_of_wide_range_is_logarithmic():
+    svg = chart({"a": (range(60), [10.0 ** (-i / 10) for i in range(60)])})
+    line = coordinates(svg, "raw")
+    assert "log scale" in svg
+    np.testing.assert_allclose(np.diff(line[3:-3, 1]), np.diff(line[3:-3, 1]).mean(), atol=0.11)  # a straight line
+
+
+def test_long_series_are_thinned_and_names_escaped():
+    svg = chart({"<a>": (range(5000), np.sin(np.arange(5000)))})
+    assert len(coordinates(svg, "raw")) <= 300 and "<a>" not in svg and "&lt;a&gt;" in svg
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=120), st.booleans())
+def test_any_series_gives_a_sound_chart(values, percent):
+    Page(chart({"a": (range(len(values)), values)}, percent=percent))
+    assert not re.search(r"nan|inf", chart({"a": (range(len(values)), values)}).replace("polyline", ""))
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200))
+def test_smoothing_stays_within_the_values(values):
+    array = np.array(values)
+    made = smooth(array)
+    assert made.shape == array.shape
+    assert made.min() >= array.min() - 1e-6 and made.max() <= array.max() + 1e-6
+
+
+def test_smoothing_keeps_lines_and_reduces_noise():
+    line = np.linspace(5, -3, 100)
+    np.testing.assert_allclose(smooth(line), line, atol=1e-9)
+    noise = np.random.Generator(np.random.Philox(0)).standard_normal(400)
+    assert smooth(noise)[30:-30].std() < 0.4 * noise.std()
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
+def test_ticks_are_inside_and_not_too_many(low, span):
+    marks = ticks(low, low + span)
+    assert 1 <= len(marks) <= 12
+    assert all(low - 1e-6 * span <= m <= low + span * (1 + 1e-6) for m in marks)
+    inside = log_ticks(low / 1e3, (low + span) / 1e3)
+    assert all(low / 1e3 - 1e-6 <= m <= (low + span) / 1e3 + 1e-6 for m in inside)
