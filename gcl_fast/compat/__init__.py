@@ -1,1 +1,3 @@
 from gcl_fast.compat.memory import ClusterMemory, Memory
+from gcl_fast.compat.neighbors import compute_jaccard_distance
+from gcl_fast.compat.ranking import evaluate_rank, re_ranking

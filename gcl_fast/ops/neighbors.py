@@ -32,7 +32,7 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """
     shapes = Shapes("knn")
     shapes.tensor("x", x, ("N", "D"), ANY_FLOATS)
-    k = _integer("knn", "k", k, 1)
+    k = integer("knn", "k", k, 1)
     if backend not in ("auto", "torch", "faiss"):
         raise ValueError(f'knn: backend must be "auto", "torch" or "faiss", got {backend!r}')
     total = shapes["N"]
@@ -66,7 +66,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
     Deterministic. Computed on the CPU after the neighbours; memory is proportional to the pairs stored.
     """
     shapes = Shapes("jaccard_distance")
-    k1, k2 = _integer("jaccard_distance", "k1", k1, 1), _integer("jaccard_distance", "k2", k2, 1)
+    k1, k2 = integer("jaccard_distance", "k1", k1, 1), integer("jaccard_distance", "k2", k2, 1)
     if isinstance(x, Tensor) and not x.is_floating_point():
         shapes.tensor("x", x, ("N", "k"), INTEGERS)
         if features is not None:
@@ -107,7 +107,7 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     if not isinstance(distance, SparseDistance):
         raise TypeError(f"dbscan: distance must be a SparseDistance, got {type(distance).__name__}")
     eps = float(Shapes("dbscan").number("eps", eps, 0.0, open_low=True))
-    min_samples = _integer("dbscan", "min_samples", min_samples, 1)
+    min_samples = integer("dbscan", "min_samples", min_samples, 1)
     total = distance.shape[0]
     columns, values, owner = (t.cpu().numpy() for t in (distance.indices, distance.values, distance.rows()))
     if not ((values >= 0) & (values <= 1)).all():  # NaN too
@@ -155,7 +155,7 @@ def _finite(op: str, name: str, x: Tensor) -> Tensor:
     return x
 
 
-def _integer(op: str, name: str, value: int, low: int) -> int:
+def integer(op: str, name: str, value: int, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
     if value < low:
@@ -196,8 +196,15 @@ def _products(x: Tensor, row: np.ndarray, column: np.ndarray) -> Tensor:
     return result[torch.from_numpy(back).to(x.device)]
 
 
-def _knn_torch(x: Tensor, k: int, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Neighbours of the rows `which` [n] of normalised x."""
+def nearest_by_distance(x: Tensor, k: int) -> Tensor:
+    """The k rows nearest to each row of x [N, D] by Euclidean distance, itself first, ties by the lower index: [N, k]."""
+    if len(x) == 0:
+        return torch.zeros(0, k, dtype=torch.int64, device=x.device)
+    return _knn_torch(x, k, torch.arange(len(x), device=x.device), 0.5 * x.square().sum(dim=1))[1]
+
+
+def _knn_torch(x: Tensor, k: int, which: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of x with the largest product (less their penalty [N]) for each of the rows `which` [n]."""
     copies, originals = _duplicates(x)
     similarity, index = x.new_empty(len(which), k), torch.empty(len(which), k, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // len(x))
@@ -205,6 +212,8 @@ def _knn_torch(x: Tensor, k: int, which: Tensor) -> tuple[Tensor, Tensor]:
         own = which[first : first + step]
         with torch.autocast(x.device.type, enabled=False):
             block = x[own] @ x.T  # [b, N]
+        if penalty is not None:
+            block -= penalty
         block[:, copies] = block[:, originals]  # a product may round equal columns differently
         similarity[first : first + step], index[first : first + step] = _first_k(block, own, k)
     return similarity, index

@@ -12,7 +12,7 @@ from gcl_fast.reference.ranking import RankMetrics
 
 from ._check import ANY_FLOATS, INTEGERS, Shapes
 from ._sparse import expanded_sets, mean_rows, overlaps, softmax_rows
-from .neighbors import _integer, normalised
+from .neighbors import integer, normalised
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
@@ -47,7 +47,7 @@ def rank_metrics(
         with torch.autocast(query.device.type, enabled=False):
             return (query[first:last] @ gallery.T).neg_()
 
-    return _scores(rows, *ids, max_rank=_integer("rank_metrics", "max_rank", max_rank, 1))
+    return _scores(rows, *ids, max_rank=integer("rank_metrics", "max_rank", max_rank, 1))
 
 
 def rank_metrics_from_distances(
@@ -61,7 +61,7 @@ def rank_metrics_from_distances(
     distances = distances.detach()
     if bool(torch.isnan(distances).any()):
         raise ValueError("rank_metrics_from_distances: distances must not be NaN, got NaN")
-    max_rank = _integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
+    max_rank = integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
     return _scores(lambda first, last: distances[first:last], *ids, max_rank=max_rank)
 
 
@@ -79,7 +79,7 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
     shapes = Shapes("rerank")
     shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
     shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
-    k1, k2 = _integer("rerank", "k1", k1, 1), _integer("rerank", "k2", k2, 1)
+    k1, k2 = integer("rerank", "k1", k1, 1), integer("rerank", "k2", k2, 1)
     lambda_value = float(shapes.number("lambda_value", lambda_value, 0.0, 1.0))
     x = torch.cat([normalised("rerank", "query", query), normalised("rerank", "gallery", gallery)])  # [Q + G, D]
 

@@ -1,0 +1,40 @@
+"""`compute_jaccard_distance` as SpCL, cluster-contrast, ICE and GCL call it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.ops.neighbors import jaccard_distance, nearest_by_distance
+
+
+def compute_jaccard_distance(
+    target_features: Tensor,
+    k1: int = 20,
+    k2: int = 6,
+    print_flag: bool = True,
+    search_option: int = 0,
+    use_float16: bool = False,
+) -> np.ndarray:
+    """Dense Jaccard distance [N, N] (float32, or float16 where asked for) of features [N, D] on any device.
+
+    Features are used as they are, as in those projects: neighbours by Euclidean distance, weights by softmax of
+    -(2 - 2 x.y); they pass L2-normalised ones. search_option is accepted and changes nothing: the search is always exact
+    and needs no faiss. use_float16 halves the result only; what leads to it stays in float32. print_flag prints the
+    two lines the originals print. Only the result is N x N: `gcl_fast.ops.jaccard_distance` does without.
+    """
+    begin = time.time()
+    if print_flag:
+        print("Computing jaccard distance...")
+    del search_option
+    features = torch.as_tensor(target_features).detach()
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    index = nearest_by_distance(features, min(int(k1), len(features)))
+    dense = jaccard_distance(index, k1, k2, features=features).to_dense()
+    result = dense.cpu().numpy().astype(np.float16 if use_float16 else np.float32)
+    if print_flag:
+        print(f"Jaccard distance computing time cost: {time.time() - begin}")
+    return result

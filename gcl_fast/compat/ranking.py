@@ -1,0 +1,94 @@
+"""`evaluate_rank` as torchreid calls it, `re_ranking` as the many projects with Zhong et al.'s function call it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gcl_fast.ops.ranking import rank_metrics_from_distances, rerank_rows, scaled
+
+
+def evaluate_rank(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    max_rank: int = 50,
+    use_metric_cuhk03: bool = False,
+    use_cython: bool = True,
+) -> tuple[np.ndarray, float]:
+    """CMC curve [min(max_rank, G)] float32 and mAP of distances [Q, G] (arrays or tensors).
+
+    As torchreid: gallery images of the query's person and camera are removed, pid -1 is a person like any other, a
+    gallery smaller than max_rank is noted on stdout and shortens the curve, AssertionError where no query has a match.
+    Equal distances rank by gallery index (the original leaves their order open). use_cython changes nothing.
+    use_metric_cuhk03 draws the gallery of its single-shot protocol from numpy's global generator, ten times a query, as
+    the original does; the mAP is the same as without it.
+    """
+    del use_cython
+    distance, qp, gp, qc, gc = (np.asarray(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
+    if not np.issubdtype(distance.dtype, np.floating):
+        distance = distance.astype(np.float64)
+    if distance.shape[1] < max_rank:
+        max_rank = distance.shape[1]
+        print(f"Note: number of gallery samples is quite small, got {max_rank}")
+    people = np.unique(np.concatenate([qp, gp]), return_inverse=True)[1].ravel()  # any ids, from 0
+    places = np.unique(np.concatenate([qc, gc]), return_inverse=True)[1].ravel()
+    qp, gp, qc, gc = people[: len(qp)], people[len(qp) :], places[: len(qc)], places[len(qc) :]
+    result = rank_metrics_from_distances(
+        torch.from_numpy(np.ascontiguousarray(distance)), *(torch.from_numpy(a) for a in (qp, gp, qc, gc)), max_rank=max(max_rank, 1)
+    )
+    assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
+    cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if use_metric_cuhk03 else result.cmc.numpy()
+    return cmc.astype(np.float32), result.mAP
+
+
+def _single_shot(
+    distance: np.ndarray, qp: np.ndarray, gp: np.ndarray, qc: np.ndarray, gc: np.ndarray, max_rank: int, repeats: int = 10
+) -> np.ndarray:
+    """CMC over galleries of one random image a person, drawn in the order in which the ranking first meets the persons."""
+    curves = []
+    for q in range(len(distance)):
+        ranking = np.argsort(distance[q], kind="stable")
+        ranking = ranking[~((gp[ranking] == qp[q]) & (gc[ranking] == qc[q]))]
+        person = gp[ranking]
+        if not (person == qp[q]).any():
+            continue
+        firsts = np.sort(np.unique(person, return_index=True)[1])
+        images = [np.flatnonzero(person == person[first]) for first in firsts]
+        curve = np.zeros(max_rank)
+        for _ in range(repeats):
+            shown = np.sort([np.random.choice(choice) for choice in images])  # noqa: NPY002 - the original's generator
+            curve[int(np.flatnonzero(person[shown] == qp[q])[0]) :] += 1
+        curves.append(curve / repeats)
+    return np.mean(curves, axis=0)
+
+
+def re_ranking(
+    q_g_dist: np.ndarray,
+    q_q_dist: np.ndarray,
+    g_g_dist: np.ndarray,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> np.ndarray:
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): distances [Q, G], [Q, Q], [G, G] -> re-ranked [Q, G] float32.
+
+    As the original: the distances are squared and each image's are divided by their largest; ranks and weights come
+    from these. Equal distances rank by index (the original leaves their order open). Deterministic. Beyond the three
+    matrices given, memory is the result and what is proportional to Q + G.
+    """
+    cross, within_query, within_gallery = (np.asarray(d) for d in (q_g_dist, q_q_dist, g_g_dist))
+    num_query, num_gallery = cross.shape
+    for name, value, size in (("q_q_dist", within_query, num_query), ("g_g_dist", within_gallery, num_gallery)):
+        if value.shape != (size, size):
+            raise ValueError(f"re_ranking: {name} must have shape [{size}, {size}] as q_g_dist is {list(cross.shape)}, got {list(value.shape)}")
+
+    def rows(first: int, last: int) -> np.ndarray:  # the original reads the columns of [[qq, qg], [qg.T, gg]]
+        of_query, of_gallery = slice(first, min(last, num_query)), slice(max(first - num_query, 0), max(last - num_query, 0))
+        top = np.concatenate([within_query[:, of_query].T, cross[of_query]], axis=1)
+        bottom = np.concatenate([cross[:, of_gallery].T, within_gallery[:, of_gallery].T], axis=1)
+        return scaled(np.power(np.concatenate([top, bottom]), 2).astype(np.float32))
+
+    return rerank_rows(rows, num_query, num_gallery, int(k1), int(k2), float(lambda_value))

@@ -1,0 +1,176 @@
+"""After training: features of a set of images, retrieval scores, ranked lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.data.plans import sequential
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.ops.neighbors import integer
+from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank as rerank_distances
+
+Progress = Callable[[int, int], None]
+
+
+class TopMatches(NamedTuple):
+    """The first gallery images of each query, ignored ones left out.
+
+    index    [Q, top] int64, gallery rows; -1 where the gallery holds fewer
+    correct  [Q, top] bool, same person; False at -1
+    """
+
+    index: Tensor
+    correct: Tensor
+
+
+def extract_features(
+    encoder: nn.Module,
+    loader: Any,
+    num_records: int,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    amp: bool = False,
+    progress: Progress | None = None,
+) -> Tensor:
+    """L2-normalised matching features of a loader's records, [num_records, D] float32 on CPU.
+
+    encoder   image [B, 3, H, W] -> (code, feature [B, D]), on device; run in eval mode, each of its modules put back to
+              its own mode afterwards
+    loader    `.epoch(plan, epoch)` -> Batch with image and index, as TorchLoader; records are read once, in order
+    amp       run the encoder under bfloat16 autocast
+    progress  called with (images done, num_records) after each batch
+
+    RuntimeError where a feature is not finite, or the loader does not give each record once.
+    """
+    features: Tensor | None = None
+    seen = torch.zeros(num_records, dtype=torch.int64)
+    device, modes = torch.device(device), {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        for batch in loader.epoch(sequential(num_records, batch_size), 0):
+            batch = batch.to(device)
+            with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+                feature = encoder(batch.image)[1]
+                feature = nn.functional.normalize(feature.float(), dim=1).cpu()  # [B, D]
+            if features is None:
+                features = torch.zeros(num_records, feature.shape[1])
+            index = batch.index.cpu()
+            features[index] = feature
+            seen += torch.bincount(index, minlength=num_records)
+            if progress is not None:
+                progress(int(seen.sum()), num_records)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not bool((seen == 1).all()):
+        row = int((seen != 1).nonzero()[0])
+        raise RuntimeError(f"extract_features: expected each of {num_records} records once, got record {row} {int(seen[row])} times")
+    if features is None:
+        return torch.zeros(0, int(getattr(encoder, "feature_dim", 0)))
+    if not bool(torch.isfinite(features).all()):
+        row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0])
+        raise RuntimeError(f"extract_features: expected finite features, got NaN or infinity for record {row}")
+    return features
+
+
+def evaluate(
+    encoder: nn.Module,
+    query_loader: Any,
+    gallery_loader: Any,
+    query: Sequence[Any],
+    gallery: Sequence[Any],
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    amp: bool = False,
+    rerank: bool = False,
+    max_rank: int = 50,
+    progress: Progress | None = None,
+) -> RankMetrics:
+    """mAP, CMC and mINP of an encoder on query and gallery records (with pid and camera), read by the two loaders.
+
+    rerank  rank by k-reciprocal re-ranking (Zhong et al., CVPR 2017: k1 20, k2 6, lambda 0.3) instead of cosine
+
+    The rest as in `extract_features`; progress counts query and gallery images together.
+    """
+    total = len(query) + len(gallery)
+
+    def after(before: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(before + done, total)
+
+    options = {"batch_size": batch_size, "device": device, "amp": amp}
+    query_features = extract_features(encoder, query_loader, len(query), progress=after(0), **options)
+    gallery_features = extract_features(encoder, gallery_loader, len(gallery), progress=after(len(query)), **options)
+    return evaluate_features(query_features, gallery_features, query, gallery, rerank=rerank, max_rank=max_rank)
+
+
+def evaluate_features(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    query: Sequence[Any],
+    gallery: Sequence[Any],
+    *,
+    rerank: bool = False,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """The scores of `evaluate` from features [Q, D], [G, D] (L2-normalised inside) and their records."""
+    ids = [
+        torch.tensor([getattr(record, field) for record in records], dtype=torch.int64)
+        for field in ("pid", "camera") for records in (query, gallery)
+    ]
+    if rerank:
+        distances = rerank_distances(query_features, gallery_features)
+        return rank_metrics_from_distances(distances, *ids, max_rank=max_rank)
+    return rank_metrics(query_features, gallery_features, *ids, max_rank=max_rank)
+
+
+def scores(metrics: RankMetrics) -> dict[str, float]:
+    """{"mAP", "rank1", "rank5", "rank10", "mINP"} as fractions of 1; ranks beyond cmc take its last entry."""
+    ranks = {f"rank{k}": float(metrics.cmc[min(k, len(metrics.cmc)) - 1]) for k in (1, 5, 10)}
+    return {"mAP": metrics.mAP, **ranks, "mINP": metrics.mINP}
+
+
+@torch.no_grad()
+def top_matches(
+    query_features: Tensor,
+    gallery_features: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    top: int = 10,
+) -> TopMatches:
+    """The gallery images nearest to each query by cosine, as the scores rank them.
+
+    features [Q, D], [G, D] floating; pids and camids [Q], [G] integer. Left out: gallery images of the query's own person
+    and camera, and junk (pid -1). Ties go to the lower gallery row. Deterministic. Results are on CPU.
+    """
+    shapes = Shapes("top_matches")
+    shapes.tensor("query_features", query_features, ("Q", "D"), ANY_FLOATS)
+    shapes.tensor("gallery_features", gallery_features, ("G", "D"), ANY_FLOATS, device_of=("query_features", query_features))
+    ids = {"query_pids": query_pids, "gallery_pids": gallery_pids, "query_camids": query_camids, "gallery_camids": gallery_camids}
+    for name, value in ids.items():
+        shapes.tensor(name, value, ("Q" if name.startswith("query") else "G",), INTEGERS)
+    qp, gp, qc, gc = (t.to(query_features.device) for t in ids.values())
+    top = integer("top_matches", "top", top, 1)
+    index = torch.full((len(qp), top), -1, dtype=torch.int64)
+    correct = torch.zeros(len(qp), top, dtype=torch.bool)
+    query, gallery = (nn.functional.normalize(x.float(), dim=1) for x in (query_features, gallery_features))
+    shown = min(top, len(gp))
+    step = max(1, (1 << 23) // max(len(gp), 1))
+    for first in range(0, len(qp) if shown else 0, step):
+        part = slice(first, first + step)
+        same = qp[part, None] == gp  # [b, G]
+        ignored = (gp == -1) | (same & (qc[part, None] == gc))
+        similarity = (query[part] @ gallery.T).masked_fill(ignored, -torch.inf)
+        value, order = (t[:, :shown] for t in similarity.sort(dim=1, descending=True, stable=True))
+        there = value > -torch.inf
+        index[part, :shown] = torch.where(there, order, -1).cpu()
+        correct[part, :shown] = (same.gather(1, order) & there).cpu()
+    return TopMatches(index, correct)

@@ -1,0 +1,95 @@
+"""From features to pseudo-labels: k-reciprocal Jaccard distance, then DBSCAN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a clustering found.
+
+    labels        [N] int64 on the device of the features: cluster 0 .. num_clusters - 1, -1 outlier
+    num_clusters  clusters
+    num_outliers  images labelled -1
+    largest       images in the largest cluster (0 where there is none)
+    eps           the radius that was used
+    """
+
+    labels: Tensor
+    num_clusters: int
+    num_outliers: int
+    largest: int
+    eps: float
+
+
+def cluster(
+    features: Tensor, *, k1: int = 30, k2: int = 6, eps: float = 0.55, rho: float | None = None, min_samples: int = 4
+) -> PseudoLabels:
+    """Pseudo-labels of features [N, D] (floating, L2-normalised inside): `jaccard_distance`, then `dbscan`.
+
+    k1, k2       as in `gcl_fast.ops.jaccard_distance`
+    eps          DBSCAN's radius, above 0
+    rho          where given, in (0, 1], eps is not used but `eps_by_rho`
+    min_samples  as in `gcl_fast.ops.dbscan`
+
+    Deterministic. Without gradient. Memory is proportional to the pairs with a common neighbour, never N x N.
+    """
+    distance = jaccard_distance(features, k1, k2)
+    radius = float(eps) if rho is None else eps_by_rho(distance, rho)
+    labels = dbscan(distance, radius, min_samples)
+    sizes = torch.bincount(labels[labels >= 0].cpu())
+    return PseudoLabels(
+        labels=labels,
+        num_clusters=len(sizes),
+        num_outliers=int((labels < 0).sum()),
+        largest=int(sizes.max()) if len(sizes) else 0,
+        eps=radius,
+    )
+
+
+def eps_by_rho(distance: SparseDistance, rho: float) -> float:
+    """Mean of the smallest share rho of the non-zero distances of unordered pairs (the CVPR 2021 code's rule).
+
+    rho is in (0, 1]; the number of pairs is rounded half to even. ValueError where rho asks for none, or for more than
+    the pairs that are less than 1 apart: the rest all are 1.0 and their mean would say nothing.
+    """
+    rho = float(Shapes("eps_by_rho").number("rho", rho, 0.0, 1.0, open_low=True))
+    above = (distance.indices > distance.rows()).cpu().numpy()
+    stored = distance.values.cpu().numpy()[above]
+    pairs = distance.shape[0] * (distance.shape[0] - 1) // 2 - int((stored == 0).sum())
+    wanted = int(np.around(rho * pairs))
+    near = stored[(stored > 0) & (stored < 1)]
+    if not 0 < wanted <= len(near):
+        raise ValueError(
+            f"eps_by_rho: rho must ask for 1 to {len(near)} of {pairs} pairs (those with a distance between 0 and 1), "
+            f"got rho={rho}, which asks for {wanted}"
+        )
+    return float(np.partition(near, wanted - 1)[:wanted].mean(dtype=np.float64))
+
+
+@torch.no_grad()
+def centroids(features: Tensor, labels: Tensor) -> Tensor:
+    """Mean feature of each cluster: features [N, D] floating, labels [N] integer, -1 outlier -> [C, D], C = largest + 1.
+
+    Plain means of what is given: nothing is normalised. Without gradient. Deterministic, also on CUDA (rows are added in
+    order). ValueError where a label below the largest has no image.
+    """
+    shapes = Shapes("centroids")
+    shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)
+    shapes.tensor("labels", labels, ("N",), INTEGERS, device_of=("features", features))
+    order = labels.argsort(stable=True)
+    order = order[labels[order] >= 0]
+    if not len(order):
+        return features.new_zeros(0, features.shape[1])
+    sizes = torch.bincount(labels[order])  # [C]
+    if bool((sizes == 0).any()):
+        raise ValueError(f"centroids: labels must use every number up to the largest, got none of {int((sizes == 0).nonzero()[0])}")
+    return torch.segment_reduce(features[order], "mean", lengths=sizes, axis=0)
