@@ -146,7 +146,8 @@ def test_the_first_of_equally_hard_samples_is_kept(device):
 def test_cluster_update_may_precede_the_backward(device):
     grads = []
     for between in (False, True):
-        memory, f, targets = cluster_memory(device), randn(3, 6, device=device).requires_grad_(), torch.tensor([4, 0, 4]).to(device)
+        memory, targets = cluster_memory(device), torch.tensor([4, 0, 4], device=device)
+        f = randn(3, 6, device=device).requires_grad_()
         loss = memory(f, targets)
         if between:
             memory.update(f, targets)
@@ -163,7 +164,7 @@ def test_zero_features_and_empty_batches(device):
     memory.update(f, torch.tensor([0, 1], device=device))
     torch.testing.assert_close(memory.features, before)
     nobody = torch.zeros(0, dtype=torch.int64, device=device)
-    assert float(memory(f[:0], nobody)) == 0
+    assert memory(f[:0], nobody).item() == 0
     memory.update(f[:0], nobody)
     torch.testing.assert_close(memory.features, before)
 
