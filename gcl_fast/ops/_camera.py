@@ -18,6 +18,19 @@ def cosine_sine(degrees: float) -> tuple[float, float]:
     return ((c, s), (-s, c), (-c, -s), (s, -c))[int(quarter) % 4]
 
 
+def cosines_sines(yaw_degrees: Sequence[float] | Tensor, like: Tensor) -> list[tuple[float, float]] | list[tuple[Tensor, Tensor]]:
+    """One pair an angle: numbers for a list, so that nothing is sent to a device; scalars of its type for a tensor."""
+    if not isinstance(yaw_degrees, Tensor):
+        return [cosine_sine(degrees) for degrees in yaw_degrees]
+    angle = torch.deg2rad(yaw_degrees.to(device=like.device, dtype=torch.float64))
+    return list(zip(angle.cos().to(like.dtype).unbind(), angle.sin().to(like.dtype).unbind(), strict=True))
+
+
+def middle_of(verts: Tensor) -> Tensor:
+    """The middle of the bounding box [..., 1, 3]; bodies turn about the vertical line through it."""
+    return (verts.amin(-2, keepdim=True) + verts.amax(-2, keepdim=True)) / 2
+
+
 def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
     """The number of views R; a list of finite numbers or a one-dimensional tensor."""
     if isinstance(yaw_degrees, Tensor):
@@ -46,19 +59,17 @@ def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     Differentiable in verts. With a list of angles there is no transfer to the device.
     """
     shapes = Shapes("turn")
-    shapes.tensor("verts", verts, (*(f"batch{i}" for i in range(verts.dim() - 2)), "V", 3) if isinstance(verts, Tensor) else ("V", 3), FLOATS)
+    shapes.tensor("verts", verts, _batched(verts), FLOATS)
     views = check_yaws("turn", yaw_degrees)
     if views == 0 or verts.shape[-2] == 0:
         return verts.new_zeros((*verts.shape[:-2], views, *verts.shape[-2:]))
-    middle = (verts.amin(-2, keepdim=True) + verts.amax(-2, keepdim=True)) / 2  # [..., 1, 3]
+    middle = middle_of(verts)  # [..., 1, 3]
     x, y, z = verts.unbind(-1)  # each [..., V]
     x, z = x - middle[..., 0], z - middle[..., 2]
-    if isinstance(yaw_degrees, Tensor):
-        angle = torch.deg2rad(yaw_degrees.to(device=verts.device, dtype=torch.float64))
-        turns = list(zip(angle.cos().to(verts.dtype).unbind(), angle.sin().to(verts.dtype).unbind(), strict=True))
-    else:
-        turns = [cosine_sine(degrees) for degrees in yaw_degrees]
-    rows = [torch.stack((c * x + s * z + middle[..., 0], y, c * z - s * x + middle[..., 2]), -1) for c, s in turns]
+    rows = [
+        torch.stack((c * x + s * z + middle[..., 0], y, c * z - s * x + middle[..., 2]), -1)
+        for c, s in cosines_sines(yaw_degrees, verts)
+    ]
     return torch.stack(rows, -3)  # [..., R, V, 3]
 
 
@@ -75,7 +86,7 @@ def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tenso
     """
     shapes = Shapes("project")
     height, width = shapes.image_size(image_size)
-    shapes.tensor("verts", verts, (*(f"batch{i}" for i in range(verts.dim() - 2)), "V", 3) if isinstance(verts, Tensor) else ("V", 3), FLOATS)
+    shapes.tensor("verts", verts, _batched(verts), FLOATS)
     check_camera("project", camera, verts)
     camera = camera.to(verts.dtype).unsqueeze(-2)  # [..., 1, 3 or 6]
     x, y, z = verts.unbind(-1)  # each [..., V]
@@ -89,6 +100,12 @@ def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tenso
         depth = torch.where(depth > 0, depth, torch.full_like(depth, float("nan")))
         columns = (width / 2 + height * (f * (x + tx) / depth + cx), height / 2 + height * (f * (y + ty) / depth + cy), depth)
     return torch.stack(columns, -1)
+
+
+def _batched(verts: Tensor) -> tuple[str | int, ...]:
+    """The shape [..., V, 3] with as many leading dimensions as there are."""
+    leading = verts.dim() - 2 if isinstance(verts, Tensor) else 0
+    return (*(f"batch{i}" for i in range(leading)), "V", 3)
 
 
 def check_camera(op: str, camera: Tensor, verts: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gcl_fast.ops._camera import check_camera, check_yaws, project, turn
+from gcl_fast.ops._camera import check_camera, check_yaws, cosines_sines, middle_of, project, turn
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.rasterize import rasterize
 
@@ -96,27 +96,30 @@ def render_mesh(
     pixels = project(body, camera, (height, width)).flatten(0, 1)  # [B*R, V, 3]
     face_id = rasterize(pixels, faces, (height, width)).face_id.long()  # [B*R, H, W]
 
-    rays = body + camera[:, :, None, :3] if camera.shape[-1] == 6 else None  # [B, R, V, 3] from the eye
-    shade = _shade(body, rays, faces.long().clamp(0, count - 1)).flatten(0, 1)  # [B*R, F]
+    shade = _shade(verts, faces.long().clamp(0, count - 1), camera, yaw_degrees).flatten(0, 1)  # [B*R, F]
     image = shade.gather(1, face_id.clamp_min(0).flatten(1)).view_as(face_id)  # [B*R, H, W]
     image = torch.where(face_id >= 0, image, torch.zeros_like(image))
     return image.view(batch, views, 1, height, width)
 
 
-def _shade(body: Tensor, rays: Tensor | None, faces: Tensor) -> Tensor:
-    """Grey of each face [B, R, F]; rays are None where all eyes look along +z."""
-    columns = body.unbind(-1)  # coordinate by coordinate: three gathers of scalars are cheaper than one of rows
-    (ax, bx, cx), (ay, by, cy), (az, bz, cz) = (tuple(c[..., faces[:, k]] for k in range(3)) for c in columns)
-    ux, uy, uz, vx, vy, vz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
-    nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx  # each [B, R, F]
-    if rays is None:
-        away = nz > 0
-    else:
-        ex, ey, ez = (r[..., faces[:, 0]] for r in rays.unbind(-1))
-        away = nx * ex + ny * ey + nz * ez > 0
-    length = (nx * nx + ny * ny + nz * nz).sqrt().clamp_min(1e-30)
-    cosine = (nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2]) / length
-    return (0.25 + 0.75 * torch.where(away, -cosine, cosine).clamp_min(0)).clamp(0, 1)
+def _shade(verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
+    """Grey of each face in each view [B, R, F]; camera [B, 1, 3 or 6]. Normals are made once and turned with the body."""
+    middle = middle_of(verts)  # [B, 1, 3]
+    corners = verts.index_select(1, faces.flatten()).unflatten(1, (-1, 3))  # [B, F, 3, 3]
+    a, b, c = corners.unbind(2)  # each [B, F, 3]
+    normal = torch.linalg.cross(b - a, c - a)
+    normal = normal / normal.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    nx, ny, nz = normal.unbind(-1)  # each [B, F]
+    if camera.shape[-1] == 6:  # with p = R (a - m) + m + t from the eye: (R n).p = n.(a - m) + (R n).(m + t)
+        own = (normal * (a - middle)).sum(-1)  # [B, F]
+        ex, ey, ez = (middle + camera[..., :3]).unbind(-1)  # each [B, 1]
+    views = []
+    for cosine, sine in cosines_sines(yaw_degrees, verts):
+        tx, tz = cosine * nx + sine * nz, cosine * nz - sine * nx
+        away = tz > 0 if camera.shape[-1] == 3 else own + tx * ex + ny * ey + tz * ez > 0
+        lit = tx * _LIGHT[0] + ny * _LIGHT[1] + tz * _LIGHT[2]
+        views.append(torch.where(away, -lit, lit))
+    return (0.25 + 0.75 * torch.stack(views, 1).clamp_min(0)).clamp_max(1)
 
 
 @torch.no_grad()
