@@ -1,0 +1,157 @@
+"""The drop-ins against dense float64 definitions of what they replace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.compat import compute_jaccard_distance, evaluate_rank, re_ranking
+
+
+def mutual(rank: np.ndarray, k: int) -> np.ndarray:
+    there = np.zeros((len(rank), len(rank)), dtype=bool)
+    for i, row in enumerate(rank):
+        there[i, row[: k + 1]] = True
+    return there & there.T
+
+
+def expanded(rank: np.ndarray, k1: int) -> np.ndarray:
+    near, close = mutual(rank, k1), mutual(rank, int(np.around(k1 / 2)))
+    result = near.copy()
+    for i in range(len(rank)):
+        for c in np.flatnonzero(near[i]):
+            if (close[c] & near[i]).sum() > 2 / 3 * close[c].sum():
+                result[i] |= close[c]
+    return result
+
+
+def jaccard(exponent: np.ndarray, member: np.ndarray, rank: np.ndarray, k2: int) -> np.ndarray:
+    v = np.where(member, np.exp(exponent), 0)
+    v /= v.sum(axis=1, keepdims=True)
+    if k2 != 1:
+        v = np.stack([v[row[:k2]].mean(axis=0) for row in rank])
+    m = np.stack([np.minimum(row, v).sum(axis=1) for row in v])
+    return 1 - m / (2 - m)
+
+
+def crowd(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(9, 8))[rng.integers(0, 9, n)] + 0.5 * rng.normal(size=(n, 8))
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (7, 1), (30, 6)])
+def test_jaccard_distance(unit: bool, k1: int, k2: int, device: torch.device) -> None:
+    x = crowd(60)
+    if unit:
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x = x.astype(np.float32)
+    exact = x.astype(np.float64)
+    apart = ((exact[:, None] - exact) ** 2).sum(axis=2)
+    rank = np.argsort(apart, axis=1)[:, :k1]
+    expected = np.maximum(jaccard(-(2 - 2 * exact @ exact.T), expanded(rank, k1), rank, k2), 0)
+    found = compute_jaccard_distance(torch.from_numpy(x).to(device), k1=k1, k2=k2, print_flag=False, search_option=3)
+    assert isinstance(found, np.ndarray) and found.dtype == np.float32 and found.shape == (60, 60)
+    assert np.abs(found - expected).max() < 1e-5
+    half = compute_jaccard_distance(torch.from_numpy(x), k1, k2, False, 0, True)
+    assert half.dtype == np.float16 and np.abs(half - expected).max() < 1e-3
+
+
+def test_jaccard_distance_prints_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.from_numpy(crowd(10))
+    compute_jaccard_distance(x, print_flag=False)
+    assert capsys.readouterr().out == ""
+    compute_jaccard_distance(x)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Computing jaccard distance..." and len(printed) == 2
+
+
+@pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (11, 4, 1.0), (5, 9, 0.5)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_re_ranking(k1: int, k2: int, lambda_value: float, symmetric: bool) -> None:
+    q, g = 12, 40
+    x = crowd(q + g, seed=1)
+    whole = np.sqrt(((x[:, None] - x) ** 2).sum(axis=2))
+    qq, qg, gg = whole[:q, :q], whole[:q, q:], whole[q:, q:]
+    if not symmetric:  # the original reads columns of the two square matrices
+        rng = np.random.default_rng(2)
+        qq, gg = qq * rng.uniform(0.9, 1.1, qq.shape), gg * rng.uniform(0.9, 1.1, gg.shape)
+    whole = np.block([[qq, qg], [qg.T, gg]]) ** 2
+    original = (whole / whole.max(axis=0)).T
+    rank = np.argsort(original, axis=1, kind="stable")
+    mixed = (1 - lambda_value) * jaccard(-original, expanded(rank, k1), rank, k2) + lambda_value * original
+    found = re_ranking(qg, qq, gg, k1, k2, lambda_value)
+    assert found.shape == (q, g) and found.dtype == np.float32
+    assert np.abs(found - mixed[:q, q:]).max() < 1e-5
+
+
+def test_re_ranking_names_a_wrong_shape() -> None:
+    with pytest.raises(ValueError, match=r"q_q_dist must have shape \[2, 2\]"):
+        re_ranking(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros((3, 3)))
+
+
+def problem(q: int = 15, g: int = 60, seed: int = 0) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(-1, 6, q), rng.integers(-1, 6, g), rng.integers(0, 3, q), rng.integers(0, 3, g)
+    return rng.random((q, g)), *ids
+
+
+def kept(at: int, distance: np.ndarray, qp: np.ndarray, gp: np.ndarray, qc: np.ndarray, gc: np.ndarray) -> np.ndarray:
+    order = np.argsort(distance[at])
+    return gp[order][~((gp[order] == qp[at]) & (gc[order] == qc[at]))]
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_evaluate_rank(as_tensor: bool) -> None:
+    """pid -1 is a person like any other here."""
+    from sklearn.metrics import average_precision_score
+
+    data = problem()
+    curves, precisions = [], []
+    for q in range(15):
+        right = kept(q, *data) == data[1][q]
+        if right.any():
+            curves.append([right[:r].any() for r in range(1, 21)])
+            precisions.append(average_precision_score(right, -np.arange(len(right))))
+    cmc, mean = evaluate_rank(*(torch.from_numpy(a) if as_tensor else a for a in data), max_rank=20)
+    assert cmc.dtype == np.float32 and np.abs(cmc - np.mean(curves, axis=0)).max() < 1e-6
+    assert mean == pytest.approx(np.mean(precisions), abs=1e-12)
+
+
+def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str]) -> None:
+    cmc, _ = evaluate_rank(*problem(g=30))
+    assert capsys.readouterr().out == "Note: number of gallery samples is quite small, got 30\n" and cmc.shape == (30,)
+
+
+def test_evaluate_rank_without_a_valid_query() -> None:
+    one = np.ones(1, dtype=np.int64)
+    with pytest.raises(AssertionError, match="all query identities do not appear in gallery"):
+        evaluate_rank(np.zeros((1, 1)), one, one, one, one, max_rank=1)
+
+
+def test_evaluate_rank_by_the_single_shot_protocol() -> None:
+    """The same draws as the protocol makes one by one from numpy's global generator."""
+    data = problem(seed=4)
+    state = np.random.get_state()
+    try:
+        np.random.seed(5)
+        cmc, mean = evaluate_rank(*data, max_rank=5, use_metric_cuhk03=True)
+        np.random.seed(5)
+        curves = []
+        for q in range(15):
+            people = kept(q, *data)
+            if data[1][q] not in people:
+                continue
+            places: dict[int, list[int]] = {}
+            for place, person in enumerate(people):
+                places.setdefault(int(person), []).append(place)
+            curve = np.zeros(5)
+            for _ in range(10):
+                shown = people[sorted(np.random.choice(choice) for choice in places.values())]
+                curve += (shown == data[1][q]).cumsum()[:5] > 0
+            curves.append(curve / 10)
+    finally:
+        np.random.set_state(state)
+    assert np.abs(cmc - np.mean(curves, axis=0)).max() < 1e-6
+    assert mean == evaluate_rank(*data, max_rank=5)[1]

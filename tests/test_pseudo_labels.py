@@ -1,0 +1,86 @@
+"""Clusters from features, eps by rho, centroids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast import ops, reference
+from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho
+
+
+def people(num: int, images: int, d: int = 16, spread: float = 0.15, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    centers = torch.randn(num, d, generator=g)
+    pid = torch.arange(num).repeat_interleave(images)[torch.randperm(num * images, generator=g)]
+    return centers[pid] + spread * torch.randn(len(pid), d, generator=g), pid
+
+
+def test_well_separated_people_are_found(device: torch.device) -> None:
+    x, pid = people(8, 12)
+    found = cluster(x.to(device), k1=10, k2=4, eps=0.55)
+    assert found.num_clusters == 8 and found.num_outliers == 0 and found.largest == 12 and found.eps == 0.55
+    labels = found.labels.cpu()
+    assert found.labels.device.type == torch.device(device).type
+    assert all(len(labels[pid == p].unique()) == 1 for p in range(8))
+    assert labels[0] == 0  # numbered in the order of the images
+
+
+def test_statistics_and_outliers() -> None:
+    x, _ = people(5, 8)
+    x = torch.cat([x, 5 * torch.randn(3, 16, generator=torch.Generator().manual_seed(9))])
+    found = cluster(x, k1=6, k2=2, eps=0.5)
+    sizes = torch.bincount(found.labels[found.labels >= 0])
+    assert found.num_clusters == len(sizes) and found.largest == sizes.max() and (sizes > 0).all()
+    assert found.num_outliers == (found.labels == -1).sum() > 0
+    nothing = cluster(torch.eye(6), k1=1, k2=1, eps=0.5)
+    assert (nothing.num_clusters, nothing.num_outliers, nothing.largest) == (0, 6, 0)
+    assert cluster(torch.zeros(0, 4)).num_clusters == 0
+
+
+def test_rho_gives_the_mean_of_the_smallest_distances() -> None:
+    x, _ = people(6, 10, spread=0.8)
+    x[5] = x[20] = x[40]  # pairs at distance 0 do not count
+    distance = ops.jaccard_distance(x, 10, 4)
+    upper = distance.to_dense().double().numpy()[np.triu_indices(60, 1)]
+    upper = np.sort(upper[upper != 0])
+    for rho in (0.002, 0.01, 0.05):
+        expected = upper[: int(np.around(rho * len(upper)))].mean()
+        assert eps_by_rho(distance, rho) == pytest.approx(expected, abs=1e-9)
+        found = cluster(x, k1=10, k2=4, eps=0.99, rho=rho)  # rho goes before eps
+        assert found.eps == pytest.approx(expected, abs=1e-9)
+        assert torch.equal(found.labels, reference.dbscan(distance, found.eps, 4))
+
+
+@pytest.mark.parametrize("rho", [1e-9, 1.0])
+def test_rho_that_asks_for_no_pair_or_for_pairs_1_apart_is_an_error(rho: float) -> None:
+    distance = ops.jaccard_distance(people(8, 6)[0], 5, 2)
+    assert (distance.to_dense() == 1).any()
+    with pytest.raises(ValueError, match="rho must ask for 1 to .* pairs"):
+        eps_by_rho(distance, rho)
+
+
+@pytest.mark.parametrize("rho", [0.0, -0.1, 1.5, float("nan")])
+def test_rho_is_a_share(rho: float) -> None:
+    with pytest.raises(ValueError, match="rho must be above 0"):
+        cluster(people(3, 5)[0], rho=rho)
+
+
+def test_centroids_are_plain_means(device: torch.device) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(50, 7, generator=g, requires_grad=True), torch.randint(-1, 4, (50,), generator=g)
+    found = centroids(x.to(device), labels.to(device))
+    expected = np.stack([x.detach().double().numpy()[labels.numpy() == c].mean(axis=0) for c in range(4)])
+    assert found.shape == (4, 7) and not found.requires_grad
+    assert np.abs(found.cpu().double().numpy() - expected).max() < 1e-6
+    assert torch.equal(found, centroids(x.to(device), labels.to(device)))
+
+
+def test_centroids_edges() -> None:
+    assert centroids(torch.ones(3, 5), torch.full((3,), -1)).shape == (0, 5)
+    assert centroids(torch.ones(0, 5), torch.zeros(0, dtype=torch.int64)).shape == (0, 5)
+    with pytest.raises(ValueError, match="labels must use every number up to the largest, got none of 1"):
+        centroids(torch.ones(3, 5), torch.tensor([0, 2, -1]))
+    with pytest.raises(ValueError, match=r"labels must have shape \[N=3\]"):
+        centroids(torch.ones(3, 5), torch.zeros(4, dtype=torch.int64))

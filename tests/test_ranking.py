@@ -1,0 +1,147 @@
+"""mAP, CMC, mINP and re-ranking against loops and scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcl_fast import ops, reference
+from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
+
+quick = settings(deadline=None, max_examples=30, derandomize=True)
+
+
+def identities(q: int, g: int, people: int, cameras: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """query pids, gallery pids (some junk), query cameras, gallery cameras"""
+    sizes = ((0, people, q), (-1, people, g), (0, cameras, q), (0, cameras, g))
+    return tuple(torch.from_numpy(rng.integers(low, high, n)) for low, high, n in sizes)
+
+
+def scores_by_hand(distance: np.ndarray, ids: tuple[torch.Tensor, ...], max_rank: int) -> tuple:
+    from sklearn.metrics import average_precision_score
+
+    qp, gp, qc, gc = (t.numpy() for t in ids)
+    ap, cmc, inp = [], [], []
+    for q in range(len(qp)):
+        kept = [g for g in range(len(gp)) if gp[g] != -1 and (gp[g] != qp[q] or gc[g] != qc[q])]
+        kept.sort(key=lambda g: (distance[q, g], g))
+        right = np.array([gp[g] == qp[q] for g in kept], dtype=bool)
+        if not right.any():
+            continue
+        ap.append(average_precision_score(right, -np.arange(len(right), dtype=float)))  # by place: no ties left
+        places = np.flatnonzero(right) + 1
+        cmc.append([float(places[0] <= r) for r in range(1, max_rank + 1)])
+        inp.append(len(places) / places[-1])
+    if not ap:
+        return math.nan, [math.nan] * max_rank, math.nan, 0
+    return np.mean(ap), np.mean(cmc, axis=0), np.mean(inp), len(ap)
+
+
+def same(found: ops.RankMetrics, expected: tuple) -> None:
+    assert found.num_valid == expected[3]
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        assert np.allclose(np.asarray(a), b, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@quick
+@given(
+    q=st.integers(0, 12), g=st.integers(0, 30), people=st.integers(1, 6), cameras=st.integers(1, 3), seed=st.integers(0, 9999),
+    levels=st.sampled_from([1, 3, 1000]), max_rank=st.integers(1, 40),
+)
+def test_scores_are_those_by_hand(q: int, g: int, people: int, cameras: int, seed: int, levels: int, max_rank: int) -> None:
+    """levels 1 and 3: nearly everything ties, and the gallery index decides."""
+    rng = np.random.default_rng(seed)
+    ids = identities(q, g, people, cameras, rng)
+    distance = rng.integers(0, levels, (q, g)) / 8
+    expected = scores_by_hand(distance, ids, max_rank)
+    for function in (rank_metrics_from_distances, reference.rank_metrics_from_distances):
+        found = function(torch.from_numpy(distance), *ids, max_rank=max_rank)
+        same(found, expected)
+        assert found.cmc.shape == (max_rank,) and found.cmc.dtype == torch.float64
+
+
+def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    ids = identities(40, 90, 8, 3, rng)
+    query, gallery = (torch.from_numpy(3 * rng.normal(size=(n, 16)).astype(np.float32)) for n in (40, 90))
+    unit = [x.double() / x.double().norm(dim=1, keepdim=True) for x in (query, gallery)]
+    expected = scores_by_hand(-(unit[0] @ unit[1].T).numpy(), ids, 20)
+    on_device = [t.to(device) for t in (query, gallery, *ids)]
+    for block in (1 << 23, 7 * 90):
+        monkeypatch.setattr(ops.ranking, "BLOCK", block)
+        found = rank_metrics(*on_device, max_rank=20)
+        same(found, expected)
+        assert found.cmc.device.type == "cpu" and isinstance(found.mAP, float)
+    same(reference.rank_metrics(query, gallery, *ids, max_rank=20), expected)
+    strided = query.T.contiguous().T.to(device)
+    same(rank_metrics(strided, *on_device[1:], max_rank=20), expected)
+
+
+def test_what_is_ignored() -> None:
+    ids = [torch.tensor(v) for v in ([7, 9], [7, -1, 7, 8, 9], [0, 1], [0, 1, 1, 1, 1])]
+    distance = torch.tensor([[0.0, 0.1, 0.3, 0.2, 0.5], [0.3, 0.1, 0.2, 0.4, 0.0]])
+    found = rank_metrics_from_distances(distance, *ids, max_rank=3)
+    # query 0: its own camera's 7 and the junk are left out: 8, then 7. Query 1 has no match left.
+    assert found.num_valid == 1 and found.mAP == found.mINP == 0.5 and found.cmc.tolist() == [0, 1, 1]
+
+
+def test_no_valid_query_and_empty_sets(device: torch.device) -> None:
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    for found in (
+        rank_metrics_from_distances(torch.zeros(1, 1, device=device), one, one, one, one, max_rank=3),
+        rank_metrics_from_distances(torch.zeros(1, 0, device=device), one, none, one, none, max_rank=3),
+        rank_metrics(torch.zeros(0, 4, device=device), torch.ones(1, 4, device=device), none, one, none, one, max_rank=3),
+    ):
+        assert found.num_valid == 0 and math.isnan(found.mAP) and math.isnan(found.mINP) and bool(found.cmc.isnan().all())
+
+
+@pytest.mark.parametrize("k1, k2, lambda_value", [(20, 6, 0.3), (5, 1, 0.0), (7, 9, 1.0), (200, 3, 0.5)])
+def test_reranking_is_the_reference_s(k1: int, k2: int, lambda_value: float, device: torch.device) -> None:
+    rng = np.random.default_rng(2)
+    people = rng.normal(size=(9, 8))
+    query, gallery = (
+        torch.from_numpy((people[rng.integers(0, 9, n)] + 0.5 * rng.normal(size=(n, 8))).astype(np.float32)) for n in (15, 60)
+    )
+    options = {"k1": k1, "k2": k2, "lambda_value": lambda_value}
+    found = rerank(query.to(device), gallery.to(device), **options)
+    assert found.shape == (15, 60) and found.dtype == torch.float32
+    assert (found.cpu() - reference.rerank(query, gallery, **options)).abs().max() < 1e-5
+
+
+def test_reranking_in_small_blocks_and_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    whole = rerank(x[:13], x[13:])
+    monkeypatch.setattr(ops.ranking, "BLOCK", 40 * 5)
+    assert (rerank(x[:13], x[13:]) - whole).abs().max() < 1e-6
+    assert rerank(x[:0], x).shape == (0, 40) and rerank(x, x[:0]).shape == (40, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"gallery": torch.zeros(3, 5)}, ValueError, r"gallery must have shape \[G, D=4\]"),
+        ({"gallery": torch.zeros(3, 4, dtype=torch.float64)}, TypeError, "gallery must be float32"),
+        ({"query_pids": torch.zeros(3, dtype=torch.int64)}, ValueError, r"query_pids must have shape \[Q=2\]"),
+        ({"gallery_camids": torch.zeros(3)}, TypeError, "gallery_camids must be int32 or int64"),
+        ({"max_rank": 0}, ValueError, "max_rank must be at least 1"),
+        ({"query": torch.full((2, 4), float("inf"))}, ValueError, "query must be finite"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict, error: type[Exception], words: str) -> None:
+    good = {"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), "max_rank": 5}
+    good |= {name: torch.zeros(n, dtype=torch.int64) for name, n in (
+        ("query_pids", 2), ("gallery_pids", 3), ("query_camids", 2), ("gallery_camids", 3))}
+    with pytest.raises(error, match=words):
+        rank_metrics(**(good | change))
+
+
+def test_nan_distances_are_refused() -> None:
+    one = torch.ones(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="distances must not be NaN"):
+        rank_metrics_from_distances(torch.full((1, 1), float("nan")), one, one, one, one)
