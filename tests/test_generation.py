@@ -167,14 +167,14 @@ def picture(path, body, background, width):
 
 @pytest.fixture
 def world(tmp_path):
-    """Two photos, three true angles each. Photo k is flat grey `tone`; the truth is that grey in a band on black."""
+    """Two photos, each with its own and three turned views. A photo is flat grey; the truth is that grey in a band on black."""
     rows = []
     for k, tone in enumerate((100, 200)):
         source = tmp_path / "query" / f"{k:04d}_c1s1_000001_00.png"
         picture(source, tone, tone, 0)
         background = tmp_path / "truth" / f"empty_{k}.png"
         picture(background, 0, 0, 0)
-        for yaw in (45, 90, 180):
+        for yaw in (0, 45, 90, 180):
             image = tmp_path / "truth" / f"{k}_{yaw}.png"
             picture(image, tone, 0, 5 + yaw // 45)
             name, true, empty = (p.relative_to(tmp_path).as_posix() for p in (source, image, background))
@@ -187,8 +187,11 @@ def world(tmp_path):
 def test_scores_by_hand(world, device):
     encoder, decoder = MeanCode().to(device), Paint().to(device)
     mean = torch.full((3, *SIZE), 0.5)
-    found = score_novel_views(encoder, decoder, world / "truth", Bars(), SIZE, device, mean_image=mean)
-    assert (found.num_images, found.num_sources) == (6, 2)
+    seen = []
+    found = score_novel_views(
+        encoder, decoder, world / "truth", Bars(), SIZE, device, mean_image=mean, progress=lambda *n: seen.append(n)
+    )
+    assert (found.num_images, found.num_sources) == (6, 2) and seen == [(1, 2), (2, 2)]
     assert found.psnr == pytest.approx(100.0)  # the stand-in generator paints the truth exactly
     assert found.psnr_body == pytest.approx(100.0)
     blank, average, photo, body = [], [], [], []
@@ -204,6 +207,7 @@ def test_scores_by_hand(world, device):
     assert found.psnr_source_image == pytest.approx(np.mean(photo), rel=1e-5)
     assert found.psnr_body_mean_image == pytest.approx(np.mean(body), rel=1e-5)
     assert list(found.per_yaw) == [45.0, 90.0, 180.0]
+    assert found.psnr_same_view == pytest.approx(100.0)
     metrics = found.as_metrics()
     assert metrics["novel_view_psnr"] == found.psnr and metrics["blank_background_psnr"] == found.psnr_blank_background
     assert metrics["mean_image_psnr"] == found.psnr_mean_image
@@ -220,13 +224,24 @@ def test_scores_of_an_imperfect_generator(world):
     assert np.mean(list(found.per_yaw.values())) == pytest.approx(found.psnr, rel=1e-9)
 
 
+def test_truth_without_the_same_view_or_without_turned_ones(world):
+    index, mean = world / "truth" / "index.csv", torch.full((3, *SIZE), 0.5)
+    head, *rows = index.read_text().splitlines()
+    index.write_text("\n".join([head, *(row for row in rows if ",0," not in row)]))
+    found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
+    assert found.num_images == 6 and math.isnan(found.psnr_same_view) and "same_view_psnr" not in found.as_metrics()
+    index.write_text("\n".join([head, *(row for row in rows if ",0," in row)]))
+    with pytest.raises(ValueError, match="angles other than 0"):
+        score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
+
+
 def test_truth_errors(world):
     with pytest.raises(FileNotFoundError, match="index.csv"):
         read_truth(world / "nowhere")
     with pytest.raises(ValueError, match=r"mean_image: expected shape \[3, 48, 40\]"):
         score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=torch.zeros(3, 8, 8))
     (world / "truth" / "1_90.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1_90.png.*image.*line 6"):
+    with pytest.raises(FileNotFoundError, match=r"1_90.png.*image.*line 8"):
         read_truth(world / "truth")
     (world / "truth" / "index.csv").write_text("source,yaw,image\n")
     with pytest.raises(ValueError, match="lacking background"):
@@ -244,7 +259,7 @@ def test_novel_view_sheet_shows_generated_and_true_views(world):
     again = novel_view_sheet(MeanCode(), Paint(), world / "truth", Bars(), SIZE, num=2, title="held out")
     assert sheet.dtype == np.uint8 and np.array_equal(sheet, again)
     scale = 4  # 48 rows are enlarged to 192
-    bands = sum(5 + yaw // 45 for yaw in (45, 90, 180)) * SIZE[0]
+    bands = sum(5 + yaw // 45 for yaw in (0, 45, 90, 180)) * SIZE[0]
     expected = (2 * bands + SIZE[0] * SIZE[1]) * scale**2  # generated and truth alike, and the photo
     for tone in (100, 200):
         count = int((sheet == tone).all(axis=-1).sum())

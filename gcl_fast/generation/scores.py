@@ -19,7 +19,7 @@ from gcl_fast.visuals.grids import novel_view_grid
 from gcl_fast.visuals.tones import photo_to_unit
 
 COLUMNS = ("source", "yaw", "image", "background")
-BODY_THRESHOLD = 4 / 255  # a pixel is body where the true view differs from the empty background by more
+BODY_LEVEL = 0.02  # a pixel is body where its guiding mesh, in [0, 1], is brighter (rendered JPEGs ring around 0)
 PSNR_CEILING = 100.0  # dB, for equal images
 
 
@@ -35,13 +35,15 @@ class TrueView:
 
 @dataclass(frozen=True)
 class NovelViewScores:
-    """PSNR in dB on RGB in [0, 1], the mean over images of each image's own PSNR; all on the same `num_images` images.
+    """PSNR in dB on RGB in [0, 1], the mean over images of each image's own PSNR; all on the same `num_images` images,
+    the turned ones (yaw other than 0).
 
     psnr                   the generated views
     psnr_blank_background  the camera's background without a person, as a guess
     psnr_mean_image        the mean training image, as a guess
     psnr_source_image      the unturned photo itself, as a guess
-    psnr_body, psnr_body_mean_image, psnr_body_source_image   the same over body pixels alone
+    psnr_body, psnr_body_mean_image, psnr_body_source_image   the same inside the silhouette of the turned mesh
+    psnr_same_view         generated at yaw 0 against the true picture of that view; NaN where the truth has none
     per_yaw                angle in degrees -> psnr of the generated views
     """
 
@@ -52,13 +54,16 @@ class NovelViewScores:
     psnr_body: float
     psnr_body_mean_image: float
     psnr_body_source_image: float
+    psnr_same_view: float
     per_yaw: dict[float, float]
     num_images: int
     num_sources: int
 
     def as_metrics(self) -> dict[str, Any]:
         """For metrics.json, under "stage2"."""
+        same_view = {} if np.isnan(self.psnr_same_view) else {"same_view_psnr": self.psnr_same_view}
         return {
+            **same_view,
             "novel_view_psnr": self.psnr,
             "blank_background_psnr": self.psnr_blank_background,
             "mean_image_psnr": self.psnr_mean_image,
@@ -145,13 +150,13 @@ def score_novel_views(
     device: torch.device | str = "cpu",
     *,
     mean_image: Tensor,
-    progress: Callable[[Iterable[Path]], Iterable[Path]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> NovelViewScores:
     """Generate every true view of `truth_dir` from its dataset photo and compare.
 
     mesh_source  render(record, yaws) -> [R, H, W] in [0, 1], for the split the photos belong to
     mean_image   [3, H, W] RGB in [0, 1], the mean of the training images (see `mean_training_image`)
-    progress     wraps the iteration over photos, e.g. rich.progress.track
+    progress     called with (photos done, photos in all)
     True pictures of another size are resized (bicubic). Deterministic; no gradient. Errors name missing files.
     """
     if tuple(mean_image.shape) != (3, *image_size):
@@ -159,12 +164,11 @@ def score_novel_views(
     groups = _by_source(read_truth(truth_dir))
     scores: dict[str, list[Tensor]] = {}
     yaws: list[float] = []
-    for source in progress(list(groups)) if progress is not None else groups:
-        views = groups[source]
-        photo, _, made = _generate(encoder, generator, source, views, mesh_source, image_size, device)
+    for done, (source, views) in enumerate(groups.items(), 1):
+        photo, meshes, made = _generate(encoder, generator, source, views, mesh_source, image_size, device)
         truth = load_units([v.image for v in views], image_size).to(device)  # [R, 3, H, W]
         empty = load_units([v.background for v in views], image_size).to(device)
-        body = ((truth - empty).abs().amax(dim=1, keepdim=True)) > BODY_THRESHOLD  # [R, 1, H, W]
+        body = meshes[0] * 0.5 + 0.5 > BODY_LEVEL  # [R, 1, H, W]
         guesses = {
             "psnr": photo_to_unit(made[0]),
             "psnr_blank_background": empty,
@@ -176,11 +180,21 @@ def score_novel_views(
             if name != "psnr_blank_background":
                 scores.setdefault(name.replace("psnr", "psnr_body", 1), []).append(psnr(guess, truth, body).cpu())
         yaws += [v.yaw for v in views]
-    everything = {name: torch.cat(values) for name, values in scores.items()}  # [num_images] each
-    angles = np.array(yaws)
-    per_yaw = {float(a): float(everything["psnr"][torch.from_numpy(angles == a)].mean()) for a in np.unique(angles)}
-    means = {name: float(values.nanmean()) for name, values in everything.items()}
-    return NovelViewScores(**means, per_yaw=per_yaw, num_images=len(yaws), num_sources=len(groups))
+        if progress is not None:
+            progress(done, len(groups))
+    everything = {name: torch.cat(values).numpy() for name, values in scores.items()}  # one value a true view
+    angles = np.array(yaws) % 360
+    turned, views_made = angles != 0, everything["psnr"]
+    if not turned.any():
+        raise ValueError(f"{truth_dir}: expected true views at angles other than 0, found none")
+    means = {name: float(np.nanmean(values[turned])) for name, values in everything.items()}
+    return NovelViewScores(
+        **means,
+        psnr_same_view=float("nan") if turned.all() else float(views_made[~turned].mean()),
+        per_yaw={float(a): float(views_made[angles == a].mean()) for a in np.unique(angles[turned])},
+        num_images=int(turned.sum()),
+        num_sources=len(groups),
+    )
 
 
 def novel_view_sheet(

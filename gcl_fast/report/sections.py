@@ -176,6 +176,10 @@ def novel_view_scores(run: Run) -> str:
         yaws = list(turned[-1][1])
         rows = [[f"{_short(stage).capitalize()}, dB", *(_decibel(by_yaw.get(yaw)) for yaw in yaws)] for stage, by_yaw in turned]
         html += _table(["Angle", *(f"{escape(str(yaw))}°" for yaw in yaws)], rows)
+    same = [(stage, values["same_view_psnr"]) for stage, values in stages if _number(values.get("same_view_psnr"))]
+    if same:
+        figures = ", ".join(f"{_decibel(value)} dB in {_short(stage)}" for stage, value in same)
+        html += f"<p class=faint>In the photo's own view (a reconstruction, not counted above): {figures}.</p>"
     body = _psnr_table(run, "_body")
     return html + (f"<h3>On the person's pixels alone</h3>{body}" if body else "")
 
@@ -264,7 +268,7 @@ def times(run: Run) -> str:
 def other_metrics(run: Run) -> str:
     """Whatever else metrics.json says."""
     known = {*SCORES, *GUESSES, *(key + "_body" for key in GUESSES)}
-    known |= {"novel_view_psnr", "novel_view_psnr_body", "novel_view_psnr_per_yaw", "novel_view_images"}
+    known |= {"novel_view_psnr", "novel_view_psnr_body", "novel_view_psnr_per_yaw", "novel_view_images", "same_view_psnr"}
     rows = []
     for key, value in run.metrics.items():
         if key in ("seconds", "times"):

@@ -20,6 +20,17 @@ def _bytes(image: Tensor, name: str) -> np.ndarray:
     return mesh_to_uint8(image) if image.shape[-3] == 1 else photo_to_uint8(image)
 
 
+def _fold(name: str, width: int = 12) -> str:
+    """Break a long file name after underscores into lines of about `width` letters."""
+    lines = [""]
+    for i, part in enumerate(name.split("_")):
+        piece = part if i == 0 else "_" + part
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
 def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8, scale: int | None = None) -> np.ndarray:
     """One labelled row of images per entry, the same sample below itself in every row.
 
@@ -76,7 +87,7 @@ def novel_view_grid(
     for b in range(batch):
         for name, images in shown:
             cells.append([photos[b] if name == "generated" else None, *images[b]])
-            person = f"{row_titles[b]}\n" if row_titles is not None and name == "generated" else ""
+            person = f"{_fold(row_titles[b])}\n" if row_titles is not None and name == "generated" else ""
             titles.append(person + name)
     columns = ["photo", *(f"{angle:g}°" for angle in angles)]
     group = len(shown) if len(shown) > 1 else None
