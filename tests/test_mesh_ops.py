@@ -37,14 +37,15 @@ def ellipsoid(rings: int = 6, segments: int = 8, radii=(0.3, 0.9, 0.2), dtype=to
 def soup(seed: int, batch: int = 2, faces: int = 6, height: int = 9, width: int = 7):
     """Random triangles in pixels with depth around 0, some of them outside the image."""
     g = torch.Generator().manual_seed(seed)
-    verts = torch.rand(batch, 8, 3, generator=g, dtype=torch.float64) * torch.tensor([width + 4, height + 4, 2.0]) - torch.tensor([2, 2, 1])
+    verts = torch.rand(batch, 8, 3, generator=g, dtype=torch.float64) * torch.tensor([width + 4, height + 4, 2.0])
+    verts = verts - torch.tensor([2, 2, 1])
     return verts, torch.randint(0, 8, (faces, 3), generator=g, dtype=torch.int32), (height, width)
 
 
 def square(depth: float, x=(0.0, 8.0), y=(0.0, 8.0)):
     """Two triangles over a rectangle, at one depth."""
-    verts = torch.tensor([[x[0], y[0], depth], [x[1], y[0], depth], [x[1], y[1], depth], [x[0], y[1], depth]], dtype=torch.float64)
-    return verts, torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
+    corners = [[x[0], y[0], depth], [x[1], y[0], depth], [x[1], y[1], depth], [x[0], y[1], depth]]
+    return torch.tensor(corners, dtype=torch.float64), torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
 
 
 WEAK = torch.tensor([[1.0, 0.05, -0.02]], dtype=torch.float64)
@@ -102,7 +103,8 @@ def test_interpolate_takes_views_and_empty_batches():
     raster = ops.rasterize(verts, faces, size)
     attributes = torch.randn(4, 8, 2, dtype=torch.float64).transpose(0, 2)[..., ::2].transpose(1, 2)[:, :2].transpose(1, 2)
     got = ops.interpolate(attributes, faces.t().contiguous().t(), raster.face_id.transpose(1, 2), raster.bary.transpose(1, 2))
-    want = ops.interpolate(attributes.contiguous(), faces, raster.face_id.mT.contiguous(), raster.bary.transpose(1, 2).contiguous())
+    face_id, bary = raster.face_id.mT.contiguous(), raster.bary.transpose(1, 2).contiguous()
+    want = ops.interpolate(attributes.contiguous(), faces, face_id, bary)
     assert torch.equal(got, want)
     assert ops.interpolate(attributes[:0], faces, raster.face_id[:0], raster.bary[:0]).shape == (0, *size, 2)
     nothing = torch.zeros(2, 0, 2, dtype=torch.float64, requires_grad=True)
@@ -131,7 +133,8 @@ def test_turning_keeps_height_and_distance_to_the_axis(seed, angle):
 def test_who_faces_the_camera_turns_to_image_left_and_away():
     verts = torch.tensor([[-1.0, 0, -1], [1, 0, 1], [0, 0, -1]], dtype=torch.float64)  # the last one is the nose
     nose = turn(verts, [0, 90, 180, 270, 360])[:, 2]
-    torch.testing.assert_close(nose, torch.tensor([[0, 0, -1.0], [-1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, -1]], dtype=torch.float64))
+    want = [[0, 0, -1.0], [-1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, -1]]
+    torch.testing.assert_close(nose, torch.tensor(want, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("camera", [WEAK, EYE])
@@ -183,10 +186,11 @@ def test_shade_of_a_face_is_lamberts_whichever_way_it_winds(device):
 
 def test_guide_is_zero_outside_and_at_least_a_quarter_inside(device):
     verts, faces = ellipsoid(dtype=torch.float32)
-    image = ops.render_mesh(verts[None].to(device), faces.to(device), WEAK.float().to(device), [0.0, 50.0], (32, 16))
+    arguments = (verts[None].to(device), faces.to(device), WEAK.float().to(device))
+    image = ops.render_mesh(*arguments, [0.0, 50.0], (32, 16))
     body = image > 0
     assert body.any() and not body.all() and image.max() <= 1 and image[body].min() >= 0.25
-    assert torch.equal(image, ops.render_mesh(verts[None].to(device), faces.to(device), WEAK.float().to(device), [360, 50 - 360], (32, 16)))
+    assert torch.equal(image, ops.render_mesh(*arguments, [360, 50 - 360], (32, 16)))
 
 
 def test_faces_behind_the_eye_are_dropped():
@@ -327,7 +331,8 @@ def test_one_graph_under_compile():
     def everything(verts, views, image):
         guide = ops.render_mesh(verts[None], faces, WEAK.float(), [0, 45], (10, 6))
         raster = ops.rasterize(views, faces, (10, 6))
-        return guide, ops.interpolate(verts, faces, raster.face_id, raster.bary), *ops.mesh_warp(image, views[:1], views[1:], faces)
+        values = ops.interpolate(verts, faces, raster.face_id, raster.bary)
+        return guide, values, *ops.mesh_warp(image, views[:1], views[1:], faces)
 
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(verts, views, image), everything(verts, views, image), strict=True):
@@ -349,8 +354,8 @@ def test_one_graph_under_compile():
         (TypeError, "dst_verts", lambda v, f: ops.mesh_flow(v, v.double(), f, (4, 4))),
         (ValueError, "src_verts", lambda v, f: ops.mesh_warp(torch.zeros(2, 1, 4, 4), v, v, f)),
         (TypeError, "fill", lambda v, f: ops.mesh_warp(torch.zeros(1, 1, 4, 4), v, v, f, fill="grey")),
-        (ValueError, "bary", lambda v, f: ops.interpolate(v, f, torch.zeros(1, 4, 4, dtype=torch.int32), torch.zeros(1, 4, 4, 2))),
-        (ValueError, "attributes", lambda v, f: ops.interpolate(v, f, torch.zeros(2, 4, 4, dtype=torch.int32), torch.zeros(2, 4, 4, 3))),
+        (ValueError, "bary", lambda v, f: ops.interpolate(v, f, torch.zeros(1, 4, 4).int(), torch.zeros(1, 4, 4, 2))),
+        (ValueError, "attributes", lambda v, f: ops.interpolate(v, f, torch.zeros(2, 4, 4).int(), torch.zeros(2, 4, 4, 3))),
         (TypeError, "verts", lambda v, f: turn([1.0], [0])),
         (ValueError, "verts", lambda v, f: project(v[..., :2], torch.zeros(1, 3), (4, 4))),
     ],

@@ -32,7 +32,9 @@ def world(tmp_path, name="market1501"):
 @pytest.mark.parametrize("name", ["market1501", "msmt17"])
 def test_the_authors_folders_show_what_the_vertices_show(tmp_path, name):
     data, seen = world(tmp_path, name), []
-    report = render_dataset(name, tmp_path, None, tmp_path / "out", image_size=SIZE, data=data, progress=lambda *n: seen.append(n))
+    report = render_dataset(
+        name, tmp_path, None, tmp_path / "out", image_size=SIZE, data=data, progress=lambda *n: seen.append(n)
+    )
     assert (report.written, report.skipped, report.folder) == (24, 0, tmp_path / "out" / FOLDERS[name])
     assert seen == [(1, 3), (2, 3), (3, 3)]
     for split, records in (("train", data.train), ("test", data.query)):
@@ -59,7 +61,9 @@ def test_only_what_is_missing_is_written_unless_asked(tmp_path):
     report = render_dataset("market1501", tmp_path, None, tmp_path / "out", [0, 30, -330], SIZE, data=data)
     assert (report.written, report.skipped) == (1, 5) and (view / "b.jpg").read_bytes() == b"kept"
     whole = (view / "a.jpg").read_bytes()
-    report = render_dataset("market1501", tmp_path, None, tmp_path / "out", [30], SIZE, data=data, overwrite=True, splits=["train"])
+    report = render_dataset(
+        "market1501", tmp_path, None, tmp_path / "out", [30], SIZE, data=data, overwrite=True, splits=["train"]
+    )
     assert (report.written, report.skipped) == (2, 0)
     assert (view / "a.jpg").read_bytes() == whole and (view / "b.jpg").read_bytes() != b"kept"
     assert not list((tmp_path / "out").rglob("*.tmp"))
@@ -86,7 +90,11 @@ def test_a_dataset_on_disk_is_read(tmp_path):
 
     data = world(tmp_path)
     root = tmp_path / "market1501"
-    names = {"bounding_box_train": "0001_c1s1_000001_00", "query": "0002_c1s1_000001_00", "bounding_box_test": "0002_c2s1_000001_00"}
+    names = {
+        "bounding_box_train": "0001_c1s1_000001_00",
+        "query": "0002_c1s1_000001_00",
+        "bounding_box_test": "0002_c2s1_000001_00",
+    }
     for folder, stem in names.items():
         (root / folder).mkdir(parents=True)
         Image.new("RGB", (4, 8)).save(root / folder / f"{stem}.jpg")

@@ -83,12 +83,16 @@ class AnnyBody:
         matrices: dict[str, Tensor] = {}
         for name, value in rotations.items():
             if name not in self.bone_names:
-                raise ValueError(f"pose: rotations must name bones of the model, got {name!r}; bones: {', '.join(self.bone_names)}")
+                known = ", ".join(self.bone_names)
+                raise ValueError(f"pose: rotations must name bones of the model, got {name!r}; bones: {known}")
             given = torch.as_tensor(np.asarray(value), dtype=torch.float64)
             if given.shape[-2:] != (3, 3):
                 given = rotation_matrix(given)
             if given.dim() not in (2, 3):
-                raise ValueError(f"pose: rotations[{name!r}] must have shape [3], [B, 3], [3, 3] or [B, 3, 3], got {list(given.shape)}")
+                raise ValueError(
+                    f"pose: rotations[{name!r}] must have shape [3], [B, 3], [3, 3] or [B, 3, 3], "
+                    f"got {list(np.shape(value))}"
+                )
             matrices[name] = given.reshape(-1, 3, 3)
         sizes = {m.shape[0] for m in matrices.values()} - {1}
         if len(sizes) > 1:

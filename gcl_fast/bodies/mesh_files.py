@@ -111,7 +111,8 @@ def _check(arrays: dict[str, np.ndarray], where: str) -> None:
         raise ValueError(f"{where} vertices must be finite, got NaN or infinity")
     if camera.dtype.kind != "f" or camera.shape not in ((3,), (6,)):
         raise ValueError(
-            f"{where} camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), got {camera.dtype} {list(camera.shape)}"
+            f"{where} camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), "
+            f"got {camera.dtype} {list(camera.shape)}"
         )
     if not np.isfinite(camera).all():
         raise ValueError(f"{where} camera must be finite, got {camera.tolist()}")
