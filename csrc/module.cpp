@@ -1,4 +1,5 @@
 // Python module gcl_fast._C: loading it registers the ops; it says what was built and touches no tensor.
+#undef TORCH_TARGET_VERSION  // torch's copy of pybind11 refuses stable-ABI sources; this one uses nothing of torch
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

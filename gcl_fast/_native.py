@@ -18,6 +18,7 @@ except ImportError as _error:
     error = str(_error)
 
 loaded: bool = _C is not None
+has_cuda: bool = loaded and _C.cuda()
 BUILD = "pip install --no-build-isolation -e ."
 
 
@@ -38,15 +39,15 @@ def info() -> NativeInfo:
     if _C is None:
         return NativeInfo(False, error, "", "", False, "", ())
     return NativeInfo(
-        True, None, _C.version(), _C.torch_version(), _C.cuda(), _C.cuda_version(), tuple(filter(None, _C.architectures()))
+        True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), tuple(filter(None, _C.architectures()))
     )
 
 
 def require(op: str, device: torch.device) -> None:
     """Raises RuntimeError, saying what to do, where `op` has no native kernel for `device`."""
-    if _C is None:
+    if not loaded:
         raise RuntimeError(f"{op}: the native kernels are not loaded ({error}); build them with: {BUILD}")
-    if device.type == "cuda" and not _C.cuda():
+    if device.type == "cuda" and not has_cuda:
         raise RuntimeError(
             f"{op}: the tensors are on {device}, but gcl_fast was built without CUDA; install nvcc and run: GCL_CUDA=1 {BUILD}"
         )

@@ -45,7 +45,7 @@ def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull
         Rasterized(face_id [B,H,W] int32, bary [B,H,W,3], depth [B,H,W]), floats in the type of `verts`.
 
     Gradient of bary and depth to `verts`, visibility held fixed: coverage and occlusion have none. A clamped coordinate
-    has none either.
+    has none either. There is no second derivative (NotImplementedError).
 
     Determinism: forward and backward give the same bits for any number of threads, batch order and run; face_id and
     depth are bit-equal on CPU and CUDA. Nothing waits for the GPU.
@@ -114,7 +114,12 @@ def _backward(ctx, grad_bary, grad_depth, _grad_face_id):
     return grad, None, None, None, None
 
 
+def _no_second_derivative(ctx, grad):
+    raise NotImplementedError("rasterize: the second derivative is not implemented")
+
+
 if _native.loaded:
     torch.library.register_fake("gcl_fast::rasterize", _fake)
     torch.library.register_fake("gcl_fast::rasterize_backward", _fake_backward)
     torch.library.register_autograd("gcl_fast::rasterize", _backward, setup_context=_setup_context)
+    torch.library.register_autograd("gcl_fast::rasterize_backward", _no_second_derivative)

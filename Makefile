@@ -1,0 +1,63 @@
+# make demo | test | build | gpu-check | clean | help.  PYTHON=python3.12 chooses the interpreter for .venv.
+PYTHON ?= python3
+ifeq ($(origin CXX),default)
+CXX := c++
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_FLAGS ?=
+
+# Tests share the cores by worker, not by thread.
+TEST_WORKERS ?= 2
+TESTS ?= tests
+PYTEST_FLAGS ?=
+
+NATIVE := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test gpu-check clean
+
+help:
+	@echo "make demo        set up .venv, then train all three stages on the built-in synthetic world (runs/demo/)"
+	@echo "make test        set up .venv, then run the test suite   (TESTS=tests/test_rasterize.py for a part)"
+	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
+	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
+	@echo "make clean       remove build products (not .venv, not runs/)"
+	@echo "PYTHON=$(PYTHON) makes .venv and must be 3.10 or newer"
+
+build: $(VENV)/.built
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) found; name a Python >= 3.10: make build PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another one: make build PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sysconfig, os; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { \
+	  echo "error: Python.h of $(PYTHON) was not found; install its development package (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
+	@echo 'int main(){}' | $(CXX) -std=c++20 -x c++ -fsyntax-only - 2>/dev/null || { \
+	  echo "error: no C++20 compiler ($(CXX)); install one (Debian, Ubuntu: apt install g++) or name it: make build CXX=g++-12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# torch first: the build imports it. What is installed already costs nothing here. DALI and faiss have no wheels for some
+# systems; the package works without them.
+$(VENV)/.built: $(NATIVE) | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel "cmake>=3.22" ninja numpy
+	$(BIN)/python -m pip install --quiet --progress-bar on torch torchvision
+	CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[all]" || { \
+	  echo "note: trying again without the optional DALI and faiss" >&2; \
+	  CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[train,metrics,test]"; }
+	@touch $@
+
+demo: build
+	$(BIN)/gcl-fast demo $(DEMO_FLAGS)
+
+test: build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadfile -p no:benchmark $(PYTEST_FLAGS)
+
+gpu-check:
+	$(PYTHON) bench/gpu_check.py
+
+clean:
+	rm -rf build dist *.egg-info gcl_fast/_C*.so $(VENV)/.built .pytest_cache .hypothesis .benchmarks
+	find gcl_fast tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
