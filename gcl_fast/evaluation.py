@@ -69,7 +69,8 @@ def extract_features(
             module.training = mode
     if not bool((seen == 1).all()):
         row = int((seen != 1).nonzero()[0])
-        raise RuntimeError(f"extract_features: expected each of {num_records} records once, got record {row} {int(seen[row])} times")
+        times = f"got record {row} {int(seen[row])} times"
+        raise RuntimeError(f"extract_features: expected each of {num_records} records once, {times}")
     if features is None:
         return torch.zeros(0, int(getattr(encoder, "feature_dim", 0)))
     if not bool(torch.isfinite(features).all()):

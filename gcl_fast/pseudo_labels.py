@@ -91,5 +91,6 @@ def centroids(features: Tensor, labels: Tensor) -> Tensor:
         return features.new_zeros(0, features.shape[1])
     sizes = torch.bincount(labels[order])  # [C]
     if bool((sizes == 0).any()):
-        raise ValueError(f"centroids: labels must use every number up to the largest, got none of {int((sizes == 0).nonzero()[0])}")
+        missing = int((sizes == 0).nonzero()[0])
+        raise ValueError(f"centroids: labels must use every number up to the largest, got none of {missing}")
     return torch.segment_reduce(features[order], "mean", lengths=sizes, axis=0)

@@ -128,7 +128,8 @@ def test_perfect_features_score_one() -> None:
 
 def test_top_matches_leave_out_what_the_scores_ignore(device: torch.device) -> None:
     rng = np.random.default_rng(3)
-    ids = [torch.from_numpy(v) for v in (rng.integers(0, 4, 10), rng.integers(-1, 4, 25), rng.integers(0, 2, 10), rng.integers(0, 2, 25))]
+    ranges = ((0, 4, 10), (-1, 4, 25), (0, 2, 10), (0, 2, 25))
+    ids = [torch.from_numpy(rng.integers(low, high, n)) for low, high, n in ranges]
     qp, gp, qc, gc = (t.numpy() for t in ids)
     query, gallery = (torch.from_numpy(rng.choice([-1.0, 1.0], size=(n, 4)).astype(np.float32)) for n in (10, 25))  # many ties
     found = top_matches(query.to(device), gallery.to(device), *(t.to(device) for t in ids), top=30)

@@ -77,6 +77,13 @@ def test_centroids_are_plain_means(device: torch.device) -> None:
     assert torch.equal(found, centroids(x.to(device), labels.to(device)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_centroids_of_any_float(dtype: torch.dtype, device: torch.device) -> None:
+    x, labels = torch.arange(8.0).view(4, 2), torch.tensor([1, 0, 1, -1])
+    found = centroids(x.to(device, dtype), labels.int().to(device))
+    assert found.dtype == dtype and found.tolist() == [[2, 3], [2, 3]]
+
+
 def test_centroids_edges() -> None:
     assert centroids(torch.ones(3, 5), torch.full((3,), -1)).shape == (0, 5)
     assert centroids(torch.ones(0, 5), torch.zeros(0, dtype=torch.int64)).shape == (0, 5)

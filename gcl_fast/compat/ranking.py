@@ -17,7 +17,7 @@ def evaluate_rank(
     max_rank: int = 50,
     use_metric_cuhk03: bool = False,
     use_cython: bool = True,
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, np.float64]:
     """CMC curve [min(max_rank, G)] float32 and mAP of distances [Q, G] (arrays or tensors).
 
     As torchreid: gallery images of the query's person and camera are removed, pid -1 is a person like any other, a
@@ -36,12 +36,11 @@ def evaluate_rank(
     people = np.unique(np.concatenate([qp, gp]), return_inverse=True)[1].ravel()  # any ids, from 0
     places = np.unique(np.concatenate([qc, gc]), return_inverse=True)[1].ravel()
     qp, gp, qc, gc = people[: len(qp)], people[len(qp) :], places[: len(qc)], places[len(qc) :]
-    result = rank_metrics_from_distances(
-        torch.from_numpy(np.ascontiguousarray(distance)), *(torch.from_numpy(a) for a in (qp, gp, qc, gc)), max_rank=max(max_rank, 1)
-    )
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (distance, qp, gp, qc, gc)]
+    result = rank_metrics_from_distances(*tensors, max_rank=max(max_rank, 1))
     assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
     cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if use_metric_cuhk03 else result.cmc.numpy()
-    return cmc.astype(np.float32), result.mAP
+    return cmc.astype(np.float32), np.float64(result.mAP)
 
 
 def _single_shot(
@@ -83,10 +82,12 @@ def re_ranking(
     num_query, num_gallery = cross.shape
     for name, value, size in (("q_q_dist", within_query, num_query), ("g_g_dist", within_gallery, num_gallery)):
         if value.shape != (size, size):
-            raise ValueError(f"re_ranking: {name} must have shape [{size}, {size}] as q_g_dist is {list(cross.shape)}, got {list(value.shape)}")
+            expected = f"[{size}, {size}] as q_g_dist is {list(cross.shape)}"
+            raise ValueError(f"re_ranking: {name} must have shape {expected}, got {list(value.shape)}")
 
     def rows(first: int, last: int) -> np.ndarray:  # the original reads the columns of [[qq, qg], [qg.T, gg]]
-        of_query, of_gallery = slice(first, min(last, num_query)), slice(max(first - num_query, 0), max(last - num_query, 0))
+        of_query = slice(first, min(last, num_query))
+        of_gallery = slice(max(first - num_query, 0), max(last - num_query, 0))
         top = np.concatenate([within_query[:, of_query].T, cross[of_query]], axis=1)
         bottom = np.concatenate([cross[:, of_gallery].T, within_gallery[:, of_gallery].T], axis=1)
         return scaled(np.power(np.concatenate([top, bottom]), 2).astype(np.float32))
