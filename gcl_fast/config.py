@@ -216,8 +216,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
         _not_negative(self, "workers", "seed")
-        _require(self.height % 4 == 0 and self.width % 4 == 0, "TrainConfig.height and width", "multiples of 4",
-                 (self.height, self.width))
+        # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
+        fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
+        _require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)
         _require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
 
     @property

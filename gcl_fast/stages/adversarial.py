@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.stages.amp import full
+
 
 def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) -> tuple[Tensor, Tensor]:
     """(sum over scales of mean((D(real) - 1)^2), sum over scales of the mean squared gradient norm of D's output sum).
@@ -16,18 +18,18 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     """
     real = real.detach().requires_grad_(with_penalty)
     scores = discriminator(real)
-    loss = sum((s.float() - 1).square().mean() for s in scores)
+    loss = sum((full(s) - 1).square().mean() for s in scores)
     penalty = loss.new_zeros(())
     if with_penalty:
         for score in scores:
             (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
-            penalty = penalty + gradient.float().square().sum((1, 2, 3)).mean()
+            penalty = penalty + gradient.square().sum((1, 2, 3)).mean()
     return loss, penalty
 
 
 def fake_term(discriminator: nn.Module, fake: Tensor) -> Tensor:
     """Sum over scales of mean(D(fake)^2)."""
-    return sum(s.float().square().mean() for s in discriminator(fake.detach()))
+    return sum(full(s).square().mean() for s in discriminator(fake.detach()))
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, fakes: list[Tensor], penalty_weight: float) -> Tensor:
@@ -41,4 +43,4 @@ def discriminator_loss(discriminator: nn.Module, real: Tensor, fakes: list[Tenso
 
 def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
     """Sum over scales of 2 * mean((D(fake) - 1)^2), with gradient to the fake."""
-    return sum(2 * (s.float() - 1).square().mean() for s in discriminator(fake))
+    return sum(2 * (full(s) - 1).square().mean() for s in discriminator(fake))

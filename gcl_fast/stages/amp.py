@@ -24,3 +24,8 @@ def use_bfloat16(choice: str, device: torch.device) -> bool:
 
 def autocast(enabled: bool, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def full(x: torch.Tensor) -> torch.Tensor:
+    """Half precision to float32, for losses; float32 and float64 stay as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

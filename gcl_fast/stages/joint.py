@@ -16,7 +16,7 @@ from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
 from gcl_fast.pseudo_labels import centroids, cluster
-from gcl_fast.stages.amp import autocast
+from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.generative import GenerativeStage, frozen
 from gcl_fast.stages.stage import StageError, set_lr, stepped_lr
 from gcl_fast.stages.views import Views, generative_losses
@@ -104,7 +104,7 @@ class JointStage(GenerativeStage):
         losses = self.update_discriminator(batch, views)
         with frozen(self.discriminator), autocast(self.bf16, self.device):
             total, generative = generative_losses(self.encoder, self.discriminator, batch, views, settings.loss)
-        contrast = self.contrast(batch, views, mixed_feature.float(), iteration)
+        contrast = self.contrast(batch, views, full(mixed_feature), iteration)
         total = total + settings.memory_w * sum(contrast[k] for k in ("mem_self", "mem_class", "mem_real"))
         total = total + settings.id_w * (contrast["id"] + contrast["id_mix"])
         for name in ("generator", "encoder"):
@@ -112,14 +112,14 @@ class JointStage(GenerativeStage):
         total.backward()
         for name in ("generator", "encoder"):
             self.optimizers[name].step()
-        self.memory.update(batch.index, views.feature.detach().float())
+        self.memory.update(batch.index, full(views.feature.detach()))
         return {name: loss.detach().float() for name, loss in {**losses, **generative, **contrast, "total": total}.items()}
 
     def contrast(self, batch: Batch, views: Views, mixed: Tensor, iteration: int) -> dict[str, Tensor]:
         """Memory contrast (three terms) and identity contrast (real and mixed)."""
         seed = int(self.iteration_rng(iteration).integers(2**31))
-        feature = views.feature.float()
-        terms = self.memory(feature, views.feature_novel.float(), batch.index, seed=seed)
+        feature = full(views.feature)
+        terms = self.memory(feature, full(views.feature_novel), batch.index, seed=seed)
         identity, mixture = identity_losses(
             feature, mixed, self.centers, self.memory.labels[batch.index], views.mix_weight, views.permutation
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gcl_fast.config import LossConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.stages.adversarial import generator_loss
+from gcl_fast.stages.amp import full
 
 
 @dataclass
@@ -66,11 +67,11 @@ def generative_losses(
 
     Code targets are detached; the discriminator's parameters should not require a gradient here.
     """
-    target = views.code.detach()
+    target = full(views.code.detach())
     losses = {f"adv_{name}": generator_loss(discriminator, fake) for name, fake in views.fakes.items()}
-    losses["image_rec"] = F.l1_loss(views.reconstruction.float(), batch.image)
-    losses["image_cyc"] = F.l1_loss(views.cycle.float(), batch.image)
-    losses["code_rec"] = F.l1_loss(encoder(views.reconstruction)[0].float(), target.float())
-    losses["code_cyc"] = F.l1_loss(encoder(views.cycle)[0].float(), target.float())
+    losses["image_rec"] = F.l1_loss(full(views.reconstruction), batch.image)
+    losses["image_cyc"] = F.l1_loss(full(views.cycle), batch.image)
+    losses["code_rec"] = F.l1_loss(full(encoder(views.reconstruction)[0]), target)
+    losses["code_cyc"] = F.l1_loss(full(encoder(views.cycle)[0]), target)
     factor = {"adv": weights.adversarial, "image": weights.image, "code": weights.code}
     return sum(factor[name.split("_")[0]] * loss for name, loss in losses.items()), losses

@@ -18,7 +18,7 @@ from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.pseudo_labels import centroids, cluster
-from gcl_fast.stages.amp import autocast, use_bfloat16
+from gcl_fast.stages.amp import autocast, full, use_bfloat16
 from gcl_fast.stages.stage import Stage, StageError, set_lr, stepped_lr
 
 
@@ -118,7 +118,7 @@ class ClusterContrastStage(Stage):
         self.encoder.train()
         with autocast(self.bf16, self.device):
             feature = self.encoder(batch.image)[1]
-        feature, target = feature.float(), self.labels[batch.index]
+        feature, target = full(feature), self.labels[batch.index]
         loss = self.memory(feature, target)
         self.optimizers["encoder"].zero_grad(set_to_none=True)
         loss.backward()
