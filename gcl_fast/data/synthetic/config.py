@@ -37,9 +37,9 @@ class WorldConfig:
     print_probability: float = 0.35
     bag_probability: float = 0.4
     child_probability: float = 0.06
-    camera_color: float = 1.0
-    exposure_jitter: float = 0.2
-    light_contrast: float = 0.55
+    camera_color: float = 0.6
+    exposure_jitter: float = 0.12
+    light_contrast: float = 0.42
     blur: float = 1.0
     noise: float = 1.0
     jpeg_quality: tuple[int, int] = (60, 92)

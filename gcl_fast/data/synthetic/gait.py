@@ -41,13 +41,13 @@ def joint_angles(stride: Stride, phase: float, hands: str = "swing") -> dict[str
         angles[f"upperleg01.{side}"] = [("z", sign * 4.5), ("x", -hip), ("y", -sign * stride.toes)]
         angles[f"lowerleg01.{side}"] = [("x", knee)]
         angles[f"foot.{side}"] = [("x", -0.7 * ankle), ("z", -sign * 3.5)]
-        arm = -stride.arms * swing * 22 * np.cos(angle)  # opposite to the leg of the same side
-        bend = -22 + stride.elbow + 0.6 * max(0.0, arm)
+        arm = -4 - stride.arms * swing * 21 * np.cos(angle)  # opposite to the leg of the same side
+        bend = -31 + stride.elbow + 0.5 * max(0.0, arm)  # the rest pose has 42 degrees
         lower, forward, inward = 33.0, arm, 0.0
         if hands == "phone" and side == "R":
             forward, bend, inward = 22.0, 62.0, 18.0
         elif hands == "pockets":
-            lower, forward, bend = 28.0, -14.0, 12.0
+            lower, forward, bend = 28.0, -16.0, -4.0
         elif hands == "strap" and side == "L":
             forward, bend, inward = 12.0, 95.0, 10.0
         angles[f"upperarm01.{side}"] = [("z", sign * lower), ("y", sign * inward), ("x", -forward)]

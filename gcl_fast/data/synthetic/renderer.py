@@ -92,8 +92,8 @@ def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, asp
     middle = (low + high) / 2
     scale, shift = np.exp(rng.normal(0, config.crop_scale)), rng.normal(0, config.crop_shift, 2)
     cut, cut_feet, amount, side = rng.random() < config.bad_crop_probability, rng.random() < 0.6, rng.uniform(0.1, 0.24), rng.choice((-1, 1))
-    height = 1.09 * tall * max(scale, 0.93)
-    height = max(height, float(high[0] - low[0]) * 0.92 / aspect)
+    height = 1.05 * tall * max(scale, 0.95)
+    height = max(height, float(high[0] - low[0]) * 0.85 / aspect)
     centre = middle + shift * height
     if junk:
         centre = middle + tall * np.array((side * (0.22 + amount), (amount - 0.17) * 3))
@@ -168,12 +168,12 @@ def lens_of(figure: Figure) -> tuple[float, float, float]:
     return tuple(float(n) for n in figure.lens[3:])
 
 
-def place_behind(camera: Camera, figure: Figure, size: tuple[int, int], shadow: bool = True) -> np.ndarray:
-    """The background of a figure's crop at SAMPLES times `size`."""
+def place_behind(camera: Camera, figure: Figure, stretch: float, size: tuple[int, int], shadow: bool = True) -> np.ndarray:
+    """The background of a figure's crop at SAMPLES times `size`; stretch as in Shot."""
     ground = (float(figure.lens[0]), float(figure.lens[2]))
     axis = turn_axis(figure.naked)
     spot = (ground[0] + axis[0], ground[1] + axis[1])
-    return background(camera, lens_of(figure), spot, (SAMPLES * size[0], SAMPLES * size[1]), shadow)
+    return background(camera, lens_of(figure), spot, stretch, (SAMPLES * size[0], SAMPLES * size[1]), shadow)
 
 
 def occluder_for(seed: int, shot: Shot, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ class Shot:
     place           (x, z) of the person on the ground in the camera's metres
     phase           of the gait cycle, in turns; stands  no stride; hands  one of gait.HANDS
     stops           exposure of this visit
+    stretch         metres along the camera's street: which piece of the background is behind
     """
 
     person: int
@@ -36,6 +37,7 @@ class Shot:
     stands: bool
     hands: str
     stops: float
+    stretch: float
 
 
 def travel_frames(seed: int, count: int, config: WorldConfig) -> np.ndarray:
@@ -78,7 +80,7 @@ def _visit(rng: np.random.Generator, person: int, camera: Camera, frame: int, co
     stands = bool(rng.random() < config.standing_probability)
     hands = str(rng.choice(HANDS, p=(0.35, 0.35, 0.3, 0.0) if stands else (0.74, 0.1, 0.1, 0.06)))
     stops = float(rng.normal(0, config.exposure_jitter))
-    phase = rng.uniform()
+    phase, stretch = rng.uniform(), float(rng.uniform(0, 60))
     steps = np.concatenate(([0], np.cumsum(rng.integers(4, 26, count - 1))))  # frames since the first image
     seconds = (steps - steps[-1] / 2) / config.frames_per_second
     middle = rng.uniform(*camera.distance)
@@ -101,6 +103,7 @@ def _visit(rng: np.random.Generator, person: int, camera: Camera, frame: int, co
                 stands=stands,
                 hands=hands,
                 stops=stops + float(rng.normal(0, 0.04)),
+                stretch=stretch,
             )
         )
     return shots

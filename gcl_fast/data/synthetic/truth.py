@@ -7,12 +7,13 @@ from pathlib import Path
 
 from gcl_fast.data.synthetic.cameras import Camera, develop, to_bytes
 from gcl_fast.data.synthetic.renderer import Figure, compose, place_behind, render_layers, shrink
+from gcl_fast.data.synthetic.schedule import Shot
 
 YAWS = tuple(range(0, 360, 45))
 
 
 def write_truth(
-    root: Path, image: str, figure: Figure, camera: Camera, stops: float, size: tuple[int, int], yaws: Sequence[int] = YAWS
+    root: Path, image: str, shot: Shot, figure: Figure, camera: Camera, size: tuple[int, int], yaws: Sequence[int] = YAWS
 ) -> list[dict[str, str]]:
     """Write <root>/truth/<stem>/: source.png (yaw 0), yaw_045.png ..., background.png. Lossless, without occluder or noise.
 
@@ -25,11 +26,11 @@ def write_truth(
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(name: str, linear) -> str:  # noqa: ANN001
-        Image.fromarray(to_bytes(develop(camera, linear, stops))).save(folder / name)
+        Image.fromarray(to_bytes(develop(camera, linear, shot.stops))).save(folder / name)
         return (folder / name).relative_to(root).as_posix()
 
-    empty = save("background.png", shrink(place_behind(camera, figure, size, shadow=False)))
-    place = place_behind(camera, figure, size)
+    empty = save("background.png", shrink(place_behind(camera, figure, shot.stretch, size, shadow=False)))
+    place = place_behind(camera, figure, shot.stretch, size)
     layers = render_layers([figure] * len(yaws), [camera] * len(yaws), size, [float(y) for y in yaws])
     rows = []
     for yaw, layer in zip(yaws, layers, strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gcl_fast.bodies.mesh_files import write_faces, write_mesh
 from gcl_fast.data.synthetic.cameras import Camera, develop, make_cameras, photograph
 from gcl_fast.data.synthetic.config import WorldConfig
 from gcl_fast.data.synthetic.garments import Dressed, dress
@@ -139,8 +140,7 @@ class _World:
         for split in ("train", "query", "gallery"):
             (self.root / self.layout.folder(split)).mkdir(parents=True, exist_ok=True)
             vertices = self.root / self.layout.meshes(split) / "vertices"
-            vertices.mkdir(parents=True, exist_ok=True)
-            np.save(vertices / "faces.npy", load_template().faces)
+            write_faces(vertices, load_template().faces)
         truth_of: dict[int, int] = {}  # person -> position of the image that has true views
         for part in batches(self.entries, BATCH):
             self._write_batch(part, truth_of)
@@ -174,7 +174,7 @@ class _World:
         companions = dict(zip(beside, zip(beside.values(), layers[len(part) :], strict=True), strict=True))
         for i, figure, layer, cut in zip(part, figures, layers, missing, strict=False):
             entry, camera = self.entries[i], self.cameras[self.entries[i].shot.camera]
-            place, over = place_behind(camera, figure, self.size), []
+            place, over = place_behind(camera, figure, entry.shot.stretch, self.size), []
             if i in companions:
                 other, other_layer = companions[i]
                 if other.lens[2] > figure.lens[2]:
@@ -205,17 +205,16 @@ class _World:
         entry, name = self.entries[i], self.names[i]
         image = self.root / self.layout.folder(entry.split) / name
         mesh = (self.root / self.layout.meshes(entry.split) / "vertices" / name).with_suffix(".npz")
-        for path in (image, mesh):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        image.parent.mkdir(parents=True, exist_ok=True)
         image.write_bytes(jpeg)
-        np.savez(mesh, vertices=figure.naked, camera=figure.lens)
+        write_mesh(mesh, figure.naked, figure.lens)
 
     def _write_truth(self, chosen: list[int]) -> None:
         rows = []
         for i in chosen:
             figure, entry = self._figures([i])[0][0], self.entries[i]
             image = (self.layout.folder(entry.split) / self.names[i]).as_posix()
-            rows += write_truth(self.root, image, figure, self.cameras[entry.shot.camera], entry.shot.stops, self.size)
+            rows += write_truth(self.root, image, entry.shot, figure, self.cameras[entry.shot.camera], self.size)
         self.truth_images = len(chosen)
         (self.root / "truth").mkdir(exist_ok=True)
         with open(self.root / "truth" / "index.csv", "w", newline="", encoding="utf-8") as file:
