@@ -27,16 +27,20 @@ help:
 
 build: $(VENV)/.built
 
+HAS_HEADERS := import os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+say_no = { echo "error: $(1)" >&2; exit 1; }
+
 $(VENV)/.made:
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) found; name a Python >= 3.10: make build PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "error: Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another one: make build PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sysconfig, os; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { \
-	  echo "error: Python.h of $(PYTHON) was not found; install its development package (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
-	@echo 'int main(){}' | $(CXX) -std=c++20 -x c++ -fsyntax-only - 2>/dev/null || { \
-	  echo "error: no C++20 compiler ($(CXX)); install one (Debian, Ubuntu: apt install g++) or name it: make build CXX=g++-12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { \
-	  echo "error: $(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
+	@command -v $(PYTHON) >/dev/null \
+	  || $(call say_no,no $(PYTHON) here. Name a Python >= 3.10: make build PYTHON=/path/to/python3)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || $(call say_no,Python >= 3.10 is needed. $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make build PYTHON=python3.12)
+	@$(PYTHON) -c '$(HAS_HEADERS)' \
+	  || $(call say_no,$(PYTHON) has no Python.h. Install its development package (Debian and Ubuntu: apt install python3-dev))
+	@echo 'int main(){}' | $(CXX) -std=c++20 -x c++ -fsyntax-only - 2>/dev/null \
+	  || $(call say_no,no C++20 compiler ($(CXX)). Install one (Debian and Ubuntu: apt install g++) or name it: make build CXX=g++-12)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make a virtual environment (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@touch $@
 
 # torch first: the build imports it. What is installed already costs nothing here. DALI and faiss have no wheels for some

@@ -28,7 +28,8 @@ struct RasterizeBackwardParams {
   const T* verts;         // [B, V, 3]
   const Index* faces;     // [F, 3]
   const int32_t* face_id;  // [B, H, W]  of the forward pass
-  // Corner c = 3 * face + k. Sorted by vertex, ties by c; those of vertex v are corner_order[corner_begin[v] .. corner_begin[v+1]).
+  // Corner c = 3 * face + k. Sorted by vertex, ties by c: vertex v has corner_order[corner_begin[v]] and on,
+  // before corner_begin[v + 1].
   const int64_t* corner_order;  // [3 F]
   const int64_t* corner_begin;  // [V + 1]
   int64_t batch;

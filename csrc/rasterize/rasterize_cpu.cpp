@@ -10,6 +10,7 @@ namespace {
 template <class T, class Index>
 void rasterize_image(const RasterizeParams<T, Index>& p, int64_t b) {
   const int64_t pixels = p.height * p.width;
+  const T* verts = p.verts + 3 * b * p.num_verts;
   int32_t* face_id = p.face_id + b * pixels;
   T* bary = p.bary + 3 * b * pixels;
   T* depth = p.depth + b * pixels;
@@ -20,7 +21,7 @@ void rasterize_image(const RasterizeParams<T, Index>& p, int64_t b) {
   }
   for (int64_t f = 0; f < p.num_faces; ++f) {
     Triangle<T> t;
-    if (!load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) continue;
+    if (!load_triangle(verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) continue;
     for (int64_t row = t.row0; row <= t.row1; ++row) {
       for (int64_t col = t.col0; col <= t.col1; ++col) {
         int64_t edge[3];
@@ -71,7 +72,8 @@ void check_face_range(const Tensor& faces, int64_t num_verts) {
   is_int32(faces) ? check(faces.const_data_ptr<int32_t>()) : check(faces.const_data_ptr<int64_t>());
 }
 
-std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
+std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width,
+                                                 bool cull_backfaces) {
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
   check_face_range(t.faces, verts.size(1));
   dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
@@ -83,8 +85,8 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int
   return {t.bary, t.depth, t.face_id};
 }
 
-Tensor rasterize_backward_cpu(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id, Tensor corner_order,
-                              Tensor corner_begin) {
+Tensor rasterize_backward_cpu(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id,
+                              Tensor corner_order, Tensor corner_begin) {
   BackwardTensors t = backward_tensors(grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin);
   check_corners(t);
   dispatch_real_index("rasterize_backward", t.verts, t.faces, [&](auto real, auto index) {

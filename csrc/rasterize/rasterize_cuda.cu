@@ -8,7 +8,8 @@
 namespace gcl {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> rasterize_cuda(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
+std::tuple<Tensor, Tensor, Tensor> rasterize_cuda(Tensor verts, Tensor faces, int64_t height, int64_t width,
+                                                  bool cull_backfaces) {
   const CudaScope scope(verts.get_device_index());
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
   Tensor zbuffer = torch::stable::new_empty(verts, {verts.size(0), height, width}, ScalarType::Long);
@@ -21,8 +22,8 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_cuda(Tensor verts, Tensor faces, in
   return {t.bary, t.depth, t.face_id};
 }
 
-Tensor rasterize_backward_cuda(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id, Tensor corner_order,
-                               Tensor corner_begin) {
+Tensor rasterize_backward_cuda(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id,
+                               Tensor corner_order, Tensor corner_begin) {
   const CudaScope scope(verts.get_device_index());
   BackwardTensors t = backward_tensors(grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin);
   dispatch_real_index("rasterize_backward", t.verts, t.faces, [&](auto real, auto index) {

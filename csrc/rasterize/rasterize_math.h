@@ -17,10 +17,10 @@ constexpr int64_t kMaxImageSize = 1 << 20;        // pixel centres are exact in 
 
 template <class T>
 struct Triangle {
-  T x[3], y[3], z[3];           // as given
+  T x[3], y[3], z[3];                  // as given
   int64_t snapped_x[3], snapped_y[3];  // in 1/256 pixel
-  int64_t orientation;          // +1 where the corners run clockwise on the screen (y down), -1 else
-  int64_t col0, col1, row0, row1;  // box of the pixel centres that may be covered, last ones included
+  int64_t orientation;                 // +1 where the corners run clockwise on the screen (y down), -1 else
+  int64_t col0, col1, row0, row1;      // box of the pixel centres that may be covered, last ones included
 };
 
 // Rows or columns whose centre (256 i + 128) lies in [low, high], cut to [0, size).
@@ -32,8 +32,8 @@ GCL_HD void centres_between(int64_t low, int64_t high, int64_t size, int64_t* fi
 // False where the face covers nothing: it names no vertex, a coordinate is not finite or beyond kMaxCoordinate, its snapped
 // area is zero, it is culled, or its box holds no pixel centre.
 template <class T, class Index>
-GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, int64_t height, int64_t width, bool cull_backfaces,
-                          Triangle<T>* t) {
+GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, int64_t height, int64_t width,
+                          bool cull_backfaces, Triangle<T>* t) {
   for (int k = 0; k < 3; ++k) {
     const int64_t v = static_cast<int64_t>(face[k]);
     if (v < 0 || v >= num_verts) return false;

@@ -55,8 +55,9 @@ struct BackwardTensors {
   Tensor grad_corner, grad_verts;
 };
 
-inline BackwardTensors backward_tensors(const Tensor& grad_bary, const Tensor& grad_depth, const Tensor& verts, const Tensor& faces,
-                                        const Tensor& face_id, const Tensor& corner_order, const Tensor& corner_begin) {
+inline BackwardTensors backward_tensors(const Tensor& grad_bary, const Tensor& grad_depth, const Tensor& verts,
+                                        const Tensor& faces, const Tensor& face_id, const Tensor& corner_order,
+                                        const Tensor& corner_begin) {
   const char* op = "rasterize_backward";
   check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
   check_shape(op, "face_id", face_id, {verts.size(0), kAnySize, kAnySize});

@@ -92,7 +92,13 @@ def _fake(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces:
 
 
 def _fake_backward(
-    grad_bary: Tensor, grad_depth: Tensor, verts: Tensor, faces: Tensor, face_id: Tensor, corner_order: Tensor, corner_begin: Tensor
+    grad_bary: Tensor,
+    grad_depth: Tensor,
+    verts: Tensor,
+    faces: Tensor,
+    face_id: Tensor,
+    corner_order: Tensor,
+    corner_begin: Tensor,
 ) -> Tensor:
     return verts.new_empty(verts.shape)
 
