@@ -1,0 +1,105 @@
+"""Compiles a driver of tests/simt with sanitizers, once for each version of its sources, and runs its kernels on arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ORDERS = ("forward", "reverse", "random")
+FLAGS = (
+    "-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off",
+    "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
+)  # fmt: skip
+SECONDS = 120  # of one run; a kernel that loops for ever is an error, not a hang
+
+
+class SimtError(RuntimeError):
+    """The emulation or a sanitizer found a fault; the text is what it said."""
+
+
+def compiler() -> list[str]:
+    found = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
+    if found is None:
+        raise SimtError("no C++ compiler: install g++ or set CXX")
+    return [found]
+
+
+@cache
+def build(driver: str) -> Path:
+    """The program made from `driver`.cpp. What is made is kept below build/simt, by the contents of every source."""
+    command = compiler()
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    flags = [*FLAGS, *(["-shared-libasan"] if "clang" in version else [])]  # the program's thread-local storage stays its own
+    sources = [HERE / f"{driver}.cpp", *HERE.glob("*.h"), *(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh")]
+    digest = hashlib.sha256("\n".join([*command, version, *flags]).encode())
+    for source in sorted(sources):
+        digest.update(f"{source.relative_to(ROOT)}\n".encode() + source.read_bytes())
+    program = ROOT / "build" / "simt" / f"{driver}-{digest.hexdigest()[:16]}"
+    if program.is_file():
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=program.parent) as folder:
+        made = Path(folder) / driver
+        command += [*flags, "-DGCL_SIMT", f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
+        command += [str(HERE / f"{driver}.cpp"), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            missing = any(name in done.stderr for name in ("lasan", "lubsan", "libasan", "libubsan"))
+            hint = " (install the compiler's libasan and libubsan)" if missing else ""
+            raise SimtError(f"{driver}.cpp does not compile{hint}:\n{done.stderr[:6000]}")
+        for old in program.parent.glob(f"{driver}-*"):
+            old.unlink(missing_ok=True)
+        made.replace(program)  # whole or not at all
+    return program
+
+
+def run(driver: str, kernel: str, order: str, seed: int = 0, **arrays: np.ndarray | int) -> dict[str, np.ndarray]:
+    """Runs `kernel` of `driver` with threads in `order`: "forward", "reverse" or "random" (by `seed`).
+
+    Integers travel as int64. Returns the driver's outputs by name. Raises SimtError with the finding.
+    """
+    program = build(driver)
+    with tempfile.TemporaryDirectory() as folder:
+        into, out = Path(folder) / "in", Path(folder) / "out"
+        with into.open("wb") as file:
+            for name, value in arrays.items():
+                array = np.ascontiguousarray(value, dtype=np.int64 if isinstance(value, int) else None)
+                shape = np.shape(value)  # ascontiguousarray makes a scalar one-dimensional
+                file.write(" ".join([name, f"{array.dtype.kind}{array.dtype.itemsize}", *map(str, shape)]).encode() + b"\n")
+                file.write(array.tobytes() + b"\n")
+        # Leaks are of no interest in a test program, and looking for them fails under a debugger.
+        environment = os.environ | {
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=0:exitcode=99",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        }
+        command = [str(program), kernel, str(into), str(out), order, str(seed)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env=environment)
+        except subprocess.TimeoutExpired:
+            raise SimtError(f"{driver}: {kernel} with threads in {order} order did not end in {SECONDS} s") from None
+        if done.returncode != 0:
+            said = done.stderr[:6000]
+            raise SimtError(f"{driver}: {kernel} with threads in {order} order, exit code {done.returncode}:\n{said}")
+        return _read(out)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    with path.open("rb") as file:
+        while line := file.readline():
+            name, kind, *shape = line.decode().split()
+            dtype = np.dtype(kind)
+            sizes = tuple(map(int, shape))
+            count = int(np.prod(sizes, dtype=np.int64))
+            arrays[name] = np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(sizes)
+            file.read(1)
+    return arrays
