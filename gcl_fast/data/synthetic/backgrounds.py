@@ -14,18 +14,19 @@ NOISE = 256  # size of the tiling noise table
 SECTION = 7.0  # metres of street with one kind of ground and wall
 
 
-@functools.lru_cache(maxsize=32)
-def _noise_table(seed: int) -> np.ndarray:
+@functools.lru_cache(maxsize=1)
+def _noise_table() -> np.ndarray:
     """Smooth noise that tiles, [NOISE, NOISE] in about [-1, 1]: white noise shaped to 1/f by a Fourier transform."""
-    white = stream(seed, "noise table").standard_normal((NOISE, NOISE))
+    white = stream(0, "noise table").standard_normal((NOISE, NOISE))
     fy, fx = np.fft.fftfreq(NOISE)[:, None], np.fft.fftfreq(NOISE)[None]
     shaped = np.fft.ifft2(np.fft.fft2(white) / np.maximum(np.hypot(fx, fy), 1.5 / NOISE) ** 1.2).real
     return (shaped / (2 * shaped.std())).astype(np.float32)
 
 
 def noise(seed: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Noise at (u, v) in table cells, nearest cell; any real numbers."""
-    return _noise_table(seed)[np.floor(v).astype(np.int64) % NOISE, np.floor(u).astype(np.int64) % NOISE]
+    """Noise at (u, v) in table cells, nearest cell; any real numbers. The seed says where in the one table (0, 0) lies."""
+    row, column = (seed * 7919) % NOISE, (seed * 104729 // NOISE) % NOISE
+    return _noise_table()[(np.floor(v).astype(np.int64) + row) % NOISE, (np.floor(u).astype(np.int64) + column) % NOISE]
 
 
 def background(

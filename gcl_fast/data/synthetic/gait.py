@@ -80,13 +80,18 @@ def bone_transforms(template: Template, joints: np.ndarray, poses: list[dict[str
     return out.astype(np.float32)
 
 
-def skin(transforms: np.ndarray, weights: np.ndarray, verts: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Linear blend skinning of one body: transforms [J, 3, 4], weights [V, J], verts and normals [V, 3] -> posed, float32."""
+def skin(
+    transforms: np.ndarray, weights: np.ndarray, naked: np.ndarray, verts: np.ndarray, normals: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Linear blend skinning of one person, float32: transforms [J, 3, 4], weights [V, J], verts and normals [V, 3], and
+    naked [Vb, 3], other positions of the first Vb vertices -> the three posed, in the order of the arguments."""
     blended = (weights @ transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)  # [V, 3, 4]
-    turned = blended[:, :, :3]
-    posed = np.einsum("vik,vk->vi", turned, verts) + blended[:, :, 3]
-    normals = np.einsum("vik,vk->vi", turned, normals)
-    return posed, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    turned, moved = blended[:, :, :3], blended[:, :, 3]
+    body = len(naked)
+    out = [np.einsum("vik,vk->vi", turned[:body], naked) + moved[:body]]
+    out.append(np.einsum("vik,vk->vi", turned, verts) + moved)
+    out.append(np.einsum("vik,vk->vi", turned, normals))  # not unit length; the pixels normalise what they interpolate
+    return out[0], out[1], out[2]
 
 
 def _axis(template: Template, joints: np.ndarray, axis: str) -> np.ndarray:

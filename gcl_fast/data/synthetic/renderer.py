@@ -23,8 +23,8 @@ SAMPLES = 2  # a side, of each output pixel
 
 @dataclass(frozen=True)
 class Figure:
-    """A posed person in front of a camera. naked [Vb, 3] float16 (what the mesh file holds), verts and normals [V, 3]
-    float32, all in body axes; lens [6] float32 = (tx, ty, tz, f, cx, cy) as in the mesh file."""
+    """A posed person in front of a camera. naked [Vb, 3] float16 (what the mesh file holds), verts and normals (of any
+    length) [V, 3] float32, all in body axes; lens [6] float32 = (tx, ty, tz, f, cx, cy) as in the mesh file."""
 
     person: Person
     dressed: Dressed
@@ -49,15 +49,11 @@ def pose_figures(shots: list[Shot], people: list[Person], dressed: list[Dressed]
     transforms = bone_transforms(template, np.stack([d.joints for d in dressed]), poses)
     figures = []
     for shot, person, clothes, bones in zip(shots, people, dressed, transforms, strict=True):
-        body = len(clothes.naked)
-        both = np.concatenate((clothes.naked, clothes.verts))
-        weights = np.concatenate((clothes.weights[:body], clothes.weights))
-        posed, normals = skin(bones, weights, both, np.concatenate((clothes.normals[:body], clothes.normals)))
-        posed, normals = turned(posed, shot.yaw), turned(normals, shot.yaw)
-        naked = posed[:body].astype(np.float16)
-        floor = float(posed[body:, 1].max())
+        parts = skin(bones, clothes.weights, clothes.naked, clothes.verts, clothes.normals)
+        naked, verts, normals = (turned(p, shot.yaw) for p in parts)
+        floor = float(verts[:, 1].max())
         lens = np.array((shot.place[0], cameras[shot.camera].height - floor, shot.place[1], 0, 0, 0), np.float32)
-        figures.append(Figure(person, clothes, naked, posed[body:], normals[body:], lens))
+        figures.append(Figure(person, clothes, naked.astype(np.float16), verts, normals, lens))
     return figures
 
 
@@ -77,8 +73,8 @@ def turned(points: np.ndarray, degrees: float, axis: tuple[float, float] = (0.0,
 
 def turn_axis(naked: np.ndarray) -> tuple[float, float]:
     """The vertical axis render_mesh turns a mesh about: the middle of its x and z extent."""
-    low, high = naked.astype(np.float32).min(0), naked.astype(np.float32).max(0)
-    return float((low[0] + high[0]) / 2), float((low[2] + high[2]) / 2)
+    x, z = (np.ascontiguousarray(naked[:, k]).astype(np.float32) for k in (0, 2))
+    return float((x.min() + x.max()) / 2), float((z.min() + z.max()) / 2)
 
 
 def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, aspect: float, *, junk: bool = False) -> tuple[np.ndarray, bool]:
@@ -86,8 +82,8 @@ def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, asp
 
     aspect = width / height of the box. Draws are the same whatever the figure, so a stream stays aligned.
     """
-    slope = (figure.verts + figure.lens[:3]) / (figure.verts[:, 2:] + figure.lens[2])
-    low, high = slope[:, :2].min(0), slope[:, :2].max(0)
+    x, y, z = np.ascontiguousarray((figure.verts + figure.lens[:3]).T)
+    low, high = np.array(((x / z).min(), (y / z).min())), np.array(((x / z).max(), (y / z).max()))
     tall = float(high[1] - low[1])
     middle = (low + high) / 2
     scale, shift = np.exp(rng.normal(0, config.crop_scale)), rng.normal(0, config.crop_shift, 2)
