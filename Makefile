@@ -46,7 +46,7 @@ $(VENV)/.made:
 # torch first: the build imports it. What is installed already costs nothing here. DALI and faiss have no wheels for some
 # systems; the package works without them.
 $(VENV)/.built: $(NATIVE) | $(VENV)/.made
-	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel "cmake>=3.22" ninja numpy
+	$(BIN)/python -m pip install --quiet "setuptools>=64" wheel "cmake>=3.22" ninja numpy
 	$(BIN)/python -m pip install --quiet --progress-bar on torch torchvision
 	CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[all]" || { \
 	  echo "note: trying again without the optional DALI and faiss" >&2; \
