@@ -90,9 +90,10 @@ def _head(outfit: Outfit, color: np.ndarray, on_head: np.ndarray, x: np.ndarray,
     face = on_head & (z < -0.09)
     color[face & (np.abs(np.abs(x) - 0.031) < 0.015) & (np.abs(y + 0.697) < 0.009)] = (0.13, 0.10, 0.09)
     color[face & (np.abs(np.abs(x) - 0.031) < 0.020) & (np.abs(y + 0.718) < 0.005)] = 0.6 * outfit.hair
-    color[face & (np.abs(x) < 0.022) & (np.abs(y + 0.628) < 0.006)] = 0.65 * outfit.skin
+    mouth = (np.abs(x) < 0.022) & (np.abs(y + 0.628) < 0.006)
+    color[face & mouth] = 0.65 * outfit.skin
     if outfit.beard:
-        color[on_head & (z < -0.07) & (y > -0.640) & (y < -0.585) & ~((np.abs(x) < 0.022) & (np.abs(y + 0.628) < 0.006))] = 0.8 * outfit.hair
+        color[on_head & (z < -0.07) & (y > -0.640) & (y < -0.585) & ~mouth] = 0.8 * outfit.hair
     if outfit.hair_style != "bald":
         color[on_head & (y < np.interp(z, *HAIRLINE))] = outfit.hair
     if outfit.hair_style == "cap":

@@ -66,8 +66,9 @@ def bone_transforms(template: Template, joints: np.ndarray, poses: list[dict[str
     local = np.tile(np.eye(3), (batch, bones, 1, 1))
     for b, angles in enumerate(poses):
         for name, turns in angles.items():
+            bone = template.bone(name)
             for axis, degrees in turns:
-                local[b, template.bone(name)] = _rotation(_axis(template, joints[b], axis), degrees) @ local[b, template.bone(name)]
+                local[b, bone] = _rotation(_axis(template, joints[b], axis), degrees) @ local[b, bone]
     out = np.zeros((batch, bones, 3, 4))
     for j, parent in enumerate(template.parents):
         head = joints[:, j].astype(np.float64)  # [B, 3]

@@ -68,7 +68,8 @@ def wardrobe() -> Wardrobe:
         part.append(np.full(len(grid), kind, np.int8))
         spans[kind] = slice(count, count + sizes[kind])
         count += sizes[kind]
-    shares = (template.arm + template.hand, template.hand, template.head, template.sleeve, template.leg + template.foot, template.foot)
+    arm, leg = template.arm + template.hand, template.leg + template.foot
+    shares = (arm, template.hand, template.head, template.sleeve, leg, template.foot)
     coords = np.zeros((count, 11), np.float32)
     coords[: len(template.verts)] = np.column_stack((template.verts, *shares, template.section))
     return Wardrobe(template, np.concatenate(faces).astype(np.int32), np.concatenate(part), coords, spans)

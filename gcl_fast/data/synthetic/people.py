@@ -22,9 +22,13 @@ TROUSERS = np.array(
      (0.85, 0.84, 0.80), (0.45, 0.14, 0.16)]
 )  # fmt: skip
 SKINS = np.array([(0.93, 0.76, 0.66), (0.87, 0.66, 0.53), (0.76, 0.55, 0.41), (0.58, 0.39, 0.28), (0.38, 0.25, 0.18)])
-HAIRS = np.array([(0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.40, 0.27, 0.16), (0.72, 0.56, 0.32), (0.55, 0.25, 0.12), (0.66, 0.65, 0.63)])
+HAIRS = np.array(
+    [(0.07, 0.06, 0.06), (0.20, 0.13, 0.09), (0.40, 0.27, 0.16), (0.72, 0.56, 0.32), (0.55, 0.25, 0.12), (0.66, 0.65, 0.63)]
+)
 SHOES = np.array([(0.10, 0.10, 0.10), (0.88, 0.88, 0.88), (0.36, 0.22, 0.13), (0.65, 0.15, 0.15), (0.20, 0.27, 0.45)])
-BAGS = np.array([(0.12, 0.12, 0.13), (0.45, 0.16, 0.14), (0.17, 0.25, 0.40), (0.50, 0.40, 0.27), (0.24, 0.35, 0.22), (0.75, 0.62, 0.20)])
+BAGS = np.array(
+    [(0.12, 0.12, 0.13), (0.45, 0.16, 0.14), (0.17, 0.25, 0.40), (0.50, 0.40, 0.27), (0.24, 0.35, 0.22), (0.75, 0.62, 0.20)]
+)
 
 PATTERNS = ("hoops", "stripes", "checks", "dots", "block", "sleeves")
 
@@ -106,14 +110,17 @@ def make_outfit(rng: np.random.Generator, config: WorldConfig, female: bool) -> 
     second_color = shirts[second % len(shirts)]
     if np.abs(second_color - top).sum() < 0.6:
         second_color = SHIRTS[1] if top.sum() < 1.5 else SHIRTS[0]
-    pattern = str(rng.choice(PATTERNS, p=(0.26, 0.14, 0.16, 0.12, 0.18, 0.14))) if rng.random() < config.pattern_probability else "plain"
+    patterned = rng.random() < config.pattern_probability
+    pattern = str(rng.choice(PATTERNS, p=(0.26, 0.14, 0.16, 0.12, 0.18, 0.14))) if patterned else "plain"
     kind = str(rng.choice(("tee", "shirt", "jacket", "coat"), p=(0.4, 0.3, 0.22, 0.08)))
     sleeve = {"tee": rng.uniform(0.25, 0.45), "shirt": rng.uniform(0.85, 1.0), "jacket": 0.97, "coat": 1.0}[kind]
-    hem = {"tee": rng.uniform(-0.02, 0.08), "shirt": rng.uniform(-0.06, 0.10), "jacket": rng.uniform(0.0, 0.08), "coat": 0.36}[kind]
+    hems = {"tee": rng.uniform(-0.02, 0.08), "shirt": rng.uniform(-0.06, 0.10), "jacket": rng.uniform(0.0, 0.08), "coat": 0.36}
+    hem = hems[kind]
     bottom_kind = str(rng.choice(("trousers", "shorts", "skirt"), p=(0.5, 0.14, 0.36) if female else (0.76, 0.24, 0.0)))
     if kind == "coat" and bottom_kind != "trousers":
         bottom_kind = "trousers"
-    bottom_end = {"trousers": rng.uniform(0.72, 0.82), "shorts": rng.uniform(0.22, 0.42), "skirt": rng.uniform(0.28, 0.62)}[bottom_kind]
+    ends = {"trousers": rng.uniform(0.72, 0.82), "shorts": rng.uniform(0.22, 0.42), "skirt": rng.uniform(0.28, 0.62)}
+    bottom_end = ends[bottom_kind]
     style = ("short", "bob", "long", "bun", "cap") if female else ("short", "bald", "bob", "cap")
     style_p = (0.12, 0.24, 0.4, 0.16, 0.08) if female else (0.66, 0.12, 0.08, 0.14)
     bag_kind = str(rng.choice(("backpack", "shoulder"), p=(0.55, 0.45))) if rng.random() < config.bag_probability else "none"

@@ -51,8 +51,9 @@ def make_plan(
 
     def add(shot: Shot, split: str, pid: int) -> None:
         rng = stream(seed, "look", shot.person, shot.index)
-        occluded, together, who = rng.random() < config.occluder_probability, rng.random() < config.companion_probability, rng.random()
-        entries.append(Entry(shot, split, pid, bool(occluded), int(who * len(passers)) + passers.start if together else -1))
+        occluded, together = rng.random() < config.occluder_probability, rng.random() < config.companion_probability
+        who = passers.start + int(rng.random() * len(passers))
+        entries.append(Entry(shot, split, pid, bool(occluded), who if together else -1))
 
     gallery = test_ids * images_per_id
     stray = math.ceil(config.distractor_share * gallery)

@@ -77,7 +77,9 @@ def turn_axis(naked: np.ndarray) -> tuple[float, float]:
     return float((x.min() + x.max()) / 2), float((z.min() + z.max()) / 2)
 
 
-def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, aspect: float, *, junk: bool = False) -> tuple[np.ndarray, bool]:
+def crop_lens(
+    figure: Figure, rng: np.random.Generator, config: WorldConfig, aspect: float, *, junk: bool = False
+) -> tuple[np.ndarray, bool]:
     """A detection box around the figure -> lens [6] float32, and whether the box misses a part of the person on purpose.
 
     aspect = width / height of the box. Draws are the same whatever the figure, so a stream stays aligned.
@@ -87,7 +89,8 @@ def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, asp
     tall = float(high[1] - low[1])
     middle = (low + high) / 2
     scale, shift = np.exp(rng.normal(0, config.crop_scale)), rng.normal(0, config.crop_shift, 2)
-    cut, cut_feet, amount, side = rng.random() < config.bad_crop_probability, rng.random() < 0.6, rng.uniform(0.1, 0.24), rng.choice((-1, 1))
+    cut, cut_feet = rng.random() < config.bad_crop_probability, rng.random() < 0.6
+    amount, side = rng.uniform(0.1, 0.24), rng.choice((-1, 1))
     height = 1.05 * tall * max(scale, 0.95)
     height = max(height, float(high[0] - low[0]) * 0.85 / aspect)
     centre = middle + shift * height
@@ -103,7 +106,9 @@ def crop_lens(figure: Figure, rng: np.random.Generator, config: WorldConfig, asp
     return lens, bool(junk or cut)
 
 
-def render_layers(figures: list[Figure], cameras: list[Camera], size: tuple[int, int], yaws: list[float] | None = None) -> list[Layer]:
+def render_layers(
+    figures: list[Figure], cameras: list[Camera], size: tuple[int, int], yaws: list[float] | None = None
+) -> list[Layer]:
     """Figures (their lens with a crop) seen by their cameras, lit, without background. yaws: one turn a figure, degrees."""
     from gcl_fast.ops import rasterize
 
@@ -131,7 +136,8 @@ def render_layers(figures: list[Figure], cameras: list[Camera], size: tuple[int,
 def _project(verts: np.ndarray, lens: np.ndarray, height: int, width: int) -> np.ndarray:
     x, y, z = (verts + lens[:3]).T
     focal, cx, cy = lens[3:]
-    return np.stack((width / 2 + height * (focal * x / z + cx), height / 2 + height * (focal * y / z + cy), z), 1).astype(np.float32)
+    columns = (width / 2 + height * (focal * x / z + cx), height / 2 + height * (focal * y / z + cy), z)
+    return np.stack(columns, 1).astype(np.float32)
 
 
 def _lit_color(person: Person, camera: Camera, part: np.ndarray, coords: np.ndarray, normals: np.ndarray) -> np.ndarray:

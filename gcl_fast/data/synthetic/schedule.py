@@ -48,7 +48,9 @@ def travel_frames(seed: int, count: int, config: WorldConfig) -> np.ndarray:
     return metres / WALKING_SPEED * config.frames_per_second
 
 
-def walk(seed: int, person: int, images: int, cameras: list[Camera], travel: np.ndarray, span: int, config: WorldConfig) -> list[Shot]:
+def walk(
+    seed: int, person: int, images: int, cameras: list[Camera], travel: np.ndarray, span: int, config: WorldConfig
+) -> list[Shot]:
     """All shots of one person: a walk over most cameras that starts within `span` frames, two images or more a visit.
 
     `images` below 2 gives one visit; with enough images every person is seen by at least two cameras.
@@ -75,7 +77,9 @@ def walk(seed: int, person: int, images: int, cameras: list[Camera], travel: np.
     return shots
 
 
-def _visit(rng: np.random.Generator, person: int, camera: Camera, frame: int, count: int, first: int, config: WorldConfig) -> list[Shot]:
+def _visit(
+    rng: np.random.Generator, person: int, camera: Camera, frame: int, count: int, first: int, config: WorldConfig
+) -> list[Shot]:
     yaw = camera.walk_yaw + (180 if rng.random() < config.reverse_probability else 0) + rng.normal(0, config.yaw_spread)
     stands = bool(rng.random() < config.standing_probability)
     hands = str(rng.choice(HANDS, p=(0.35, 0.35, 0.3, 0.0) if stands else (0.74, 0.1, 0.1, 0.06)))

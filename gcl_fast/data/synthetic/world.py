@@ -167,7 +167,8 @@ class _World:
 
     def _write_batch(self, part: list[int], truth_of: dict[int, int]) -> None:
         figures, missing = self._figures(part)
-        beside = {i: self._companion(i, figure) for i, figure in zip(part, figures, strict=True) if self.entries[i].companion >= 0}
+        accompanied = [(i, f) for i, f in zip(part, figures, strict=True) if self.entries[i].companion >= 0]
+        beside = {i: self._companion(i, figure) for i, figure in accompanied}
         drawn = figures + list(beside.values())
         owners = [self.cameras[self.entries[i].shot.camera] for i in part + list(beside)]
         layers = render_layers(drawn, owners, self.size)
@@ -247,8 +248,8 @@ def _check(
 ) -> tuple[int, int]:
     if layout not in LAYOUTS:
         raise ValueError(f"write_world: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    bounds = (("num_train_ids", train_ids, 1), ("num_test_ids", test_ids, 1), ("images_per_id", images_per_id, 2), ("seed", seed, 0))
-    for name, value, low in bounds:
+    people = (("num_train_ids", train_ids, 1), ("num_test_ids", test_ids, 1), ("images_per_id", images_per_id, 2))
+    for name, value, low in (*people, ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f"write_world: {name} must be an integer of at least {low}, got {value!r}")
     most = MOST_CAMERAS[layout]
@@ -266,7 +267,7 @@ def _existing(out: Path, parameters: dict) -> WorldSummary | None:
         return None
     marker = out / MARKER
     if not marker.is_file():
-        raise FileExistsError(f"write_world: out must be a new or empty folder, or a world; {out} is neither (it has no {MARKER})")
+        raise FileExistsError(f"write_world: out must be a new or empty folder, or a world; {out} has no {MARKER}")
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
         old, facts = found["parameters"], found["summary"]
@@ -274,7 +275,7 @@ def _existing(out: Path, parameters: dict) -> WorldSummary | None:
         raise FileExistsError(f"write_world: {marker} does not describe a world: {error!r}") from error
     if old != parameters:
         differing = [f"{k}={old.get(k)!r} (wanted {v!r})" for k, v in parameters.items() if old.get(k) != v]
-        raise FileExistsError(f"write_world: {out} holds another world, with {', '.join(differing)}; give another folder or delete it")
+        raise FileExistsError(f"write_world: {out} holds another world, with {', '.join(differing)}; delete it or name another")
     return WorldSummary(out=out, created=False, **facts)
 
 
@@ -283,7 +284,7 @@ def _partial_folder(out: Path) -> Path:
     partial = out.absolute().with_name(out.name + ".partial")
     if partial.exists():
         if not (partial / UNFINISHED).is_file():
-            raise FileExistsError(f"write_world: {partial} is needed for the unfinished world, but holds something else; move it away")
+            raise FileExistsError(f"write_world: {partial} is where the unfinished world goes, but holds something else; move it")
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     (partial / UNFINISHED).touch()
