@@ -65,6 +65,8 @@ class ClusterConfig:
     rho: float | None = None
     """When given, eps = mean of the smallest rho share of the non-zero distances (the CVPR 2021 rule)."""
     min_samples: int = 4
+    debias_cameras: bool = False
+    """Standardise the features within each camera before clustering (arXiv 2502.10195)."""
 
     def __post_init__(self) -> None:
         _positive(self, "k1", "k2", "eps", "min_samples")

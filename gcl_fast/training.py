@@ -145,7 +145,7 @@ class Training:
             load_module(getattr(networks, name), weights, str(start))
         stage = JointStage(
             self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
-            len(space.data.train), device=space.device, features=space.features, score=space.score, samples=self.samples,
+            space.cameras, device=space.device, features=space.features, score=space.score, samples=self.samples,
         )
         self._run(stage)
 

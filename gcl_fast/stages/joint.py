@@ -15,10 +15,11 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
-from gcl_fast.pseudo_labels import centroids, cluster
+from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.generative import GenerativeStage, frozen
-from gcl_fast.stages.stage import StageError, set_lr, stepped_lr
+from gcl_fast.stages.labels import epoch_labels, label_figures
+from gcl_fast.stages.stage import set_lr, stepped_lr
 from gcl_fast.stages.views import Views, generative_losses
 
 
@@ -44,21 +45,21 @@ class JointStage(GenerativeStage):
         generator: nn.Module,
         discriminator: nn.Module,
         loader: TorchLoader,
-        num_images: int,
+        cameras: Tensor,
         *,
         device: torch.device,
         features: Callable[[nn.Module], Tensor],
         score: Callable[[nn.Module], dict[str, float]] | None = None,
         samples: dict[str, Batch] | None = None,
     ) -> None:
-        """features: the L2-normalised features [N, D] of all training images; score: held-out metrics, {} without a test set."""
+        """cameras [N] int64 of the training images; features: their L2-normalised features [N, D]; score: held-out metrics, {} without a test set."""
         self.settings: Stage3Config = config.stage3
-        self._set_up(config, encoder, generator, discriminator, loader, num_images, device, samples)
+        self._set_up(config, encoder, generator, discriminator, loader, len(cameras), device, samples)
         encoder.requires_grad_(True)
         settings = self.settings
-        self.features, self.score = features, score
+        self.cameras, self.features, self.score = cameras, features, score
         self.memory = InstanceMemory(
-            encoder.feature_dim, num_images, temperature=settings.temperature, momentum=settings.bank_momentum,
+            encoder.feature_dim, len(cameras), temperature=settings.temperature, momentum=settings.bank_momentum,
             num_negatives=settings.num_negatives,
         ).to(device)
         self.centers = torch.zeros(0, encoder.feature_dim, device=device)
@@ -72,23 +73,14 @@ class JointStage(GenerativeStage):
         settings = self.settings
         if epoch == 0:
             self.memory.features.copy_(self.features(self.encoder))
-        rule = settings.cluster
-        found = cluster(self.memory.features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples)
+        found = epoch_labels(self.name, epoch, self.memory.features, self.cameras, settings.cluster)
         candidates = np.flatnonzero(found.labels.cpu().numpy() >= 0)
-        if found.num_clusters < 2 or len(candidates) < 2:
-            raise StageError(
-                f"stage 3, epoch {epoch}: clustering found {found.num_clusters} clusters and {found.num_outliers} outliers "
-                f"among {self.num_images} images at eps {found.eps:.3f}; at least 2 clusters are needed: raise stage3.cluster.eps, "
-                "lower min_samples, or warm the encoder up longer in stage 1"
-            )
         labels = found.labels.to(self.device)
         self.memory.labels.copy_(labels)
         self.centers = centroids(self.memory.features, labels)
         for name, base in (("generator", settings.lr), ("discriminator", settings.lr), ("encoder", settings.lr_encoder)):
             set_lr(self.optimizers[name], stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
-        self._clusters = {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
-                          "largest_cluster": float(found.largest), "eps": float(found.eps),
-                          "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
+        self._clusters = {**label_figures(found), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
         return self.plan(candidates, epoch)
 
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:

@@ -17,9 +17,10 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
-from gcl_fast.pseudo_labels import centroids, cluster
+from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.amp import autocast, full, use_bfloat16
-from gcl_fast.stages.stage import Stage, StageError, set_lr, stepped_lr
+from gcl_fast.stages.labels import epoch_labels, label_figures
+from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 
 
 class ClusterContrastStage(Stage):
@@ -52,7 +53,7 @@ class ClusterContrastStage(Stage):
         if updates is not None:
             self.epochs = updates  # at least one update an epoch; the last epoch is known when its plan is made
         self.encoder = encoder.to(device).requires_grad_(True)
-        self.loader, self.cameras, self.features, self.score = loader, cameras.cpu().numpy(), features, score
+        self.loader, self.cameras, self.features, self.score = loader, cameras.cpu(), features, score
         self.bf16 = use_bfloat16(config.amp, device)
         self.modules = {"encoder": encoder}
         self.optimizers = {
@@ -70,24 +71,16 @@ class ClusterContrastStage(Stage):
         ).to(self.device)
 
     def begin_epoch(self, epoch: int) -> Plan:
-        settings, rule = self.settings, self.settings.cluster
+        settings = self.settings
         features = self.features(self.encoder)
-        found = cluster(features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples)
-        if found.num_clusters < 2:
-            raise StageError(
-                f"stage 1, epoch {epoch}: clustering found {found.num_clusters} clusters and {found.num_outliers} outliers "
-                f"among {len(features)} images at eps {found.eps:.3f}; at least 2 clusters are needed: "
-                + ("raise" if found.num_clusters == 0 else "lower") + " stage1.cluster.eps or change min_samples"
-            )
+        found = epoch_labels("stage1", epoch, features, self.cameras, settings.cluster)
         self.labels = found.labels.to(self.device)
         self.memory = self._new_memory(found.num_clusters)
         self.memory.features.copy_(F.normalize(centroids(features, found.labels), dim=1))
         age = self.first_epoch + epoch
         lr = stepped_lr(settings.lr, settings.lr_gamma, settings.lr_steps, min(age, settings.epochs - 1))
         set_lr(self.optimizers["encoder"], lr)
-        self._clusters = {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
-                          "largest_cluster": float(found.largest), "eps": float(found.eps),
-                          "lr_encoder": lr}
+        self._clusters = {**label_figures(found), "lr_encoder": lr}
         return self._cut(self._plan(age), epoch)
 
     def _plan(self, age: int) -> Plan:
@@ -95,7 +88,7 @@ class ClusterContrastStage(Stage):
         labels, instances = self.labels.cpu().numpy(), settings.num_instances
         identities, seed = settings.batch_size // instances, (self.seed, age)
         if settings.camera_aware:
-            return camera_aware_batches(labels, self.cameras, identities, instances, seed=seed, num_batches=settings.iters or None)
+            return camera_aware_batches(labels, self.cameras.numpy(), identities, instances, seed=seed, num_batches=settings.iters or None)
         return identity_batches(labels, identities, instances, seed=seed, num_batches=settings.iters or None)
 
     def _cut(self, plan: Plan, epoch: int) -> Plan:
