@@ -37,7 +37,8 @@ def run(op: str, full: bool, into: Path) -> int:
     command += ["--benchmark-columns=median,iqr,rounds", "-p", "no:cacheprovider", *(["--full"] if full else [])]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # pytest's own report is shown where something failed; the table of numbers is printed below.
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
     return done.returncode

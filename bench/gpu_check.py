@@ -1,0 +1,379 @@
+"""Builds and checks the package on a machine with a CUDA GPU: `make gpu-check PYTHON=...`, or `python bench/gpu_check.py`.
+
+Every part of this runs only where a GPU is; elsewhere it says so and exits with 1, before it builds anything. It uses the
+Python that runs it (3.10 or newer, torch >= 2.10, with nvcc, cmake and pytest), no network, and installs nothing:
+
+    build      setup.py into build/gpu-check/site, for this GPU's architecture; then imports it
+    tests      the whole suite, ops on CPU and CUDA; tests that need an optional package that is missing are left out and listed
+    sanitizer  compute-sanitizer (memcheck, racecheck, initcheck, synccheck) over the tests of the native ops on CUDA
+    bench      the op benches, each checked before it is timed
+
+One JSON (bench/results/gpu_check.json, or --out) holds device, versions, commit, and each part's command, exit code, seconds
+and, where it failed, the end of its output. Exit code 0 only if every part was run and is well. It fits in nine minutes on
+16 cores; what is not begun in time counts as failed. GCL_COMMIT names the commit where there is no git.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = Path(__file__).resolve().parent / "gpu_check_plugin"
+PARTS = ("build", "tests", "sanitizer", "bench")
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+NATIVE_OP_TESTS = ("test_rasterize.py",)  # of the ops with CUDA kernels of our own
+OURS = "gcl::"  # in a finding of compute-sanitizer: a kernel of this package
+SECONDS = {"build": 240, "tests": 270, "sanitizer": 200, "bench": 150}  # at most
+FOUND = 86  # compute-sanitizer's exit code when it found something
+TAIL = 6000  # characters
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is here; `why_not` says why nothing can be run."""
+
+    why_not: str | None = None
+    device: str = ""
+    capability: str = ""
+    python: str = ""
+    torch: str = ""
+    torch_cuda: str = ""
+    sanitizer: str | None = None
+    cores: int = 1
+    xdist: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a part; `report` is the JSON that it writes, if any."""
+
+    part: str
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: Path = ROOT
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    seconds: float
+    output: str
+    timed_out: bool = False
+
+
+Runner = Callable[[Step, float], Outcome]
+
+
+def run(step: Step, seconds: float) -> Outcome:
+    """Runs the command, ends it and its children after `seconds`."""
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        step.argv, cwd=step.cwd, env=os.environ | step.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return Outcome(process.returncode, time.monotonic() - begin, output)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, _ = process.communicate()
+        return Outcome(124, time.monotonic() - begin, output, timed_out=True)
+
+
+def find_sanitizer() -> str | None:
+    nvcc = shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    homes += [str(Path(nvcc).resolve().parent.parent)] if nvcc else []
+    for name in ("compute-sanitizer", *(f"{home}/bin/compute-sanitizer" for home in homes if home)):
+        if found := shutil.which(name):
+            return found
+    return None
+
+
+def inspect() -> Machine:
+    """This machine, seen by this Python."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 10):
+        return Machine(f"Python >= 3.10 is needed, this is {python}; name another: make gpu-check PYTHON=python3.12")
+    try:
+        import torch
+    except ImportError as error:
+        return Machine(f"this Python has no torch ({error}); name one that has: make gpu-check PYTHON=...")
+    if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < (2, 10):
+        return Machine(f"torch >= 2.10 is needed, this is {torch.__version__}")
+    if not torch.cuda.is_available():
+        return Machine(f"no CUDA GPU here that torch {torch.__version__} can use; nothing was built or run")
+    major, minor = torch.cuda.get_device_capability()
+    try:
+        import xdist  # noqa: F401
+
+        xdist_here = True
+    except ImportError:
+        xdist_here = False
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        None, torch.cuda.get_device_name(), f"{major}{minor}", python, torch.__version__, str(torch.version.cuda),
+        find_sanitizer(), cores, xdist_here,
+    )  # fmt: skip
+
+
+class Check:
+    """The parts in order, and what came of them."""
+
+    def __init__(self, machine: Machine, runner: Runner, work: Path, seconds: float) -> None:
+        self.machine, self.runner, self.work = machine, runner, work
+        self.site = work / "site"
+        self.deadline = time.monotonic() + seconds
+        self.results: list[dict] = []
+        self.left_out: dict[str, str] = {}
+        self.benchmarks: list[dict] = []
+
+    # Commands
+
+    def steps(self, part: str) -> list[Step]:
+        return {"build": self.build, "tests": self.tests, "sanitizer": self.sanitizer, "bench": self.bench}[part]()
+
+    def python_path(self, *more: Path) -> str:
+        return os.pathsep.join(map(str, (self.site, *more)))
+
+    def build(self) -> list[Step]:
+        flags = {"GCL_CUDA": "1", "GCL_CUDA_ARCHITECTURES": self.machine.capability, "GCL_BUILD_DIR": str(self.work / "tree")}
+        setup = (sys.executable, "setup.py", "-q", "build", "--build-base", str(self.work), "--build-lib", str(self.site))
+        see = (
+            "import json, sys, torch, gcl_fast\n"
+            "from gcl_fast import _native\n"
+            "info = _native.info()\n"
+            "print(json.dumps({'kernels': info.loaded, 'cuda': info.cuda_version, 'architectures': list(info.architectures),\n"
+            "                  'error': info.error, 'from': gcl_fast.__file__}))\n"
+            "sys.exit(not (info.loaded and info.cuda))"
+        )
+        return [
+            Step("build", "build", setup, flags),
+            Step("build", "import", (sys.executable, "-c", see), {"PYTHONPATH": self.python_path()}, self.work),
+        ]
+
+    def pytest(self, part: str, name: str, *arguments: str, before: tuple[str, ...] = (), threads: int = 1, **env: str) -> Step:
+        """pytest on this build: started outside of the checkout, so that its gcl_fast is not the one imported."""
+        report = self.work / f"{name}.json"
+        environment = {
+            "PYTHONPATH": self.python_path(PLUGIN), "GCL_TEST_REPORT": str(report), "OMP_NUM_THREADS": str(threads), **env,
+        }  # fmt: skip
+        argv = (*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
+        argv += ("-o", "addopts=-ra", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
+        return Step(part, name, argv, environment, self.work, report)
+
+    def tests(self) -> list[Step]:
+        workers = max(1, min(8, self.machine.cores // 2))
+        spread = ("-n", str(workers), "--dist", "loadfile") if self.machine.xdist and workers > 1 else ()
+        threads = max(1, self.machine.cores // workers)
+        return [self.pytest("tests", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"), threads=threads)]
+
+    def sanitizer(self) -> list[Step]:
+        files = tuple(str(ROOT / "tests" / name) for name in NATIVE_OP_TESTS)
+        # Without torch's memory pool, where an access behind a tensor may end in its neighbour, unseen.
+        pool = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        steps = []
+        for tool in TOOLS:
+            before = (
+                str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND), "--report-api-errors", "no",
+                "--show-backtrace", "no", "--print-limit", "1000", "--target-processes", "application-only",
+            )  # fmt: skip
+            select = ("-p", "no:benchmark", "-k", "cuda and not compile", *files)
+            steps.append(self.pytest("sanitizer", tool, *select, before=before, **pool))
+        return steps
+
+    def bench(self) -> list[Step]:
+        out = self.work / "benchmarks.json"
+        out.unlink(missing_ok=True)
+        names = [p for p in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in p.read_text()]
+        options = ("--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds")
+        return [self.pytest("bench", "bench", *options, *map(str, names), threads=self.machine.cores)]
+
+    # Running and judging
+
+    def part(self, name: str) -> bool:
+        """Runs one part; True if all its steps are well."""
+        if name == "sanitizer" and self.machine.sanitizer is None:
+            self.add(name, name, "", None, "compute-sanitizer was not found: it comes with the CUDA toolkit (package "
+                     "cuda-sanitizer); put its folder on PATH or set CUDA_HOME")  # fmt: skip
+            return False
+        if name != "build" and not list((self.site / "gcl_fast").glob("_C*")):
+            self.add(name, name, "", None, "not run: there is no build in build/gpu-check/site (part build)")
+            return False
+        steps = self.steps(name)
+        if name == "sanitizer":  # one tool leaves most of the GPU idle
+            with ThreadPoolExecutor(len(steps)) as pool:
+                return all(list(pool.map(self.step, steps)))
+        return all(self.step(step) for step in steps)  # the first failure ends the part
+
+    def step(self, step: Step) -> bool:
+        seconds = min(SECONDS[step.part], self.deadline - time.monotonic())
+        command = plain(" ".join(step.argv if step.name != "import" else (*step.argv[:2], "'import gcl_fast; ...'")))
+        if seconds < 5:
+            self.add(step.part, step.name, command, None, "not run: out of time")
+            return False
+        if step.report is not None:
+            step.report.unlink(missing_ok=True)
+        print(f"gpu-check: {step.name} ...", flush=True)
+        outcome = self.runner(step, seconds)
+        report = read_json(step.report)
+        why = self.judge(step, outcome, report)
+        print(f"gpu-check: {step.name}: {'ok' if why is None else why} ({outcome.seconds:.0f} s)", flush=True)
+        if why is not None:
+            print(outcome.output[-TAIL:], flush=True)
+        self.add(step.part, step.name, command, outcome, why, report)
+        if step.part == "tests" and report:
+            self.left_out = {entry["test"]: entry["needs"] for entry in report["left_out"]}
+        if step.part == "bench":
+            found = read_json(self.work / "benchmarks.json")
+            self.benchmarks = [brief(entry) for entry in (found or {}).get("benchmarks", [])]
+        return why is None
+
+    def judge(self, step: Step, outcome: Outcome, report: dict | None) -> str | None:
+        """None if all is well, else what is wrong."""
+        if outcome.timed_out:
+            return f"ended after {outcome.seconds:.0f} s, its time limit"
+        if step.part == "build":
+            return None if outcome.code == 0 else f"exit code {outcome.code}"
+        ours, others = findings(outcome.output)
+        foreign = step.name in ("racecheck", "initcheck", "synccheck") and others and not ours
+        if step.part == "sanitizer" and (ours or (others and not foreign)):
+            return f"{len(ours) + len(others)} findings"
+        if outcome.code != 0 and not (foreign and outcome.code == FOUND):
+            return f"exit code {outcome.code}"
+        if step.part == "bench":
+            return None if read_json(self.work / "benchmarks.json") else "wrote no benchmark JSON"
+        if report is None:
+            return "pytest wrote no report"
+        if report["failed"]:
+            return f"{report['failed']} tests failed"
+        if not report["passed_on_cuda"]:
+            return "no test passed on CUDA: the GPU was not tested"
+        native = [entry["test"] for entry in report["left_out"] if any(name in entry["test"] for name in NATIVE_OP_TESTS)]
+        return f"tests of native ops were left out: {', '.join(native[:3])}" if native else None
+
+    def add(
+        self, part: str, name: str, command: str, outcome: Outcome | None, why: str | None, report: dict | None = None
+    ) -> None:
+        result: dict = {"part": part, "name": name, "ok": why is None, "command": command}
+        if outcome is None:
+            print(f"gpu-check: {name}: {why}", flush=True)
+        else:
+            result |= {"exit_code": outcome.code, "seconds": round(outcome.seconds, 1)}
+        if why is not None:
+            result["why"] = why
+        if report is not None:
+            result["tests"] = {key: report[key] for key in ("passed", "passed_on_cuda", "failed", "skipped")}
+            result["tests"]["left_out"] = len(report["left_out"])
+            result |= {"failed_tests": report["failed_tests"]} if report["failed_tests"] else {}
+        if outcome is not None and name == "import" and why is None:
+            result["says"] = plain(outcome.output.strip())
+        if outcome is not None and part == "sanitizer":
+            result["findings_elsewhere"] = len(findings(outcome.output)[1])
+        if outcome is not None and why is not None:
+            result["output_tail"] = plain(outcome.output[-TAIL:])
+        self.results.append(result)
+
+
+def findings(output: str) -> tuple[list[str], list[str]]:
+    """What compute-sanitizer found: in kernels of this package, and in others."""
+    blocks: list[str] = []
+    for line in output.splitlines():
+        if not line.startswith("========="):
+            continue
+        text = line.removeprefix("=========").removeprefix(" ")
+        if re.match(r"(Invalid|Misaligned|Uninitialized|Error|Barrier error|Potential|Out-of-range|Race)", text):
+            blocks.append(text)
+        elif text.startswith(" ") and blocks:
+            blocks[-1] += "\n" + text
+    ours = [block for block in blocks if OURS in block]
+    return ours, [block for block in blocks if OURS not in block]
+
+
+def brief(entry: dict) -> dict:
+    """A benchmark's medians and what they belong to."""
+    info = entry["extra_info"]
+    kept = {key: info[key] for key in ("op", "case", "implementation", "device", "check", "queued_seconds") if key in info}
+    return kept | {"median_seconds": entry["stats"]["median"], "rounds": entry["stats"]["rounds"]}
+
+
+def plain(text: str) -> str:
+    """Without this machine's folders."""
+    folders = {sys.executable: "python", f"{ROOT}/": "", str(ROOT): ".", sys.prefix: "PREFIX", str(Path.home()): "~"}
+    for folder, name in folders.items():
+        text = text.replace(folder, name) if folder not in ("", "/") else text
+    return text
+
+
+def read_json(path: Path | None) -> dict | None:
+    try:
+        return json.loads(path.read_text()) if path is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--tags", "--dirty"]
+    try:
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        said = ""
+    return said or os.environ.get("GCL_COMMIT", "unknown")
+
+
+def main(
+    argv: Sequence[str] | None = None, *, runner: Runner = run, machine: Machine | None = None, work: Path | None = None
+) -> int:
+    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be repeated); the build must be there")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench/results/gpu_check.json", help="where the JSON goes")
+    parser.add_argument("--seconds", type=float, default=540, help="for everything together")
+    options = parser.parse_args(argv)
+
+    machine = machine or inspect()
+    if machine.why_not is not None:
+        print(f"gpu-check: {machine.why_not}", file=sys.stderr)
+        return 1
+    begin = time.monotonic()
+    check = Check(machine, runner, work or ROOT / "build/gpu-check", options.seconds)
+    check.work.mkdir(parents=True, exist_ok=True)
+    asked = [part for part in PARTS if part in (options.only or PARTS)]
+    if "build" in asked:
+        shutil.rmtree(check.site, ignore_errors=True)
+    ok = True
+    for part in asked:
+        ok = check.part(part) and ok
+        summary = {
+            "ok": ok and part == asked[-1],
+            "parts_asked": asked,
+            "device": machine.device, "compute_capability": machine.capability, "cores": machine.cores,
+            "python": machine.python, "torch": machine.torch, "torch_cuda": machine.torch_cuda,
+            "commit": commit(),
+            "command": plain(" ".join(["python", "bench/gpu_check.py", *(sys.argv[1:] if argv is None else argv)])),
+            "seconds": round(time.monotonic() - begin, 1),
+            "parts": check.results,
+            "missing_packages": sorted(set(check.left_out.values())),
+            "left_out": [{"test": test, "needs": package} for test, package in sorted(check.left_out.items())],
+            "benchmarks": check.benchmarks,
+        }  # fmt: skip
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(summary, indent=1) + "\n")  # after each part: what is cut short is still told
+    print(f"gpu-check: {'all is well' if ok else 'FAILED'}; {plain(str(options.out))}")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

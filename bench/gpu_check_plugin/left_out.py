@@ -1,0 +1,119 @@
+"""pytest plugin of gpu_check: a test that fails because an optional package is missing is left out, with the package's name.
+
+Only that is left out: the package is one of OPTIONAL, it cannot be found here, and the error, one that caused it, or what
+the test printed says that it is missing. Everything else stays a failure. What happened is written to $GCL_TEST_REPORT.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+import pytest
+
+# import name -> name to install
+OPTIONAL = {
+    "anny": "anny", "faiss": "faiss-gpu", "matplotlib": "matplotlib", "nvidia.dali": "nvidia-dali-cuda130", "PIL": "pillow",
+    "rich": "rich", "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "smplx": "smplx",
+    "tensorboard": "tensorboard", "torchmetrics": "torchmetrics", "torchvision": "torchvision", "tyro": "tyro", "yaml": "pyyaml",
+}  # fmt: skip
+MARK = "left out: needs "
+
+
+def present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def missing() -> dict[str, str]:
+    """The optional packages that are not here: import name -> name to install."""
+    return {module: package for module, package in OPTIONAL.items() if not present(module)}
+
+
+def needs(texts: Iterable[str]) -> str | None:
+    """The missing package that one of the texts names as missing."""
+    for text in texts:
+        for module, package in missing().items():
+            names = "|".join(re.escape(name) for name in (module, package))
+            modules = "|".join(re.escape(name) for name in (module, module.split(".")[0]))
+            said = rf"No module named '({modules})['.]|\bneeds (the package )?({names})\b|pip install '?({names})\b"
+            if re.search(said, text, re.IGNORECASE):
+                return package
+    return None
+
+
+def messages(error: BaseException | None) -> list[str]:
+    """What an error and those that caused it say."""
+    found: list[str] = []
+    while error is not None and len(found) < 20:
+        found.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _leave_out(report, call, where) -> None:
+    if report.outcome != "failed" or call is None or call.excinfo is None:
+        return
+    printed = [text for _, text in report.sections] if isinstance(call.excinfo.value, (AssertionError, SystemExit)) else []
+    package = needs([*messages(call.excinfo.value), *printed])
+    if package is not None:
+        report.outcome = "skipped"
+        report.longrepr = (str(where), 0, f"{MARK}{package}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call) -> Generator[None, object, None]:
+    outcome = yield
+    _leave_out(outcome.get_result(), call, item.path)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector) -> Generator[None, object, None]:
+    outcome = yield
+    report = outcome.get_result()
+    _leave_out(report, getattr(report, "call", None), collector.path)
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.counts = {"passed": 0, "skipped": 0, "passed_on_cuda": 0}
+        self.failed: set[str] = set()  # each worker of pytest-xdist reports a file that does not import
+        self.left_out: dict[str, str] = {}
+
+    def add(self, report, *, counts: bool) -> None:
+        reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+        if reason.startswith(MARK):
+            self.left_out[report.nodeid] = reason.removeprefix(MARK)
+        elif report.failed:
+            self.failed.add(report.nodeid)
+        elif report.skipped:
+            self.counts["skipped"] += 1
+        elif counts:
+            self.counts["passed"] += 1
+            self.counts["passed_on_cuda"] += "cuda" in report.nodeid.partition("[")[2]
+
+
+tally = _Tally()
+
+
+def pytest_runtest_logreport(report) -> None:
+    if report.when == "call" or not report.passed:
+        tally.add(report, counts=True)
+
+
+def pytest_collectreport(report) -> None:
+    tally.add(report, counts=False)
+
+
+def pytest_sessionfinish(session) -> None:
+    path = os.environ.get("GCL_TEST_REPORT")
+    if path and not hasattr(session.config, "workerinput"):  # not in the workers of pytest-xdist
+        left_out = [{"test": test, "needs": package} for test, package in sorted(tally.left_out.items())]
+        failed = sorted(tally.failed)
+        Path(path).write_text(json.dumps({**tally.counts, "failed": len(failed), "failed_tests": failed, "left_out": left_out}))
