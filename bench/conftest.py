@@ -32,10 +32,13 @@ _checked: set[tuple] = set()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="the big table of sizes (minutes) instead of the quick one")
+    parser.addoption("--device", choices=("cpu", "cuda"), help="only this device (default: every device there is)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.timeout = 0  # the reference takes its time
+    if config.getoption("--device") == "cuda" and "cuda" not in DEVICES:
+        raise pytest.UsageError("--device cuda: torch sees no CUDA GPU here")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,10 +48,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     axes = module.FULL if metafunc.config.getoption("--full") else module.QUICK
     cases = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     fits = getattr(module, "fits", lambda case: True)
+    only = metafunc.config.getoption("--device")
     runs = [
         pytest.param(case, implementation, torch.device(device), id=f"{_label(case)}-{device}-{implementation}")
         for case in cases
-        for device in DEVICES
+        for device in ([only] if only else DEVICES)
         for implementation in ("native", "reference")
         if implementation == "native" or fits(case)
     ]
@@ -139,7 +143,7 @@ def command(config: pytest.Config) -> str:
     for n, word in enumerate(arguments):
         if word.startswith("--benchmark-json") or (n > 0 and arguments[n - 1] == "--benchmark-json"):
             continue
-        words.append(word.replace(f"{ROOT}/", ""))
+        words.append(word.replace(f"{ROOT}/", "").replace(str(ROOT), "."))
     return "python -m pytest " + " ".join(words)
 
 

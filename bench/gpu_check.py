@@ -199,7 +199,7 @@ class Check:
         out = self.work / "benchmarks.json"
         out.unlink(missing_ok=True)
         names = [p for p in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in p.read_text()]
-        options = ("--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds")
+        options = ("--device=cuda", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds")
         return [self.pytest("bench", "bench", *options, *map(str, names), threads=self.machine.cores)]
 
     # Running and judging
