@@ -85,6 +85,35 @@ def test_a_missing_barrier_shows_in_the_thread_orders() -> None:
     assert len(results) == len(ORDERS)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("missing_barrier", "race: thread .* of block 0 (reads|writes) shared memory and thread .* of block 0 (reads|writes) it"),
+        ("plain_sum", "race: thread .* of block . (reads|writes) global memory and"),
+    ],
+)
+@every_order
+def test_a_race_is_found(kernel: str, message: str, order: str) -> None:
+    with pytest.raises(SimtError, match=message):
+        run("planted", kernel, order, race=True, x=numbers(128))
+
+
+@every_order
+def test_lanes_are_ordered_by_a_warp_operation(order: str) -> None:
+    x = numbers(64)
+    out = run("planted", "neighbour", order, race=True, x=x, ordered=1)["out"]
+    assert out.tolist() == x.reshape(-1, 2)[:, ::-1].reshape(-1).tolist()
+    with pytest.raises(SimtError, match="race: thread"):
+        run("planted", "neighbour", order, race=True, x=x, ordered=0)
+
+
+@pytest.mark.parametrize("kernel", ["block_sum", "reversed", "warp_operations", "atomics"])
+@every_order
+def test_no_race_is_found_where_there_is_none(kernel: str, order: str) -> None:
+    start = {"small0": np.zeros(4, np.int32), "large0": np.zeros(2, np.uint64)} if kernel == "atomics" else {}
+    run("planted", kernel, order, race=True, x=np.abs(numbers(64 if kernel == "reversed" else 192)), **start)
+
+
 def test_shared_memory_read_before_it_is_written_differs_by_order() -> None:
     results = [run("planted", "unwritten_shared", order)["out"] for order in ORDERS]
     assert len({int(out[0]) for out in results}) == len(ORDERS)
@@ -165,6 +194,16 @@ def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, cull: bool, order: st
 
 
 @every_order
+@pytest.mark.parametrize("case", ["float", "double"])
+def test_rasterize_has_no_race(case: str, order: str) -> None:
+    batch, num_verts, num_faces, size, dtype, index = CASES[case]
+    verts, faces = soup(batch, num_verts, num_faces, size, 1, dtype, index)
+    arrays = {"verts": verts.numpy(), "faces": faces.numpy(), "height": size[0], "width": size[1], "cull_backfaces": 0}
+    out = run("rasterize", "forward", order, 7, race=True, **arrays)
+    same_bits("face_id", out["face_id"], ops.rasterize(verts, faces, size).face_id)
+
+
+@every_order
 def test_a_face_that_names_no_vertex_is_skipped(order: str) -> None:
     verts, faces = soup(1, 40, 30, (16, 16), 3, torch.float32, torch.int32)
     want = ops.rasterize(verts, faces, (16, 16))
@@ -175,8 +214,8 @@ def test_a_face_that_names_no_vertex_is_skipped(order: str) -> None:
 
 
 @every_order
-@pytest.mark.parametrize("case", CASES)
-def test_rasterize_backward_gives_the_bits_of_the_cpu_op(case: str, order: str) -> None:
+@pytest.mark.parametrize(("case", "race"), [*((name, False) for name in CASES), ("float", True), ("double", True)])
+def test_rasterize_backward_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: str) -> None:
     batch, num_verts, num_faces, size, dtype, index = CASES[case]
     verts, faces = soup(batch, num_verts, num_faces, size, 2, dtype, index)
     seen = ops.rasterize(verts, faces, size)
@@ -190,7 +229,7 @@ def test_rasterize_backward_gives_the_bits_of_the_cpu_op(case: str, order: str) 
         "corner_order": corner_order, "corner_begin": corner_begin,
     }  # fmt: skip
     want = torch.ops.gcl_fast.rasterize_backward(*arguments.values())
-    out = run("rasterize", "backward", order, 7, **{name: value.numpy() for name, value in arguments.items()})
+    out = run("rasterize", "backward", order, 7, race=race, **{name: value.numpy() for name, value in arguments.items()})
     same_bits("grad_verts", out["grad_verts"], want)
     if num_faces >= 60:
         assert (want != 0).any()

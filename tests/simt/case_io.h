@@ -15,6 +15,9 @@
 #include <vector>
 
 #include "scheduler.h"
+#if defined(SIMT_RACE)
+#include "race.h"
+#endif
 
 namespace simt {
 

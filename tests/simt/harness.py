@@ -15,10 +15,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ORDERS = ("forward", "reverse", "random")
-FLAGS = (
-    "-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off",
-    "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
-)  # fmt: skip
+FLAGS = ("-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-DGCL_SIMT", f"-I{HERE}", f"-I{ROOT / 'csrc'}")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+RACE = ("-fsanitize=thread", "-DSIMT_RACE")  # instruments accesses; race.h is what they call
 SECONDS = 120  # of one run; a kernel that loops for ever is an error, not a hang
 
 
@@ -34,40 +33,50 @@ def compiler() -> list[str]:
 
 
 @cache
-def build(driver: str) -> Path:
-    """The program made from `driver`.cpp. What is made is kept below build/simt, by the contents of every source."""
+def build(driver: str, race: bool = False) -> Path:
+    """The program made from `driver`.cpp, with sanitizers, or with the race detector.
+
+    What is made is kept below build/simt, by the contents of every source.
+    """
     command = compiler()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
-    flags = [*FLAGS, *(["-shared-libasan"] if "clang" in version else [])]  # the program's thread-local storage stays its own
+    # clang: the program's thread-local storage stays its own
+    flags = [*FLAGS, *(RACE if race else SANITIZE), *(["-shared-libasan"] if "clang" in version and not race else [])]
     sources = [HERE / f"{driver}.cpp", *HERE.glob("*.h"), *(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh")]
     digest = hashlib.sha256("\n".join([*command, version, *flags]).encode())
     for source in sorted(sources):
         digest.update(f"{source.relative_to(ROOT)}\n".encode() + source.read_bytes())
-    program = ROOT / "build" / "simt" / f"{driver}-{digest.hexdigest()[:16]}"
+    name = f"{driver}-{'race' if race else 'sanitized'}"
+    program = ROOT / "build" / "simt" / f"{name}-{digest.hexdigest()[:16]}"
     if program.is_file():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent) as folder:
-        made = Path(folder) / driver
-        command += [*flags, "-DGCL_SIMT", f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
-        command += [str(HERE / f"{driver}.cpp"), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        made, compiled = Path(folder) / driver, Path(folder) / f"{driver}.o"
+        compile_it = [*command, *flags, "-c", str(HERE / f"{driver}.cpp"), "-o", str(compiled)]
+        link_it = [*command, *(() if race else flags), str(compiled), "-o", str(made)]  # the detector is in the program
+        done = subprocess.run(compile_it, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            done = subprocess.run(link_it, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             missing = any(name in done.stderr for name in ("lasan", "lubsan", "libasan", "libubsan"))
             hint = " (install the compiler's libasan and libubsan)" if missing else ""
             raise SimtError(f"{driver}.cpp does not compile{hint}:\n{done.stderr[:6000]}")
-        for old in program.parent.glob(f"{driver}-*"):
+        for old in program.parent.glob(f"{name}-*"):
             old.unlink(missing_ok=True)
         made.replace(program)  # whole or not at all
     return program
 
 
-def run(driver: str, kernel: str, order: str, seed: int = 0, **arrays: np.ndarray | int) -> dict[str, np.ndarray]:
+def run(
+    driver: str, kernel: str, order: str, seed: int = 0, *, race: bool = False, **arrays: np.ndarray | int
+) -> dict[str, np.ndarray]:
     """Runs `kernel` of `driver` with threads in `order`: "forward", "reverse" or "random" (by `seed`).
 
-    Integers travel as int64. Returns the driver's outputs by name. Raises SimtError with the finding.
+    Address and undefined-behaviour sanitizers watch, or the race detector with `race`. Integers travel as int64. Returns
+    the driver's outputs by name. Raises SimtError with the finding.
     """
-    program = build(driver)
+    program = build(driver, race)
     with tempfile.TemporaryDirectory() as folder:
         into, out = Path(folder) / "in", Path(folder) / "out"
         with into.open("wb") as file:

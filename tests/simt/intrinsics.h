@@ -76,8 +76,11 @@ T reduce(const char* operation, unsigned mask, T value, const Where& where, F&& 
 
 template <class T, class F>
 T atomic(T* address, F&& f) {
+  hooks().atomic(address, sizeof(T));
+  hooks().threads_run(false);  // the two accesses are one
   const T old = *address;
   *address = f(old);
+  hooks().threads_run(true);
   return old;
 }
 

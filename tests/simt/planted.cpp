@@ -33,6 +33,17 @@ __global__ void reversed(const T* x, T* out) {
   out[threadIdx.x] = part[kThreads - 1 - threadIdx.x];
 }
 
+// The sum of all blocks without an atomic: the result is right in every order here, and wrong on a GPU.
+__global__ void plain_sum(const int* x, int* out) { out[0] += x[blockIdx.x * blockDim.x + threadIdx.x]; }
+
+// Lanes hand over through shared memory, ordered by the warp alone.
+__global__ void neighbour(const int* x, int* out, bool ordered) {
+  __shared__ int part[kThreads];
+  part[threadIdx.x] = x[threadIdx.x];
+  if (ordered) __syncwarp();
+  out[threadIdx.x] = part[threadIdx.x ^ 1];
+}
+
 template <class T>
 __global__ void unwritten_shared(T* out) {
   __shared__ T part[kThreads];
@@ -97,7 +108,7 @@ __global__ void atomics(const int* x, int* small, unsigned long long* large) {
   atomicAdd(small + 0, value);
   atomicMin(small + 1, value);
   atomicMax(small + 2, value);
-  for (int seen = small[3];;) {  // a sum by compare and swap
+  for (int seen = 0;;) {  // a sum by compare and swap; reading small[3] plainly would be a race
     const int old = atomicCAS(small + 3, seen, seen + value);
     if (old == seen) break;
     seen = old;
@@ -144,6 +155,17 @@ int main(int argc, char** argv) {
        {"reversed", [](simt::Case& c) { one_block(c, reversed<int>, kThreads * sizeof(int)); }},
        {"too_little_shared", [](simt::Case& c) { one_block(c, reversed<int>, kThreads * sizeof(int) - 4); }},
        {"no_shared", [](simt::Case& c) { one_block(c, reversed<int>); }},
+       {"plain_sum",
+        [](simt::Case& c) {
+          int32_t* out = c.output<int32_t>("out", {1});
+          *out = 0;
+          GCL_LAUNCH(plain_sum, c.size("x", 0) / kThreads, kThreads, 0, nullptr, c.input<int32_t>("x"), out);
+        }},
+       {"neighbour",
+        [](simt::Case& c) {
+          int32_t* out = c.output<int32_t>("out", {kThreads});
+          GCL_LAUNCH(neighbour, 1, kThreads, 0, nullptr, c.input<int32_t>("x"), out, c.integer("ordered") != 0);
+        }},
        {"unwritten_shared", [](simt::Case& c) { no_input(c, unwritten_shared<int>); }},
        {"one_too_far", [](simt::Case& c) { one_block(c, one_too_far); }},
        {"one_too_far_shared", [](simt::Case& c) { one_block(c, one_too_far_shared); }},

@@ -59,10 +59,12 @@ struct Thread {
   uint64_t value = 0;       // given to the others
   uint64_t seen[kWarp] = {};  // what each lane gave
   int block_sum = 0;          // of a block barrier: how many threads gave a non-zero value
+  unsigned block_phase = 0, warp_phase = 0;  // grow where a barrier or warp operation orders what is before and after it
 };
 
 struct Block {
   uint3 index;
+  uint64_t linear = 0;
   dim3 threads, grid;
   const char* kernel = "";
   std::unique_ptr<unsigned char[]> dynamic;
@@ -81,6 +83,19 @@ inline Thread*& current() {
   return value;
 }
 inline Thread& here() { return *current(); }
+
+// Told to a race detector, where there is one (race.h).
+struct Hooks {
+  void (*kernel_begins)() = [] {};
+  void (*block_begins)() = [] {};
+  void (*threads_run)(bool) = [](bool) {};
+  void (*atomic)(const volatile void*, size_t) = [](const volatile void*, size_t) {};
+};
+
+inline Hooks& hooks() {
+  static Hooks value;
+  return value;
+}
 
 [[noreturn]] inline void fail(const std::string& what) {
   const Block& b = block();
@@ -145,7 +160,9 @@ class Runner {
     b.grid = grid;
     const uint64_t count = uint64_t{grid.x} * grid.y * grid.z;
     Permutation order;
+    hooks().kernel_begins();
     for (const unsigned n : order.next(static_cast<unsigned>(count))) {
+      b.linear = n;
       b.index = {n % grid.x, n / grid.x % grid.y, n / grid.x / grid.y};
       run_block();
     }
@@ -160,9 +177,11 @@ class Runner {
     if (bytes > 0) std::memset(shared, schedule().poison(), bytes);
     b.dynamic.reset(b.dynamic_bytes > 0 ? new unsigned char[b.dynamic_bytes] : nullptr);  // no more: the sanitizer sees its end
     if (b.dynamic_bytes > 0) std::memset(b.dynamic.get(), schedule().poison(), b.dynamic_bytes);
+    hooks().block_begins();
     for (unsigned n = 0; n < count; ++n) {
       Thread& t = *threads_[n];
       t.linear = n;
+      t.block_phase = t.warp_phase = 0;
       t.index = {n % b.threads.x, n / b.threads.x % b.threads.y, n / b.threads.x / b.threads.y};
       t.state = State::ready;
       t.fiber.start(b.body, b.argument);
@@ -176,7 +195,9 @@ class Runner {
         if (t.state != State::ready) continue;
         moved = true;
         current() = &t;
+        hooks().threads_run(true);
         t.fiber.resume();
+        hooks().threads_run(false);
         current() = nullptr;
         if (t.fiber.finished()) {
           t.state = State::finished;
@@ -202,6 +223,7 @@ class Runner {
     }
     for (unsigned n = 0; n < count; ++n) {
       threads_[n]->block_sum = sum;
+      ++threads_[n]->block_phase;
       threads_[n]->state = State::ready;
     }
     return true;
@@ -224,8 +246,11 @@ class Runner {
         if (mask >> k & 1) threads_[first + lane]->seen[k] = threads_[first + k]->value;
       }
     }
+    ++warp_operations_;
     for (unsigned lane = 0; lane < kWarp; ++lane) {
-      if (mask >> lane & 1) threads_[first + lane]->state = State::ready;
+      if ((mask >> lane & 1) == 0) continue;
+      threads_[first + lane]->state = State::ready;
+      threads_[first + lane]->warp_phase = warp_operations_;
     }
   }
 
@@ -249,6 +274,7 @@ class Runner {
   }
 
   std::vector<std::unique_ptr<Thread>> threads_;
+  unsigned warp_operations_ = 0;
 };
 
 inline dim3 extent(dim3 value) { return value; }

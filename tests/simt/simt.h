@@ -6,7 +6,8 @@
 // all of them. Found on the way: accesses out of bounds (global memory: AddressSanitizer; __shared__ arrays: -fsanitize=bounds;
 // dynamic shared memory: AddressSanitizer), a barrier or warp operation that some of its threads do not reach, shared memory
 // read before it is written (it starts as a pattern that differs by order), missing barriers (results differ by order).
-// Not found: an update that should be atomic but is not, because no thread is interrupted between barriers; fences.
+// No thread is interrupted between barriers, so an update that should be atomic but is not shows only in the race detector
+// (race.h), which finds missing barriers too. Not found: missing fences.
 //
 // Dynamic shared memory: GCL_DYNAMIC_SHARED(T, name) declares T* name. __activemask does not exist here: the fibers of a warp
 // do not run in step.
