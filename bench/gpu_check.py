@@ -138,7 +138,7 @@ class Check:
         self.site = work / "site"
         self.deadline = time.monotonic() + seconds
         self.results: list[dict] = []
-        self.left_out: dict[str, str] = {}
+        self.tested: dict = {}
         self.benchmarks: list[dict] = []
 
     # Commands
@@ -236,7 +236,7 @@ class Check:
             print(outcome.output[-TAIL:], flush=True)
         self.add(step.part, step.name, command, outcome, why, report)
         if step.part == "tests" and report:
-            self.left_out = {entry["test"]: entry["needs"] for entry in report["left_out"]}
+            self.tested = report
         if step.part == "bench":
             found = read_json(self.work / "benchmarks.json")
             self.benchmarks = [brief(entry) for entry in (found or {}).get("benchmarks", [])]
@@ -276,8 +276,8 @@ class Check:
         if why is not None:
             result["why"] = why
         if report is not None:
-            result["tests"] = {key: report[key] for key in ("passed", "passed_on_cuda", "failed", "skipped")}
-            result["tests"]["left_out"] = len(report["left_out"])
+            result["tests"] = {key: report[key] for key in ("passed", "passed_on_cuda", "failed")}
+            result["tests"] |= {key: len(report[key]) for key in ("skipped", "left_out")}
             result |= {"failed_tests": report["failed_tests"]} if report["failed_tests"] else {}
         if outcome is not None and name == "import" and why is None:
             result["says"] = plain(outcome.output.strip())
@@ -365,8 +365,9 @@ def main(
             "command": plain(" ".join(["python", "bench/gpu_check.py", *(sys.argv[1:] if argv is None else argv)])),
             "seconds": round(time.monotonic() - begin, 1),
             "parts": check.results,
-            "missing_packages": sorted(set(check.left_out.values())),
-            "left_out": [{"test": test, "needs": package} for test, package in sorted(check.left_out.items())],
+            "missing_packages": sorted({entry["needs"] for entry in check.tested.get("left_out", [])}),
+            "left_out": check.tested.get("left_out", []),
+            "skipped": check.tested.get("skipped", []),
             "benchmarks": check.benchmarks,
         }  # fmt: skip
         options.out.parent.mkdir(parents=True, exist_ok=True)

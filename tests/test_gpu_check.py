@@ -23,7 +23,7 @@ def load(path: Path):
 
 gpu_check = load(BENCH / "gpu_check.py")
 MACHINE = gpu_check.Machine(None, "A GPU", "90", "3.12.0", "2.11.0", "13.0", "/opt/compute-sanitizer", 16, True)
-GOOD = {"passed": 9, "passed_on_cuda": 4, "failed": 0, "skipped": 1, "failed_tests": [], "left_out": []}
+GOOD = {"passed": 9, "passed_on_cuda": 4, "failed": 0, "failed_tests": [], "skipped": [], "left_out": []}
 INFO = {"op": "knn", "case": {"rows": 3}, "implementation": "native", "device": "A GPU", "check": "equal"}
 UNINITIALISED = (
     "========= Uninitialized __global__ memory read of size 4 bytes\n"
@@ -174,8 +174,10 @@ def test_a_missing_sanitizer_fails_and_says_how_to_get_it(tmp_path: Path) -> Non
 
 def test_left_out_tests_are_listed_and_do_not_fail(tmp_path: Path) -> None:
     report = {"left_out": [{"test": "tests/test_bodies.py::a", "needs": "anny"}, {"test": "tests/test_cli.py", "needs": "tyro"}]}
+    report["skipped"] = [{"test": "tests/test_x.py::b", "reason": "for another reason"}]
     code, summary, _ = check(tmp_path, tests={"report": report})
     assert code == 0 and summary["left_out"] == report["left_out"] and summary["missing_packages"] == ["anny", "tyro"]
+    assert summary["skipped"] == report["skipped"]
 
 
 def test_only_some_parts(tmp_path: Path) -> None:
@@ -258,7 +260,8 @@ def test_only_tests_that_lack_an_optional_package_are_left_out(tmp_path: Path) -
     assert code == 0 and said["passed"] == 1 and len(said["left_out"]) == 2
     code, said = run(".")
     assert code == 1
-    assert (said["passed"], said["passed_on_cuda"], said["skipped"], said["failed"]) == (2, 1, 1, 3)
+    assert (said["passed"], said["passed_on_cuda"], said["failed"]) == (2, 1, 3)
+    assert said["skipped"] == [{"test": "test_some.py::test_skipped", "reason": "for another reason"}]
     assert [name.partition("::")[2] for name in said["failed_tests"]] == [
         "test_a_package_that_is_here", "test_fails", "test_lacks_something_that_is_not_optional",
     ]  # fmt: skip

@@ -82,8 +82,9 @@ def pytest_make_collect_report(collector) -> Generator[None, object, None]:
 
 class _Tally:
     def __init__(self) -> None:
-        self.counts = {"passed": 0, "skipped": 0, "passed_on_cuda": 0}
+        self.counts = {"passed": 0, "passed_on_cuda": 0}
         self.failed: set[str] = set()  # each worker of pytest-xdist reports a file that does not import
+        self.skipped: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
 
     def add(self, report, *, counts: bool) -> None:
@@ -93,7 +94,7 @@ class _Tally:
         elif report.failed:
             self.failed.add(report.nodeid)
         elif report.skipped:
-            self.counts["skipped"] += 1
+            self.skipped[report.nodeid] = reason.removeprefix("Skipped: ")
         elif counts:
             self.counts["passed"] += 1
             self.counts["passed_on_cuda"] += "cuda" in report.nodeid.partition("[")[2]
@@ -114,6 +115,11 @@ def pytest_collectreport(report) -> None:
 def pytest_sessionfinish(session) -> None:
     path = os.environ.get("GCL_TEST_REPORT")
     if path and not hasattr(session.config, "workerinput"):  # not in the workers of pytest-xdist
-        left_out = [{"test": test, "needs": package} for test, package in sorted(tally.left_out.items())]
-        failed = sorted(tally.failed)
-        Path(path).write_text(json.dumps({**tally.counts, "failed": len(failed), "failed_tests": failed, "left_out": left_out}))
+        found = {
+            **tally.counts,
+            "failed": len(tally.failed),
+            "failed_tests": sorted(tally.failed),
+            "skipped": [{"test": test, "reason": reason} for test, reason in sorted(tally.skipped.items())],
+            "left_out": [{"test": test, "needs": package} for test, package in sorted(tally.left_out.items())],
+        }
+        Path(path).write_text(json.dumps(found))
