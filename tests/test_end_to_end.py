@@ -1,0 +1,173 @@
+"""Whole runs at toy size through the command line: all stages, all layouts, kills, and what must stop a run at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gcl_fast.cli import main
+from gcl_fast.stages.checkpoint import load_checkpoint
+from tests.toy_world import SETTINGS, write_toy_world
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("torchvision", reason="the backbones need torchvision")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+def train(settings, root, runs, *more):
+    return ["train", "--config", str(settings), "--root", str(root), "--runs", str(runs), *more]
+
+
+@pytest.mark.parametrize("layout", ["market1501", "dukemtmc", "msmt17"])
+def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
+    root = write_toy_world(tmp_path / "data", layout)
+    command = train(settings, root, tmp_path / "runs", "--dataset", layout, "--name", layout, "--stage", "all", "--control")
+    assert main(command) == 0, capsys.readouterr().err
+    run = tmp_path / "runs" / layout
+    metrics = json.loads((run / "metrics.json").read_text())
+    for stage in ("untrained", "stage1", "stage3", "control"):
+        assert 0 <= metrics[stage]["mAP"] <= 1 and 0 <= metrics[stage]["rank1"] <= 1
+    assert metrics["seconds"] > 0
+    assert load_checkpoint(run / "control" / "last.pt")["iteration"] == load_checkpoint(run / "stage3" / "last.pt")["iteration"] == 6
+    assert {"bank" if "memory" in load_checkpoint(run / "stage3" / "last.pt")["extra"] else ""} == {"bank"}
+    for picture in ("stage2_train.png", "stage2_test.png", "stage3_train.png", "stage1_ranked_lists.png"):
+        assert (run / "pictures" / picture).stat().st_size > 0
+    assert "stage3" in (run / "report.html").read_text()
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    names = {name for line in history if line["stage"] == "stage3" for name in line}
+    assert {"adv_nv", "adv_mix", "image_rec", "code_cyc", "mem_self", "mem_class", "mem_real", "id", "id_mix", "dis_penalty"} <= names
+    assert main(["evaluate", str(run), "--rerank", "--output", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["plain"]["mAP"] == pytest.approx(metrics["stage3"]["mAP"], abs=1e-6) and "reranked" in scores
+    for what in ("reconstruction", "novel", "mix"):
+        out = tmp_path / what
+        assert main(["generate", str(run), "--what", what, "--num", "2", "--out", str(out), "--angles", "30", "315"]) == 0
+        assert (out / f"{what}.png").stat().st_size > 0
+
+
+def _last(run, stage):
+    path = run / stage / "last.pt"
+    return load_checkpoint(path) if path.exists() else None
+
+
+def _kill_inside(command, run, stage, iteration):
+    """Start the command in its own process and SIGKILL it once `stage` has passed `iteration`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "gcl_fast", *command], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            state = _last(run, stage)
+            if state is not None and state["iteration"] >= iteration:
+                break
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    state = _last(run, stage)
+    assert state is not None and state["iteration"] >= iteration, "the run never got there"
+
+
+def _equal(one, two, where=""):
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            _equal(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), where
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(two), where
+        for i, pair in enumerate(zip(one, two, strict=True)):
+            _equal(*pair, f"{where}[{i}]")
+    else:
+        assert one == two, where
+
+
+def test_killed_runs_reach_the_same_weights(tmp_path, settings):
+    """SIGKILL in stage 1 and again in stage 3; weights, optimisers, bank and labels end bit-identical."""
+    root = write_toy_world(tmp_path / "data")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the child processes
+    try:
+        assert main(train(settings, root, tmp_path / "runs", "--name", "whole")) == 0
+        killed = tmp_path / "runs" / "killed"
+        command = train(settings, root, tmp_path / "runs", "--name", "killed", "--resume")
+        _kill_inside(command, killed, "stage1", 2)
+        _kill_inside(command, killed, "stage3", 4)
+        assert main(command) == 0
+    finally:
+        torch.set_num_threads(threads)
+    for stage in ("stage1", "stage2", "stage3"):
+        whole, resumed = (load_checkpoint(tmp_path / "runs" / name / stage / "last.pt") for name in ("whole", "killed"))
+        for part in ("modules", "optimizers", "extra", "iteration", "epoch", "best"):
+            _equal(whole[part], resumed[part], f"{stage}.{part}")
+    metrics = [json.loads((tmp_path / "runs" / name / "metrics.json").read_text()) for name in ("whole", "killed")]
+    assert metrics[0]["stage3"] == metrics[1]["stage3"]
+
+
+def test_broken_images_are_named_before_training(tmp_path, settings, capsys):
+    root = write_toy_world(tmp_path / "data")
+    victim = sorted((root / "market1501" / "bounding_box_train").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert main(train(settings, root, tmp_path / "runs", "--stage", "1")) == 1
+    assert victim.name in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(train(settings, root, tmp_path / "runs", "--stage", "1", "--skip-broken")) == 0
+
+
+def test_a_missing_mesh_is_named_before_training(tmp_path, settings, capsys):
+    root = write_toy_world(tmp_path / "data")
+    victim = sorted((root / "mesh" / "market" / "train" / "vertices").glob("*.npz"))[2]
+    victim.unlink()
+    assert main(train(settings, root, tmp_path / "runs")) == 1
+    assert victim.stem in capsys.readouterr().err
+
+
+def test_run_folders_are_not_overwritten_by_accident(tmp_path, settings, capsys):
+    root = write_toy_world(tmp_path / "data")
+    command = train(settings, root, tmp_path / "runs", "--stage", "1")
+    assert main(command) == 0
+    assert main(command) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main([*command, "--resume", "--stage1.lr", "0.5"]) == 1
+    assert "stage1" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_stages_say_what_they_need(tmp_path, settings, capsys):
+    root = write_toy_world(tmp_path / "data")
+    assert main(train(settings, root, tmp_path / "runs", "--stage", "2")) == 1
+    assert "--init" in capsys.readouterr().err
+    assert main(train(settings, root, tmp_path / "runs", "--stage", "3", "--overwrite")) == 1
+    assert "stage 2" in capsys.readouterr().err
+
+
+def test_clusters_that_cannot_train_are_explained(tmp_path, settings, capsys):
+    root = write_toy_world(tmp_path / "data")
+    command = train(settings, root, tmp_path / "runs", "--stage", "1", "--stage1.cluster.min-samples", "20")
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "0 clusters" in error and "stage1.cluster.eps" in error
+
+
+def test_command_line_errors(capsys):
+    assert main([]) == 2
+    assert main(["trian"]) == 2 and "no command 'trian'" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert main(["train", "--dataset", "market1501", "--root", "/nowhere/at/all"]) == 1
+    assert "/nowhere/at/all" in capsys.readouterr().err
+    assert main(["doctor"]) == 0 and "kernels" in capsys.readouterr().out
