@@ -16,7 +16,6 @@ OPTIONAL = (
     ("tyro", ("tyro",), "command line", "pip install tyro"),
     ("rich", ("rich",), "progress bars", "pip install rich"),
     ("tensorboard", ("tensorboard",), "TensorBoard events", "pip install tensorboard"),
-    ("matplotlib", ("matplotlib",), "curves in report.html", "pip install matplotlib"),
     ("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
     ("anny", ("anny",), "bodies of the synthetic world", "pip install anny"),
     ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"),
