@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SECONDS = {False: 1.0, True: 4.0}  # of timing for each number, quick and full
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000  # 3 where a round takes more than a second
+KEPT = ("median", "iqr", "min", "max", "mean", "stddev", "rounds")  # in the JSON, seconds
 QUEUED = 20  # calls in a row for the time that a GPU takes when nothing waits for it
 _checked: set[tuple] = set()
 
@@ -163,6 +164,6 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list, output_json: dict[str, Any]) -> None:
     for entry in output_json["benchmarks"]:
-        entry["stats"].pop("data", None)  # single rounds
-        for name in ("params", "param", "options"):  # said in extra_info
+        entry["stats"] = {name: entry["stats"][name] for name in KEPT}
+        for name in ("params", "param", "options", "fullname"):  # said in extra_info
             entry.pop(name, None)

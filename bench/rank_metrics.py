@@ -12,7 +12,7 @@ from gcl_fast import ops, reference
 OP = "rank_metrics"
 CHECK = "mAP, CMC and mINP within 1e-4 of the reference, at 100 queries and 500 gallery images or fewer"
 QUICK = {"queries": [100], "gallery": [500], "dim": [256]}
-FULL = {"queries": [3368], "gallery": [15913], "dim": [512, 2048]}
+FULL = {"queries": [100, 3368], "gallery": [500, 15913], "dim": [512, 2048]}
 
 
 def inputs(queries: int, gallery: int, dim: int, device: torch.device) -> tuple[Tensor, ...]:
