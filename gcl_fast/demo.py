@@ -24,13 +24,15 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     A finished demo is not repeated unless `fresh`; a stopped one goes on where it stopped.
     """
     from gcl_fast.data.synthetic import write_world
+    from gcl_fast.progress import counting
     from gcl_fast.training import train
 
     config = demo_config(seed, out)
     finished = out / "report.html"
     if fresh or not finished.exists():
         began = time.perf_counter()
-        write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, **WORLD)
+        with counting("write the world") as progress:
+            write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, progress=progress, **WORLD)
         made = time.perf_counter() - began
         train(config, (1, 2, 3), resume=not fresh, overwrite=fresh, control=True)
         metrics = read_metrics(out)

@@ -19,9 +19,10 @@ from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.data.readable import require_readable
 from gcl_fast.data.records import ReIDData, Record, load_dataset
-from gcl_fast.evaluation import evaluate, extract_features
+from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.weights import load_weights
+from gcl_fast.progress import counting
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.checkpoint import load_checkpoint
 
@@ -104,9 +105,11 @@ class Workspace:
 
     def features(self, encoder: nn.Module) -> Tensor:
         """L2-normalised features [N, D] of the training images."""
-        return extract_features(
-            encoder, self._plain, len(self.data.train), batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16
-        )
+        with counting("read features") as progress:
+            return extract_features(
+                encoder, self._plain, len(self.data.train), batch_size=self.config.eval_batch_size, device=self.device,
+                amp=self.bf16, progress=progress,
+            )
 
     def test_loaders(self) -> tuple[TorchLoader, TorchLoader]:
         if self._test_loaders is None:
@@ -122,13 +125,13 @@ class Workspace:
         if not self.data.query or not self.data.gallery:
             return {}
         query_loader, gallery_loader = self.test_loaders()
-        found = evaluate(
-            encoder, query_loader, gallery_loader, self.data.query, self.data.gallery,
-            batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16, rerank=rerank,
-        )
-        rank = [float(found.cmc[min(k, len(found.cmc)) - 1]) for k in (1, 5, 10)]
-        return {"mAP": float(found.mAP), "rank1": rank[0], "rank5": rank[1], "rank10": rank[2], "mINP": float(found.mINP),
-                "score": float(found.mAP)}
+        with counting("evaluate") as progress:
+            found = evaluate(
+                encoder, query_loader, gallery_loader, self.data.query, self.data.gallery,
+                batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16, rerank=rerank, progress=progress,
+            )
+        values = scores(found)
+        return {**values, "score": values["mAP"]}
 
     def samples(self, count: int = 8) -> dict[str, Batch]:
         """A few fixed images of train and test with their meshes, spread over the records."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcl_fast import ops, reference
-from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho
+from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho, remove_camera_bias
 
 
 def people(num: int, images: int, d: int = 16, spread: float = 0.15, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,3 +91,31 @@ def test_centroids_edges() -> None:
         centroids(torch.ones(3, 5), torch.tensor([0, 2, -1]))
     with pytest.raises(ValueError, match=r"labels must have shape \[N=3\]"):
         centroids(torch.ones(3, 5), torch.zeros(4, dtype=torch.int64))
+
+
+def test_remove_camera_bias_is_standardising_within_each_camera(device, generator):
+    features = torch.randn(30, 6, generator=generator, dtype=torch.float64)
+    cameras = torch.arange(30) % 3
+    shifted = features + 5.0 * torch.randn(3, 6, generator=generator, dtype=torch.float64)[cameras]
+    got = remove_camera_bias(shifted.to(device), cameras.to(device)).cpu()
+    for camera in range(3):
+        rows = features[cameras == camera].numpy()  # what a camera adds to all its images must not matter
+        expected = (rows - rows.mean(0)) / rows.std(0)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(got[cameras == camera].numpy(), expected, atol=1e-10)
+
+
+def test_remove_camera_bias_of_a_camera_with_one_image_is_zero_not_nan(device):
+    got = remove_camera_bias(torch.ones(3, 4, device=device), torch.tensor([0, 1, 1], device=device))
+    assert torch.equal(got.cpu(), torch.zeros(3, 4))
+
+
+def test_cluster_across_cameras_needs_the_bias_removed(device, generator):
+    people = torch.randn(6, 32, generator=generator)
+    pid, camera = torch.arange(48) % 6, torch.arange(48) // 24
+    offset = 4 * torch.randn(2, 32, generator=generator)
+    features = people[pid] + offset[camera] + 0.05 * torch.randn(48, 32, generator=generator)
+    found = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2, debias_cameras=camera.to(device)).labels.cpu()
+    assert torch.equal(found[:, None] == found[None], pid[:, None] == pid[None])
+    plain = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2).labels.cpu()
+    assert not torch.equal(plain[:, None] == plain[None], pid[:, None] == pid[None])

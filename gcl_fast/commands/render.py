@@ -29,7 +29,7 @@ class RenderOptions:
 def main(argv: list[str]) -> int:
     options = parse(RenderOptions, argv, prog="gcl-fast render")
 
-    from gcl_fast.commands.progress import counting
+    from gcl_fast.progress import counting
     from gcl_fast.render import render_dataset
 
     out = options.out or Path(options.mesh_root or Path(options.root) / "mesh")

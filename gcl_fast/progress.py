@@ -1,4 +1,4 @@
-"""A progress bar over counted things, for commands."""
+"""A progress bar over counted things: reading features, writing a world, scoring."""
 
 from __future__ import annotations
 
