@@ -166,13 +166,14 @@ class Check:
         ]
 
     def pytest(self, part: str, name: str, *arguments: str, before: tuple[str, ...] = (), threads: int = 1, **env: str) -> Step:
-        """pytest on this build: started outside of the checkout, so that its gcl_fast is not the one imported."""
+        """pytest on this build, not on the checkout's gcl_fast: begun elsewhere, and the checkout comes last on the path."""
         report = self.work / f"{name}.json"
         environment = {
-            "PYTHONPATH": self.python_path(PLUGIN), "GCL_TEST_REPORT": str(report), "OMP_NUM_THREADS": str(threads), **env,
+            "PYTHONPATH": self.python_path(PLUGIN, ROOT), "GCL_TEST_REPORT": str(report), "GCL_TESTED": str(self.site),
+            "OMP_NUM_THREADS": str(threads), **env,
         }  # fmt: skip
         argv = (*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
-        argv += ("-o", "addopts=-ra", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
+        argv += ("-o", "addopts=-ra", "--import-mode=append", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
         return Step(part, name, argv, environment, self.work, report)
 
     def tests(self) -> list[Step]:

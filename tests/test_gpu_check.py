@@ -93,6 +93,7 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
         if name != "build":  # python -m puts its folder first on the path: that may not be the checkout
             assert step.cwd == tmp_path / "work"
             assert step.env["PYTHONPATH"].split(":")[0] == str(tmp_path / "work" / "site")
+            assert name == "import" or {"--import-mode=append", "left_out"} <= set(step.argv)
     assert "-n" in steps["tests"].argv
     for tool in gpu_check.TOOLS:
         argv = steps[tool].argv
@@ -240,6 +241,14 @@ def test_lacks_something_that_is_not_optional(): raise ModuleNotFoundError("No m
 def test_a_package_that_is_here(): raise ImportError("this needs torch: pip install torch")
 def test_skipped(): pytest.skip("for another reason")
 '''
+
+
+def test_it_stops_where_another_package_would_be_tested(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "left_out", "-p", "no:cacheprovider"]
+    path = f"{BENCH / 'gpu_check_plugin'}:{BENCH.parent}"
+    environment = {"PYTHONPATH": path, "GCL_TESTED": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "gcl_fast was imported from" in done.stdout + done.stderr
 
 
 def test_only_tests_that_lack_an_optional_package_are_left_out(tmp_path: Path) -> None:

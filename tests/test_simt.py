@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from simt.harness import ORDERS, SimtError, run
 
 from gcl_fast import ops
+
+from tests.simt.harness import ORDERS, SimtError, run
 
 every_order = pytest.mark.parametrize("order", ORDERS)
 

@@ -1,7 +1,8 @@
 """pytest plugin of gpu_check: a test that fails because an optional package is missing is left out, with the package's name.
 
 Only that is left out: the package is one of OPTIONAL, it cannot be found here, and the error, one that caused it, or what
-the test printed says that it is missing. Everything else stays a failure. What happened is written to $GCL_TEST_REPORT.
+the test printed says that it is missing. Everything else stays a failure. What happened is written to $GCL_TEST_REPORT;
+$GCL_TESTED is the folder that gcl_fast must come from.
 """
 
 from __future__ import annotations
@@ -101,6 +102,16 @@ class _Tally:
 
 
 tally = _Tally()
+
+
+def pytest_sessionstart(session) -> None:
+    """Stops where another gcl_fast than the one to test would be tested."""
+    expected = os.environ.get("GCL_TESTED")
+    if expected:
+        import gcl_fast
+
+        if Path(expected).resolve() not in Path(gcl_fast.__file__).resolve().parents:
+            pytest.exit(f"gcl_fast was imported from {gcl_fast.__file__}, not from {expected}", returncode=3)
 
 
 def pytest_runtest_logreport(report) -> None:
