@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from gcl_fast import ops
-
 from tests.simt.harness import ORDERS, SimtError, run
 
 every_order = pytest.mark.parametrize("order", ORDERS)
