@@ -178,10 +178,9 @@ class Check:
         return Step(part, name, argv, environment, self.work, report)
 
     def tests(self) -> list[Step]:
-        workers = max(1, min(8, self.machine.cores // 2))
-        spread = ("-n", str(workers), "--dist", "loadfile") if self.machine.xdist and workers > 1 else ()
-        threads = max(1, self.machine.cores // workers)
-        return [self.pytest("tests", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"), threads=threads)]
+        workers = max(1, min(12, self.machine.cores - 2))  # the cores are shared by worker, not by thread
+        spread = ("-n", str(workers), "--dist", "worksteal") if self.machine.xdist and workers > 1 else ()
+        return [self.pytest("tests", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"))]
 
     def sanitizer(self) -> list[Step]:
         files = tuple(str(ROOT / "tests" / name) for name in NATIVE_OP_TESTS)

@@ -33,6 +33,7 @@ def test_the_command_prints_and_writes(monkeypatch, tmp_path: Path, capsys) -> N
         return 0
 
     monkeypatch.setattr(bench, "run", fake)
+    monkeypatch.setattr(bench, "ROOT", ROOT)  # the package may be installed elsewhere
     out = tmp_path / "new" / "out.json"
     assert bench.main(["--op", "knn", "--full", "--json", str(out)]) == 0
     said = capsys.readouterr().out
@@ -42,6 +43,7 @@ def test_the_command_prints_and_writes(monkeypatch, tmp_path: Path, capsys) -> N
 
 def test_a_failed_bench_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(bench, "run", lambda op, full, into: 1)
+    monkeypatch.setattr(bench, "ROOT", ROOT)
     with pytest.raises(RuntimeError, match="exit code 1"):
         bench.main([])
 

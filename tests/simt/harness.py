@@ -63,7 +63,8 @@ def build(driver: str, race: bool = False) -> Path:
             hint = " (install the compiler's libasan and libubsan)" if missing else ""
             raise SimtError(f"{driver}.cpp does not compile{hint}:\n{done.stderr[:6000]}")
         for old in program.parent.glob(f"{name}-*"):
-            old.unlink(missing_ok=True)
+            if old != program:  # another process may have made it meanwhile
+                old.unlink(missing_ok=True)
         made.replace(program)  # whole or not at all
     return program
 
