@@ -27,20 +27,27 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     return loss, penalty
 
 
-def fake_term(discriminator: nn.Module, fake: Tensor) -> Tensor:
-    """Sum over scales of mean(D(fake)^2)."""
-    return sum(full(s).square().mean() for s in discriminator(fake.detach()))
+def _scores_of_each(discriminator: nn.Module, images: list[Tensor]) -> list[list[Tensor]]:
+    """D's score maps of each batch of images. One pass for all: D has no layer that mixes the samples of a batch."""
+    scales = [scores.chunk(len(images)) for scores in discriminator(torch.cat(images))]
+    return [[scale[i] for scale in scales] for i in range(len(images))]
 
 
-def discriminator_loss(discriminator: nn.Module, real: Tensor, fakes: list[Tensor], penalty_weight: float) -> Tensor:
+def fake_terms(discriminator: nn.Module, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape, detached here): sum over scales of mean(D(fake)^2)."""
+    scores = _scores_of_each(discriminator, [fake.detach() for fake in fakes.values()])
+    return {name: sum(full(s).square().mean() for s in own) for name, own in zip(fakes, scores, strict=True)}
+
+
+def generator_terms(discriminator: nn.Module, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape): sum over scales of 2 * mean((D(fake) - 1)^2), with gradient to the fake."""
+    scores = _scores_of_each(discriminator, list(fakes.values()))
+    return {name: sum(2 * (full(s) - 1).square().mean() for s in own) for name, own in zip(fakes, scores, strict=True)}
+
+
+def discriminator_loss(terms: dict[str, Tensor], real: Tensor, penalty: Tensor, penalty_weight: float) -> Tensor:
     """Sum over the fakes of their own term plus the real term plus the weighted regulariser.
 
-    The real term and the regulariser are the same for every fake: computed once, counted len(fakes) times.
+    The real term and the regulariser are the same for every fake: computed once, counted len(terms) times.
     """
-    real_loss, penalty = real_terms(discriminator, real, with_penalty=penalty_weight > 0)
-    return sum(fake_term(discriminator, fake) for fake in fakes) + len(fakes) * (real_loss + penalty_weight * penalty)
-
-
-def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
-    """Sum over scales of 2 * mean((D(fake) - 1)^2), with gradient to the fake."""
-    return sum(2 * (full(s) - 1).square().mean() for s in discriminator(fake))
+    return sum(terms.values()) + len(terms) * (real + penalty_weight * penalty)

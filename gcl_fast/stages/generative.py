@@ -13,7 +13,7 @@ from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, shuffled
-from gcl_fast.stages.adversarial import fake_term, real_terms
+from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms
 from gcl_fast.stages.amp import autocast, use_bfloat16
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.views import Views, draw_mix, generate_views, generative_losses
@@ -90,12 +90,12 @@ class GenerativeStage(Stage):
         weight = self.settings.loss.penalty
         real, penalty = real_terms(self.discriminator, batch.image, with_penalty=weight > 0)
         with autocast(self.bf16, self.device):
-            fakes = {f"dis_{name}": fake_term(self.discriminator, fake) for name, fake in views.fakes.items()}
-        loss = sum(fakes.values()) + len(fakes) * (real + weight * penalty)
+            terms = fake_terms(self.discriminator, views.fakes)
+        loss = discriminator_loss(terms, real, penalty, weight)
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
         loss.backward()
         self.optimizers["discriminator"].step()
-        return {**fakes, "dis_real": real, "dis_penalty": penalty}
+        return {**{f"dis_{name}": term for name, term in terms.items()}, "dis_real": real, "dis_penalty": penalty}
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         self.generator.train()

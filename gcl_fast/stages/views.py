@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import LossConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.stages.adversarial import generator_loss
+from gcl_fast.stages.adversarial import generator_terms
 from gcl_fast.stages.amp import full
 
 
@@ -51,12 +51,13 @@ def generate_views(
     """
     with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
         code, feature = encoder(batch.image)
-    structure = generator.encode(batch.mesh)
-    reconstruction = generator.decode(structure, code)
-    novel = generator.decode(generator.encode(batch.mesh_novel), code)
+    # The generator has no layer that mixes the samples of a batch: what does not depend on each other goes in one pass.
+    structure, structure_novel = generator.encode(torch.cat([batch.mesh, batch.mesh_novel])).chunk(2)
+    mixed_code = mix_weight * code + (1 - mix_weight) * code[permutation]
+    decoded = generator.decode(torch.cat([structure, structure_novel, structure]), torch.cat([code, code, mixed_code]))
+    reconstruction, novel, mixed = decoded.chunk(3)
     code_novel, feature_novel = encoder(novel)
     cycle = generator.decode(structure, code_novel)
-    mixed = generator.decode(structure, mix_weight * code + (1 - mix_weight) * code[permutation])
     return Views(code, feature, reconstruction, novel, code_novel, feature_novel, cycle, mixed, mix_weight, permutation)
 
 
@@ -68,7 +69,7 @@ def generative_losses(
     Code targets are detached; the discriminator's parameters should not require a gradient here.
     """
     target = full(views.code.detach())
-    losses = {f"adv_{name}": generator_loss(discriminator, fake) for name, fake in views.fakes.items()}
+    losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes).items()}
     losses["image_rec"] = F.l1_loss(full(views.reconstruction), batch.image)
     losses["image_cyc"] = F.l1_loss(full(views.cycle), batch.image)
     losses["code_rec"] = F.l1_loss(full(encoder(views.reconstruction)[0]), target)
