@@ -146,10 +146,13 @@ class Stage2Config:
     beta1: float = 0.0
     beta2: float = 0.999
     weight_decay: float = 5e-4
+    lr_steps: tuple[int, ...] = ()
+    """Epochs after which all learning rates of the stage are multiplied by lr_gamma."""
+    lr_gamma: float = 0.1
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr")
+        _positive(self, "epochs", "batch_size", "lr", "lr_gamma")
         _not_negative(self, "iters", "beta1", "beta2", "weight_decay")
 
 
@@ -161,7 +164,9 @@ class Stage3Config(Stage2Config):
     lr_encoder: float = 3.5e-4
     momentum_encoder: float = 0.9
     lr_steps: tuple[int, ...] = (10,)
-    lr_gamma: float = 0.1
+    running_stats: Literal["all", "real"] = "all"
+    """Which passes move the encoder's batch-norm averages: all, as the official code, or the real images' alone, since
+    tests are on real images (matters while the generated ones are still far from them)."""
     memory_w: float = 1.0
     id_w: float = 1.0
     temperature: float = 0.04
@@ -173,7 +178,7 @@ class Stage3Config(Stage2Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "lr_encoder", "lr_gamma", "temperature", "num_negatives", "eval_every")
+        _positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
         _not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
 
 

@@ -15,7 +15,7 @@ from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms
 from gcl_fast.stages.amp import autocast, use_bfloat16
-from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 from gcl_fast.stages.views import Views, draw_mix, generate_views, generative_losses
 
 
@@ -75,7 +75,15 @@ class GenerativeStage(Stage):
         return shuffled(candidates, size, seed=(self.seed, epoch), drop_last=True, num_batches=self.settings.iters or None)
 
     def begin_epoch(self, epoch: int) -> Plan:
+        self.set_rates(epoch)
         return self.plan(np.arange(self.num_images), epoch)
+
+    def set_rates(self, epoch: int) -> None:
+        """Learning rates of the epoch: stepped alike for every optimiser of the stage."""
+        settings = self.settings
+        for optimizer in self.optimizers.values():
+            base = optimizer.defaults["lr"]
+            set_lr(optimizer, stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
 
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
         return self.loader.epoch(plan, epoch, start=start)
@@ -83,7 +91,13 @@ class GenerativeStage(Stage):
     def views(self, batch: Batch, iteration: int, *, encoder_grad: bool) -> Views:
         weight, permutation = draw_mix(len(batch), self.settings.loss.mixup_alpha, self.iteration_rng(iteration))
         order = torch.from_numpy(permutation).to(self.device)
-        return generate_views(self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad)
+        return generate_views(
+            self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad, encode_generated=self.encode_generated
+        )
+
+    def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's pass over generated images."""
+        return self.encoder(image)
 
     def update_discriminator(self, batch: Batch, views: Views) -> dict[str, Tensor]:
         # The regulariser needs second derivatives: always float32.
@@ -104,7 +118,7 @@ class GenerativeStage(Stage):
             views = self.views(batch, iteration, encoder_grad=False)
         losses = self.update_discriminator(batch, views)
         with frozen(self.discriminator), autocast(self.bf16, self.device):
-            total, generative = generative_losses(self.encoder, self.discriminator, batch, views, self.settings.loss)
+            total, generative = generative_losses(self.encode_generated, self.discriminator, batch, views, self.settings.loss)
         self.optimizers["generator"].zero_grad(set_to_none=True)
         total.backward()
         self.optimizers["generator"].step()

@@ -19,7 +19,7 @@ from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.generative import GenerativeStage, frozen
 from gcl_fast.stages.labels import epoch_labels, label_figures
-from gcl_fast.stages.stage import set_lr, stepped_lr
+from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.views import Views, generative_losses
 
 
@@ -52,7 +52,8 @@ class JointStage(GenerativeStage):
         score: Callable[[nn.Module], dict[str, float]] | None = None,
         samples: dict[str, Batch] | None = None,
     ) -> None:
-        """cameras [N] int64 of the training images; features: their L2-normalised features [N, D]; score: held-out metrics, {} without a test set."""
+        """cameras [N] int64 of the training images; features: their L2-normalised features [N, D]; score: held-out metrics,
+        {} without a test set."""
         self.settings: Stage3Config = config.stage3
         self._set_up(config, encoder, generator, discriminator, loader, len(cameras), device, samples)
         encoder.requires_grad_(True)
@@ -78,13 +79,18 @@ class JointStage(GenerativeStage):
         labels = found.labels.to(self.device)
         self.memory.labels.copy_(labels)
         self.centers = centroids(self.memory.features, labels)
-        for name, base in (("generator", settings.lr), ("discriminator", settings.lr), ("encoder", settings.lr_encoder)):
-            set_lr(self.optimizers[name], stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
+        self.set_rates(epoch)
         self._clusters = {**label_figures(found), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
         return self.plan(candidates, epoch)
 
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
         return self.loader.epoch(plan, epoch, start=start)
+
+    def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        if self.settings.running_stats == "all":
+            return self.encoder(image)
+        with kept_running_stats(self.encoder):
+            return self.encoder(image)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -92,10 +98,10 @@ class JointStage(GenerativeStage):
             module.train()
         with autocast(self.bf16, self.device):
             views = self.views(batch, iteration, encoder_grad=True)
-            mixed_feature = self.encoder(views.mixed)[1]
+            mixed_feature = self.encode_generated(views.mixed)[1]
         losses = self.update_discriminator(batch, views)
         with frozen(self.discriminator), autocast(self.bf16, self.device):
-            total, generative = generative_losses(self.encoder, self.discriminator, batch, views, settings.loss)
+            total, generative = generative_losses(self.encode_generated, self.discriminator, batch, views, settings.loss)
         contrast = self.contrast(batch, views, full(mixed_feature), iteration)
         total = total + settings.memory_w * sum(contrast[k] for k in ("mem_self", "mem_class", "mem_real"))
         total = total + settings.id_w * (contrast["id"] + contrast["id_mix"])

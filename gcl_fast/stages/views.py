@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from gcl_fast.config import LossConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.stages.adversarial import generator_terms
 from gcl_fast.stages.amp import full
+
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> (code, feature)
 
 
 @dataclass
@@ -42,13 +46,21 @@ def draw_mix(size: int, alpha: float, rng: np.random.Generator) -> tuple[float, 
 
 
 def generate_views(
-    encoder: nn.Module, generator: nn.Module, batch: Batch, mix_weight: float, permutation: Tensor, *, encoder_grad: bool
+    encoder: nn.Module,
+    generator: nn.Module,
+    batch: Batch,
+    mix_weight: float,
+    permutation: Tensor,
+    *,
+    encoder_grad: bool,
+    encode_generated: Encode | None = None,
 ) -> Views:
     """Run encoder and generator over one batch (METHOD, "one joint iteration").
 
     encoder_grad: whether the encoder itself learns; without it the code of the real image carries no graph, while
-    gradients still flow through the encoder to the generated images.
+    gradients still flow through the encoder to the generated images. encode_generated: the encoder's pass for those.
     """
+    encode_generated = encode_generated or encoder
     with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
         code, feature = encoder(batch.image)
     # The generator has no layer that mixes the samples of a batch: what does not depend on each other goes in one pass.
@@ -56,13 +68,13 @@ def generate_views(
     mixed_code = mix_weight * code + (1 - mix_weight) * code[permutation]
     decoded = generator.decode(torch.cat([structure, structure_novel, structure]), torch.cat([code, code, mixed_code]))
     reconstruction, novel, mixed = decoded.chunk(3)
-    code_novel, feature_novel = encoder(novel)
+    code_novel, feature_novel = encode_generated(novel)
     cycle = generator.decode(structure, code_novel)
     return Views(code, feature, reconstruction, novel, code_novel, feature_novel, cycle, mixed, mix_weight, permutation)
 
 
 def generative_losses(
-    encoder: nn.Module, discriminator: nn.Module, batch: Batch, views: Views, weights: LossConfig
+    encode_generated: Encode, discriminator: nn.Module, batch: Batch, views: Views, weights: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the adversarial, image and code losses, and each of them unweighted.
 
@@ -72,7 +84,7 @@ def generative_losses(
     losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes).items()}
     losses["image_rec"] = F.l1_loss(full(views.reconstruction), batch.image)
     losses["image_cyc"] = F.l1_loss(full(views.cycle), batch.image)
-    losses["code_rec"] = F.l1_loss(full(encoder(views.reconstruction)[0]), target)
-    losses["code_cyc"] = F.l1_loss(full(encoder(views.cycle)[0]), target)
+    losses["code_rec"] = F.l1_loss(full(encode_generated(views.reconstruction)[0]), target)
+    losses["code_cyc"] = F.l1_loss(full(encode_generated(views.cycle)[0]), target)
     factor = {"adv": weights.adversarial, "image": weights.image, "code": weights.code}
     return sum(factor[name.split("_")[0]] * loss for name, loss in losses.items()), losses
