@@ -276,7 +276,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    _require(right, where, {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}[kind.__name__], value)
+    words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+    _require(right, where, words[kind.__name__], value)
     return value
 
 

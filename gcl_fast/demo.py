@@ -32,7 +32,8 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     if fresh or not finished.exists():
         began = time.perf_counter()
         with counting("write the world") as progress:
-            write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, progress=progress, **WORLD)
+            root, size = Path(config.root), config.image_size
+            write_world(root, layout="market1501", image_size=size, seed=seed, progress=progress, **WORLD)
         made = time.perf_counter() - began
         train(config, (1, 2, 3), resume=not fresh, overwrite=fresh, control=True)
         metrics = read_metrics(out)

@@ -32,7 +32,8 @@ def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
         if overwrite:
             shutil.rmtree(run_dir)
         elif not resume:
-            raise RunError(f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, --name names another")
+            raise RunError(f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, "
+                           "--name names another")
         else:
             old, new = to_dict(read_config(run_dir)), to_dict(config)
             changed = [key for key in new if key not in NOT_TRAINING and old[key] != new[key]]
@@ -163,7 +164,12 @@ class Training:
 
 
 def train(
-    config: TrainConfig, stages: Sequence[int] = (1, 2, 3), *, resume: bool = False, overwrite: bool = False, control: bool = False
+    config: TrainConfig,
+    stages: Sequence[int] = (1, 2, 3),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    control: bool = False,
 ) -> Path:
     """Train the given stages; returns the run folder, with checkpoints, history.jsonl, metrics.json, report.html."""
     from gcl_fast.after_training import after_training

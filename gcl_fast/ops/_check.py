@@ -43,7 +43,8 @@ class Shapes:
         device_of: tuple[str, Tensor] | None = None,
     ) -> None:
         if not isinstance(value, Tensor):
-            raise TypeError(f"{self.op}: {name} must be a torch.Tensor of shape {self._expected(shape)}, got {type(value).__name__}")
+            expected = f"a torch.Tensor of shape {self._expected(shape)}"
+            raise TypeError(f"{self.op}: {name} must be {expected}, got {type(value).__name__}")
         if value.dtype not in dtypes:
             raise TypeError(f"{self.op}: {name} must be {_names(dtypes)}, got {str(value.dtype).removeprefix('torch.')}")
         sizes = dict(self.sizes)
@@ -67,5 +68,7 @@ class Shapes:
             raise TypeError(f"{self.op}: {name} must be a number, got {type(value).__name__}")
         if not (low < value if open_low else low <= value) or not value <= high:
             bound = f"above {low}" if open_low else f"at least {low}"
-            raise ValueError(f"{self.op}: {name} must be {bound}{'' if high == float('inf') else f' and at most {high}'}, got {value}")
+            if high != float("inf"):
+                bound += f" and at most {high}"
+            raise ValueError(f"{self.op}: {name} must be {bound}, got {value}")
         return value

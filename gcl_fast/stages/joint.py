@@ -23,7 +23,9 @@ from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.views import Views, generative_losses
 
 
-def identity_losses(feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, weight: float, order: Tensor) -> tuple[Tensor, Tensor]:
+def identity_losses(
+    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, weight: float, order: Tensor
+) -> tuple[Tensor, Tensor]:
     """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y[order])).
 
     feature, mixed [B, D] not normalised; centers [C, D] without gradient; target [B] in [0, C). Means over the batch.

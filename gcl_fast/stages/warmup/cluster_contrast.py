@@ -86,10 +86,10 @@ class ClusterContrastStage(Stage):
     def _plan(self, age: int) -> Plan:
         settings = self.settings
         labels, instances = self.labels.cpu().numpy(), settings.num_instances
-        identities, seed = settings.batch_size // instances, (self.seed, age)
+        identities, choice = settings.batch_size // instances, {"seed": (self.seed, age), "num_batches": settings.iters or None}
         if settings.camera_aware:
-            return camera_aware_batches(labels, self.cameras.numpy(), identities, instances, seed=seed, num_batches=settings.iters or None)
-        return identity_batches(labels, identities, instances, seed=seed, num_batches=settings.iters or None)
+            return camera_aware_batches(labels, self.cameras.numpy(), identities, instances, **choice)
+        return identity_batches(labels, identities, instances, **choice)
 
     def _cut(self, plan: Plan, epoch: int) -> Plan:
         """End the stage when the updates asked for are planned."""

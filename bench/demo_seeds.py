@@ -1,0 +1,72 @@
+"""The demo over several seeds: does stage 1 beat an untrained network, does stage 3 beat stage 1 and its control?
+
+    .venv/bin/python bench/demo_seeds.py --seeds 1 2 3 --out bench/results/demo_seeds.json
+
+A demo that is finished in --runs is read, not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from gcl_fast.demo import run_demo, summary
+
+KEEP = ("untrained", "stage1", "stage2", "stage3", "control", "times", "seconds")
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def verdict(runs: dict[str, dict]) -> dict[str, int]:
+    """On how many seeds each comparison held."""
+    pairs = {
+        "stage1_beats_untrained_by_5_points": lambda m: m["stage1"]["mAP"] - m["untrained"]["mAP"] >= 0.05,
+        "stage3_beats_stage1": lambda m: m["stage3"]["mAP"] > m["stage1"]["mAP"],
+        "stage3_beats_control": lambda m: m["stage3"]["mAP"] > m["control"]["mAP"],
+        "novel_views_beat_mean_image": lambda m: m["stage2"]["novel_view_psnr"] > m["stage2"]["mean_image_psnr"],
+        "seconds_at_most_600": lambda m: m["seconds"] <= 600,
+    }
+    return {name: sum(bool(holds(m)) for m in runs.values()) for name, holds in pairs.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=Path("runs/demo_seeds"))
+    parser.add_argument("--out", type=Path, default=Path("bench/results/demo_seeds.json"))
+    options = parser.parse_args()
+    runs = {}
+    for seed in options.seeds:
+        metrics = run_demo(options.runs / f"seed{seed}", seed=seed)
+        print(f"seed {seed}\n{summary(metrics)}\n", flush=True)
+        runs[str(seed)] = {name: metrics[name] for name in KEEP if name in metrics}
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    result = {
+        "command": "python bench/demo_seeds.py " + " ".join(sys.argv[1:]),
+        "commit": commit,
+        "device": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "held_on_seeds": {"of": len(runs), **verdict(runs)},
+        "seeds": runs,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["held_on_seeds"], indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
