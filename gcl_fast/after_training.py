@@ -1,4 +1,4 @@
-"""What a finished run shows: scores of generated views, novel-view sheets, ranked lists, report.html."""
+"""What a finished run shows beside its training: scores of generated views, novel-view sheets, ranked lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import nn
 
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
-from gcl_fast.report import write_report
 from gcl_fast.run_files import read_metrics, write_metrics
 from gcl_fast.visuals import ranked_lists_from_features, save_png
 from gcl_fast.workspace import Workspace, networks_of
@@ -46,8 +45,8 @@ def ranked_lists_picture(encoder: nn.Module, space: Workspace, path: Path, title
     save_png(path, picture)
 
 
-def after_training(run_dir: Path, space: Workspace) -> Path:
-    """Complete metrics.json and pictures/ from the checkpoints that are there, then write report.html."""
+def scores_and_pictures(run_dir: Path, space: Workspace) -> None:
+    """Complete metrics.json and pictures/ from the checkpoints that are there."""
     for stage in ("stage2", "stage3"):
         if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in read_metrics(run_dir).get(stage, {}):
             score_views(run_dir, space, stage)
@@ -57,6 +56,3 @@ def after_training(run_dir: Path, space: Workspace) -> Path:
             if (run_dir / stage / "last.pt").exists() and not path.exists():
                 _, networks, _ = networks_of(run_dir / stage / "last.pt")
                 ranked_lists_picture(networks.encoder.to(space.device), space, path, f"ranked lists after {stage}")
-    report = write_report(run_dir)
-    print(f"report: {report}")
-    return report

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.run_files import read_metrics, write_metrics
+from gcl_fast.run_files import RunError, read_metrics, write_metrics
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 
@@ -21,23 +22,26 @@ def demo_config(seed: int, out: Path) -> TrainConfig:
 def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False) -> dict[str, Any]:
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
-    A finished demo is not repeated unless `fresh`; a stopped one goes on where it stopped.
+    A finished demo is not repeated unless `fresh`, which deletes it first; a stopped one goes on where it stopped.
     """
     from gcl_fast.data.synthetic import write_world
     from gcl_fast.progress import counting
     from gcl_fast.training import train
 
     config = demo_config(seed, out)
-    finished = out / "report.html"
-    if fresh or not finished.exists():
+    if fresh and out.exists():
+        if not (out / "config.yaml").exists():
+            raise RunError(f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out")
+        shutil.rmtree(out)
+    if not (out / "report.html").exists():
         began = time.perf_counter()
         with counting("write the world") as progress:
             root, size = Path(config.root), config.image_size
-            write_world(root, layout="market1501", image_size=size, seed=seed, progress=progress, **WORLD)
-        made = time.perf_counter() - began
-        train(config, (1, 2, 3), resume=not fresh, overwrite=fresh, control=True)
-        metrics = read_metrics(out)
-        write_metrics(out, {"times": {"world": round(made, 1)}, "seconds": round(metrics["seconds"] + made, 1)})
+            world = write_world(root, layout="market1501", image_size=size, seed=seed, progress=progress, **WORLD)
+        if world.created:
+            made = round(time.perf_counter() - began, 1)
+            write_metrics(out, {"times": {"world": made}, "seconds": made})
+        train(config, (1, 2, 3), resume=True, control=True)
     return read_metrics(out)
 
 

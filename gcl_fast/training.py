@@ -49,8 +49,10 @@ class Training:
 
     def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
         self.config, self.stages, self.resume = config, tuple(stages), resume
+        self.began = time.perf_counter()
         self.space = Workspace(config, with_meshes=any(s in (2, 3) for s in stages))
         self.run_dir = open_run(config, resume=resume, overwrite=overwrite)
+        self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
         print(self.space.data.table())
         self.log = RunLog(self.run_dir, tensorboard=config.tensorboard)
         self.samples = self.space.samples() if self.space.train_meshes is not None else {}
@@ -150,16 +152,18 @@ class Training:
         )
         self._run(stage)
 
+    def count_seconds(self) -> None:
+        """Bring the total in metrics.json up to now."""
+        write_metrics(self.run_dir, {"seconds": round(self.seconds_before + time.perf_counter() - self.began, 1)})
+
     def run(self, *, control: bool = False) -> None:
-        began = time.perf_counter()
-        before = float(read_metrics(self.run_dir).get("seconds", 0.0)) if self.resume else 0.0
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
         todo = [step for number in self.stages for step in steps[number]]
         if control:
             todo.append(self.control)
         for step in todo:
             step()
-            write_metrics(self.run_dir, {"seconds": round(before + time.perf_counter() - began, 1)})
+            self.count_seconds()
         self.log.close()
 
 
@@ -172,9 +176,12 @@ def train(
     control: bool = False,
 ) -> Path:
     """Train the given stages; returns the run folder, with checkpoints, history.jsonl, metrics.json, report.html."""
-    from gcl_fast.after_training import after_training
+    from gcl_fast.after_training import scores_and_pictures
+    from gcl_fast.report import write_report
 
     training = Training(config, stages, resume=resume, overwrite=overwrite)
     training.run(control=control)
-    after_training(training.run_dir, training.space)
+    scores_and_pictures(training.run_dir, training.space)
+    training.count_seconds()
+    print(f"report: {write_report(training.run_dir)}")
     return training.run_dir

@@ -51,7 +51,8 @@ class ClusterContrastStage(Stage):
         self.seed, self.device, self.epochs = config.seed, device, self.settings.epochs
         self.planned = 0  # updates planned so far
         if updates is not None:
-            self.epochs = updates  # at least one update an epoch; the last epoch is known when its plan is made
+            # Without a fixed number of iterations: at least one an epoch; the last is known when its plan is made.
+            self.epochs = -(-updates // self.settings.iters) if self.settings.iters else updates
         self.encoder = encoder.to(device).requires_grad_(True)
         self.loader, self.cameras, self.features, self.score = loader, cameras.cpu(), features, score
         self.bf16 = use_bfloat16(config.amp, device)

@@ -1,0 +1,67 @@
+"""The demo's own decisions; its training is what the end-to-end tests run."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from gcl_fast import demo, training
+from gcl_fast.data import synthetic
+from gcl_fast.run_files import RunError
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    made: list[str] = []
+
+    def write_world(root, **options):
+        made.append("world")
+        root.mkdir(parents=True, exist_ok=True)
+        return SimpleNamespace(created=True)
+
+    def train(config, stages, *, resume, control):
+        made.append(f"train {stages} {resume} {control}")
+        (config.run_dir / "config.yaml").write_text("")
+        (config.run_dir / "report.html").write_text("")
+
+    monkeypatch.setattr(synthetic, "write_world", write_world)
+    monkeypatch.setattr(training, "train", train)
+    return made
+
+
+def test_a_finished_demo_is_not_repeated_unless_fresh(tmp_path, calls):
+    out = tmp_path / "demo"
+    demo.run_demo(out)
+    assert calls == ["world", "train (1, 2, 3) True True"]
+    assert json.loads((out / "metrics.json").read_text())["seconds"] >= 0
+    demo.run_demo(out)
+    assert len(calls) == 2
+    (out / "stage1").mkdir()
+    demo.run_demo(out, fresh=True)
+    assert len(calls) == 4 and not (out / "stage1").exists()
+
+
+def test_fresh_does_not_delete_what_is_no_demo(tmp_path, calls):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    with pytest.raises(RunError, match="not deleted"):
+        demo.run_demo(tmp_path / "mine", fresh=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists() and calls == []
+
+
+def test_the_demo_fits_the_published_method():
+    config = demo.demo_config(3, __import__("pathlib").Path("runs/demo"))
+    assert config.seed == 3 and config.root == "runs/demo/data" and config.run_dir.as_posix() == "runs/demo"
+    assert config.stage3.lr_encoder == 3.5e-4 and config.stage3.temperature == 0.04
+
+
+def test_summary_has_every_score():
+    scores = {"mAP": 0.5, "rank1": 0.6}
+    text = demo.summary({
+        "untrained": scores, "stage1": scores, "stage3": scores, "control": scores, "seconds": 400.0,
+        "stage2": {"novel_view_psnr": 17.5, "mean_image_psnr": 17.9, "blank_background_psnr": 19.0},
+    })
+    for word in ("untrained", "stage1", "stage3", "control", "50.0%", "17.50 dB", "400 seconds"):
+        assert word in text
