@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
@@ -14,16 +14,12 @@ from gcl_fast.visuals import ranked_lists_from_features, save_png
 from gcl_fast.workspace import Workspace, networks_of
 
 
-def score_views(run_dir: Path, space: Workspace, stage: str) -> None:
-    """PSNR of the generated views where the data have true views of held-out people (<root>/truth)."""
-    truth = Path(space.config.root) / "truth"
-    if not (truth / "index.csv").is_file() or space.test_meshes is None:
-        return
+def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: Tensor) -> None:
+    """PSNR of the views a stage's generator makes, against the true ones in `truth`; mean: the mean training image."""
     _, networks, _ = networks_of(run_dir / stage / "last.pt")
     networks.encoder.to(space.device)
     networks.generator.to(space.device)
     size = space.config.image_size
-    mean = mean_training_image([record.path for record in space.data.train], size)
     found = score_novel_views(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device, mean_image=mean)
     write_metrics(run_dir, {stage: found.as_metrics()})
     sheet = novel_view_sheet(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device,
@@ -47,9 +43,14 @@ def ranked_lists_picture(encoder: nn.Module, space: Workspace, path: Path, title
 
 def scores_and_pictures(run_dir: Path, space: Workspace) -> None:
     """Complete metrics.json and pictures/ from the checkpoints that are there."""
-    for stage in ("stage2", "stage3"):
-        if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in read_metrics(run_dir).get(stage, {}):
-            score_views(run_dir, space, stage)
+    truth, metrics = Path(space.config.root) / "truth", read_metrics(run_dir)
+    todo = [stage for stage in ("stage2", "stage3")
+            if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in metrics.get(stage, {})]
+    # Only where the data have true views of held-out people, and meshes to turn them by.
+    if todo and (truth / "index.csv").is_file() and space.test_meshes is not None:
+        mean = mean_training_image([record.path for record in space.data.train], space.config.image_size)
+        for stage in todo:
+            score_views(run_dir, space, stage, truth, mean)
     if space.data.query and space.data.gallery:
         for stage in ("stage1", "stage3"):
             path = run_dir / "pictures" / f"{stage}_ranked_lists.png"

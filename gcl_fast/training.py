@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -60,14 +61,12 @@ class Training:
     def _checkpoint(self, stage: str) -> Path:
         return self.run_dir / stage / "last.pt"
 
-    def _start_encoder(self, networks: Networks, *, required: bool) -> None:
+    def _start_encoder(self, networks: Networks) -> None:
         """--init, else what stage 1 of this run left."""
         path = Path(self.config.init) if self.config.init else self._checkpoint("stage1")
         if self.config.init is None and not path.exists():
-            if required:
-                raise RunError(f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) "
-                               "or give --init FILE")
-            return
+            raise RunError(f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) "
+                           "or give --init FILE")
         load_encoder(networks.encoder, path)
 
     def _engine(self, stage: Stage) -> Engine:
@@ -85,30 +84,28 @@ class Training:
             save_png(self.run_dir / "pictures" / f"{stage}_{name}.png", picture)
             self.log.picture(f"{stage}/{name}", picture, iteration)
 
-    def _run(self, stage: Stage) -> dict[str, float]:
+    def _record(self, name: str, scores: dict[str, float]) -> None:
+        """Print scores and put them in metrics.json; without a test set there are none."""
+        shown = {k: v for k, v in scores.items() if k != "score"}
+        if shown:
+            write_metrics(self.run_dir, {name: shown})
+            print(f"{name}: " + "  ".join(f"{k} {v:.1%}" for k, v in shown.items()))
+
+    def _run(self, stage: Stage) -> None:
         engine = self._engine(stage)
-        scores = {k: v for k, v in engine.run(resume=self.resume).items() if k != "score"}
-        metrics: dict[str, object] = {"times": {stage.name: round(engine.seconds, 1)}}
-        if scores:
-            metrics[stage.name] = scores
-            print(f"{stage.name}: " + "  ".join(f"{k} {v:.1%}" for k, v in scores.items()))
-        write_metrics(self.run_dir, metrics)
-        return scores
+        scores = engine.run(resume=self.resume)
+        write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
+        self._record(stage.name, scores)
 
     def untrained(self) -> None:
         """Score the fresh encoder: what every stage is measured against."""
         if "untrained" in read_metrics(self.run_dir):
             return
         networks = build_networks(self.config)
-        networks.encoder.to(self.space.device)
-        scores = {k: v for k, v in self.space.score(networks.encoder).items() if k != "score"}
-        if scores:
-            write_metrics(self.run_dir, {"untrained": scores})
-            print("untrained: " + "  ".join(f"{k} {v:.1%}" for k, v in scores.items()))
+        self._record("untrained", self.space.score(networks.encoder.to(self.space.device)))
 
     def _cluster_contrast(self, networks: Networks, **changes: object) -> ClusterContrastStage:
-        space, augment = self.space, self.config.stage1.augment
-        chosen = Augment(flip=augment.flip, pad=augment.pad, erase=augment.erase, color_jitter=augment.color_jitter)
+        space, chosen = self.space, Augment(**asdict(self.config.stage1.augment))
         return ClusterContrastStage(
             self.config, networks.encoder, space.train_loader(augment=chosen), space.cameras, device=space.device,
             features=space.features, score=space.score, **changes,
@@ -132,7 +129,7 @@ class Training:
 
     def stage2(self) -> None:
         networks, space = build_networks(self.config), self.space
-        self._start_encoder(networks, required=True)
+        self._start_encoder(networks)
         stage = GenerativeStage(
             self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
             len(space.data.train), device=space.device, samples=self.samples,

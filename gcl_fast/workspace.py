@@ -158,10 +158,6 @@ def load_module(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
         raise ConfigError(f"{source} does not fit {type(module).__name__} of this configuration: {error}") from None
 
 
-def is_checkpoint(state: dict[str, Any]) -> bool:
-    return "format" in state and "modules" in state
-
-
 def load_encoder(encoder: nn.Module, path: Path) -> None:
     """From a checkpoint of any stage, or from a weights file of the encoder alone."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, TypeVar
 
-from gcl_fast.config import ConfigError, TrainConfig, load_shipped, load_yaml, shipped
+from gcl_fast.config import TrainConfig, load_shipped, load_yaml, shipped
 
 T = TypeVar("T")
 
@@ -33,11 +33,8 @@ def positional() -> Any:
     return tyro.conf.Positional
 
 
-def parse(kind: type[T], argv: list[str], *, prog: str, default: Any = None, description: str | None = None) -> T:
+def parse(kind: type[T], argv: list[str], *, prog: str, default: Any = None) -> T:
     """tyro over the dataclass `kind`: every field is a flag, nested ones as --section.field."""
     import tyro
 
-    try:
-        return tyro.cli(kind, args=argv, prog=prog, default=default, description=description)
-    except ConfigError as error:
-        raise ConfigError(f"{error}") from None
+    return tyro.cli(kind, args=argv, prog=prog, default=default)

@@ -60,7 +60,7 @@ class Engine:
                 self.plan, self.position = self.stage.begin_epoch(self.epoch), 0
                 if not self.plan.batches:
                     raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
-                figures = {k: v for k, v in self.stage.epoch_scalars().items()}
+                figures = self.stage.epoch_scalars()
                 if figures:
                     self._write(figures, time.perf_counter() - began)
             self._train_epoch(began)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class JointStage(GenerativeStage):
         encoder.requires_grad_(True)
         settings = self.settings
         self.cameras, self.features, self.score = cameras, features, score
+        self.eval_every = settings.eval_every
         self.memory = InstanceMemory(
             encoder.feature_dim, len(cameras), temperature=settings.temperature, momentum=settings.bank_momentum,
             num_negatives=settings.num_negatives,
@@ -84,9 +85,6 @@ class JointStage(GenerativeStage):
         self.set_rates(epoch)
         self._clusters = {**label_figures(found), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
         return self.plan(candidates, epoch)
-
-    def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
-        return self.loader.epoch(plan, epoch, start=start)
 
     def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:
         if self.settings.running_stats == "all":
@@ -127,10 +125,6 @@ class JointStage(GenerativeStage):
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._clusters
-
-    def evaluate(self, epoch: int) -> dict[str, float]:
-        due = (epoch + 1) % self.settings.eval_every == 0 or epoch + 1 == self.epochs
-        return self.score(self.encoder) if due and self.score is not None else {}
 
     def extra_state(self) -> dict[str, Any]:
         return {"memory": self.memory.state_dict(), "centers": self.centers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class Stage(ABC):
     device: torch.device
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
+    encoder: nn.Module
+    score: Callable[[nn.Module], dict[str, float]] | None = None
+    eval_every: int = 1
 
     @abstractmethod
     def begin_epoch(self, epoch: int) -> Plan:
@@ -53,8 +56,12 @@ class Stage(ABC):
         return {}
 
     def evaluate(self, epoch: int) -> dict[str, float]:
-        """Scores after `epoch`, empty when it is not due; the key 'score' decides which checkpoint is best."""
-        return {}
+        """Scores of the encoder after `epoch`, empty when it is not due or nothing scores it.
+
+        The key 'score' decides which checkpoint is best.
+        """
+        due = (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
+        return self.score(self.encoder) if due and self.score is not None else {}
 
     def pictures(self) -> dict[str, dict[str, Tensor]]:
         """Pictures by name, each a dict of rows: image rows [n, 3, H, W] normalised, mesh rows [n, 1, H, W] in [-1, 1]."""

@@ -55,6 +55,7 @@ class ClusterContrastStage(Stage):
             self.epochs = -(-updates // self.settings.iters) if self.settings.iters else updates
         self.encoder = encoder.to(device).requires_grad_(True)
         self.loader, self.cameras, self.features, self.score = loader, cameras.cpu(), features, score
+        self.eval_every = self.settings.eval_every
         self.bf16 = use_bfloat16(config.amp, device)
         self.modules = {"encoder": encoder}
         self.optimizers = {
@@ -122,10 +123,6 @@ class ClusterContrastStage(Stage):
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._clusters
-
-    def evaluate(self, epoch: int) -> dict[str, float]:
-        due = (epoch + 1) % self.settings.eval_every == 0 or epoch + 1 == self.epochs
-        return self.score(self.encoder) if due and self.score is not None else {}
 
     def extra_state(self) -> dict[str, Any]:
         return {"labels": self.labels, "centroids": self.memory.features, "planned": self.planned, "epochs": self.epochs}
