@@ -24,7 +24,10 @@ BUILD = "pip install --no-build-isolation -e ."
 
 @dataclass(frozen=True)
 class NativeInfo:
-    """What was built: `cuda_version` is the CUDA compiler's, `architectures` as CMake writes them ("90-real", "100")."""
+    """What was built: `cuda_version` is the CUDA compiler's, `architectures` as CMake writes them ("90-real", "100").
+
+    `isa` is the instruction set of the CPU kernels that run here: "baseline", "avx2" or "avx512".
+    """
 
     loaded: bool
     error: str | None
@@ -33,14 +36,14 @@ class NativeInfo:
     cuda: bool
     cuda_version: str
     architectures: tuple[str, ...]
+    isa: str
 
 
 def info() -> NativeInfo:
     if _C is None:
-        return NativeInfo(False, error, "", "", False, "", ())
-    return NativeInfo(
-        True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), tuple(filter(None, _C.architectures()))
-    )
+        return NativeInfo(False, error, "", "", False, "", (), "")
+    architectures = tuple(filter(None, _C.architectures()))
+    return NativeInfo(True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), architectures, _C.isa())
 
 
 def require(op: str, device: torch.device) -> None:

@@ -47,7 +47,8 @@ def _native() -> list[Finding]:
     built = _native.info()
     if not built.loaded:
         return [Finding(False, "kernels", f"not loaded: {built.error}; build with: {_native.BUILD}")]
-    findings = [Finding(True, "kernels", f"CPU: gcl_fast {built.version}, built against torch {built.torch_version}")]
+    text = f"CPU ({built.isa}): gcl_fast {built.version}, built against torch {built.torch_version}"
+    findings = [Finding(True, "kernels", text)]
     if built.cuda:
         kinds = ", ".join(built.architectures)
         findings.append(Finding(True, "CUDA kernels", f"built with CUDA {built.cuda_version} for architectures {kinds}"))

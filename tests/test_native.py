@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,13 @@ def test_the_extension_is_built_from_this_version() -> None:
     assert info.loaded and info.error is None
     assert info.version == gcl_fast.__version__
     assert info.cuda == bool(info.architectures) == bool(info.cuda_version)
+    assert info.isa in ("baseline", "avx2", "avx512")
+
+
+def test_a_lesser_instruction_set_can_be_asked_for() -> None:
+    code = "import gcl_fast.ops; from gcl_fast import _native; print(_native.info().isa)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"GCL_ISA": "baseline"})
+    assert done.stdout.strip() == "baseline", done.stderr
 
 
 def test_a_cuda_machine_has_cuda_kernels() -> None:
