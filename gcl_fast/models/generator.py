@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import SLOPE, AdaINResidualBlock, ChannelLayerNorm, ConvBlock, ResidualBlock, check_images, check_width, reflect_conv
+from .blocks import (
+    SLOPE,
+    AdaINResidualBlock,
+    ChannelLayerNorm,
+    ConvBlock,
+    ResidualBlock,
+    UpsampledConvBlock,
+    check_images,
+    check_width,
+    reflect_conv,
+)
 
 BLOCKS = 4  # residual blocks of the encoder and of the decoder; the code is cut into as many slices
 DILATIONS = (3, 6, 9)
@@ -59,15 +68,15 @@ class Decoder(nn.Module):
         super().__init__()
         norm = ChannelLayerNorm
         self.residual = nn.ModuleList(AdaINResidualBlock(8 * width) for _ in range(BLOCKS))
-        self.up = nn.ModuleList([ConvBlock(8 * width, 4 * width, 5, norm=norm), ConvBlock(4 * width, 2 * width, 5, norm=norm)])
+        self.up = nn.ModuleList(UpsampledConvBlock(2 * c * width, c * width, norm=norm) for c in (4, 2))
         self.smooth = nn.Sequential(ConvBlock(2 * width, 2 * width, 3), ConvBlock(2 * width, 2 * width, 3))
         self.image = reflect_conv(2 * width, 3, 1)  # linear: images are ImageNet-normalised, not bounded by [-1, 1]
 
     def forward(self, x: Tensor, scales: list[Tensor], shifts: list[Tensor]) -> Tensor:  # each scale, shift [B, 16 * width]
         for block, scale, shift in zip(self.residual, scales, shifts, strict=True):
             x = block(x, scale, shift)
-        for conv in self.up:
-            x = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # H/4 -> H/2 -> H
+        for block in self.up:
+            x = block(x)  # H/4 -> H/2 -> H
         return self.image(self.smooth(x))
 
 

@@ -1,0 +1,129 @@
+"""One training iteration of stages 2 and 3 against the plain path (`reference.step`: eager float32, nothing shared), which also
+checks it. Full: the published networks at 256x128, batches of 4 on a CPU and of 16 and 64 on a GPU.
+
+With each number: `images_per_second`; on a GPU `peak_bytes`; where the time goes, by kind of work (`breakdown`, seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.data.batch import Batch
+from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.reference.step import Contrast, plain_step
+from gcl_fast.stages.generative import GenerativeStage
+from gcl_fast.stages.joint import JointStage
+from gcl_fast.stages.views import draw_mix
+
+OP = "step"
+CHECK = "every loss of the first iteration within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2"
+QUICK = {"stage": [3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "amp": ["off"]}
+FULL = {
+    "stage": [2, 3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
+    "amp": ["off", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["off"],
+}  # fmt: skip
+IMAGES, CLUSTERS = 12936, 500  # Market-1501
+KINDS = {  # of aten's operators, by a part of their name
+    "convolution backward": ("convolution_backward",), "convolution": ("conv",), "normalisation": ("norm", "std", "mean"),
+    "padding and resampling": ("pad", "upsample", "pool", "pixel_shuffle"), "activation": ("relu", "threshold", "clamp"),
+    "products": ("mm", "linear", "dot"), "optimiser": ("adam", "sgd", "addcdiv", "addcmul", "lerp", "foreach"),
+    "memory": ("bank", "gcl_fast"), "copies": ("copy", "fill", "zero", "cat", "contiguous"),
+}  # fmt: skip
+
+
+def config_of(case: dict, device: torch.device) -> TrainConfig:
+    small = case["backbone"] == "resnet18"
+    model = {"backbone": case["backbone"], **({"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8}
+                                              if small else {})}
+    height, width = case["size"]
+    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "amp": case["amp"], "model": model})
+
+
+def make_stage(case: dict, device: torch.device) -> GenerativeStage:
+    config, model = config_of(case, device), config_of(case, device).model
+    torch.manual_seed(0)
+    encoder = IdentityEncoder(model.variant, model.backbone, width=model.width)
+    generator = Generator(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
+    networks = (encoder, generator, Discriminator(model.discriminator_width))
+    if case["stage"] == 2:
+        return GenerativeStage(config, *networks, None, IMAGES, device=device)
+    stage = JointStage(config, *networks, None, torch.zeros(IMAGES, dtype=torch.int64), device=device, features=lambda e: None)
+    rng = torch.Generator().manual_seed(1)
+    bank = nn.functional.normalize(torch.randn(IMAGES, encoder.feature_dim, generator=rng), dim=1)
+    stage.memory.features.copy_(bank)
+    stage.memory.labels.copy_(torch.arange(IMAGES) % CLUSTERS)
+    stage.centers = stage.memory.features[:CLUSTERS].clone()
+    return stage
+
+
+def make_batch(case: dict, device: torch.device) -> Batch:
+    rng = torch.Generator().manual_seed(2)
+    count, size = case["batch"], case["size"]
+    mesh, novel = (torch.rand(count, 1, *size, generator=rng) * 2 - 1 for _ in range(2))
+    index = torch.randperm(IMAGES, generator=rng)[:count]
+    return Batch(torch.randn(count, 3, *size, generator=rng), mesh, novel, index, index, index).to(device)
+
+
+def stepper(implementation: str, case: dict, device: torch.device) -> Callable[[], dict[str, Tensor]]:
+    stage, batch = make_stage(case, device), make_batch(case, device)
+    number = iter(range(1 << 30))
+    if implementation == "native":
+        return lambda: stage.step(batch, next(number))
+    settings, contrast = stage.settings, None
+    for module in stage.modules.values():
+        module.train()
+    if case["stage"] == 2:
+        stage.encoder.eval()
+    else:
+        contrast = Contrast(stage.memory.features, stage.memory.labels, stage.centers, settings.temperature,
+                            settings.num_negatives, settings.bank_momentum)  # fmt: skip
+
+    def step() -> dict[str, Tensor]:
+        iteration = next(number)
+        weight, order = draw_mix(len(batch), settings.loss.mixup_alpha, stage.iteration_rng(iteration))
+        seed = int(stage.iteration_rng(iteration).integers(2**31))
+        order = torch.from_numpy(order).to(device)
+        return plain_step(stage.modules, stage.optimizers, batch, mix_weight=weight, order=order, contrast=contrast, seed=seed)
+
+    return step
+
+
+def check(case: dict, device: torch.device) -> None:
+    got, want = (stepper(implementation, case, device)() for implementation in ("native", "reference"))
+    tolerance = 5e-2 if case["amp"] == "bf16" else 1e-3
+    for name, value in want.items():
+        assert abs(float(got[name]) - float(value)) <= tolerance * max(abs(float(value)), 10 * tolerance), name
+
+
+def call(implementation: str, case: dict, device: torch.device) -> Callable[[], object]:
+    return stepper(implementation, case, device)
+
+
+def breakdown(step: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds of one iteration by kind of work: on the GPU its kernels' time, on a CPU the operators' own."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU, ProfilerActivity.CPU]) as found:
+        step()
+    kinds: dict[str, float] = {}
+    for event in found.key_averages():
+        name = event.key.lower()
+        kind = next((k for k, parts in KINDS.items() if any(part in name for part in parts)), "rest")
+        microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+        kinds[kind] = kinds.get(kind, 0.0) + microseconds / 1e6
+    return {kind: round(value, 4) for kind, value in sorted(kinds.items(), key=lambda item: -item[1]) if value >= 5e-5}
+
+
+def test_step(case, implementation, device, measure, benchmark) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    measure()
+    benchmark.extra_info["images_per_second"] = round(case["batch"] / benchmark.stats["median"], 3)
+    if device.type == "cuda":
+        benchmark.extra_info["peak_bytes"] = torch.cuda.max_memory_allocated()
+    benchmark.extra_info["breakdown"] = breakdown(stepper(implementation, case, device), device)

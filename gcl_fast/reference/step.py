@@ -1,0 +1,144 @@
+"""One training iteration straight from the method, loss by loss, nothing shared: the oracle of the stages' steps, and what
+their speed is measured against.
+
+Every fake goes through the discriminator on its own, with its own real pass and gradient penalty beside it; every image
+through the encoder and the decoder on its own; the decoder convolves the doubled image itself; float32 or float64, eager,
+memory contrast by `reference.bank`, which copies what it likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_fast.reference.bank import bank_update_, gcl_memory_loss, normalise
+
+
+@dataclass
+class Contrast:
+    """What the joint stage contrasts against: bank [N, D] of unit rows (updated in place), labels [N] with -1 for none,
+    centers [C, D] of the clusters."""
+
+    bank: Tensor
+    labels: Tensor
+    centers: Tensor
+    temperature: float = 0.04
+    num_negatives: int | None = 8192
+    momentum: float = 0.2
+    memory_weight: float = 1.0
+    identity_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the generative losses; penalty: of the squared gradient norm."""
+
+    adversarial: float = 1.0
+    image: float = 5.0
+    code: float = 5.0
+    penalty: float = 0.01
+
+
+def decode(generator: nn.Module, structure: Tensor, code: Tensor) -> Tensor:
+    """The image of a structure [B, S, h, w] and a code [B, C]: `Generator.decode`, layer by layer as the method says."""
+    decoder = generator.decoder
+    x = structure
+    for i, (block, part) in enumerate(zip(decoder.residual, code.chunk(len(decoder.residual), dim=1), strict=True)):
+        x = block(x, generator.scale[i](part), generator.shift[i](part))
+    for block in decoder.up:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        x = F.leaky_relu(block.norm(block.conv(x)), 0.2)
+    return decoder.image(decoder.smooth(x))
+
+
+def discriminator_terms(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(fake to 0, real to 1, squared gradient norm on the real images), each summed over the scales."""
+    fake_term = sum(score.square().mean() for score in discriminator(fake.detach()))
+    real = real.detach().requires_grad_()
+    scores = discriminator(real)
+    real_term = sum((score - 1).square().mean() for score in scores)
+    penalty = torch.zeros_like(real_term)
+    for score in scores:
+        (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+        penalty = penalty + gradient.square().flatten(1).sum(1).mean()
+    return fake_term, real_term, penalty
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits [B, C] against distributions [B, C]: mean over the batch."""
+    return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+def plain_step(
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    batch: Any,
+    *,
+    mix_weight: float,
+    order: Tensor,
+    weights: Weights = Weights(),
+    contrast: Contrast | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """One update of generator and discriminator, and of the encoder where there is a `contrast` (joint stage).
+
+    networks: encoder, generator, discriminator, in the training modes that they shall have; optimizers by the same names
+    (encoder only with a contrast). batch: image [B, 3, H, W], mesh and mesh_novel [B, 1, H, W], index [B] bank rows.
+    mix_weight, order [B]: of the mixture in identity space. seed: of the random positives and negatives.
+    Returns every loss, unweighted, and their weighted sum "total".
+    """
+    encoder, generator, discriminator = (networks[name] for name in ("encoder", "generator", "discriminator"))
+    joint = contrast is not None
+    image = batch.image
+
+    with torch.set_grad_enabled(joint):
+        code, feature = encoder(image)
+    structure, structure_novel = generator.encode(batch.mesh), generator.encode(batch.mesh_novel)
+    fakes = {"rec": decode(generator, structure, code), "nv": decode(generator, structure_novel, code)}
+    code_novel, feature_novel = encoder(fakes["nv"])
+    fakes["cyc"] = decode(generator, structure, code_novel)
+    fakes["mix"] = decode(generator, structure, mix_weight * code + (1 - mix_weight) * code[order])
+    feature_mixed = encoder(fakes["mix"])[1] if joint else None
+
+    losses: dict[str, Tensor] = {}
+    total_d = torch.zeros((), dtype=image.dtype, device=image.device)
+    for name, fake in fakes.items():
+        fake_term, real_term, penalty = discriminator_terms(discriminator, fake, image)
+        total_d = total_d + fake_term + real_term + weights.penalty * penalty
+        losses |= {f"dis_{name}": fake_term, "dis_real": real_term, "dis_penalty": penalty}
+    optimizers["discriminator"].zero_grad()
+    total_d.backward()
+    optimizers["discriminator"].step()
+
+    total = torch.zeros_like(total_d)
+    for name, fake in fakes.items():
+        losses[f"adv_{name}"] = sum(2 * (score - 1).square().mean() for score in discriminator(fake))
+        total = total + weights.adversarial * losses[f"adv_{name}"]
+    for name in ("rec", "cyc"):
+        losses[f"image_{name}"] = (fakes[name] - image).abs().mean()
+        losses[f"code_{name}"] = (encoder(fakes[name])[0] - code.detach()).abs().mean()
+        total = total + weights.image * losses[f"image_{name}"] + weights.code * losses[f"code_{name}"]
+    if joint:
+        terms = gcl_memory_loss(
+            feature, feature_novel, contrast.bank, contrast.labels, batch.index, temperature=contrast.temperature,
+            num_negatives=contrast.num_negatives, seed=seed,
+        )
+        losses |= {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
+        target = F.one_hot(contrast.labels[batch.index], len(contrast.centers)).to(image.dtype)  # [B, C]
+        losses["id"] = soft_cross_entropy(feature @ contrast.centers.T, target)
+        mixture = mix_weight * target + (1 - mix_weight) * target[order]
+        losses["id_mix"] = soft_cross_entropy(feature_mixed @ contrast.centers.T, mixture)
+        total = total + contrast.memory_weight * terms.sum() + contrast.identity_weight * (losses["id"] + losses["id_mix"])
+    learning = [name for name in ("generator", "encoder") if name in optimizers]
+    for name in learning:
+        optimizers[name].zero_grad()
+    total.backward()
+    for name in learning:
+        optimizers[name].step()
+    if joint:
+        bank_update_(contrast.bank, batch.index, normalise(feature.detach()), contrast.momentum)
+    return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
