@@ -108,7 +108,7 @@ def breakdown(step: Callable[[], object], device: torch.device) -> dict[str, flo
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU, ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
         step()
     kinds: dict[str, float] = {}
     for event in found.key_averages():

@@ -98,10 +98,18 @@ def _fold() -> Tensor:
     return fold
 
 
-def _doubled_edge(step: Tensor, taps: Tensor, mode: str) -> Tensor:
-    """5 taps [Co, Ci, 5] along a line of doubled pixels: step [B, Ci, n] -> [B, Co, 2n]."""
-    line = F.pad(step.repeat_interleave(2, dim=2), (2, 2), mode=mode)  # [B, Ci, 2n + 4]
+def _doubled_edge(step: Tensor, taps: Tensor, *, reflect: bool) -> Tensor:
+    """5 taps [Co, Ci, 5] along a line of doubled pixels, its ends reflected or repeated: step [B, Ci, n] -> [B, Co, 2n]."""
+    first, last = step[:, :, :1], step[:, :, -1:]
+    before, after = (step[:, :, 1:2], step[:, :, -2:-1]) if reflect else (first, last)
+    line = torch.cat([before, first, step.repeat_interleave(2, dim=2), last, after], 2)  # [B, Ci, 2n + 4]
     return F.conv1d(line, taps)
+
+
+def _repeat_edges(x: Tensor) -> Tensor:
+    """One more row and column on each side, by concatenation: its backward pass is deterministic everywhere."""
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], 3)
 
 
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -119,15 +127,14 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         fold = _fold().to(weight)
         folded = torch.einsum("pak,oikl,qbl->opqiab", fold, weight, fold)  # [Co, 2, 2, Ci, 3, 3]
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    four = F.conv2d(padded, folded.reshape(4 * c_out, c_in, 3, 3), bias.repeat_interleave(4))  # [B, 4 Co, h, w]
+    four = F.conv2d(_repeat_edges(x), folded.reshape(4 * c_out, c_in, 3, 3), bias.repeat_interleave(4))  # [B, 4 Co, h, w]
     y = F.pixel_shuffle(four, 2)  # [B, Co, 2h, 2w]
     height, width = y.shape[2:]
-    top = _doubled_edge(x[:, :, 1] - x[:, :, 0], weight[:, :, 0], "replicate")  # [B, Co, 2w]
-    bottom = _doubled_edge(x[:, :, -2] - x[:, :, -1], weight[:, :, 4], "replicate")
+    top = _doubled_edge(x[:, :, 1] - x[:, :, 0], weight[:, :, 0], reflect=False)  # [B, Co, 2w]
+    bottom = _doubled_edge(x[:, :, -2] - x[:, :, -1], weight[:, :, 4], reflect=False)
     y[:, :, :: height - 1] += torch.stack([top, bottom], 2)
-    left = _doubled_edge(x[..., 1] - x[..., 0], weight[..., 0], "reflect")  # [B, Co, 2h]
-    right = _doubled_edge(x[..., -2] - x[..., -1], weight[..., 4], "reflect")
+    left = _doubled_edge(x[..., 1] - x[..., 0], weight[..., 0], reflect=True)  # [B, Co, 2h]
+    right = _doubled_edge(x[..., -2] - x[..., -1], weight[..., 4], reflect=True)
     y[:, :, :, :: width - 1] += torch.stack([left, right], 3)
     return y
 

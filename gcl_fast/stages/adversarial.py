@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.stages.amp import full
+from gcl_fast.stages.passes import together
 
 
 def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) -> tuple[Tensor, Tensor]:
@@ -27,10 +28,9 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     return loss, penalty
 
 
-def _scores_of_each(discriminator: nn.Module, images: list[Tensor]) -> list[list[Tensor]]:
-    """D's score maps of each batch of images. One pass for all: D has no layer that mixes the samples of a batch."""
-    scales = [scores.chunk(len(images)) for scores in discriminator(torch.cat(images))]
-    return [[scale[i] for scale in scales] for i in range(len(images))]
+def _scores_of_each(discriminator: nn.Module, images: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """D's score maps of each batch of images. D has no layer that mixes the samples of a batch."""
+    return together(lambda each: tuple(discriminator(each)), images)
 
 
 def fake_terms(discriminator: nn.Module, fakes: dict[str, Tensor]) -> dict[str, Tensor]:

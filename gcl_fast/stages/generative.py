@@ -21,7 +21,7 @@ from gcl_fast.stages.views import Views, draw_mix, generate_views, generative_lo
 
 def adam(module: nn.Module, config: Stage2Config) -> torch.optim.Adam:
     return torch.optim.Adam(
-        module.parameters(), lr=config.lr, betas=(float(config.beta1), config.beta2), weight_decay=config.weight_decay
+        module.parameters(), lr=config.lr, betas=(float(config.beta1), config.beta2), weight_decay=config.weight_decay, fused=True
     )
 
 

@@ -69,7 +69,7 @@ class JointStage(GenerativeStage):
         self.centers = torch.zeros(0, encoder.feature_dim, device=device)
         self.optimizers["encoder"] = torch.optim.SGD(
             encoder.parameters(), lr=settings.lr_encoder, momentum=settings.momentum_encoder,
-            nesterov=settings.momentum_encoder > 0, weight_decay=settings.weight_decay,
+            nesterov=settings.momentum_encoder > 0, weight_decay=settings.weight_decay, fused=True,
         )
         self._clusters: dict[str, float] = {}
 

@@ -14,6 +14,7 @@ from gcl_fast.config import LossConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.stages.adversarial import generator_terms
 from gcl_fast.stages.amp import full
+from gcl_fast.stages.passes import together
 
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> (code, feature)
@@ -63,11 +64,12 @@ def generate_views(
     encode_generated = encode_generated or encoder
     with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
         code, feature = encoder(batch.image)
-    # The generator has no layer that mixes the samples of a batch: what does not depend on each other goes in one pass.
-    structure, structure_novel = generator.encode(torch.cat([batch.mesh, batch.mesh_novel])).chunk(2)
+    # The generator has no layer that mixes the samples of a batch.
+    structure, structure_novel = together(generator.encode, [batch.mesh, batch.mesh_novel])
     mixed_code = mix_weight * code + (1 - mix_weight) * code[permutation]
-    decoded = generator.decode(torch.cat([structure, structure_novel, structure]), torch.cat([code, code, mixed_code]))
-    reconstruction, novel, mixed = decoded.chunk(3)
+    reconstruction, novel, mixed = together(
+        generator.decode, [structure, structure_novel, structure], [code, code, mixed_code], pixels=batch.image[:, 0].numel()
+    )
     code_novel, feature_novel = encode_generated(novel)
     cycle = generator.decode(structure, code_novel)
     return Views(code, feature, reconstruction, novel, code_novel, feature_novel, cycle, mixed, mix_weight, permutation)
