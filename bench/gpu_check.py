@@ -4,11 +4,14 @@ Every part of this runs only where a GPU is; elsewhere it says so and exits with
 Python that runs it (3.10 or newer, torch >= 2.10, with nvcc, cmake and pytest), no network, and installs nothing:
 
     build      setup.py into build/gpu-check/site, for this GPU's architecture; then imports it
-    tests      the whole suite, ops on CPU and CUDA; tests that need an optional package that is missing are left out and listed
+    kernels    the whole suite, ops on CPU and CUDA; tests that need an optional package that is missing are left out and listed
     sanitizer  compute-sanitizer (memcheck, racecheck, initcheck, synccheck) over the tests of the native ops on CUDA
     bench      the op benches, each checked before it is timed
+    train      stages 2 and 3 at 256x128 with ResNet-50, batches of 16 and 64, float32 and bfloat16, against the plain path
 
-One JSON (bench/results/gpu_check.json, or --out) holds device, versions, commit, and each part's command, exit code, seconds
+`--only PART` runs one of them.
+
+One JSON (bench/results/gpu_check.json, or --out; a table of it lies beside it as .txt) holds device, versions, commit, and each part's command, exit code, seconds
 and, where it failed, the end of its output. Exit code 0 only if every part was run and is well. It fits in nine minutes on
 16 cores; what is not begun in time counts as failed. GCL_COMMIT names the commit where there is no git.
 """
@@ -30,11 +33,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = Path(__file__).resolve().parent / "gpu_check_plugin"
-PARTS = ("build", "tests", "sanitizer", "bench")
+PARTS = ("build", "kernels", "sanitizer", "bench", "train")
+BENCHES = ("bench", "train")  # parts that write a JSON of pytest-benchmark
+OP_BENCHES = [path for path in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in path.read_text()]
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 NATIVE_OP_TESTS = ("test_rasterize.py",)  # of the ops with CUDA kernels of our own
 OURS = "gcl::"  # in a finding of compute-sanitizer: a kernel of this package
-SECONDS = {"build": 240, "tests": 270, "sanitizer": 200, "bench": 150}  # at most
+SECONDS = {"build": 240, "kernels": 270, "sanitizer": 200, "bench": 150, "train": 150}  # at most
 FOUND = 86  # compute-sanitizer's exit code when it found something
 TAIL = 6000  # characters
 
@@ -144,7 +149,8 @@ class Check:
     # Commands
 
     def steps(self, part: str) -> list[Step]:
-        return {"build": self.build, "tests": self.tests, "sanitizer": self.sanitizer, "bench": self.bench}[part]()
+        return {"build": self.build, "kernels": self.kernels, "sanitizer": self.sanitizer, "bench": self.bench,
+                "train": self.train}[part]()
 
     def python_path(self, *more: Path) -> str:
         """The build first, what the caller had on the path last."""
@@ -177,10 +183,10 @@ class Check:
         argv += ("-o", "addopts=-ra", "--import-mode=append", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
         return Step(part, name, argv, environment, self.work, report)
 
-    def tests(self) -> list[Step]:
+    def kernels(self) -> list[Step]:
         workers = max(1, min(12, self.machine.cores - 2))  # the cores are shared by worker, not by thread
         spread = ("-n", str(workers), "--dist", "worksteal") if self.machine.xdist and workers > 1 else ()
-        return [self.pytest("tests", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"))]
+        return [self.pytest("kernels", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"))]
 
     def sanitizer(self) -> list[Step]:
         files = tuple(str(ROOT / "tests" / name) for name in NATIVE_OP_TESTS)
@@ -197,11 +203,19 @@ class Check:
         return steps
 
     def bench(self) -> list[Step]:
-        out = self.work / "benchmarks.json"
+        return [self.benches("bench", [p for p in OP_BENCHES if p.stem != "step"])]
+
+    def train(self) -> list[Step]:
+        return [self.benches("train", [ROOT / "bench/step.py"], "--full")]
+
+    def benches(self, part: str, files: list[Path], *more: str) -> Step:
+        out = self.benchmark_json(part)
         out.unlink(missing_ok=True)
-        names = [p for p in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in p.read_text()]
-        options = ("--device=cuda", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds")
-        return [self.pytest("bench", "bench", *options, *map(str, names), threads=self.machine.cores)]
+        options = ("--device=cuda", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds", *more)
+        return self.pytest(part, part, *options, *map(str, files), threads=self.machine.cores)
+
+    def benchmark_json(self, part: str) -> Path:
+        return self.work / f"{part}_benchmarks.json"
 
     # Running and judging
 
@@ -236,11 +250,11 @@ class Check:
         if why is not None:
             print(outcome.output[-TAIL:], flush=True)
         self.add(step.part, step.name, command, outcome, why, report)
-        if step.part == "tests" and report:
+        if step.part == "kernels" and report:
             self.tested = report
-        if step.part == "bench":
-            found = read_json(self.work / "benchmarks.json")
-            self.benchmarks = [brief(entry) for entry in (found or {}).get("benchmarks", [])]
+        if step.part in BENCHES:
+            found = read_json(self.benchmark_json(step.part))
+            self.benchmarks += [brief(entry) for entry in (found or {}).get("benchmarks", [])]
         return why is None
 
     def judge(self, step: Step, outcome: Outcome, report: dict | None) -> str | None:
@@ -255,8 +269,8 @@ class Check:
             return f"{len(ours) + len(others)} findings"
         if outcome.code != 0 and not (foreign and outcome.code == FOUND):
             return f"exit code {outcome.code}"
-        if step.part == "bench":
-            return None if read_json(self.work / "benchmarks.json") else "wrote no benchmark JSON"
+        if step.part in BENCHES:
+            return None if read_json(self.benchmark_json(step.part)) else "wrote no benchmark JSON"
         if report is None:
             return "pytest wrote no report"
         if report["failed"]:
@@ -307,8 +321,28 @@ def findings(output: str) -> tuple[list[str], list[str]]:
 def brief(entry: dict) -> dict:
     """A benchmark's medians and what they belong to."""
     info = entry["extra_info"]
-    kept = {key: info[key] for key in ("op", "case", "implementation", "device", "check", "queued_seconds") if key in info}
+    keys = ("op", "case", "implementation", "device", "check", "queued_seconds", "images_per_second", "peak_bytes", "breakdown")
+    kept = {key: info[key] for key in keys if key in info}
     return kept | {"median_seconds": entry["stats"]["median"], "rounds": entry["stats"]["rounds"]}
+
+
+def table(summary: dict) -> str:
+    """The summary for people: the parts, then each case, this package's time beside the plain definition's."""
+    lines = [f"{summary['device']}, torch {summary['torch']}, CUDA {summary['torch_cuda']}, commit {summary['commit']}", ""]
+    for part in summary["parts"]:
+        spent = f"{part['seconds']:.0f} s" if "seconds" in part else ""
+        lines.append(f"{'ok' if part['ok'] else 'FAILED':<7} {part['part']:<10} {part['name']:<10} {spent:>6}  {part.get('why', '')}".rstrip())
+    cases: dict[tuple[str, str], dict[str, float]] = {}
+    for entry in summary["benchmarks"]:
+        case = " ".join(f"{name}={value}" for name, value in entry["case"].items())
+        cases.setdefault((entry["op"], case), {})[entry["implementation"]] = entry["median_seconds"]
+    lines += ["", f"{'native':>12} {'plain':>12} {'faster':>8}  case"] if cases else []
+    for (op, case), times in cases.items():
+        native, reference = times.get("native"), times.get("reference")
+        shown = [f"{t * 1e3:.3f} ms" if t is not None else "" for t in (native, reference)]
+        ratio = f"{reference / native:.1f}x" if native and reference else ""
+        lines.append(f"{shown[0]:>12} {shown[1]:>12} {ratio:>8}  {op} {case}")
+    return "\n".join(lines) + "\n"
 
 
 def plain(text: str) -> str:
@@ -373,6 +407,7 @@ def main(
         }  # fmt: skip
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1) + "\n")  # after each part: what is cut short is still told
+        options.out.with_suffix(".txt").write_text(table(summary))
     print(f"gpu-check: {'all is well' if ok else 'FAILED'}; {plain(str(options.out))}")
     return 0 if ok else 1
 

@@ -51,9 +51,9 @@ class FakeRunner:
             step.report.write_text(json.dumps(GOOD))
         elif fault.get("report"):
             step.report.write_text(json.dumps(GOOD | fault["report"]))
-        if step.name == "bench" and not fault:
+        if step.name in gpu_check.BENCHES and not fault:
             entry = {"extra_info": INFO, "stats": {"median": 0.25, "rounds": 5, "mean": 0.3}}
-            (self.work / "benchmarks.json").write_text(json.dumps({"benchmarks": [entry]}))
+            (self.work / f"{step.name}_benchmarks.json").write_text(json.dumps({"benchmarks": [entry]}))
         return gpu_check.Outcome(code, 1.5, fault.get("output", "said\n"), fault.get("timed_out", False))
 
     def names(self) -> list[str]:
@@ -75,13 +75,15 @@ def why(summary: dict, name: str) -> str:
 def test_all_parts_in_order_and_all_well(tmp_path: Path) -> None:
     code, summary, runner = check(tmp_path)
     assert code == 0 and summary["ok"]
-    assert runner.names()[:3] == ["build", "import", "tests"] and runner.names()[-1] == "bench"
-    assert sorted(runner.names()[3:-1]) == sorted(gpu_check.TOOLS)
-    assert [part["ok"] for part in summary["parts"]] == [True] * 8
+    assert runner.names()[:3] == ["build", "import", "tests"] and runner.names()[-2:] == ["bench", "train"]
+    assert sorted(runner.names()[3:-2]) == sorted(gpu_check.TOOLS)
+    assert [part["ok"] for part in summary["parts"]] == [True] * 9
     assert all(part["exit_code"] == 0 and part["seconds"] == 1.5 and "output_tail" not in part for part in summary["parts"])
     versions = [summary[name] for name in ("device", "torch", "torch_cuda", "python")]
     assert versions == ["A GPU", "2.11.0", "13.0", "3.12.0"]
-    assert summary["commit"] and summary["benchmarks"] == [INFO | {"median_seconds": 0.25, "rounds": 5}]
+    assert summary["commit"] and summary["benchmarks"] == [INFO | {"median_seconds": 0.25, "rounds": 5}] * 2
+    table = (tmp_path / "out" / "gpu_check.txt").read_text()
+    assert "A GPU, torch 2.11.0" in table and "ok      train" in table and "250.000 ms" in table
 
 
 def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> None:
@@ -101,7 +103,8 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
         assert steps[tool].env["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
         assert argv[argv.index("-k") + 1].startswith("cuda")
     benches = {Path(argument).name for argument in steps["bench"].argv if argument.endswith(".py")}
-    assert "rasterize.py" in benches and not benches & {"conftest.py", "gpu_check.py"}
+    assert "rasterize.py" in benches and not benches & {"conftest.py", "gpu_check.py", "step.py"}
+    assert steps["train"].argv[-1].endswith("bench/step.py") and "--full" in steps["train"].argv
 
 
 def test_without_a_gpu_nothing_is_built(tmp_path: Path, capsys) -> None:
@@ -154,7 +157,7 @@ def test_any_fault_fails_and_is_told(name: str, fault: dict, message: str, tmp_p
 def test_nothing_runs_on_a_broken_build(tmp_path: Path) -> None:
     code, summary, runner = check(tmp_path, build={"code": 2})
     assert code == 1 and runner.names() == ["build"]
-    assert [why(summary, name) for name in ("tests", "sanitizer", "bench")] == [
+    assert [why(summary, name) for name in ("kernels", "sanitizer", "bench")] == [
         "not run: there is no build in build/gpu-check/site (part build)"
     ] * 3
 
@@ -203,11 +206,11 @@ def test_no_folder_of_the_machine_in_the_json(tmp_path: Path) -> None:
 
 
 def test_the_real_runner_ends_what_takes_too_long(tmp_path: Path) -> None:
-    step = gpu_check.Step("tests", "slow", (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"))
+    step = gpu_check.Step("kernels", "slow", (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"))
     outcome = gpu_check.run(step, 1.0)
     assert outcome.timed_out and outcome.code == 124 and outcome.seconds < 30
     code = "import os, sys; print(os.environ['A']); sys.exit(3)"
-    step = gpu_check.Step("tests", "quick", (sys.executable, "-c", code), {"A": "b"})
+    step = gpu_check.Step("kernels", "quick", (sys.executable, "-c", code), {"A": "b"})
     outcome = gpu_check.run(step, 60)
     assert (outcome.code, outcome.output, outcome.timed_out) == (3, "b\n", False)
 
