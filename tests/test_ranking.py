@@ -82,6 +82,69 @@ def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatc
     same(rank_metrics(strided, *on_device[1:], max_rank=20), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_distances_of_any_type_and_layout(dtype: torch.dtype, device: torch.device) -> None:
+    rng = np.random.default_rng(3)
+    ids = identities(20, 70, 6, 3, rng)
+    distance = torch.from_numpy(rng.normal(size=(20, 70))).to(dtype)  # half precision brings ties
+    expected = scores_by_hand(distance.double().numpy(), ids, 10)
+    strided = torch.stack([distance, distance], 2)[:, :, 1].to(device)
+    mixed = [t.to(device, torch.int32 if i % 2 else torch.int64) for i, t in enumerate(ids)]
+    for given in (distance.to(device), strided, distance.T.contiguous().T.to(device)):
+        same(rank_metrics_from_distances(given, *mixed, max_rank=10), expected)
+
+
+def test_more_matches_than_a_register_holds_and_extreme_distances(device: torch.device) -> None:
+    rng = np.random.default_rng(4)
+    ids = [torch.zeros(3, dtype=torch.int64), torch.from_numpy(rng.integers(-1, 2, 400)), torch.tensor([0, 1, 5]),
+           torch.from_numpy(rng.integers(0, 3, 400))]  # fmt: skip
+    distance = rng.normal(size=(3, 400))
+    distance[:, ::7], distance[:, ::11] = np.inf, -np.inf
+    distance[2] = 0.0
+    found = rank_metrics_from_distances(torch.from_numpy(distance).to(device), *(t.to(device) for t in ids), max_rank=9)
+    same(found, scores_by_hand(distance, tuple(ids), 9))
+
+
+def native_arguments(device: torch.device) -> tuple[torch.Tensor, ...]:
+    rng = np.random.default_rng(5)
+    qp, gp, qc, gc = identities(7, 40, 4, 2, rng)
+    pids, order = torch.sort(gp, stable=True)
+    begin, end = (torch.searchsorted(pids, qp, right=right) for right in (False, True))
+    distances = torch.from_numpy(rng.normal(size=(7, 40)).astype(np.float32))
+    return tuple(t.to(device) for t in (distances, qp, gp, qc, gc, order, begin, end))
+
+
+def test_opcheck(device: torch.device) -> None:
+    torch.library.opcheck(torch.ops.gcl_fast.ranking_scores.default, native_arguments(device))
+
+
+def test_the_native_op_refuses_what_would_crash_it() -> None:
+    given = list(native_arguments(torch.device("cpu")))
+    for position, value, words in (
+        (1, given[1][:-1], "query_pids has a wrong shape"),
+        (2, given[2].int(), "gallery_pids must be int64"),
+        (5, given[5] + 1, "out of range"),
+        (7, given[7] + 40, "out of range"),
+        (0, given[0].half(), "float32 or float64"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            torch.ops.gcl_fast.ranking_scores(*given[:position], value, *given[position + 1 :])
+
+
+def test_scores_do_not_depend_on_threads() -> None:
+    rng = np.random.default_rng(6)
+    ids = identities(100, 200, 9, 3, rng)
+    distance = torch.from_numpy(rng.normal(size=(100, 200)).astype(np.float32))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(rank_metrics_from_distances(distance, *ids, max_rank=5))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(r.mAP == results[0].mAP and r.mINP == results[0].mINP and torch.equal(r.cmc, results[0].cmc) for r in results)
+
+
 def test_what_is_ignored() -> None:
     ids = [torch.tensor(v) for v in ([7, 9], [7, -1, 7, 8, 9], [0, 1], [0, 1, 1, 1, 1])]
     distance = torch.tensor([[0.0, 0.1, 0.3, 0.2, 0.5], [0.3, 0.1, 0.2, 0.4, 0.0]])

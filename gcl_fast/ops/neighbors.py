@@ -145,7 +145,11 @@ def _flood(start: np.ndarray, columns: np.ndarray, core: np.ndarray) -> np.ndarr
 
 def normalised(op: str, name: str, x: Tensor) -> Tensor:
     """Rows of unit length, float32 at least, contiguous, outside autograd."""
-    return torch.nn.functional.normalize(_finite(op, name, x), dim=1).contiguous()
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # [N, 1]
+    if not bool(torch.isfinite(length).all()):
+        _finite(op, name, x)  # names what is wrong, or the squares alone were too large
+    return (x / length.clamp_min(1e-12)).contiguous()
 
 
 def _finite(op: str, name: str, x: Tensor) -> Tensor:

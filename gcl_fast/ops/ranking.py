@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast import _native
 from gcl_fast.reference.ranking import RankMetrics
 
-from ._check import ANY_FLOATS, INTEGERS, Shapes
+from ._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
 from ._sparse import expanded_sets, mean_rows, overlaps, softmax_rows
 from .neighbors import integer, normalised
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
+OP = "rank_metrics"
 BLOCK = 1 << 23  # distances alive at once
+MAX_GALLERY = (1 << 31) - 1
 
 
 def rank_metrics(
@@ -43,9 +46,11 @@ def rank_metrics(
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, query.device)
     query, gallery = (normalised("rank_metrics", n, x) for n, x in (("query", query), ("gallery", gallery)))
 
+    query.neg_()  # the nearest has the largest product
+
     def rows(first: int, last: int) -> Tensor:
         with torch.autocast(query.device.type, enabled=False):
-            return (query[first:last] @ gallery.T).neg_()
+            return query[first:last] @ gallery.T
 
     return _scores(rows, *ids, max_rank=integer("rank_metrics", "max_rank", max_rank, 1))
 
@@ -62,6 +67,7 @@ def rank_metrics_from_distances(
     if bool(torch.isnan(distances).any()):
         raise ValueError("rank_metrics_from_distances: distances must not be NaN, got NaN")
     max_rank = integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
+    distances = distances if distances.dtype in FLOATS else distances.float()  # exact, order and ties kept
     return _scores(lambda first, last: distances[first:last], *ids, max_rank=max_rank)
 
 
@@ -144,31 +150,41 @@ def _ids(shapes: Shapes, qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, device:
     for name, value, size in (("query_pids", qp, "Q"), ("gallery_pids", gp, "G"), ("query_camids", qc, "Q"),
                               ("gallery_camids", gc, "G")):
         shapes.tensor(name, value, (size,), INTEGERS)
-    return tuple(t.to(device) for t in (qp, gp, qc, gc))
+    return tuple(t.to(device, torch.int64) for t in (qp, gp, qc, gc))
 
 
 def _scores(
     rows: Callable[[int, int], Tensor], qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, *, max_rank: int
 ) -> RankMetrics:
+    """rows(first, last): distances [last - first, G] of these queries, float32 or float64."""
     total, size = len(qp), len(gp)
-    precisions, penalties, best = [], [], []
+    if size > MAX_GALLERY:
+        raise ValueError(f"{OP}: the gallery must have fewer than 2^31 images, got {size}")
+    _native.require(OP, qp.device)
+    sorted_pids, order = torch.sort(gp, stable=True)  # [G], [G]
+    begin, end = (torch.searchsorted(sorted_pids, qp, right=right) for right in (False, True))  # [Q]
+    precision, places = [begin.new_zeros(0, dtype=torch.float64)], [begin.new_zeros(0, 3)]
     step = max(1, BLOCK // max(size, 1))
     for first in range(0, total if size else 0, step):
-        part = slice(first, first + step)
-        same = qp[part, None] == gp  # [b, G]
-        kept = (gp != -1) & ~(same & (qc[part, None] == gc))
-        order = rows(first, min(first + step, total)).sort(dim=1, stable=True)[1]  # [b, G]
-        kept = kept.gather(1, order)
-        query, place = (same.gather(1, order) & kept).nonzero(as_tuple=True)  # [matches], by query, then by rank
-        rank = kept.cumsum(dim=1)[query, place].cpu().numpy()  # among the images that are not ignored, from 1
-        start, count = np.unique(query.cpu().numpy(), return_index=True, return_counts=True)[1:]  # of queries with a match
-        found = np.arange(1, len(rank) + 1) - np.repeat(start, count)  # matches of the query so far
-        precisions.append(np.add.reduceat(found / rank, start) / count if len(rank) else np.zeros(0))
-        penalties.append(count / rank[start + count - 1])
-        best.append(rank[start])
-    valid = sum(map(len, best))
-    if not valid:
+        part = slice(first, min(first + step, total))
+        distance = rows(part.start, part.stop)  # [b, G]
+        found = torch.ops.gcl_fast.ranking_scores(distance, qp[part], gp, qc[part], gc, order, begin[part], end[part])
+        for kept, value in zip((precision, places), found, strict=True):
+            kept.append(value)
+    precision, (count, best, worst) = torch.cat(precision).cpu(), torch.cat(places).cpu().T
+    valid = count > 0
+    number = int(valid.sum())
+    if not number:
         return RankMetrics(float("nan"), torch.full((max_rank,), float("nan"), dtype=torch.float64), float("nan"), 0)
-    hits = np.bincount(np.minimum(np.concatenate(best) - 1, max_rank), minlength=max_rank + 1)[:max_rank]  # first at rank r + 1
-    cmc = torch.from_numpy(hits.cumsum() / valid)
-    return RankMetrics(float(np.concatenate(precisions).mean()), cmc, float(np.concatenate(penalties).mean()), valid)
+    hits = torch.bincount((best[valid] - 1).clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]  # first at rank r + 1
+    penalty = count[valid].double() / worst[valid].double()
+    return RankMetrics(float(precision[valid].mean()), hits.cumsum(0).double() / number, float(penalty.mean()), number)
+
+
+def _fake(distances, query_pids, gallery_pids, query_camids, gallery_camids, order, begin, end):
+    queries = distances.shape[0]
+    return distances.new_empty(queries, dtype=torch.float64), distances.new_empty((queries, 3), dtype=torch.int64)
+
+
+if _native.loaded:
+    torch.library.register_fake("gcl_fast::ranking_scores", _fake)
