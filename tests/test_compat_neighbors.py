@@ -119,6 +119,15 @@ def test_evaluate_rank(as_tensor: bool) -> None:
     assert mean == pytest.approx(np.mean(precisions), abs=1e-12)
 
 
+def test_evaluate_rank_takes_lists_of_ids() -> None:
+    """As fast-reid calls it: persons and cameras in lists of NumPy scalars, distances float32."""
+    distance, *ids = problem(seed=2)
+    expected = evaluate_rank(distance.astype(np.float32), *ids, max_rank=10)
+    found = evaluate_rank(distance.astype(np.float32), *(list(n) for n in ids), max_rank=10)
+    assert np.array_equal(found[0], expected[0]) and found[1] == expected[1] > 0
+    assert found[0].dtype == np.float32 and isinstance(found[1], np.float64)
+
+
 def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str]) -> None:
     cmc, _ = evaluate_rank(*problem(g=30))
     assert capsys.readouterr().out == "Note: number of gallery samples is quite small, got 30\n" and cmc.shape == (30,)
