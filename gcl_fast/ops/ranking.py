@@ -17,7 +17,6 @@ from .neighbors import integer, normalised
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
-OP = "rank_metrics"
 BLOCK = 1 << 23  # distances alive at once
 MAX_GALLERY = (1 << 31) - 1
 
@@ -52,7 +51,7 @@ def rank_metrics(
         with torch.autocast(query.device.type, enabled=False):
             return query[first:last] @ gallery.T
 
-    return _scores(rows, *ids, max_rank=integer("rank_metrics", "max_rank", max_rank, 1))
+    return _scores("rank_metrics", rows, *ids, max_rank=integer("rank_metrics", "max_rank", max_rank, 1))
 
 
 def rank_metrics_from_distances(
@@ -63,12 +62,16 @@ def rank_metrics_from_distances(
     shapes = Shapes("rank_metrics_from_distances")
     shapes.tensor("distances", distances, ("Q", "G"), ANY_FLOATS)
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, distances.device)
-    distances = distances.detach()
-    if bool(torch.isnan(distances).any()):
-        raise ValueError("rank_metrics_from_distances: distances must not be NaN, got NaN")
     max_rank = integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
-    distances = distances if distances.dtype in FLOATS else distances.float()  # exact, order and ties kept
-    return _scores(lambda first, last: distances[first:last], *ids, max_rank=max_rank)
+
+    def rows(first: int, last: int) -> Tensor:
+        block = distances[first:last].detach()
+        block = block if block.dtype in FLOATS else block.float()  # exact: order and ties are kept
+        if bool(torch.isnan(block).any()):
+            raise ValueError("rank_metrics_from_distances: distances must not be NaN, got NaN")
+        return block
+
+    return _scores("rank_metrics_from_distances", rows, *ids, max_rank=max_rank)
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
@@ -154,13 +157,13 @@ def _ids(shapes: Shapes, qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, device:
 
 
 def _scores(
-    rows: Callable[[int, int], Tensor], qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, *, max_rank: int
+    op: str, rows: Callable[[int, int], Tensor], qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, *, max_rank: int
 ) -> RankMetrics:
     """rows(first, last): distances [last - first, G] of these queries, float32 or float64."""
     total, size = len(qp), len(gp)
     if size > MAX_GALLERY:
-        raise ValueError(f"{OP}: the gallery must have fewer than 2^31 images, got {size}")
-    _native.require(OP, qp.device)
+        raise ValueError(f"{op}: the gallery must have fewer than 2^31 images, got {size}")
+    _native.require(op, qp.device)
     sorted_pids, order = torch.sort(gp, stable=True)  # [G], [G]
     begin, end = (torch.searchsorted(sorted_pids, qp, right=right) for right in (False, True))  # [Q]
     precision, places = [begin.new_zeros(0, dtype=torch.float64)], [begin.new_zeros(0, 3)]
