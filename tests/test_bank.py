@@ -250,8 +250,7 @@ def test_float32_is_as_exact_as_the_reference(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_bank_of_another_dtype_is_read_as_it_is(dtype, device, monkeypatch):
-    monkeypatch.setattr(ops_bank, "_BLOCK", 7)  # several blocks
+def test_a_bank_of_another_dtype_is_read_as_it_is(dtype, device):
     query, bank, labels, positive = some(dtype=torch.float32, device=device)
     bank = bank.to(dtype)
     query.requires_grad_()
