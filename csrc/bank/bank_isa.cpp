@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kSlice = 256;  // elements summed in a register before they join the logit; their queries fit the first cache
 constexpr int kMaxBlock = 96;
-constexpr int kAhead = 32;  // floats between two prefetches: two cache lines, the second comes along
+constexpr int kAhead = 16;  // floats between the columns worked on and those asked for: a cache line
 
 struct Block {
   const float* row[kMaxBlock];  // float32 rows, in the bank or in the scratch; those past the last repeat it
@@ -63,7 +63,7 @@ inline void dot_tile(const float* const* row, const float* packed, int64_t d0, i
 }
 
 // mean[b][d..] += sum over rows of weight[r][b] * row[r][d..], for QUERIES queries and REGS registers of d.
-template <int QUERIES, int REGS>
+template <int QUERIES, int REGS, bool AHEAD>
 inline void mean_tile(const Block& block, const float* weight, int64_t d, float* mean, int64_t mean_stride) {
   Reg sum[QUERIES][REGS];
 #pragma GCC unroll 4
@@ -75,6 +75,7 @@ inline void mean_tile(const Block& block, const float* weight, int64_t d, float*
     Reg x[REGS];
 #pragma GCC unroll 4
     for (int v = 0; v < REGS; ++v) x[v] = load_reg(block.row[r] + d + v * kWidth);
+    if (AHEAD) __builtin_prefetch(block.row[r] + d + REGS * kWidth + kAhead);
 #pragma GCC unroll 4
     for (int b = 0; b < QUERIES; ++b) {
       const Reg w = splat_reg(weight[r * kGroup + b]);
@@ -186,10 +187,10 @@ void weigh(const SweepParams& p, int64_t n, int64_t rows, float* logits) {
 template <int REGS>
 void mean_columns(const SweepParams& p, const Block& block, const float* weight, int64_t d) {
   const int64_t stride = padded_dim(p.dim);
-  int b = 0;
-  for (; b + 2 < p.queries; b += 4) mean_tile<4, REGS>(block, weight + b, d, p.mean + b * stride, stride);
-  if (b + 1 < p.queries) mean_tile<2, REGS>(block, weight + b, d, p.mean + b * stride, stride);
-  else if (b < p.queries) mean_tile<1, REGS>(block, weight + b, d, p.mean + b * stride, stride);
+  if (p.queries == 1) return mean_tile<1, REGS, true>(block, weight, d, p.mean, stride);
+  if (p.queries == 2) return mean_tile<2, REGS, true>(block, weight, d, p.mean, stride);
+  mean_tile<4, REGS, true>(block, weight, d, p.mean, stride);
+  for (int b = 4; b < p.queries; b += 4) mean_tile<4, REGS, false>(block, weight + b, d, p.mean + b * stride, stride);
 }
 
 template <int LANES>  // 16, or 8 where half of them would be idle

@@ -75,9 +75,15 @@ GCL_HD float widen(float x) { return x; }
 GCL_HD double widen(double x) { return x; }
 GCL_HD float widen(BFloat16 x) { return from_bits(static_cast<uint32_t>(x.bits) << 16); }
 GCL_HD float widen(Half x) {
+#if defined(__CUDA_ARCH__)
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+  return wide;
+#else
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13, sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
   if ((x.bits & 0x7c00) == 0x7c00) return from_bits(magnitude | 0x7f800000u | sign);
   return from_bits(to_bits(from_bits(magnitude) * from_bits(0x77800000u)) | sign);  // times 2^112: the exponents' bias
+#endif
 }
 
 // Rounds to nearest, ties to even.
