@@ -18,21 +18,20 @@ struct Block {
   int64_t rows;
 };
 
-// The next block's bytes, asked for in equal shares while this one is worked on.
+// The next block's cache lines, asked for a few at a time between the products of this one: in a burst they would stall it.
 struct Prefetch {
   const char* next;
-  const char* end;
-  int64_t share;
+  int lines;  // to a step of kStep elements
 
   void go() {
-    const char* stop = next + share < end ? next + share : end;
-    for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
+    for (int k = 0; k < lines; ++k, next += 64) __builtin_prefetch(next, 0, 2);
   }
 };
+constexpr int64_t kStep = 16;
 
 // logits[r][lane] += row[r] . query[lane] over [d0, d1), REGS registers of lanes.
 template <int ROWS, int REGS>
-inline void dot_tile(const float* const* row, const float* packed, int64_t d0, int64_t d1, float* logits) {
+inline void dot_tile(const float* const* row, const float* packed, int64_t d0, int64_t d1, float* logits, Prefetch& prefetch) {
   const float* x[ROWS];
   for (int r = 0; r < ROWS; ++r) x[r] = row[r];
   Reg sum[ROWS][REGS];
@@ -41,16 +40,20 @@ inline void dot_tile(const float* const* row, const float* packed, int64_t d0, i
 #pragma GCC unroll 4
     for (int v = 0; v < REGS; ++v) sum[r][v] = splat_reg(0.0f);
   }
-  for (int64_t d = d0; d < d1; ++d) {
-    Reg q[REGS];
+  for (int64_t step = d0; step < d1; step += kStep) {
+    const int64_t stop = step + kStep < d1 ? step + kStep : d1;
+    for (int64_t d = step; d < stop; ++d) {
+      Reg q[REGS];
 #pragma GCC unroll 4
-    for (int v = 0; v < REGS; ++v) q[v] = load_reg(packed + d * kGroup + v * kWidth);
+      for (int v = 0; v < REGS; ++v) q[v] = load_reg(packed + d * kGroup + v * kWidth);
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      const Reg element = splat_reg(x[r][d]);
+      for (int r = 0; r < ROWS; ++r) {
+        const Reg element = splat_reg(x[r][d]);
 #pragma GCC unroll 4
-      for (int v = 0; v < REGS; ++v) sum[r][v] = fma_reg(element, q[v], sum[r][v]);
+        for (int v = 0; v < REGS; ++v) sum[r][v] = fma_reg(element, q[v], sum[r][v]);
+      }
     }
+    prefetch.go();
   }
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r) {
@@ -202,21 +205,18 @@ void sweep(const SweepParams& p) {
   Block block;
   for (int64_t n = p.begin; n < p.end; n += capacity) {
     load_block(p, n, capacity, block);
-    const int64_t row_bytes = p.stride * element_size(p.storage);
     Prefetch prefetch{};
     if (n + capacity < p.num_rows) {
-      const int64_t ahead = p.num_rows - n - capacity < capacity ? p.num_rows - n - capacity : capacity;
+      const int64_t row_bytes = p.stride * element_size(p.storage), left = p.num_rows - n - capacity;
+      const int64_t steps = ((p.dim + kStep - 1) / kStep) * ((block.rows + kRows - 1) / kRows);
       prefetch.next = static_cast<const char*>(p.bank) + (n + capacity) * row_bytes;
-      prefetch.end = prefetch.next + (ahead - 1) * row_bytes + p.dim * element_size(p.storage);
-      const int64_t tiles = ((p.dim + kSlice - 1) / kSlice) * ((block.rows + kRows - 1) / kRows);
-      prefetch.share = (prefetch.end - prefetch.next + tiles - 1) / tiles;
+      prefetch.lines = static_cast<int>(((left < capacity ? left : capacity) * row_bytes / 64 + steps - 1) / steps);
     }
     std::memset(logits, 0, sizeof logits);
     for (int64_t d = 0; d < p.dim; d += kSlice) {
       const int64_t stop = d + kSlice < p.dim ? d + kSlice : p.dim;
       for (int64_t r = 0; r < block.rows; r += kRows) {
-        dot_tile<kRows, kRegs>(block.row + r, p.packed, d, stop, logits + r * kGroup);
-        prefetch.go();
+        dot_tile<kRows, kRegs>(block.row + r, p.packed, d, stop, logits + r * kGroup, prefetch);
       }
     }
     weigh(p, n, block.rows, logits);
