@@ -11,4 +11,12 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "ranking_scores(Tensor distances, Tensor query_pids, Tensor gallery_pids, Tensor query_camids, Tensor gallery_camids,"
       " Tensor order, Tensor begin, Tensor end) -> (Tensor precision, Tensor places)");
+  m.def(
+      "bank_nce(Tensor query, Tensor bank, Tensor labels, Tensor positive, Tensor? positive_query, float temperature,"
+      " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor mean, Tensor weight, Tensor rows)");
+  m.def(
+      "gcl_memory_loss(Tensor f, Tensor f_nv, Tensor bank, Tensor labels, Tensor index, float temperature,"
+      " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor view_grad, Tensor photo_grad)");
+  m.def("bank_draw_positives(Tensor labels, Tensor index, Tensor seed) -> Tensor");
+  m.def("bank_update_(Tensor(a!) bank, Tensor index, Tensor feature, float momentum, bool unit, bool hard) -> ()");
 }

@@ -7,28 +7,7 @@ from torch import Tensor, nn
 
 from gcl_fast.ops import bank_nce, bank_update_, gcl_memory_loss
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
-from gcl_fast.reference.bank import normalise, working_dtype
-
-
-def hardest(features: Tensor, targets: Tensor, bank: Tensor) -> Tensor:
-    """Which rows of a batch are the least similar to their own bank row among those that share it: [B] bool.
-
-    features [B, D], targets [B] bank rows, bank [M, D]. The first wins a tie, so each target present has exactly one.
-    """
-    similarity = (features * bank[targets].to(features.dtype)).sum(1)  # [B]
-    order = torch.arange(len(targets), device=targets.device)
-    harder = similarity[None] < similarity[:, None]  # [B, B]: column is harder than row
-    harder |= (similarity[None] == similarity[:, None]) & (order[None] < order[:, None])
-    return ~(harder & (targets[None] == targets[:, None])).any(1)
-
-
-@torch.no_grad()
-def update_clusters_(bank: Tensor, targets: Tensor, features: Tensor, momentum: float, use_hard: bool) -> None:
-    """Move cluster rows towards L2-normalised features in batch order; with use_hard only by each cluster's hardest."""
-    if use_hard:
-        keep = hardest(features, targets, bank)
-        targets, features = targets[keep], features[keep]
-    bank_update_(bank, targets, features, momentum)
+from gcl_fast.reference.bank import unit, working_dtype
 
 
 class InstanceMemory(nn.Module):
@@ -73,7 +52,7 @@ class InstanceMemory(nn.Module):
     def update(self, index: Tensor, f: Tensor) -> None:
         """Row = normalise(momentum * row + (1 - momentum) * normalise(f)), in batch order; f [B, D] float."""
         Shapes("InstanceMemory.update").tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS)
-        bank_update_(self.features, index, normalise(f.to(working_dtype(f))), self.momentum)
+        bank_update_(self.features, index, f, self.momentum, normalise=True)
 
     def extra_repr(self) -> str:
         rows, width = self.features.shape
@@ -110,7 +89,7 @@ class ClusterMemory(nn.Module):
     def reset(self, centroids: Tensor) -> None:
         """Start anew from centroids [C, D] float (normalised here); C may differ from before."""
         Shapes("ClusterMemory.reset").tensor("centroids", centroids, ("C", self.features.shape[1]), ANY_FLOATS)
-        self.features = normalise(centroids.to(self.features))
+        self.features = unit(centroids.to(self.features))
 
     def forward(self, f: Tensor, targets: Tensor) -> Tensor:
         """Features [B, D] (normalised here) and their clusters [B] -> mean cross-entropy of f . features^T / temperature,
@@ -119,7 +98,7 @@ class ClusterMemory(nn.Module):
         shapes = Shapes("ClusterMemory")
         shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
-        query = normalise(f.to(working_dtype(f, self.features)))
+        query = unit(f.to(working_dtype(f, self.features)))
         clusters = torch.arange(self.num_clusters, device=f.device)  # each row its own class: all others are negatives
         loss = bank_nce(query, self.features, clusters, targets, temperature=self.temperature)  # [B]
         return loss.sum() / max(shapes["B"], 1)
@@ -131,7 +110,7 @@ class ClusterMemory(nn.Module):
         shapes = Shapes("ClusterMemory.update")
         shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
-        update_clusters_(self.features, targets.long(), normalise(f.to(working_dtype(f))), self.momentum, self.use_hard)
+        bank_update_(self.features, targets, f, self.momentum, normalise=True, hard=self.use_hard)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         stored = state_dict.get(prefix + "features")

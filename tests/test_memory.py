@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from gcl_fast import ops
-from gcl_fast.memory import ClusterMemory, InstanceMemory, hardest
+from gcl_fast.memory import ClusterMemory, InstanceMemory
+from gcl_fast.reference.bank import hardest
 
 
 def unit(a):
@@ -141,6 +142,8 @@ def test_the_first_of_equally_hard_samples_is_kept(device):
     features = torch.tensor([[0.0, 1], [0, -1], [0, -1], [1, 0], [1, 0]], device=device)
     targets, bank = torch.tensor([1, 1, 1, 0, 0], device=device), torch.tensor([[1.0, 0], [0, 1]], device=device)
     assert hardest(features, targets, bank).tolist() == [False, True, False, True, False]
+    want = ops.bank_update_(bank.clone(), targets[[1, 3]], features[[1, 3]], 0.3)
+    assert torch.equal(ops.bank_update_(bank, targets, features, 0.3, hard=True), want)
 
 
 def test_cluster_update_may_precede_the_backward(device):

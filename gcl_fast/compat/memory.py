@@ -4,13 +4,11 @@ results and side effects, on any device. New code is better served by `gcl_fast.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.memory import update_clusters_
 from gcl_fast.ops import bank_nce, bank_update_
 from gcl_fast.ops.bank import draw_positives
-from gcl_fast.reference.bank import normalise, working_dtype
+from gcl_fast.reference.bank import unit, working_dtype
 
 
 class Memory(nn.Module):
@@ -52,22 +50,21 @@ class Memory(nn.Module):
         return loss.mean(0).sum()
 
 
-class _Similarities(torch.autograd.Function):
-    """inputs . features^T, whose backward also moves the features: Cluster Contrast updates its memory there."""
+class _MoveInBackward(torch.autograd.Function):
+    """The inputs as they are; their backward moves the features: Cluster Contrast updates its memory there."""
 
     @staticmethod
     def forward(ctx, inputs: Tensor, targets: Tensor, features: Tensor, momentum: float, use_hard: bool) -> Tensor:
         ctx.save_for_backward(inputs, targets)
         ctx.features, ctx.momentum, ctx.use_hard = features, momentum, use_hard  # live: not the version of the forward
-        return inputs @ features.T.to(inputs.dtype)
+        return inputs.view_as(inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, targets = ctx.saved_tensors
-        grad_inputs = grad @ ctx.features.to(grad.dtype)  # before the update
-        update_clusters_(ctx.features, targets, inputs, ctx.momentum, ctx.use_hard)
-        return grad_inputs, None, None, None, None
+        bank_update_(ctx.features, targets, inputs, ctx.momentum, hard=ctx.use_hard)
+        return grad, None, None, None, None
 
 
 class ClusterMemory(nn.Module):
@@ -92,7 +89,7 @@ class ClusterMemory(nn.Module):
 
     @torch.compiler.disable  # a side effect in a backward cannot be traced
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, enabled=False):
-            inputs = normalise(inputs.to(working_dtype(inputs, self.features)))
-            similarity = _Similarities.apply(inputs, targets, self.features, self.momentum, self.use_hard)
-            return F.cross_entropy(similarity / self.temp, targets)
+        inputs = unit(inputs.to(working_dtype(inputs, self.features)))
+        query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
+        clusters = torch.arange(len(self.features), device=inputs.device)  # each row its own class
+        return bank_nce(query, self.features, clusters, targets, temperature=self.temp).mean()

@@ -1,26 +1,24 @@
 """Contrast against a memory bank: the loss of a batch against its positives and sampled negatives, and the bank's update.
 
-Each op is a `torch.library` op (names, shapes and gradients fixed), whose body is at present plain PyTorch.
+The kernels read the bank once: a block of its rows gives the logits of all queries, the softmax so far and the weighted sum of
+the rows, which is the gradient (attention whose keys are its values). Nothing of the size of the bank is made or kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_fast import _native
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
-from gcl_fast.reference import bank as plain
-
-_BLOCK = 8192  # bank rows converted at a time when the bank's dtype is not the one computed in
+from gcl_fast.reference.bank import seed_tensor, working_dtype
 
 
 def _check_rows(op: str, name: str, rows: Tensor, size: int) -> None:
-    """On CPU a bad row number is named; on CUDA that would stall the stream, and torch's own device assertion catches it."""
-    if rows.device.type == "cpu" and rows.numel():
-        low, high = int(rows.min()), int(rows.max())
+    """On CPU a bad row number is named; on CUDA that would stall the stream, and the kernels pass over it instead."""
+    readable = not torch.compiler.is_compiling() and type(rows) is Tensor and rows.device.type == "cpu"
+    if readable and rows.numel():
+        low, high = (int(n) for n in torch.aminmax(rows))
         if low < 0 or high >= size:
             raise ValueError(f"{op}: {name} must be rows of the bank, 0 to {size - 1}, got {low if low < 0 else high}")
 
@@ -41,107 +39,71 @@ def _check_count(shapes: Shapes, num_negatives: int | None) -> None:
         raise ValueError(f"{shapes.op}: num_negatives must be at least 1, or None for all, got {num_negatives}")
 
 
-def _blocks(bank: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """The bank in `dtype`: itself where that is its dtype, else converted block by block, never as a whole."""
-    step = max(len(bank), 1) if bank.dtype == dtype else _BLOCK
-    for start in range(0, len(bank), step):
-        rows = slice(start, start + step)
-        yield rows, bank[rows].to(dtype)
-
-
-@torch.library.custom_op(
-    "gcl_fast::bank_negative_lse",
-    mutates_args=(),
-    schema="(Tensor query, Tensor bank, Tensor labels, Tensor positive, float temperature, int? num_negatives, "
-    "Tensor seed, bool with_mean) -> (Tensor lse, Tensor mean)",
-)
-def _negative_lse(
-    query: Tensor,
-    bank: Tensor,
-    labels: Tensor,
-    positive: Tensor,
-    temperature: float,
-    num_negatives: int | None,
-    seed: Tensor,
-    with_mean: bool,
-) -> tuple[Tensor, Tensor]:
-    """lse [B] = log sum over the negatives of exp(query . bank / temperature) (-inf without any), and, if asked for,
-    mean [B, D], the average negative under that softmax (0 without any): all that the gradient needs. positive [B, P]."""
-    _check_rows("bank_nce", "positive", positive, len(bank))
-    if not len(query):
-        return query.new_empty(0), torch.zeros_like(query)
-    with torch.autocast(query.device.type, enabled=False):
-        chosen = plain.negative_rows(labels, positive[:, 0].long(), num_negatives, seed)  # [B, N]
-        logits = query.new_empty(chosen.shape)  # [B, N]
-        for rows, block in _blocks(bank, query.dtype):
-            logits[:, rows] = query @ block.T
-        logits = logits.div_(temperature).masked_fill_(~chosen, float("-inf"))
-        lse = torch.logsumexp(logits, 1)  # [B]
-        mean = torch.zeros_like(query, memory_format=torch.contiguous_format)  # [B, D]
-        if with_mean:
-            weights = logits.sub_(lse[:, None]).exp_().masked_fill_(~chosen, 0)  # [B, N]; a row without any is 0, not NaN
-            for rows, block in _blocks(bank, query.dtype):
-                mean += weights[:, rows] @ block
-    return lse, mean
-
-
-@_negative_lse.register_fake
-def _(query, bank, labels, positive, temperature, num_negatives, seed, with_mean):
-    return query.new_empty(query.shape[0]), torch.empty_like(query, memory_format=torch.contiguous_format)
-
-
-def _negative_lse_setup(ctx, inputs, output) -> None:
-    ctx.temperature = inputs[4]
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
-def _negative_lse_backward(ctx, grad_lse, _):
+def _no_second_derivative(op: str) -> None:
     if torch.is_grad_enabled():
-        raise RuntimeError("bank_nce: second derivatives are not available (the bank is not kept); drop create_graph=True")
-    (mean,) = ctx.saved_tensors
-    return grad_lse[:, None] * mean / ctx.temperature, None, None, None, None, None, None, None
+        raise RuntimeError(f"{op}: second derivatives are not available (the bank is not kept); drop create_graph=True")
 
 
-_negative_lse.register_autograd(_negative_lse_backward, setup_context=_negative_lse_setup)
+def _nce_fake(query, bank, labels, positive, positive_query, temperature, num_negatives, seed, with_grad):
+    batch, dim = query.shape
+    kept = batch if with_grad else 0
+    return (
+        query.new_empty(positive.shape),
+        query.new_empty((kept, dim)),
+        query.new_empty((kept, positive.shape[1])),
+        query.new_empty((kept, positive.shape[1], dim)),
+    )
 
 
-@torch.library.custom_op(
-    "gcl_fast::bank_draw_positives", mutates_args=(), schema="(Tensor labels, Tensor index, Tensor seed) -> Tensor"
-)
-def _draw_positives(labels: Tensor, index: Tensor, seed: Tensor) -> Tensor:
-    """[B, 2]: two independent uniform draws of a row with the label of row `index`."""
-    _check_rows("draw_positives", "index", index, len(labels))
-    return plain.draw_positives(labels, index.long(), seed)
+def _nce_setup(ctx, inputs, output) -> None:
+    ctx.temperature, ctx.own = inputs[5], inputs[4] is not None
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
 
 
-@_draw_positives.register_fake
-def _(labels, index, seed):
-    return index.new_empty((index.shape[0], 2), dtype=torch.int64)
+def _nce_backward(ctx, grad, *_):
+    _no_second_derivative("bank_nce")
+    mean, weight, rows = ctx.saved_tensors  # [B, D], [B, P], [B, P, D]
+    scale = grad * weight / ctx.temperature  # [B, P]
+    grad_query, grad_own = scale.sum(1)[:, None] * mean, -scale[:, :, None] * rows  # [B, D], [B, P, D]
+    if not ctx.own:
+        grad_query, grad_own = grad_query + grad_own.sum(1), None
+    return grad_query, None, None, None, grad_own, None, None, None, None
 
 
-@torch.library.custom_op(
-    "gcl_fast::bank_update_",
-    mutates_args=("bank",),
-    schema="(Tensor(a!) bank, Tensor index, Tensor feature, float momentum) -> ()",
-)
-def _update_(bank: Tensor, index: Tensor, feature: Tensor, momentum: float) -> None:
-    """In rounds: the k-th round holds the k-th occurrence of every index, so that no round writes a row twice."""
-    _check_rows("bank_update_", "index", index, len(bank))
-    if not len(index):
-        return
-    dtype = plain.working_dtype(bank, feature)
-    index, feature = index.long(), feature.to(dtype)
-    occurrence = (index[:, None] == index[None]).tril(-1).sum(1)  # [B] how often this index stood before
-    for k in range(int(occurrence.max()) + 1):
-        turn = occurrence == k
-        rows, new = index[turn], feature[turn]
-        bank[rows] = plain.normalise(momentum * bank[rows].to(dtype) + (1 - momentum) * new).to(bank.dtype)
+def _gcl_fake(f, f_nv, bank, labels, index, temperature, num_negatives, seed, with_grad):
+    batch, dim = f.shape
+    kept = batch if with_grad else 0
+    return f.new_empty((batch, 3)), f.new_empty((3, kept, dim)), f.new_empty((kept, dim))
 
 
-@_update_.register_fake
-def _(bank, index, feature, momentum):
+def _gcl_setup(ctx, inputs, output) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+
+
+def _gcl_backward(ctx, grad, *_):
+    _no_second_derivative("gcl_memory_loss")
+    view_grad, photo_grad = ctx.saved_tensors  # [3, B, D], [B, D]
+    grad_view = grad[:, :1] * view_grad[0] + grad[:, 1:2] * view_grad[1] + grad[:, 2:] * view_grad[2]  # [B, D]
+    return grad[:, 2:] * photo_grad, grad_view, None, None, None, None, None, None, None
+
+
+def _draw_fake(labels, index, seed):
+    return index.new_empty((index.shape[0], 2))
+
+
+def _update_fake(bank, index, feature, momentum, unit, hard):
     return None
+
+
+if _native.loaded:
+    torch.library.register_fake("gcl_fast::bank_nce", _nce_fake)
+    torch.library.register_autograd("gcl_fast::bank_nce", _nce_backward, setup_context=_nce_setup)
+    torch.library.register_fake("gcl_fast::gcl_memory_loss", _gcl_fake)
+    torch.library.register_autograd("gcl_fast::gcl_memory_loss", _gcl_backward, setup_context=_gcl_setup)
+    torch.library.register_fake("gcl_fast::bank_draw_positives", _draw_fake)
+    torch.library.register_fake("gcl_fast::bank_update_", _update_fake)
 
 
 def bank_nce(
@@ -177,9 +139,12 @@ def bank_nce(
     hence the same on every device: `gcl_fast.reference.bank` defines it. A row without negatives has loss 0.
 
     Returns: loss [B] or [B, P] as positive, in float64 if query or bank is, else float32; at least 0.
-    Gradient: to query and positive_query, once differentiable. Deterministic.
-    Errors: TypeError, ValueError naming the argument; a row number outside the bank is a ValueError on CPU, a device
-        assertion on CUDA (no host synchronisation).
+    Gradient: to query and positive_query, once differentiable. Deterministic: the same bits for any number of threads, and on
+        one GPU from run to run; CPU and GPU draw the same negatives and differ by rounding.
+    Cost: one read of the bank for loss and gradient together; workspace of some B x D, kept for the backward B x (P + 1) x D.
+        CUDA graphs may capture it.
+    Errors: TypeError, ValueError naming the argument; a row number outside the bank is a ValueError on CPU (RuntimeError in
+        compiled code) and a NaN loss on CUDA, where nothing is read back.
     Source: METHOD, memory contrast; InfoNCE of van den Oord et al., arXiv 1807.03748, eq. 4.
     """
     shapes = Shapes("bank_nce")
@@ -197,18 +162,19 @@ def bank_nce(
     _check_count(shapes, num_negatives)
     _check_seed(shapes, seed)
 
-    dtype = plain.working_dtype(query, bank)
-    query, bank = query.to(dtype), bank.detach()
-    rows = positive[:, None] if flat else positive  # [B, P]
-    with_mean = torch.is_grad_enabled() and query.requires_grad
-    seed = plain.seed_tensor(seed, query.device)
-    lse, _ = _negative_lse(query, bank, labels, rows, temperature, num_negatives, seed, with_mean)  # [B]
+    _check_rows("bank_nce", "positive", positive, shapes["N"])
+    _native.require("bank_nce", query.device)
 
-    own = query[:, None]  # [B, 1, D]
-    if positive_query is not None:
-        own = positive_query.to(dtype).reshape(*rows.shape, shapes["D"])  # [B, P, D]
-    pos = (own * bank[rows.long()].to(dtype)).sum(2) / temperature  # [B, P]
-    loss = -F.logsigmoid(pos - lse[:, None])  # [B, P] = log(1 + exp(lse - pos)): the cross-entropy
+    dtype = working_dtype(query, bank)
+    rows = (positive[:, None] if flat else positive).long()  # [B, P]
+    own = None if positive_query is None else positive_query.to(dtype).reshape(*rows.shape, shapes["D"])  # [B, P, D]
+    query = query.to(dtype)
+    with_grad = torch.is_grad_enabled() and (query.requires_grad or (own is not None and own.requires_grad))
+    count = -1 if num_negatives is None else num_negatives
+    seed = seed_tensor(seed, query.device)
+    loss = torch.ops.gcl_fast.bank_nce(
+        query, bank.detach(), labels.long(), rows, own, temperature, count, seed, with_grad
+    )[0]  # [B, P]
     return loss[:, 0] if flat else loss
 
 
@@ -222,7 +188,9 @@ def draw_positives(labels: Tensor, index: Tensor, *, seed: int | Tensor) -> Tens
     shapes.tensor("labels", labels, ("N",), INTEGERS)
     shapes.tensor("index", index, ("B",), INTEGERS, device_of=("labels", labels))
     _check_seed(shapes, seed)
-    return _draw_positives(labels, index, plain.seed_tensor(seed, labels.device))
+    _check_rows("draw_positives", "index", index, shapes["N"])
+    _native.require("draw_positives", labels.device)
+    return torch.ops.gcl_fast.bank_draw_positives(labels.long(), index.long(), seed_tensor(seed, labels.device))
 
 
 def gcl_memory_loss(
@@ -260,44 +228,56 @@ def gcl_memory_loss(
     shapes.tensor("bank", bank, ("N", "D"), ANY_FLOATS, device_of=("f", f))
     shapes.tensor("labels", labels, ("N",), INTEGERS, device_of=("f", f))
     shapes.tensor("index", index, ("B",), INTEGERS, device_of=("f", f))
-    shapes.number("temperature", temperature, 0.0, open_low=True)
+    temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
     _check_count(shapes, num_negatives)
     _check_seed(shapes, seed)
+    _check_rows("gcl_memory_loss", "index", index, shapes["N"])
+    _native.require("gcl_memory_loss", f.device)
 
-    dtype = plain.working_dtype(f, f_nv, bank)
-    seed = plain.seed_tensor(seed, f.device)
-    f, f_nv = plain.normalise(f.to(dtype)), plain.normalise(f_nv.to(dtype))
-    positive = torch.cat([index.long()[:, None], draw_positives(labels, index, seed=seed)], 1)  # [B, 3]
-    loss = bank_nce(
-        f_nv,
-        bank,
-        labels,
-        positive,
-        positive_query=torch.stack([f_nv, f_nv, f], 1),  # [B, 3, D]
-        temperature=temperature,
-        num_negatives=num_negatives,
-        seed=seed,
-    )  # [B, 3]
+    dtype = working_dtype(f, f_nv, bank)
+    f, f_nv = f.to(dtype), f_nv.to(dtype)
+    with_grad = torch.is_grad_enabled() and (f.requires_grad or f_nv.requires_grad)
+    count = -1 if num_negatives is None else num_negatives
+    seed = seed_tensor(seed, f.device)
+    loss = torch.ops.gcl_fast.gcl_memory_loss(
+        f, f_nv, bank.detach(), labels.long(), index.long(), temperature, count, seed, with_grad
+    )[0]  # [B, 3]
     return loss.sum(0) / max(shapes["B"], 1)
 
 
 @torch.no_grad()
-def bank_update_(bank: Tensor, index: Tensor, feature: Tensor, momentum: float) -> Tensor:
+def bank_update_(
+    bank: Tensor, index: Tensor, feature: Tensor, momentum: float, *, normalise: bool = False, hard: bool = False
+) -> Tensor:
     """Move bank rows towards new features, in place: bank[i] = normalise(momentum * bank[i] + (1 - momentum) * feature).
 
-    Arguments: bank [N, D] float; index [B] integers, rows of the bank; feature [B, D] float, used as given (normalise it
-        first where the method says so); momentum in [0, 1], the share of the OLD row.
-    Returns: bank. A repeated index is applied in batch order, each time on the renormalised row; on CPU the result is that
-        of the loop one by one, bit for bit. A sum of length zero is stored as zero. Half-precision banks are computed in
-        float32 and rounded when stored. No gradient, also where bank or feature ask for one.
-    Errors: as `bank_nce`. Deterministic. Reads the highest repeat count back to the host, so it cannot be captured in a
-        CUDA graph yet.
-    Source: METHOD, memory contrast.
+    Arguments: bank [N, D] float; index [B] integers, rows of the bank; feature [B, D] float; momentum in [0, 1], the share of
+        the OLD row; normalise: features are brought to length 1 first (a zero feature stays zero), else used as given;
+        hard: of the features that share a row only the one least similar to the row as it was (dot product; the first of
+        equals) moves it, cluster-contrast's "hard" rule.
+    Returns: bank. A repeated index is applied in batch order, each time on the renormalised row. A sum of length zero is
+        stored as zero. Half-precision banks are computed in float32 and rounded each time a row is stored. No gradient, also
+        where bank or feature ask for one.
+    Errors: TypeError, ValueError naming the argument; a row number outside the bank is a ValueError on CPU and passed over on
+        CUDA (no host synchronisation). Deterministic: the same bits for any number of threads.
+    Source: METHOD, memory contrast; Dai et al., arXiv 2103.11568 (hard).
     """
     shapes = Shapes("bank_update_")
     shapes.tensor("bank", bank, ("N", "D"), ANY_FLOATS)
     shapes.tensor("index", index, ("B",), INTEGERS, device_of=("bank", bank))
     shapes.tensor("feature", feature, ("B", "D"), ANY_FLOATS, device_of=("bank", bank))
     momentum = float(shapes.number("momentum", momentum, 0.0, 1.0))
-    _update_(bank.detach(), index, feature.detach(), momentum)
+    for name, flag in (("normalise", normalise), ("hard", hard)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"bank_update_: {name} must be a bool, got {type(flag).__name__}")
+    _check_rows("bank_update_", "index", index, shapes["N"])
+    _native.require("bank_update_", bank.device)
+    to = bank.detach()
+    rows = to if to.stride(1) == 1 else to.contiguous()  # the kernel writes rows where they lie
+    feature = feature.detach().to(working_dtype(bank, feature))
+    torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
+    if rows is not to:
+        to.copy_(rows)
+    elif not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(bank)  # a graph that kept the bank finds out
     return bank

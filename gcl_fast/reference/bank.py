@@ -88,7 +88,7 @@ def draw_positives(labels: Tensor, index: Tensor, seed: int | Tensor) -> Tensor:
     return torch.stack(draws, 1)
 
 
-def normalise(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
     """Rows of length 1; a zero row stays zero, and its gradient stays finite."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(norm > 0, norm, torch.ones_like(norm))
@@ -136,7 +136,7 @@ def gcl_memory_loss(
 ) -> Tensor:
     """See `gcl_fast.ops.gcl_memory_loss`."""
     dtype = working_dtype(f, f_nv, bank)
-    f, f_nv = normalise(f.to(dtype)), normalise(f_nv.to(dtype))
+    f, f_nv = unit(f.to(dtype)), unit(f_nv.to(dtype))
     positive = torch.cat([index[:, None], draw_positives(labels, index, seed)], 1)  # [B, 3]: itself, P, P'
     loss = bank_nce(
         f_nv,
@@ -151,10 +151,28 @@ def gcl_memory_loss(
     return loss.sum(0) / max(len(f), 1)
 
 
+def hardest(feature: Tensor, index: Tensor, bank: Tensor) -> Tensor:
+    """Which rows of a batch are the least similar to their bank row among those that share it: [B] bool.
+
+    feature [B, D], index [B], bank [N, D]. The first wins a tie, so each row of the bank named has exactly one.
+    """
+    similarity = (feature * bank[index].to(feature.dtype)).sum(1)  # [B]
+    order = torch.arange(len(index), device=index.device)
+    harder = similarity[None] < similarity[:, None]  # [B, B]: column is harder than row
+    harder |= (similarity[None] == similarity[:, None]) & (order[None] < order[:, None])
+    return ~(harder & (index[None] == index[:, None])).any(1)
+
+
 @torch.no_grad()
-def bank_update_(bank: Tensor, index: Tensor, feature: Tensor, momentum: float) -> Tensor:
+def bank_update_(
+    bank: Tensor, index: Tensor, feature: Tensor, momentum: float, *, normalise: bool = False, hard: bool = False
+) -> Tensor:
     """See `gcl_fast.ops.bank_update_`."""
     dtype = working_dtype(bank, feature)
-    for row, new in zip(index.tolist(), feature.to(dtype), strict=True):
-        bank[row] = normalise(momentum * bank[row].to(dtype) + (1 - momentum) * new).to(bank.dtype)
+    feature = unit(feature.to(dtype)) if normalise else feature.to(dtype)
+    if hard:
+        keep = hardest(feature, index, bank)
+        index, feature = index[keep], feature[keep]
+    for row, new in zip(index.tolist(), feature, strict=True):
+        bank[row] = unit(momentum * bank[row].to(dtype) + (1 - momentum) * new).to(bank.dtype)
     return bank

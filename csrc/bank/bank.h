@@ -1,0 +1,71 @@
+// Parameters of the bank ops. T is float or double, the type that everything is computed and returned in; the bank keeps its
+// own storage. Every array but the bank is contiguous.
+#pragma once
+
+#include <cstdint>
+
+#include "bank/bank_sweep.h"
+
+namespace gcl {
+
+// Contrast of each query against one or more positive rows and the negatives of the first of them.
+template <class T>
+struct NceParams {
+  const T* query;           // [B, D]
+  const T* positive_query;  // [B, P, D]  or null: replaces the query in the positive terms
+  const T* last_query;      // [B, D]     or null: replaces it in the last positive term
+  const void* bank;         // [N, D]     of `storage`, rows `stride` elements apart
+  Storage storage;
+  int64_t stride;
+  const int64_t* labels;    // [N]        below 0: no class
+  const int64_t* positive;  // [B, P]     rows of the bank
+  const int64_t* seed;      // [1]        where the tensors are: never read by the host on a GPU
+  int64_t batch, positives, num_rows, dim;
+  int64_t count;            // K negatives a query, below 0: all
+  T temperature;
+  bool with_grad;           // false: mean, weight and rows are not written
+
+  uint32_t* last;           // [B]        workspace: largest sampling key in the sample
+  uint32_t* digits;         // [B, 4, 256]  workspace of the GPU: counts of the keys' bytes, zero at the start
+  int64_t chunks;           // C          parts of the bank, each with a sum of its own
+  T* part_max;              // [C, B]     workspace: largest logit of a negative, -inf without any
+  double* part_sum;         // [C, B]     workspace: sum of exp(logit - max)
+  T* part_mean;             // [C, B, Dp]  workspace: sum of exp(logit - max) * bank row; Dp = padded_dim(D)
+
+  T* loss;                  // [B, P]
+  T* weight;                // [B, P]     derivative of the loss by lse = -(derivative by the positive logit)
+  T* mean;                  // [B, D]     the average negative under its softmax, 0 without any
+  T* rows;                  // [B, P, D]  the positive rows
+};
+
+// What gcl_memory_loss adds before and after: unit features, random positives, gradients through the normalisation.
+template <class T>
+struct GclParams {
+  const T* photo;       // [B, D]  f
+  const T* view;        // [B, D]  f_nv
+  const int64_t* index;  // [B]
+  T* unit_photo;        // [B, D]  workspace
+  T* unit_view;         // [B, D]  workspace: the query
+  T* photo_length;      // [B]     workspace: length, 1 for a zero row
+  T* view_length;       // [B]
+  int64_t* positive;    // [B, 3]  workspace: n(i), P, P'
+  T* view_grad;         // [3, B, D]  derivative of each term by f_nv
+  T* photo_grad;        // [B, D]     derivative of the third term by f
+};
+
+// Rows of a bank moved towards features, those that share a row in batch order.
+template <class T>
+struct UpdateParams {
+  void* bank;            // [N, D]  of `storage`, rows `stride` elements apart
+  Storage storage;
+  int64_t stride;
+  const int64_t* index;  // [B]
+  const T* feature;      // [B, D]
+  int64_t batch, num_rows, dim;
+  double momentum;       // share of the old row
+  bool unit;             // features are normalised first
+  bool hard;             // only the feature least similar to its row as it was, the first of equals
+  T* similarity;         // [B]     workspace of hard
+};
+
+}  // namespace gcl

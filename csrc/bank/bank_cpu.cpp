@@ -1,0 +1,299 @@
+// CPU backend of bank_nce, gcl_memory_loss and the draw of positives. The bank is cut into parts and the batch into groups by
+// the sizes alone, and parts are added in order, so the result knows nothing of the number of threads.
+#include <cmath>
+#include <limits>
+
+#include "bank/bank_tensors.h"
+
+namespace gcl {
+namespace {
+
+constexpr int64_t kTasks = 16;  // at least so many sweeps, where the bank is large enough
+
+template <class F>
+void in_parallel(int64_t count, F&& f) {
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i);
+  });
+}
+
+// Sums in double, eight at a time so that the compiler may use vectors.
+template <class A, class S>
+double dot(const A* a, const S* b, int64_t dim) {
+  double sum[8] = {};
+  int64_t d = 0;
+  for (; d + 8 <= dim; d += 8) {
+    for (int k = 0; k < 8; ++k) sum[k] += static_cast<double>(a[d + k]) * widen(b[d + k]);
+  }
+  for (; d < dim; ++d) sum[d % 8] += static_cast<double>(a[d]) * widen(b[d]);
+  return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+}
+
+int64_t groups_of(int64_t batch) { return (batch + kGroup - 1) / kGroup; }
+
+int64_t chunks_of(int64_t batch, int64_t rows, int64_t dim, bool real8) {
+  if (real8) return 1;
+  const int64_t wanted = (kTasks + groups_of(batch) - 1) / (batch > 0 ? groups_of(batch) : 1);
+  const int64_t blocks = (rows + block_rows(dim) - 1) / block_rows(dim), most = blocks / 4;
+  return wanted < most ? wanted : most < 1 ? 1 : most;
+}
+
+template <class T>
+void select_negatives(const NceParams<T>& p) {
+  in_parallel(p.batch, [&](int64_t b) {
+    const int64_t first = p.positive[b * p.positives];
+    const RowWords words = row_words(kNegatives, *p.seed, b);
+    const SelectParams row{p.labels, p.num_rows, p.labels[first], first, words.inner, words.outer, p.count};
+    p.last[b] = p.count < 0 ? kEveryKey : GCL_PICK(last_key)(row);
+  });
+}
+
+GroupRows group_rows(const NceParams<float>& p, int64_t b0, int queries) {
+  GroupRows rows{};
+  for (int l = 0; l < queries; ++l) {
+    const int64_t first = p.positive[(b0 + l) * p.positives], label = p.labels[first], own = label < 0 ? first : label;
+    const RowWords words = row_words(kNegatives, *p.seed, b0 + l);
+    rows.own_low[l] = static_cast<int32_t>(own);
+    rows.own_high[l] = static_cast<int32_t>(own >> 32);
+    rows.classless[l] = label < 0 ? -1 : 0;
+    rows.used[l] = -1;
+    rows.inner[l] = words.inner;
+    rows.outer[l] = words.outer;
+    rows.last[l] = p.last[b0 + l];
+  }
+  return rows;
+}
+
+// Writes part_max, part_sum and part_mean; `like` says what workspace is made as.
+void sweep(const NceParams<float>& p, const Tensor& like) {
+  const int64_t groups = groups_of(p.batch), tasks = groups * p.chunks;
+  const int64_t threads = torch::stable::get_num_threads(), workers = threads < tasks ? threads : tasks;
+  const int64_t blocks = (p.num_rows + block_rows(p.dim) - 1) / block_rows(p.dim);
+  const int64_t step = (blocks + p.chunks - 1) / p.chunks * block_rows(p.dim);  // bank rows of a chunk
+  Tensor packed = torch::stable::new_empty(like, {groups, p.dim, kGroup});
+  float* queries = packed.mutable_data_ptr<float>();
+  in_parallel(groups, [&](int64_t g) {
+    float* to = queries + g * p.dim * kGroup;
+    for (int64_t d = 0; d < p.dim; ++d) {
+      for (int64_t l = 0; l < kGroup; ++l) {
+        const int64_t b = g * kGroup + l;
+        to[d * kGroup + l] = b < p.batch ? p.query[b * p.dim + d] : 0.0f;
+      }
+    }
+  });
+  const int64_t sums = p.with_grad ? kGroup * padded_dim(p.dim) : 0;
+  Tensor scratch = torch::stable::new_empty(like, {workers, scratch_floats(p.dim)});
+  // Lanes without a query of the last group have nowhere to go in the parts: each worker has room for a whole group.
+  Tensor spare = torch::stable::new_empty(like, {p.batch % kGroup == 0 ? 0 : workers, sums});
+  in_parallel(workers, [&](int64_t w) {
+    for (int64_t task = w; task < tasks; task += workers) {
+      const int64_t chunk = task / groups, b0 = task % groups * kGroup;
+      const int count = static_cast<int>(p.batch - b0 < kGroup ? p.batch - b0 : kGroup);
+      const GroupRows rows = group_rows(p, b0, count);
+      float max[kGroup];
+      double sum[kGroup];
+      float* mean = p.part_mean + (chunk * p.batch + b0) * padded_dim(p.dim);
+      if (count < kGroup && p.with_grad) mean = spare.mutable_data_ptr<float>() + w * sums;
+      SweepParams s{};
+      s.packed = queries + b0 * p.dim;
+      s.rows = &rows;
+      s.queries = count;
+      s.sampled = p.count >= 0;
+      s.with_mean = p.with_grad;
+      s.bank = p.bank;
+      s.storage = p.storage;
+      s.stride = p.stride;
+      s.labels = p.labels;
+      s.begin = chunk * step < p.num_rows ? chunk * step : p.num_rows;
+      s.end = s.begin + step < p.num_rows ? s.begin + step : p.num_rows;
+      s.num_rows = p.num_rows;
+      s.dim = p.dim;
+      s.temperature = p.temperature;
+      s.max = max;
+      s.sum = sum;
+      s.mean = mean;
+      s.scratch = scratch.mutable_data_ptr<float>() + w * scratch_floats(p.dim);
+      GCL_PICK(sweep_bank)(s);
+      for (int l = 0; l < count; ++l) {
+        p.part_max[chunk * p.batch + b0 + l] = max[l];
+        p.part_sum[chunk * p.batch + b0 + l] = sum[l];
+      }
+      if (count == kGroup || !p.with_grad) continue;
+      std::memcpy(p.part_mean + (chunk * p.batch + b0) * padded_dim(p.dim), mean, sizeof(float) * count * padded_dim(p.dim));
+    }
+  });
+}
+
+// The same in float64, one query after the other: for gradient checks, not for speed.
+void sweep(const NceParams<double>& p, const Tensor&) {
+  in_parallel(p.batch, [&](int64_t b) {
+    const int64_t first = p.positive[b * p.positives], own = p.labels[first];
+    const RowWords words = row_words(kNegatives, *p.seed, b);
+    const double* query = p.query + b * p.dim;
+    double* mean = p.part_mean + b * padded_dim(p.dim);
+    double top = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (int64_t d = 0; p.with_grad && d < p.dim; ++d) mean[d] = 0;
+    with_storage(p.storage, [&](auto* none) {
+      for (int64_t n = 0; n < p.num_rows; ++n) {
+        if (!is_negative(own, first, p.labels[n], n)) continue;
+        if (sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n)) > p.last[b]) continue;
+        const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + n * p.stride;
+        const double logit = dot(query, row, p.dim) / p.temperature;
+        if (logit > top) {
+          const double scale = std::exp(top - logit);
+          for (int64_t d = 0; p.with_grad && d < p.dim; ++d) mean[d] *= scale;
+          sum *= scale;
+          top = logit;
+        }
+        const double weight = std::exp(logit - top);
+        for (int64_t d = 0; p.with_grad && d < p.dim; ++d) mean[d] += weight * widen(row[d]);
+        sum += weight;
+      }
+    });
+    p.part_max[b] = top;
+    p.part_sum[b] = sum;
+  });
+}
+
+// Adds the parts and compares the positives: loss, weight, mean, rows of one query.
+template <class T>
+void finish(const NceParams<T>& p, int64_t b) {
+  double top = -std::numeric_limits<double>::infinity(), sum = 0;
+  for (int64_t c = 0; c < p.chunks; ++c) top = p.part_max[c * p.batch + b] > top ? p.part_max[c * p.batch + b] : top;
+  const auto share = [&](int64_t c) { return std::isinf(top) ? 0.0 : std::exp(p.part_max[c * p.batch + b] - top); };
+  for (int64_t c = 0; c < p.chunks; ++c) sum += share(c) * p.part_sum[c * p.batch + b];
+  const double lse = top + std::log(sum);  // -inf without negatives
+  if (p.with_grad) {
+    T* mean = p.mean + b * p.dim;
+    for (int64_t d = 0; d < p.dim; ++d) mean[d] = 0;
+    for (int64_t c = 0; c < p.chunks && sum != 0; ++c) {
+      const T scale = static_cast<T>(share(c) / sum);
+      const T* part = p.part_mean + (c * p.batch + b) * padded_dim(p.dim);
+      for (int64_t d = 0; d < p.dim; ++d) mean[d] += scale * part[d];
+    }
+  }
+  for (int64_t k = 0; k < p.positives; ++k) {
+    const int64_t at = b * p.positives + k;
+    const T* own = p.query + b * p.dim;
+    if (p.positive_query != nullptr) own = p.positive_query + at * p.dim;
+    if (p.last_query != nullptr && k == p.positives - 1) own = p.last_query + b * p.dim;
+    with_storage(p.storage, [&](auto* none) {
+      const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + p.positive[at] * p.stride;
+      const PairLoss pair = pair_loss(dot(own, row, p.dim) / p.temperature, lse);
+      p.loss[at] = static_cast<T>(pair.loss);
+      if (!p.with_grad) return;
+      p.weight[at] = static_cast<T>(pair.weight);
+      for (int64_t d = 0; d < p.dim; ++d) p.rows[at * p.dim + d] = static_cast<T>(widen(row[d]));
+    });
+  }
+}
+
+template <class T>
+void contrast(const NceParams<T>& p, const Tensor& like) {
+  select_negatives(p);
+  sweep(p, like);
+  in_parallel(p.batch, [&](int64_t b) { finish(p, b); });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> bank_nce_cpu(Tensor query, Tensor bank, Tensor labels, Tensor positive,
+                                                        std::optional<Tensor> positive_query, double temperature,
+                                                        int64_t num_negatives, Tensor seed, bool with_grad) {
+  const char* op = "bank_nce";
+  const int64_t chunks = chunks_of(query.size(0), bank.size(0), query.size(1), is_double(query));
+  const NceOptions options{temperature, num_negatives, with_grad, chunks, false};
+  NceTensors t = nce_tensors(op, query, bank, labels, positive, positive_query, seed, options);
+  check_rows(op, "positive", t.positive, bank.size(0));
+  if (query.size(0) > 0) {
+    if (is_double(query)) contrast(nce_params<double>(op, t, options), t.query);
+    else contrast(nce_params<float>(op, t, options), t.query);
+  }
+  return {t.loss, t.mean, t.weight, t.rows};
+}
+
+// Row `from` as a unit vector, and its length (1 for a zero row).
+template <class T>
+void normalise(const T* from, int64_t dim, T* to, T* length) {
+  const T norm = static_cast<T>(std::sqrt(dot(from, from, dim)));
+  *length = norm > 0 ? norm : norm == 0 ? T(1) : norm;
+  for (int64_t d = 0; d < dim; ++d) to[d] = from[d] / *length;
+}
+
+// Through the normalisation: what is left of `grad` across the unit vector, divided by the length.
+template <class T>
+void denormalise(T* grad, const T* unit, T length, int64_t dim) {
+  const double along = dot(grad, unit, dim);
+  for (int64_t d = 0; d < dim; ++d) grad[d] = static_cast<T>((grad[d] - along * unit[d]) / length);
+}
+
+int64_t draw(const int64_t* labels, int64_t size, int64_t index, int64_t seed, int64_t b, uint32_t stream) {
+  const RowWords words = row_words(stream, seed, b);
+  return GCL_PICK(smallest_key)({labels, size, labels[index], index, words.inner, words.outer, 1});
+}
+
+template <class T>
+void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
+  const GclParams<T> q = gcl_params<T>(g);
+  NceParams<T> p = nce_params<T>("gcl_memory_loss", t, options);
+  p.last_query = q.unit_photo;
+  in_parallel(p.batch, [&](int64_t b) {
+    normalise(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b);
+    normalise(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b);
+    q.positive[3 * b] = q.index[b];
+    for (uint32_t s = 1; s <= 2; ++s) q.positive[3 * b + s] = draw(p.labels, p.num_rows, q.index[b], *p.seed, b, s);
+  });
+  contrast(p, t.query);
+  if (!p.with_grad) return;
+  in_parallel(p.batch, [&](int64_t b) {
+    const T* mean = p.mean + b * p.dim;
+    for (int64_t k = 0; k < 3; ++k) {
+      const T scale = p.weight[3 * b + k] / p.temperature, *row = p.rows + (3 * b + k) * p.dim;
+      T* grad = q.view_grad + (k * p.batch + b) * p.dim;
+      for (int64_t d = 0; d < p.dim; ++d) grad[d] = scale * (k < 2 ? mean[d] - row[d] : mean[d]);
+      denormalise(grad, q.unit_view + b * p.dim, q.view_length[b], p.dim);
+      if (k < 2) continue;
+      T* photo = q.photo_grad + b * p.dim;
+      for (int64_t d = 0; d < p.dim; ++d) photo[d] = -scale * row[d];
+      denormalise(photo, q.unit_photo + b * p.dim, q.photo_length[b], p.dim);
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss_cpu(Tensor f, Tensor f_nv, Tensor bank, Tensor labels, Tensor index,
+                                                       double temperature, int64_t num_negatives, Tensor seed, bool with_grad) {
+  const char* op = "gcl_memory_loss";
+  GclTensors g = gcl_tensors(f, f_nv, index, with_grad);
+  check_rows(op, "index", g.index, bank.size(0));
+  const int64_t chunks = chunks_of(f.size(0), bank.size(0), f.size(1), is_double(f));
+  const NceOptions options{temperature, num_negatives, with_grad, chunks, false};
+  NceTensors t = nce_tensors(op, g.unit_view, bank, labels, g.positive, {}, seed, options);
+  if (f.size(0) > 0) is_double(f) ? gcl_rows<double>(g, t, options) : gcl_rows<float>(g, t, options);
+  return {t.loss, g.view_grad, g.photo_grad};
+}
+
+Tensor draw_positives_cpu(Tensor labels, Tensor index, Tensor seed) {
+  const char* op = "draw_positives";
+  check_shape(op, "labels", labels, {kAnySize});
+  check_shape(op, "index", index, {kAnySize});
+  STD_TORCH_CHECK(is_int64(labels) && is_int64(index) && is_int64(seed), op, ": labels, index and seed must be int64");
+  STD_TORCH_CHECK(seed.numel() == 1, op, ": seed must hold one number");
+  const Tensor label = torch::stable::contiguous(labels), row = torch::stable::contiguous(index);
+  check_rows(op, "index", row, labels.size(0));
+  Tensor out = torch::stable::new_empty(index, {index.size(0), 2});
+  const int64_t *from = row.const_data_ptr<int64_t>(), *of = label.const_data_ptr<int64_t>(), size = labels.size(0);
+  const int64_t key = *seed.const_data_ptr<int64_t>();
+  int64_t* to = out.mutable_data_ptr<int64_t>();
+  in_parallel(index.size(0), [&](int64_t b) {
+    for (uint32_t s = 1; s <= 2; ++s) to[2 * b + s - 1] = draw(of, size, from[b], key, b, s);
+  });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  m.impl("bank_nce", TORCH_BOX(&bank_nce_cpu));
+  m.impl("gcl_memory_loss", TORCH_BOX(&gcl_memory_loss_cpu));
+  m.impl("bank_draw_positives", TORCH_BOX(&draw_positives_cpu));
+}
+
+}  // namespace gcl

@@ -1,0 +1,69 @@
+// GPU kernels of bank_update_: one block for each bank row named, which applies that row's features in batch order.
+#pragma once
+
+#include "bank/select_kernels.cuh"
+
+namespace gcl {
+
+template <class T, class S>
+__global__ void bank_similarity_kernel(UpdateParams<T> p) {
+  __shared__ double room[kRowThreads];
+  const auto add = [](double a, double b) { return a + b; };
+  const int64_t b = blockIdx.x, n = p.index[b];
+  if (n < 0 || n >= p.num_rows) return;
+  const T* feature = p.feature + b * p.dim;
+  const S* row = static_cast<const S*>(p.bank) + n * p.stride;
+  double sum = 0, square = 0;
+  for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) {
+    sum += static_cast<double>(feature[d]) * widen(row[d]);
+    square += static_cast<double>(feature[d]) * feature[d];
+  }
+  sum = fold_block(sum, room, add);
+  square = fold_block(square, room, add);
+  if (threadIdx.x == 0) p.similarity[b] = static_cast<T>(p.unit && square > 0 ? sum / ::sqrt(square) : sum);
+}
+
+template <class T, class S>
+__global__ void bank_update_kernel(UpdateParams<T> p) {
+  __shared__ double room[kRowThreads];
+  const auto add = [](double a, double b) { return a + b; };
+  const int64_t b = blockIdx.x, n = p.index[b];
+  if (n < 0 || n >= p.num_rows) return;
+  bool earlier = false;  // a row belongs to the first batch position that names it
+  for (int64_t o = threadIdx.x; o < b; o += blockDim.x) earlier = earlier || p.index[o] == n;
+  if (__syncthreads_or(earlier)) return;
+  S* row = static_cast<S*>(p.bank) + n * p.stride;
+  const T kept = static_cast<T>(p.momentum), fresh = static_cast<T>(1 - p.momentum);
+  for (int64_t o = b; o < p.batch; ++o) {
+    if (p.index[o] != n) continue;
+    if (p.hard) {
+      const T mine = p.similarity[o];
+      bool beaten = false;
+      for (int64_t r = threadIdx.x; r < p.batch; r += blockDim.x) {
+        if (p.index[r] == n) beaten = beaten || p.similarity[r] < mine || (p.similarity[r] == mine && r < o);
+      }
+      if (__syncthreads_or(beaten)) continue;
+    }
+    const T* feature = p.feature + o * p.dim;
+    double length = 0, square = 0;
+    if (p.unit) {
+      for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) length += static_cast<double>(feature[d]) * feature[d];
+      length = fold_block(length, room, add);
+    }
+    const T divide = length > 0 ? static_cast<T>(::sqrt(length)) : T(1);
+    const auto moved = [&](int64_t d) { return kept * static_cast<T>(widen(row[d])) + fresh * (feature[d] / divide); };
+    for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) square += static_cast<double>(moved(d)) * moved(d);
+    square = fold_block(square, room, add);
+    const T norm = square > 0 ? static_cast<T>(::sqrt(square)) : T(1);
+    for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) narrow(moved(d) / norm, row + d);  // its own columns only
+  }
+}
+
+template <class T, class S>
+void launch_bank_update(const UpdateParams<T>& p, GclStream stream) {
+  if (p.batch == 0) return;
+  if (p.hard) GCL_LAUNCH((bank_similarity_kernel<T, S>), p.batch, kRowThreads, 0, stream, p);
+  GCL_LAUNCH((bank_update_kernel<T, S>), p.batch, kRowThreads, 0, stream, p);
+}
+
+}  // namespace gcl
