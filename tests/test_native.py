@@ -38,7 +38,11 @@ def test_a_cuda_machine_has_cuda_kernels() -> None:
         assert _native.info().cuda and min(numbers) <= 10 * major + minor
 
 
-@pytest.mark.parametrize("op", ["rasterize", "rasterize_backward"])
+OPS = ["rasterize", "rasterize_backward", "knn_update_", "reciprocal_sets", "expansion_count", "expansion_weights"]
+OPS += ["mean_rows_count", "mean_rows", "overlap_count", "overlap_distance", "dbscan_roots", "dbscan_labels"]
+
+
+@pytest.mark.parametrize("op", OPS)
 def test_every_backend_built_is_registered(op: str) -> None:
     for key in ["CPU", *(["CUDA"] if _native.info().cuda else [])]:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_fast::{op}", key)
