@@ -20,7 +20,8 @@ native = torch.ops.gcl_fast
 
 
 def emulated(kernel: str, order: str, race: bool = False, **arrays: Tensor | int) -> dict[str, np.ndarray]:
-    return run("neighbors", kernel, order, 3, race=race, **{n: v.numpy() if isinstance(v, Tensor) else v for n, v in arrays.items()})
+    given = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
+    return run("neighbors", kernel, order, 3, race=race, **given)
 
 
 def same(got: np.ndarray, want: Tensor, name: str = "") -> None:

@@ -40,7 +40,8 @@ struct ExpansionTensors {
   Tensor near, num_near, close, num_close;
   int64_t rows, width, half_width;
 
-  ExpansionTensors(const char* op, const Tensor& near_, const Tensor& num_near_, const Tensor& close_, const Tensor& num_close_) {
+  ExpansionTensors(const char* op, const Tensor& near_, const Tensor& num_near_, const Tensor& close_,
+                   const Tensor& num_close_) {
     check_shape(op, "near", near_, {kAnySize, kAnySize});
     rows = near_.size(0), width = near_.size(1);
     check_shape(op, "num_near", num_near_, {rows});

@@ -12,8 +12,12 @@ constexpr int64_t kMaxRows = (int64_t{1} << 31) - 2;
 inline void check_type(const char* op, const char* name, const Tensor& tensor, ScalarType type, const char* type_name) {
   STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, " must be ", type_name);
 }
-inline void check_int32(const char* op, const char* name, const Tensor& t) { check_type(op, name, t, ScalarType::Int, "int32"); }
-inline void check_int64(const char* op, const char* name, const Tensor& t) { check_type(op, name, t, ScalarType::Long, "int64"); }
+inline void check_int32(const char* op, const char* name, const Tensor& tensor) {
+  check_type(op, name, tensor, ScalarType::Int, "int32");
+}
+inline void check_int64(const char* op, const char* name, const Tensor& tensor) {
+  check_type(op, name, tensor, ScalarType::Long, "int64");
+}
 inline void check_real(const char* op, const char* name, const Tensor& t) {
   STD_TORCH_CHECK(is_float(t) || is_double(t), op, ": ", name, " must be float32 or float64");
 }
