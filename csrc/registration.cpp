@@ -19,4 +19,30 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor view_grad, Tensor photo_grad)");
   m.def("bank_draw_positives(Tensor labels, Tensor index, Tensor seed) -> Tensor");
   m.def("bank_update_(Tensor(a!) bank, Tensor index, Tensor feature, float momentum, bool unit, bool hard) -> ()");
+  m.def(
+  // Neighbours. Sizes that depend on the data are counted by one op and given to the next.
+  m.def(
+      "knn_update_(Tensor block, Tensor rows, int first_row, int first_column, Tensor penalty, Tensor original,"
+      " Tensor copy_start, Tensor copies, Tensor(a!) value, Tensor(b!) index) -> ()");
+  m.def(
+      "reciprocal_sets(Tensor rank, int half_width) -> (Tensor near, Tensor num_near, Tensor close, Tensor num_close)");
+  m.def(
+      "expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) -> (Tensor accepted, Tensor count)");
+  m.def(
+      "expansion_weights(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted, Tensor rank,"
+      " Tensor similarity, Tensor features, Tensor start, SymInt total) -> (Tensor columns, Tensor values)");
+  m.def("mean_rows_count(Tensor start, Tensor columns, Tensor values, Tensor rank, int group) -> Tensor");
+  m.def(
+      "mean_rows(Tensor start, Tensor columns, Tensor values, Tensor rank, int group, Tensor out_start, SymInt total)"
+      " -> (Tensor columns, Tensor values)");
+  m.def(
+      "transpose_rows(Tensor start, Tensor columns, Tensor values) -> (Tensor start, Tensor rows, Tensor values)");
+  m.def(
+      "overlap_count(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
+      " Tensor holder_values) -> Tensor");
+  m.def(
+      "overlap_distance(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
+      " Tensor holder_values, Tensor indptr, SymInt total) -> (Tensor indices, Tensor distance)");
+  m.def("dbscan_roots(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> Tensor");
+  m.def("dbscan_labels(Tensor indptr, Tensor indices, Tensor values, float eps, Tensor core_label) -> Tensor");
 }

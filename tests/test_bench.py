@@ -28,14 +28,14 @@ def test_a_row_sets_native_beside_reference() -> None:
 
 def test_the_command_prints_and_writes(monkeypatch, tmp_path: Path, capsys) -> None:
     def fake(op: str, full: bool, into: Path) -> int:
-        assert op == "knn" and full
+        assert op == "neighbors" and full
         into.write_text(json.dumps({"benchmarks": [entry("native", 0.002), entry("reference", 0.5)]}))
         return 0
 
     monkeypatch.setattr(bench, "run", fake)
     monkeypatch.setattr(bench, "ROOT", ROOT)  # the package may be installed elsewhere
     out = tmp_path / "new" / "out.json"
-    assert bench.main(["--op", "knn", "--full", "--json", str(out)]) == 0
+    assert bench.main(["--op", "neighbors", "--full", "--json", str(out)]) == 0
     said = capsys.readouterr().out
     assert "250.0x" in said and "A CPU, 2 cores" in said and "commit abc" in said
     assert len(json.loads(out.read_text())["benchmarks"]) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +40,11 @@ def test_a_cuda_machine_has_cuda_kernels() -> None:
         assert _native.info().cuda and min(numbers) <= 10 * major + minor
 
 
-@pytest.mark.parametrize("op", ["rasterize", "rasterize_backward", "ranking_scores"])
+REGISTRATION = Path(__file__).resolve().parent.parent / "csrc/registration.cpp"
+OPS = re.findall(r'"(\w+)\(', REGISTRATION.read_text())
+
+
+@pytest.mark.parametrize("op", OPS)
 def test_every_backend_built_is_registered(op: str) -> None:
     for key in ["CPU", *(["CUDA"] if _native.info().cuda else [])]:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_fast::{op}", key)

@@ -98,8 +98,8 @@ def test_knn_orders_ties_by_index_with_itself_first(n: int, d: int, seed: int, d
 def test_knn_agrees_with_float64_on_any_device(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     x = crowd(90, 24, seed=1)
     rows = torch.nn.functional.normalize(x.double(), dim=1)
-    for block in (1 << 24, 7 * 90):  # one block, and seams between blocks of seven rows
-        monkeypatch.setattr(ops.neighbors, "BLOCK", block)
+    for side in (1024, 7):  # one block, and seams between blocks of seven rows
+        monkeypatch.setattr(ops._knn, "SIDE", {"cpu": side, "cuda": side})
         similarity, index = knn(x.to(device), 12)
         assert similarity.device.type == device_type(device) and index.dtype == torch.int64
         assert np.array_equal(index.cpu().numpy(), ranking(x, 12))
@@ -200,15 +200,21 @@ def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int) ->
         assert (found.rows() == found.indices).sum() == n, name  # the diagonal is stored
 
 
-@pytest.mark.parametrize("scratch", [1, 500, 1 << 21])
-def test_jaccard_does_not_depend_on_the_scratch_size(scratch: int, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    x = crowd(70, 8, seed=5)
-    whole = jaccard_distance(x, 12, 4)
-    monkeypatch.setattr(ops._sparse, "SCRATCH", scratch)
-    part = jaccard_distance(x.to(device), 12, 4)
-    assert part.values.device.type == device_type(device)
-    assert torch.equal(part.indptr.cpu(), whole.indptr) and torch.equal(part.indices.cpu(), whole.indices)
-    assert (part.values.cpu() - whole.values).abs().max() < 1e-6
+def test_nothing_depends_on_the_number_of_threads(device: torch.device) -> None:
+    x = crowd(700, 8, seed=5, spread=0.3).to(device)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            similarity, index = knn(x, 12)
+            distance = jaccard_distance(index, 12, 4, features=x)
+            found.append((distance.indptr, distance.indices, distance.values, dbscan(distance, 0.6, 3)))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    assert found[0][3].max() > 3
 
 
 def test_jaccard_of_neighbours_alone_and_with_features() -> None:

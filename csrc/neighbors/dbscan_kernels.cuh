@@ -1,0 +1,62 @@
+// GPU kernels of DBSCAN: one thread per row; clusters grow together by atomic minima, which leave the smallest member as root
+// in any order.
+#pragma once
+
+#include "common/launch.cuh"
+#include "neighbors/dbscan_math.h"
+
+namespace gcl {
+
+template <class T>
+__global__ void dbscan_core_kernel(DbscanParams<T> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+    p.root[i] = is_core(p, i) ? static_cast<int32_t>(i) : -1;
+  }
+}
+
+template <class T>
+__global__ void dbscan_unite_kernel(DbscanParams<T> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  const auto load = [&](int32_t n) { return atomicMin(p.root + n, 0x7fffffff); };  // a read that other threads may disturb
+  const auto lower = [&](int32_t n, int32_t to) { return atomicMin(p.root + n, to); };
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+    if (load(static_cast<int32_t>(i)) < 0) continue;
+    unite_row(p, i, [&](int64_t j) { return load(static_cast<int32_t>(j)) >= 0; }, load, lower);
+  }
+}
+
+template <class T>
+__global__ void dbscan_flatten_kernel(DbscanParams<T> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+    const auto load = [&](int32_t n) { return atomicMin(p.root + n, 0x7fffffff); };
+    int32_t top = load(static_cast<int32_t>(i));
+    if (top < 0) continue;
+    for (int32_t above = load(top); above != top; above = load(top)) top = above;
+    atomicMin(p.root + i, top);
+  }
+}
+
+template <class T>
+__global__ void dbscan_label_kernel(DbscanParams<T> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+    p.labels[i] = label_of(p, i);
+  }
+}
+
+template <class T>
+void launch_dbscan_roots(const DbscanParams<T>& p, GclStream stream) {
+  if (p.rows == 0) return;
+  GCL_LAUNCH((dbscan_core_kernel<T>), blocks_for(p.rows), kThreads, 0, stream, p);
+  GCL_LAUNCH((dbscan_unite_kernel<T>), blocks_for(p.rows), kThreads, 0, stream, p);
+  GCL_LAUNCH((dbscan_flatten_kernel<T>), blocks_for(p.rows), kThreads, 0, stream, p);
+}
+
+template <class T>
+void launch_dbscan_labels(const DbscanParams<T>& p, GclStream stream) {
+  if (p.rows > 0) GCL_LAUNCH((dbscan_label_kernel<T>), blocks_for(p.rows), kThreads, 0, stream, p);
+}
+
+}  // namespace gcl

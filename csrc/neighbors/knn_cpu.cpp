@@ -1,0 +1,96 @@
+// CPU backend of the running selection: each row keeps its list sorted; nearly every similarity is below the last one kept, so
+// the work is a vectorised comparison. Rows in parallel.
+#include <vector>
+
+#include "neighbors/knn_math.h"
+#include "neighbors/knn_tensors.h"
+#include "neighbors/neighbors_isa.h"
+
+namespace gcl {
+namespace {
+
+constexpr int64_t kGrain = 16;  // rows
+
+// Whether the list of row r (columns 1 to k - 1) took it.
+template <class T>
+bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
+  T* values = p.value + r * p.k;
+  int64_t* indices = p.index + r * p.k;
+  int64_t at = p.k - 1;
+  if (at < 1 || !comes_before(value, index, values[at], indices[at])) return false;
+  for (; at > 1 && comes_before(value, index, values[at - 1], indices[at - 1]); --at) {
+    values[at] = values[at - 1];
+    indices[at] = indices[at - 1];
+  }
+  values[at] = value;
+  indices[at] = index;
+  return true;
+}
+
+template <class T>
+void place_itself(const KnnParams<T>& p, int64_t r) {
+  const int64_t own = row_number(p, r), c = own - p.first_column;
+  if (c < 0 || c >= p.width) return;
+  p.value[r * p.k] = entry(p, r, c);
+  p.index[r * p.k] = own;
+}
+
+template <class T>
+void update_row(const KnnParams<T>& p, int64_t r) {
+  const T* values = p.block + r * p.row_stride;
+  const T* last = p.value + r * p.k + p.k - 1;
+  const int64_t own = row_number(p, r);
+  for (int64_t c = 0;; ++c) {
+    c = next_in_row(values, p.penalty, *last, c, p.width);
+    if (c >= p.width) return;
+    offer(p, own, p.first_column + c, entry(p, r, c), [&](T value, int64_t index) { return insert(p, r, value, index); });
+  }
+}
+
+// The block lies by columns: all rows of one column at a time.
+template <class T>
+void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
+  std::vector<T> last(end - begin);
+  for (int64_t r = begin; r < end; ++r) last[r - begin] = p.value[r * p.k + p.k - 1];
+  for (int64_t c = 0; c < p.width; ++c) {
+    const T* values = p.block + c * p.column_stride + begin;
+    const T penalty = p.penalty == nullptr ? T(0) : p.penalty[c];
+    for (int64_t n = 0;; ++n) {
+      n = next_in_column(values, penalty, last.data(), n, end - begin);
+      if (n >= end - begin) break;
+      const int64_t r = begin + n;
+      offer(p, row_number(p, r), p.first_column + c, entry(p, r, c),
+            [&](T value, int64_t index) { return insert(p, r, value, index); });
+      last[n] = p.value[r * p.k + p.k - 1];
+    }
+  }
+}
+
+void knn_update_cpu(Tensor block, Tensor rows, int64_t first_row, int64_t first_column, Tensor penalty, Tensor original,
+                    Tensor copy_start, Tensor copies, Tensor value, Tensor index) {
+  const char* op = "knn_update_";
+  const KnnTensors t(block, rows, penalty, original, copy_start, copies, value, index);
+  if (t.original.numel() != 0) {
+    const int64_t total = t.original.size(0);
+    check_starts(op, "copy_start", t.copy_start, t.copies.numel());
+    STD_TORCH_CHECK(first_column >= 0 && first_column + t.block.size(1) <= total, op, ": block reaches beyond original");
+  }
+  dispatch_real(t.block, [&](auto real) {
+    const auto p = t.params<decltype(real)>(first_row, first_column, value, index);
+    torch::stable::parallel_for(0, p.height, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) place_itself(p, r);
+      if (p.k == 1) return;
+      if (p.column_stride == 1) {
+        for (int64_t r = begin; r < end; ++r) update_row(p, r);
+      } else {
+        update_rows_by_column(p, begin, end);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("knn_update_", TORCH_BOX(&knn_update_cpu)); }
+
+}  // namespace gcl

@@ -1,0 +1,160 @@
+// Runs the CUDA kernels of knn, the Jaccard distance and DBSCAN, with the launches that the GPU gets.
+#include "case_io.h"
+#include "neighbors/dbscan_kernels.cuh"
+#include "neighbors/jaccard_kernels.cuh"
+#include "neighbors/knn_kernels.cuh"
+
+namespace {
+
+using simt::Case;
+
+template <class T>
+const T* if_any(Case& c, const char* name) { return c.size(name, 0) == 0 ? nullptr : c.input<T>(name); }
+
+// One update with the whole of x, from empty lists.
+template <class T>
+void knn(Case& c) {
+  gcl::KnnParams<T> p{};
+  p.block = c.input<T>("block");
+  p.height = c.size("block", 0), p.width = c.size("block", 1);
+  p.row_stride = p.width, p.column_stride = 1;
+  p.rows = if_any<int64_t>(c, "rows");
+  p.first_row = c.integer("first_row"), p.first_column = c.integer("first_column");
+  p.penalty = if_any<T>(c, "penalty");
+  p.original = if_any<int64_t>(c, "original");
+  p.copy_start = if_any<int64_t>(c, "copy_start");
+  p.copies = if_any<int64_t>(c, "copies");
+  p.k = c.size("value0", 1);
+  p.value = c.output<T>("value", {p.height, p.k});
+  p.index = c.output<int64_t>("index", {p.height, p.k});
+  std::copy_n(c.input<T>("value0"), p.height * p.k, p.value);
+  std::copy_n(c.input<int64_t>("index0"), p.height * p.k, p.index);
+  gcl::launch_knn_update(p, GclStream{});
+}
+
+void sets(Case& c) {
+  gcl::ReciprocalParams p{};
+  p.rank = c.input<int32_t>("rank");
+  p.rows = c.size("rank", 0), p.width = c.size("rank", 1), p.half_width = c.integer("half_width");
+  p.near = c.output<int32_t>("near", {p.rows, p.width});
+  p.num_near = c.output<int32_t>("num_near", {p.rows});
+  p.close = c.output<int32_t>("close", {p.rows, p.half_width});
+  p.num_close = c.output<int32_t>("num_close", {p.rows});
+  gcl::launch_reciprocal(p, GclStream{});
+}
+
+template <class T>
+gcl::ExpansionParams<T> expansion(Case& c) {
+  gcl::ExpansionParams<T> p{};
+  p.near = c.input<int32_t>("near");
+  p.num_near = c.input<int32_t>("num_near");
+  p.close = c.input<int32_t>("close");
+  p.num_close = c.input<int32_t>("num_close");
+  p.rows = c.size("near", 0), p.width = c.size("near", 1), p.half_width = c.size("close", 1);
+  p.at = c.workspace<int32_t>({p.rows, p.width});
+  return p;
+}
+
+void expansion_count(Case& c) {
+  auto p = expansion<float>(c);
+  p.accepted = c.output<uint8_t>("accepted", {p.rows, p.width});
+  p.count = c.output<int64_t>("count", {p.rows});
+  gcl::launch_expansion_count(p, GclStream{});
+}
+
+template <class T>
+void expansion_weights(Case& c) {
+  auto p = expansion<T>(c);
+  p.accepted = const_cast<uint8_t*>(c.input<uint8_t>("accepted"));
+  p.rank = c.input<int32_t>("rank");
+  p.similarity = if_any<T>(c, "similarity");
+  p.features = if_any<T>(c, "features");
+  p.dim = p.features == nullptr ? 0 : c.size("features", 1);
+  p.start = c.input<int64_t>("start");
+  p.total = c.integer("total");
+  p.columns = c.output<int32_t>("columns", {p.total});
+  p.values = c.output<T>("values", {p.total});
+  gcl::launch_expansion_weights(p, GclStream{});
+}
+
+template <class T>
+void mean(Case& c) {
+  gcl::MeanParams<T> p{};
+  p.start = c.input<int64_t>("start");
+  p.columns = c.input<int32_t>("columns");
+  p.values = c.input<T>("values");
+  p.rank = c.input<int32_t>("rank");
+  p.rows = c.size("rank", 0), p.width = c.size("rank", 1), p.group = c.integer("group");
+  p.at = c.workspace<int64_t>({p.rows, p.group});
+  p.count = c.output<int64_t>("count", {p.rows});
+  gcl::launch_mean_count(p, GclStream{});
+  p.out_start = c.input<int64_t>("out_start");
+  const int64_t total = c.integer("total");
+  p.out_columns = c.output<int32_t>("out_columns", {total});
+  p.out_values = c.output<T>("out_values", {total});
+  gcl::launch_mean(p, GclStream{});
+}
+
+template <class T>
+void overlap(Case& c) {
+  gcl::OverlapParams<T> p{};
+  p.start = c.input<int64_t>("start");
+  p.columns = c.input<int32_t>("columns");
+  p.values = c.input<T>("values");
+  p.holder_start = c.input<int64_t>("holder_start");
+  p.holder_rows = c.input<int32_t>("holder_rows");
+  p.holder_values = c.input<T>("holder_values");
+  p.rows = c.size("start", 0) - 1;
+  p.tile = c.integer("tile");
+  p.count = c.output<int64_t>("count", {p.rows});
+  gcl::launch_overlap<T, false>(p, GclStream{});
+  p.indptr = c.input<int64_t>("indptr");
+  const int64_t total = c.integer("total");
+  p.indices = c.output<int64_t>("indices", {total});
+  p.distance = c.output<T>("distance", {total});
+  gcl::launch_overlap<T, true>(p, GclStream{});
+}
+
+template <class T>
+gcl::DbscanParams<T> graph(Case& c) {
+  gcl::DbscanParams<T> p{};
+  p.indptr = c.input<int64_t>("indptr");
+  p.indices = c.input<int64_t>("indices");
+  p.values = c.input<T>("values");
+  p.rows = c.size("indptr", 0) - 1;
+  p.eps = *c.input<T>("eps");
+  return p;
+}
+
+template <class T>
+void roots(Case& c) {
+  auto p = graph<T>(c);
+  p.min_samples = c.integer("min_samples");
+  p.root = c.output<int32_t>("root", {p.rows});
+  gcl::launch_dbscan_roots(p, GclStream{});
+}
+
+template <class T>
+void labels(Case& c) {
+  auto p = graph<T>(c);
+  p.core_label = c.input<int64_t>("core_label");
+  p.labels = c.output<int64_t>("labels", {p.rows});
+  gcl::launch_dbscan_labels(p, GclStream{});
+}
+
+// By the type of the named array.
+#define BY_TYPE(name, run) [](Case& c) { c.type(name) == "f8" ? run<double>(c) : run<float>(c); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return simt::drive(argc, argv,
+                     {{"knn", BY_TYPE("block", knn)},
+                      {"sets", sets},
+                      {"expansion_count", expansion_count},
+                      {"expansion_weights", BY_TYPE("similarity", expansion_weights)},
+                      {"mean", BY_TYPE("values", mean)},
+                      {"overlap", BY_TYPE("values", overlap)},
+                      {"roots", BY_TYPE("values", roots)},
+                      {"labels", BY_TYPE("values", labels)}});
+}

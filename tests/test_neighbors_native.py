@@ -1,0 +1,129 @@
+"""The native ops below knn, jaccard_distance and dbscan: opcheck, direct calls with bad arguments, many DBSCAN cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gcl_fast import ops, reference
+from gcl_fast.ops import SparseDistance, _jaccard, _knn, dbscan, knn
+from tests.test_neighbors import crowd, ranking, sparse
+
+native = torch.ops.gcl_fast
+
+
+def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tuple[str, tuple]]:
+    """One good call of every op."""
+    x = torch.nn.functional.normalize(crowd(40, 8, seed=3).to(device, dtype), dim=1)
+    similarity, index = knn(x, 8)
+    rank = index.int()
+    sets = native.reciprocal_sets(rank, 5)
+    accepted, count = native.expansion_count(*sets)
+    start, total = _jaccard._starts(count)
+    weights = (*sets, accepted, rank, similarity, x, start, total)
+    columns, values = native.expansion_weights(*weights)
+    rows = start, columns, values
+    mean_start, mean_total = _jaccard._starts(native.mean_rows_count(*rows, rank, 3))
+    matrix = mean_start, *native.mean_rows(*rows, rank, 3, mean_start, mean_total)
+    holders = _jaccard._transposed(*matrix)
+    indptr, nnz = _jaccard._starts(native.overlap_count(*matrix, *holders))
+    graph = indptr, *native.overlap_distance(*matrix, *holders, indptr, nnz)
+    core_label = torch.zeros(40, dtype=torch.int64, device=device)
+    nobody, none = core_label[:0], x[:0, 0]
+    lists = x.new_full((40, 4), -torch.inf), torch.full((40, 4), 99, device=device)
+    found = [
+        ("knn_update_", (x @ x.T, nobody, 0, 0, none, nobody, nobody, nobody, *lists)),
+        ("reciprocal_sets", (rank, 5)),
+        ("expansion_count", tuple(sets)),
+        ("expansion_weights", weights),
+        ("mean_rows_count", (*rows, rank, 3)),
+        ("mean_rows", (*rows, rank, 3, mean_start, mean_total)),
+        ("overlap_count", (*matrix, *holders)),
+        ("overlap_distance", (*matrix, *holders, indptr, nnz)),
+        ("dbscan_roots", (*graph, 0.5, 3)),
+        ("dbscan_labels", (*graph, 0.5, core_label)),
+    ]
+    return found + ([("transpose_rows", matrix)] if device.type == "cpu" else [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
+    tests = ("test_schema", "test_faketensor")  # nothing here has a gradient
+    for name, arguments in calls(device, dtype):
+        torch.library.opcheck(getattr(native, name).default, arguments, test_utils=tests)
+
+
+def test_a_wrong_number_in_a_direct_call_is_an_error_not_a_crash() -> None:
+    for name, arguments in calls(torch.device("cpu")):
+        op = getattr(native, name)
+        for at, value in enumerate(arguments):
+            if isinstance(value, Tensor) and value.numel() and not value.is_floating_point() and name != "knn_update_":
+                if name == "dbscan_labels" and at == 4 or value.dtype == torch.uint8:
+                    continue  # a label is only copied; any byte but 0 is yes
+                wrong = value.clone()
+                wrong.view(-1)[-1] = 10**6
+                with pytest.raises(RuntimeError, match=name):
+                    op(*arguments[:at], wrong, *arguments[at + 1 :])
+            if isinstance(value, Tensor) and value.numel():
+                with pytest.raises(RuntimeError, match=name):
+                    op(*arguments[:at], value.to(torch.complex64), *arguments[at + 1 :])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_dbscan_of_a_hundred_graphs_is_scikit_learn_s(seed: int) -> None:
+    """A thousand in all: chains, copies, points alone, distances of eps exactly, min_samples from 1."""
+    from sklearn.cluster import DBSCAN
+
+    rng = np.random.default_rng(seed)
+    several = 0
+    for case in range(100):
+        n, eps, min_samples = int(rng.integers(1, 40)), float(rng.choice([0.25, 0.5, 0.55])), int(rng.integers(1, 6))
+        dtype = np.float32 if case % 2 else np.float64
+        if case % 4 == 0:  # points on a line, in steps of eps or a little more, many of them copies
+            points = rng.permutation(np.cumsum(rng.choice([0.0, eps, eps, eps * 1.25, 2.0], n)))
+            dense = np.minimum(np.abs(points[:, None] - points), 1.0)
+        else:
+            dense = rng.choice([0.0, 0.25, 0.5, 0.55, 0.75], size=(n, n))
+            dense[rng.random((n, n)) > rng.uniform(0.02, 0.3)] = 1
+            dense = np.tril(dense, -1)
+            dense = dense + dense.T
+        dense = dense.astype(dtype)
+        want = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(dense)
+        assert dbscan(sparse(dense), eps, min_samples).tolist() == want.tolist(), (case, eps, min_samples)
+        several += want.max() > 0
+    assert several > 20
+
+
+def test_long_lists_are_sorted_whole(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    x = crowd(60, 12, seed=9).to(device)
+    running = knn(x, 20)
+    monkeypatch.setattr(_knn, "LONGEST", 10)
+    assert torch.equal(running[1], knn(x, 20)[1]) and (running[0] - knn(x, 20)[0]).abs().max() < 1e-6
+    assert np.array_equal(running[1].cpu().numpy(), ranking(x.cpu(), 20))
+
+
+def test_infinite_products_still_give_row_numbers(device: torch.device) -> None:
+    """Squared lengths beyond float32: differences of infinities are NaN, which comes last."""
+    x = torch.full((20, 4), 1e30, device=device) * torch.arange(1, 21, device=device)[:, None]
+    index = ops.neighbors.nearest_by_distance(x, 6)
+    assert torch.equal(index[:, 0].cpu(), torch.arange(20)) and index.min() >= 0 and index.max() < 20
+
+
+def test_a_cluster_larger_than_a_block(device: torch.device) -> None:
+    """A chain through thousands of rows is one cluster, numbered after an earlier one."""
+    n = 5000
+    row = torch.arange(n)
+    left, right = (row - 1).clamp(min=0), (row + 1).clamp(max=n - 1)
+    pairs = torch.stack([left, row, right], 1)  # [N, 3]
+    keep = torch.ones(n, 3, dtype=torch.bool)
+    keep[0, 0] = keep[-1, 2] = False
+    values = torch.where(pairs == row[:, None], 0.0, 0.25)
+    values[9, 2] = values[10, 0] = 0.9  # a gap
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
+    chain = SparseDistance(indptr.to(device), pairs[keep].to(device), values[keep].to(device), shape=(n, n))
+    labels = dbscan(chain, 0.25, 2).cpu()
+    assert torch.equal(labels, (row >= 10).long())
+    short = SparseDistance(indptr[:41], pairs[:40][keep[:40]].clamp(max=39), values[:40][keep[:40]], shape=(40, 40))
+    assert torch.equal(labels[:39], reference.dbscan(short, 0.25, 2)[:39])

@@ -1,0 +1,144 @@
+"""The CUDA kernels of knn, Jaccard distance and DBSCAN on emulated threads: what the CPU ops give, in every thread order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gcl_fast import ops
+from gcl_fast.ops import _jaccard, _knn
+from tests.simt.harness import ORDERS, run
+from tests.test_neighbors import crowd, signs
+
+every_order = pytest.mark.parametrize("order", ORDERS)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+# The race detector is slow and finds a race in any order: one of them.
+watched = pytest.mark.parametrize(("order", "race"), [*((o, False) for o in ORDERS), ("random", True)])
+native = torch.ops.gcl_fast
+
+
+def emulated(kernel: str, order: str, race: bool = False, **arrays: Tensor | int) -> dict[str, np.ndarray]:
+    given = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
+    return run("neighbors", kernel, order, 3, race=race, **given)
+
+
+def same(got: np.ndarray, want: Tensor, name: str = "") -> None:
+    expected = want.numpy()
+    assert got.dtype == expected.dtype and got.shape == expected.shape, name
+    assert got.tobytes() == expected.tobytes(), f"{name}: {(got != expected).sum()} of {got.size} differ"
+
+
+@watched
+@pytest.mark.parametrize(
+    ("n", "k", "kind", "penalised"),
+    [(40, 9, "signs", False), (45, 40, "crowd", True), (5, 1, "signs", True)],
+)
+@every_dtype
+def test_knn_update(n: int, k: int, kind: str, penalised: bool, dtype: torch.dtype, race: bool, order: str) -> None:
+    x = (signs(n, 4, 3) if kind == "signs" else crowd(n, 6, 3)).to(dtype)  # signs of 4: at most 16 different rows
+    penalty = x.square().sum(1) * torch.linspace(0, 1, n, dtype=dtype) if penalised else x.new_zeros(0)
+    table = dict(zip(("original", "copy_start", "copies"), _knn._Copies(x).table, strict=True))
+    value, index = x.new_full((n, k), -torch.inf), torch.full((n, k), 2**62)
+    half = n // 2  # two updates: left columns, then right ones, for rows named in reverse
+    rows = torch.arange(n - 1, -1, -1)
+    product = x[rows] @ x.T
+    for first, block in ((0, product[:, :half]), (half, product[:, half:])):
+        part = penalty[first : first + block.shape[1]]
+        arguments = {"block": block.contiguous(), "rows": rows, "first_row": 0, "first_column": first, "penalty": part, **table}
+        out = emulated("knn", order, race, **arguments, value0=value, index0=index)
+        native.knn_update_(*arguments.values(), value, index)
+        same(out["value"], value, "value")
+        same(out["index"], index, "index")
+    assert (index[:, 0] == rows).all() and index.max() < n
+
+
+def chain(dtype: torch.dtype, n: int = 40) -> dict[str, Tensor]:
+    """Every intermediate result of one Jaccard distance, from the CPU ops."""
+    x = torch.nn.functional.normalize(crowd(n, 40, seed=4).to(dtype), dim=1)
+    similarity, index = ops.knn(x, 9)
+    rank = index.int()
+    sets = dict(zip(("near", "num_near", "close", "num_close"), native.reciprocal_sets(rank, 5), strict=True))
+    accepted, count = native.expansion_count(*sets.values())
+    start, total = _jaccard._starts(count)
+    columns, weight = native.expansion_weights(*sets.values(), accepted, rank, similarity, x, start, total)
+    return {"x": x, "similarity": similarity, "rank": rank, "accepted": accepted, "count": count, "start": start,
+            "columns": columns, "weight": weight, **sets}  # fmt: skip
+
+
+@watched
+def test_sets_and_expansion(race: bool, order: str) -> None:
+    c = chain(torch.float32)
+    sets = {name: c[name] for name in ("near", "num_near", "close", "num_close")}
+    out = emulated("sets", order, race, rank=c["rank"], half_width=5)
+    for name, want in sets.items():
+        same(out[name], want, name)
+    out = emulated("expansion_count", order, race, **sets)
+    same(out["accepted"], c["accepted"])
+    same(out["count"], c["count"])
+    assert c["accepted"].any() and (c["count"] > c["num_near"]).any()  # the case shows something
+
+
+@watched
+@every_dtype
+@pytest.mark.parametrize("known", ["similarity and features", "features", "nothing"])
+def test_expansion_weights(known: str, dtype: torch.dtype, race: bool, order: str) -> None:
+    c = chain(dtype)
+    names = ("near", "num_near", "close", "num_close", "accepted", "rank")
+    arguments = {name: c[name] for name in names}
+    none = c["x"].new_zeros(0)
+    arguments |= {"similarity": c["similarity"] if "similarity" in known else none}
+    arguments |= {"features": none if known == "nothing" else c["x"], "start": c["start"], "total": int(c["start"][-1])}
+    columns, weight = native.expansion_weights(*arguments.values())
+    out = emulated("expansion_weights", order, race, **arguments)
+    same(out["columns"], columns)
+    assert np.abs(out["values"] - weight.numpy()).max() < (1e-6 if dtype == torch.float32 else 1e-14)  # products: other order
+
+
+@watched
+@every_dtype
+def test_mean_and_overlaps_have_the_cpu_s_bits(dtype: torch.dtype, race: bool, order: str) -> None:
+    c = chain(dtype, 16 if race else 40)
+    rows = {"start": c["start"], "columns": c["columns"], "values": c["weight"]}
+    count = native.mean_rows_count(*rows.values(), c["rank"], 3)
+    start, total = _jaccard._starts(count)
+    columns, values = native.mean_rows(*rows.values(), c["rank"], 3, start, total)
+    out = emulated("mean", order, race, **rows, rank=c["rank"], group=3, out_start=start, total=total)
+    for name, want in (("count", count), ("out_columns", columns), ("out_values", values)):
+        same(out[name], want, name)
+
+    matrix = {"start": start, "columns": columns, "values": values}
+    holders = dict(zip(("holder_start", "holder_rows", "holder_values"), native.transpose_rows(*matrix.values()), strict=True))
+    count = native.overlap_count(*matrix.values(), *holders.values())
+    indptr, total = _jaccard._starts(count)
+    indices, distance = native.overlap_distance(*matrix.values(), *holders.values(), indptr, total)
+    for tile in (8,) if race else (16, 64):  # several tiles a row, and one
+        out = emulated("overlap", order, race, **matrix, **holders, indptr=indptr, total=total, tile=tile)
+        for name, want in (("count", count), ("indices", indices), ("distance", distance)):
+            same(out[name], want, name)
+
+
+@watched
+@every_dtype
+@pytest.mark.parametrize(("spread", "eps", "min_samples"), [(0.4, 0.6, 3), (0.8, 0.7, 1)])
+def test_dbscan(spread: float, eps: float, min_samples: int, dtype: torch.dtype, race: bool, order: str) -> None:
+    found = ops.jaccard_distance(crowd(90, 12, seed=8, spread=spread).to(dtype), 9, 3)
+    graph = {"indptr": found.indptr, "indices": found.indices, "values": found.values}
+    radius = torch.tensor(eps, dtype=dtype)
+    root = native.dbscan_roots(*graph.values(), float(radius), min_samples)
+    same(emulated("roots", order, race, **graph, eps=radius, min_samples=min_samples)["root"], root)
+    first = root == torch.arange(len(root))
+    core_label = torch.where(root >= 0, (first.cumsum(0) - 1)[root.long().clamp(min=0)], -1)
+    labels = native.dbscan_labels(*graph.values(), float(radius), core_label)
+    same(emulated("labels", order, race, **graph, eps=radius, core_label=core_label)["labels"], labels)
+    assert labels.max() > 2 and torch.equal(labels, ops.dbscan(found, eps, min_samples))
+
+
+@every_order
+def test_nothing_in_nothing_out(order: str) -> None:
+    none = torch.zeros(0, dtype=torch.int32)
+    out = emulated("sets", order, rank=none.view(0, 4), half_width=2)
+    assert out["near"].shape == (0, 4) and out["num_close"].shape == (0,)
+    graph = {"indptr": torch.zeros(1, dtype=torch.int64), "indices": none.long(), "values": torch.zeros(0)}
+    assert emulated("roots", order, **graph, eps=torch.tensor(0.5), min_samples=2)["root"].shape == (0,)
