@@ -1,0 +1,404 @@
+// How an image is swept. Most triangles of a body are smaller than a pixel or two, so the cost is that of touching each one:
+//   1. Vertices are snapped once. Each face gets its box of pixel centres; boxes that hold none drop out here.
+//   2. Boxes are cut into blocks of 4 x 4 centres; blocks of many faces are tested side by side, a face in each lane, on 32-bit
+//      edge functions. Long triangles go row by row on 64-bit ones: their span is found by exact division.
+//   3. Covered centres, "hits", are weighed many at a time, a hit in each lane, and written where they are nearest.
+// Faces that look the way of the nearer side of the mesh are swept first; then each tile of the image knows its farthest depth,
+// and faces of the other side that lie behind it drop out before step 2. The winner is the smallest (depth, face), so neither
+// this order nor the cut into rows shows in the result.
+#include "rasterize/rasterize_isa.h"
+
+#include <limits>
+
+#include "rasterize/rasterize_math.h"
+
+namespace gcl {
+namespace GCL_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+constexpr int kWide = kBytes / 4;
+typedef float Floats __attribute__((vector_size(kBytes)));
+typedef int32_t Ints __attribute__((vector_size(kBytes)));
+typedef float F32x4 __attribute__((vector_size(16)));
+typedef int32_t I32x4 __attribute__((vector_size(16)));
+typedef int64_t I64x2 __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define GCL_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define GCL_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, I32x4{i, j, k, l})
+#endif
+
+constexpr int kBlocks = 128;        // tested together
+constexpr int kHits = 256;          // weighed together
+constexpr int kSlack = 32;          // room to write past the end before looking
+constexpr int32_t kSmall = 4096;    // 1/256 pixels: edge functions of triangles within such a box fit in 32 bits
+constexpr int32_t kNowhere = 1 << 30;  // snapped coordinate of an unusable vertex: its faces are long, and looked at one by one
+constexpr int32_t kStep = kSubpixels, kHalf = kSubpixels / 2;
+constexpr int kSamples = 128;       // faces that tell which side of the mesh is nearer
+
+template <class V, class T>
+V load(const T* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T, class V>
+void store(T* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+I32x4 load_pair(const int32_t* from) { return (I32x4)I64x2{load<int64_t>(from), 0}; }
+
+int64_t floor_div(int64_t a, int64_t b) {  // b > 0
+  return a / b - (a % b < 0);
+}
+
+template <class Index>
+class Sweep {
+ public:
+  explicit Sweep(const SweepParams<Index>& params) : p(params) {}
+
+  void run() {
+    clear();
+    if (p.row_begin >= p.row_end || p.width == 0) return;
+    snap();
+    first_sign_ = nearer_sign();
+    for (int64_t f = 0; f < p.num_faces; ++f) add<true>(static_cast<int32_t>(f));
+    test_blocks();
+    weigh_hits();
+    if (num_later_ == 0) return;
+    find_farthest();
+    const int64_t count = num_later_;
+    for (int64_t n = 0; n < count; ++n) add<false>(p.later[n]);
+    test_blocks();
+    weigh_hits();
+  }
+
+ private:
+  void clear() {
+    const int64_t begin = int64_t{p.row_begin} * p.width, count = int64_t{p.row_end - p.row_begin} * p.width;
+    std::memset(p.face_id + begin, 0xff, static_cast<size_t>(count) * sizeof(int32_t));
+    for (int64_t i = begin; i < begin + count; ++i) p.depth[i] = std::numeric_limits<float>::infinity();
+    if (p.bary != nullptr) std::memset(p.bary + 3 * begin, 0, static_cast<size_t>(count) * 3 * sizeof(float));
+  }
+
+  void snap() {
+    for (int64_t v = 0; v < p.num_verts; ++v) {
+      const float x = p.verts[3 * v], y = p.verts[3 * v + 1], z = p.verts[3 * v + 2];
+      const bool usable = (absolute(x) <= float(kMaxCoordinate)) & (absolute(y) <= float(kMaxCoordinate)) &
+                          (absolute(z) <= std::numeric_limits<float>::max());
+      store(p.corners + 4 * v, F32x4{x, y, z, 0});
+      p.snapped[2 * v] = usable ? static_cast<int32_t>(round_even(x * float(kSubpixels))) : kNowhere;
+      p.snapped[2 * v + 1] = usable ? static_cast<int32_t>(round_even(y * float(kSubpixels))) : kNowhere;
+    }
+  }
+
+  int64_t area(int64_t f) const {
+    const int32_t* a = p.snapped + 2 * p.faces[3 * f];
+    const int32_t* b = p.snapped + 2 * p.faces[3 * f + 1];
+    const int32_t* c = p.snapped + 2 * p.faces[3 * f + 2];
+    const int64_t ux = int64_t{b[0]} - a[0], uy = int64_t{b[1]} - a[1], vx = int64_t{c[0]} - a[0], vy = int64_t{c[1]} - a[1];
+    return ux * vy - uy * vx;
+  }
+
+  // Which way the faces of the nearer side run: a guess from a few, which decides about time alone.
+  bool nearer_sign() const {
+    double depth[2] = {0, 0};
+    int64_t count[2] = {0, 0};
+    const int64_t step = p.num_faces / kSamples + 1;
+    for (int64_t f = 0; f < p.num_faces; f += step) {
+      const int64_t twice = area(f);
+      if (twice == 0) continue;
+      depth[twice > 0] += p.corners[4 * p.faces[3 * f] + 2];
+      ++count[twice > 0];
+    }
+    return depth[1] * static_cast<double>(count[0]) < depth[0] * static_cast<double>(count[1]);
+  }
+
+  // Step 1 for one face. Written without branches for small ones, because which of them drop out cannot be guessed.
+  template <bool kFirst>
+  void add(int32_t f) {
+    const Index* face = p.faces + 3 * int64_t{f};
+    const I32x4 a = load_pair(p.snapped + 2 * face[0]), b = load_pair(p.snapped + 2 * face[1]);
+    const I32x4 c = load_pair(p.snapped + 2 * face[2]);
+    const I32x4 low = minimum(a, minimum(b, c)), high = maximum(a, maximum(b, c));
+    const I32x4 first = maximum((low + (kHalf - 1)) >> 8, I32x4{0, p.row_begin, 0, 0});
+    const I32x4 last = minimum((high - kHalf) >> 8, I32x4{p.width - 1, p.row_end - 1, 0, 0});
+    const I32x4 extent = last - first, length = high - low;
+    const bool seen = (extent[0] | extent[1]) >= 0;
+    const int64_t twice = area(f);
+    const bool keep = seen & (twice != 0) & !(p.cull_backfaces & (twice > 0));
+    if (__builtin_expect(seen & ((extent[0] >= kTile) | (extent[1] >= kTile) | (length[0] >= kSmall) | (length[1] >= kSmall)), 0)) {
+      if (keep) add_large<kFirst>(f, twice > 0, first, last, (length[0] < kSmall) & (length[1] < kSmall));
+      return;
+    }
+    const bool now = keep & (!kFirst | ((twice > 0) == first_sign_));
+    if (!kFirst && !(keep && !hidden(face, first, last))) return;
+    put_block(f, a, b, c, first);
+    num_blocks_ += now;
+    if (kFirst) {
+      p.later[num_later_] = f;
+      num_later_ += keep & !now;
+    }
+    if (num_blocks_ == kBlocks) test_blocks();
+  }
+
+  void put_block(int32_t f, I32x4 a, I32x4 b, I32x4 c, I32x4 origin) {
+    const int n = num_blocks_;
+    store(pairs_[0] + 2 * n, ((I64x2)a)[0]);
+    store(pairs_[1] + 2 * n, ((I64x2)b)[0]);
+    store(pairs_[2] + 2 * n, ((I64x2)c)[0]);
+    store(pairs_[3] + 2 * n, ((I64x2)origin)[0]);
+    block_face_[n] = f;
+  }
+
+  template <bool kFirst>
+  void add_large(int32_t f, bool sign, I32x4 first, I32x4 last, bool small) {
+    if (kFirst && sign != first_sign_) {
+      p.later[num_later_++] = f;
+      return;
+    }
+    if (!small) {
+      add_rows(f);
+      return;
+    }
+    const Index* face = p.faces + 3 * int64_t{f};
+    for (int32_t row = first[1]; row <= last[1]; row += kTile) {
+      for (int32_t col = first[0]; col <= last[0]; col += kTile) {
+        const I32x4 origin{col, row, 0, 0}, end = minimum(origin + int32_t{kTile - 1}, last);
+        if (!kFirst && hidden(face, origin, end)) continue;
+        put_block(f, load_pair(p.snapped + 2 * face[0]), load_pair(p.snapped + 2 * face[1]), load_pair(p.snapped + 2 * face[2]),
+                  origin);
+        if (++num_blocks_ == kBlocks) test_blocks();
+      }
+    }
+  }
+
+  // A long triangle: the columns of each row at which all three edge functions own the centre.
+  void add_rows(int32_t f) {
+    Triangle<float> t;
+    if (!load_triangle(p.verts, p.faces + 3 * int64_t{f}, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) return;
+    const int64_t row0 = maximum<int64_t>(t.row0, p.row_begin), row1 = minimum<int64_t>(t.row1, p.row_end - 1);
+    for (int64_t row = row0; row <= row1; ++row) {
+      int64_t begin = t.col0, end = t.col1, edge[3];
+      covers(t, t.col0, row, edge);
+      for (int k = 0; k < 3; ++k) {
+        const int a = (k + 1) % 3, b = (k + 2) % 3;
+        const int64_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
+        const int64_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
+        const int64_t value = edge[k] - !(dy < 0 || (dy == 0 && dx > 0)), step = -dy * kSubpixels;  // owned where >= 0
+        if (step > 0) begin = maximum(begin, t.col0 - floor_div(value, step));
+        if (step < 0) end = minimum(end, t.col0 + floor_div(value, -step));
+        if (step == 0 && value < 0) end = begin - 1;
+      }
+      for (int64_t col = begin; col <= end; ++col) {
+        hit_face_[num_hits_] = f;
+        hit_col_[num_hits_] = static_cast<int32_t>(col);
+        hit_row_[num_hits_] = static_cast<int32_t>(row);
+        if (++num_hits_ >= kHits) weigh_hits();
+      }
+    }
+  }
+
+  // Step 2: which of the 16 centres of each block its face owns.
+  void test_blocks() {
+    const int count = num_blocks_;
+    num_blocks_ = 0;
+    if (count == 0) return;
+    for (int k = 0; k < 4; ++k) {
+      for (int n = 0; n < kBlocks; ++n) {
+        split_[2 * k][n] = pairs_[k][2 * n];
+        split_[2 * k + 1][n] = pairs_[k][2 * n + 1];
+      }
+    }
+    for (int n = 0; n < count; n += kWide) store(mask_ + n, covered(n));
+    for (int n = 0; n < count; ++n) {
+      uint32_t mask = static_cast<uint32_t>(mask_[n]);
+      const int32_t f = block_face_[n], col = split_[6][n], row = split_[7][n];
+      const int hits = __builtin_popcount(mask);
+      for (int done = 0;;) {  // four at a time: how many there are cannot be guessed
+        for (int k = 0; k < 4; ++k) {
+          const int at = __builtin_ctz(mask | 0x10000);
+          const int to = num_hits_ + done + k;
+          hit_face_[to] = f;
+          hit_col_[to] = col + (at & 3);
+          hit_row_[to] = row + ((at >> 2) & 3);
+          mask &= mask - 1;
+        }
+        done += 4;
+        if (__builtin_expect(done >= hits, 1)) break;
+      }
+      num_hits_ += hits;
+      if (num_hits_ >= kHits) weigh_hits();
+    }
+  }
+
+  Ints covered(int n) const {
+    Ints x[3], y[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = load<Ints>(split_[2 * k] + n);
+      y[k] = load<Ints>(split_[2 * k + 1] + n);
+    }
+    const Ints col = load<Ints>(split_[6] + n), row = load<Ints>(split_[7] + n);
+    const Ints px = col * kStep + kHalf, py = row * kStep + kHalf;
+    const Ints twice = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]);
+    const Ints flip = twice < 0;  // -1: negate
+    Ints value[3], across[3], down[3];
+    for (int k = 0; k < 3; ++k) {
+      const int a = (k + 1) % 3, b = (k + 2) % 3;
+      const Ints dx = ((x[b] - x[a]) ^ flip) - flip, dy = ((y[b] - y[a]) ^ flip) - flip;
+      const Ints top_left = (dy < 0) | ((dy == 0) & (dx > 0));
+      value[k] = dx * (py - y[a]) - dy * (px - x[a]) + ~top_left;  // owned where >= 0
+      across[k] = -dy * kStep;
+      down[k] = dx * kStep;
+    }
+    Ints mask{};
+    for (int i = 0; i < kTile; ++i) {
+      const Ints row_in = row + i < p.row_end;
+      Ints e[3] = {value[0], value[1], value[2]};
+      for (int j = 0; j < kTile; ++j) {
+        const Ints inside = ((e[0] | e[1] | e[2]) >= 0) & row_in & (col + j < p.width);
+        mask |= inside & (1 << (kTile * i + j));
+        for (int k = 0; k < 3; ++k) e[k] += across[k];
+      }
+      for (int k = 0; k < 3; ++k) value[k] += down[k];
+    }
+    return mask;
+  }
+
+  // Step 3.
+  void weigh_hits() {
+    const int count = num_hits_;
+    num_hits_ = 0;
+    if (count == 0) return;
+    const int padded = (count + 15) / 16 * 16;
+    for (int n = count; n < padded; ++n) {  // the same hit again changes nothing
+      hit_face_[n] = hit_face_[count - 1];
+      hit_col_[n] = hit_col_[count - 1];
+      hit_row_[n] = hit_row_[count - 1];
+    }
+    gather_corners(padded);
+    Ints flat{};
+    for (int n = 0; n < padded; n += kWide) flat |= weigh_lanes(n);
+    bool any_flat = false;
+    for (int k = 0; k < kWide; ++k) any_flat |= flat[k] != 0;
+    if (any_flat) {
+      for (int n = 0; n < count; ++n) weigh_alone(n);
+    }
+    for (int n = 0; n < count; ++n) {
+      const int64_t i = int64_t{hit_row_[n]} * p.width + hit_col_[n];
+      const float depth = result_[3][n];
+      if (!(depth < p.depth[i] || (depth == p.depth[i] && hit_face_[n] < p.face_id[i]))) continue;
+      p.depth[i] = depth;
+      p.face_id[i] = hit_face_[n];
+      if (p.bary != nullptr) {
+        for (int k = 0; k < 3; ++k) p.bary[3 * i + k] = result_[k][n];
+      }
+    }
+  }
+
+  void gather_corners(int count) {
+    for (int n = 0; n < count; n += 4) {
+      for (int k = 0; k < 3; ++k) {
+        F32x4 v[4];
+        for (int j = 0; j < 4; ++j) v[j] = load<F32x4>(p.corners + 4 * p.faces[3 * int64_t{hit_face_[n + j]} + k]);
+        const F32x4 xy0 = GCL_SHUFFLE(v[0], v[1], 0, 4, 1, 5), xy1 = GCL_SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+        const F32x4 z0 = GCL_SHUFFLE(v[0], v[1], 2, 6, 3, 7), z1 = GCL_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+        store(corner_[k] + n, GCL_SHUFFLE(xy0, xy1, 0, 1, 4, 5));
+        store(corner_[3 + k] + n, GCL_SHUFFLE(xy0, xy1, 2, 3, 6, 7));
+        store(corner_[6 + k] + n, GCL_SHUFFLE(z0, z1, 0, 1, 4, 5));
+      }
+    }
+  }
+
+  // weigh() for some hits side by side; returns where the triangle has no area before snapping.
+  Ints weigh_lanes(int n) {
+    Floats x[3], y[3], z[3], area[3], bary[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = load<Floats>(corner_[k] + n);
+      y[k] = load<Floats>(corner_[3 + k] + n);
+      z[k] = load<Floats>(corner_[6 + k] + n);
+    }
+    const Floats px = __builtin_convertvector(load<Ints>(hit_col_ + n), Floats) + 0.5f;
+    const Floats py = __builtin_convertvector(load<Ints>(hit_row_ + n), Floats) + 0.5f;
+    const Floats signed_sum = corner_areas(x, y, px, py, area);
+    const Ints sign_bit = (signed_sum < Floats{}) & INT32_MIN;
+    for (int k = 0; k < 3; ++k) area[k] = (Floats)((Ints)area[k] ^ sign_bit);  // times +1 or -1
+    clamp_to_bary(area, bary);
+    for (int k = 0; k < 3; ++k) store(result_[k] + n, bary[k]);
+    store(result_[3] + n, mix_depth(bary, z));
+    const Ints flat = signed_sum == Floats{};
+    return flat;
+  }
+
+  void weigh_alone(int n) {
+    Triangle<float> t;
+    int64_t edge[3];
+    if (!load_triangle(p.verts, p.faces + 3 * int64_t{hit_face_[n]}, p.num_verts, p.height, p.width, false, &t)) return;
+    covers(t, hit_col_[n], hit_row_[n], edge);
+    const Weights<float> w = weigh(t, hit_col_[n], hit_row_[n], edge);
+    for (int k = 0; k < 3; ++k) result_[k][n] = w.bary[k];
+    result_[3][n] = w.depth;
+  }
+
+  // Whether a face lies behind all that is drawn in a box of at most kTile centres on a side.
+  bool hidden(const Index* face, I32x4 first, I32x4 last) const {
+    const float nearest =
+        minimum(p.corners[4 * face[0] + 2], minimum(p.corners[4 * face[1] + 2], p.corners[4 * face[2] + 2]));
+    const int64_t across = (p.width + kTile - 1) / kTile;
+    const float* top = p.tiles + (first[1] / kTile) * across;
+    const float* bottom = p.tiles + (last[1] / kTile) * across;
+    const int64_t left = first[0] / kTile, right = last[0] / kTile;
+    return nearest > maximum(maximum(top[left], top[right]), maximum(bottom[left], bottom[right]));
+  }
+
+  void find_farthest() {
+    const int64_t across = (p.width + kTile - 1) / kTile;
+    for (int64_t row = p.row_begin; row < p.row_end; row = (row / kTile + 1) * kTile) {
+      const int64_t row_end = minimum<int64_t>((row / kTile + 1) * kTile, p.row_end);
+      for (int64_t t = 0; t < across; ++t) {
+        const int64_t col_end = minimum<int64_t>((t + 1) * kTile, p.width);
+        float farthest = -std::numeric_limits<float>::infinity();
+        if (col_end == (t + 1) * kTile) {
+          F32x4 all = load<F32x4>(p.depth + row * p.width + t * kTile);
+          for (int64_t r = row + 1; r < row_end; ++r) all = maximum(all, load<F32x4>(p.depth + r * p.width + t * kTile));
+          farthest = maximum(maximum(all[0], all[1]), maximum(all[2], all[3]));
+        } else {
+          for (int64_t r = row; r < row_end; ++r) {
+            for (int64_t c = t * kTile; c < col_end; ++c) farthest = maximum(farthest, p.depth[r * p.width + c]);
+          }
+        }
+        p.tiles[(row / kTile) * across + t] = farthest;
+      }
+    }
+  }
+
+  const SweepParams<Index>& p;
+  bool first_sign_ = false;
+  int num_blocks_ = 0, num_hits_ = 0;
+  int64_t num_later_ = 0;
+  alignas(64) int32_t pairs_[4][2 * kBlocks] = {};  // corners 0, 1, 2 and origin: x and y of each block
+  alignas(64) int32_t split_[8][kBlocks];
+  alignas(64) int32_t mask_[kBlocks];  // bit 4 i + j: the centre in row i and column j
+  int32_t block_face_[kBlocks];
+  alignas(64) int32_t hit_face_[kHits + kSlack], hit_col_[kHits + kSlack], hit_row_[kHits + kSlack];
+  alignas(64) float corner_[9][kHits + kSlack];  // x, y, z of corners 0, 1, 2
+  alignas(64) float result_[4][kHits + kSlack];  // bary, depth
+};
+
+}  // namespace
+
+void sweep32(const SweepParams<int32_t>& p) { Sweep<int32_t>(p).run(); }
+void sweep64(const SweepParams<int64_t>& p) { Sweep<int64_t>(p).run(); }
+
+}  // namespace GCL_ISA
+}  // namespace gcl
