@@ -36,12 +36,15 @@ typedef int64_t I64x2 __attribute__((vector_size(16)));
 #define GCL_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, I32x4{i, j, k, l})
 #endif
 
-constexpr int kBlocks = 128;        // tested together
+constexpr int kFaces = 64;          // looked at together
+constexpr int kBlocks = 128;        // tested together, or a few more
+constexpr int kRoom = kBlocks + kFaces;
 constexpr int kHits = 256;          // weighed together
 constexpr int kSlack = 32;          // room to write past the end before looking
 constexpr int32_t kSmall = 4096;    // 1/256 pixels: edge functions of triangles within such a box fit in 32 bits
 constexpr int32_t kNowhere = 1 << 30;  // snapped coordinate of an unusable vertex: its faces are long, and looked at one by one
 constexpr int32_t kStep = kSubpixels, kHalf = kSubpixels / 2;
+constexpr int32_t kNow = 1, kLater = 2, kLarge = 4;  // fates of a face
 constexpr int kSamples = 128;       // faces that tell which side of the mesh is nearer
 
 template <class V, class T>
@@ -72,13 +75,16 @@ class Sweep {
     if (p.row_begin >= p.row_end || p.width == 0) return;
     snap();
     first_sign_ = nearer_sign();
-    for (int64_t f = 0; f < p.num_faces; ++f) add<true>(static_cast<int32_t>(f));
+    for (int64_t f = 0; f < p.num_faces; f += kFaces) {
+      add_faces<true>(nullptr, f, static_cast<int>(minimum<int64_t>(p.num_faces - f, kFaces)));
+    }
     test_blocks();
     weigh_hits();
     if (num_later_ == 0) return;
     find_farthest();
-    const int64_t count = num_later_;
-    for (int64_t n = 0; n < count; ++n) add<false>(p.later[n]);
+    for (int64_t n = 0; n < num_later_; n += kFaces) {
+      add_faces<false>(p.later + n, 0, static_cast<int>(minimum<int64_t>(num_later_ - n, kFaces)));
+    }
     test_blocks();
     weigh_hits();
   }
@@ -124,61 +130,95 @@ class Sweep {
     return depth[1] * static_cast<double>(count[0]) < depth[0] * static_cast<double>(count[1]);
   }
 
-  // Step 1 for one face. Written without branches for small ones, because which of them drop out cannot be guessed.
+  // Step 1 for up to kFaces faces: `ids`, or those from `begin` on where that is null. Who drops out cannot be guessed, so
+  // nothing branches on it.
   template <bool kFirst>
-  void add(int32_t f) {
-    const Index* face = p.faces + 3 * int64_t{f};
-    const I32x4 a = load_pair(p.snapped + 2 * face[0]), b = load_pair(p.snapped + 2 * face[1]);
-    const I32x4 c = load_pair(p.snapped + 2 * face[2]);
-    const I32x4 low = minimum(a, minimum(b, c)), high = maximum(a, maximum(b, c));
-    const I32x4 first = maximum((low + (kHalf - 1)) >> 8, I32x4{0, p.row_begin, 0, 0});
-    const I32x4 last = minimum((high - kHalf) >> 8, I32x4{p.width - 1, p.row_end - 1, 0, 0});
-    const I32x4 extent = last - first, length = high - low;
-    const bool seen = (extent[0] | extent[1]) >= 0;
+  void add_faces(const int32_t* ids, int64_t begin, int count) {
+    for (int n = 0; n < count; ++n) {
+      const Index* face = p.faces + 3 * (ids == nullptr ? begin + n : int64_t{ids[n]});
+      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(p.snapped + 2 * face[k]));
+    }
+    split<3>(count);
+    for (int n = 0; n < count; n += kWide) sort_out<kFirst>(n);
+    for (int n = 0; n < count; ++n) {
+      const int32_t f = ids == nullptr ? static_cast<int32_t>(begin) + n : ids[n], fate = fate_[n];
+      if (__builtin_expect(fate & kLarge, 0)) {
+        add_large<kFirst>(f, n);
+        continue;
+      }
+      const bool now = (fate & kNow) && (kFirst || !hidden(f, first_[n], last_[n]));
+      block_face_[num_blocks_] = f;
+      block_origin_[num_blocks_] = first_[n];
+      num_blocks_ += now;
+      if (kFirst) {
+        p.later[num_later_] = f;
+        num_later_ += (fate & kLater) != 0;
+      }
+    }
+    if (num_blocks_ >= kBlocks) test_blocks();
+  }
+
+  template <bool kFirst>
+  void sort_out(int n) {
+    Ints x[3], y[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = load<Ints>(split_[2 * k] + n);
+      y[k] = load<Ints>(split_[2 * k + 1] + n);
+    }
+    const Ints left = minimum(x[0], minimum(x[1], x[2])), right = maximum(x[0], maximum(x[1], x[2]));
+    const Ints top = minimum(y[0], minimum(y[1], y[2])), bottom = maximum(y[0], maximum(y[1], y[2]));
+    const Ints col0 = maximum((left + (kHalf - 1)) >> 8, Ints{}), col1 = minimum((right - kHalf) >> 8, Ints{} + (p.width - 1));
+    const Ints row0 = maximum((top + (kHalf - 1)) >> 8, Ints{} + p.row_begin);
+    const Ints row1 = minimum((bottom - kHalf) >> 8, Ints{} + (p.row_end - 1));
+    const Ints drop = (col0 > col1) | (row0 > row1);
+    const Ints small = (right - left < kSmall) & (bottom - top < kSmall);
+    const Ints one_block = small & (col1 - col0 < int32_t{kTile}) & (row1 - row0 < int32_t{kTile});
+    // Of long ones, which would overflow, the area is left to add_large.
+    const Ints twice = ((x[1] - x[0]) & small) * ((y[2] - y[0]) & small) - ((y[1] - y[0]) & small) * ((x[2] - x[0]) & small);
+    const Ints no_area = small & ((twice == 0) | ((twice > 0) & -int32_t{p.cull_backfaces}));
+    const Ints now = kFirst ? (twice > 0) ^ (int32_t{first_sign_} - 1) : ~Ints{};  // ^ -1 is not
+    const Ints fate = (one_block & ((now & kNow) | (~now & kLater))) | (~one_block & kLarge);
+    store(fate_ + n, fate & ~(drop | no_area));
+    store(first_ + n, (row0 << 16) | col0);
+    store(last_ + n, (row1 << 16) | col1);
+  }
+
+  template <int kPairs>
+  void split(int count) {
+    for (int k = 0; k < kPairs; ++k) {
+      const int32_t* from = pairs_[k];
+      int32_t *x = split_[2 * k], *y = split_[2 * k + 1];
+      for (int n = 0; n < count; ++n) {
+        x[n] = from[2 * n];
+        y[n] = from[2 * n + 1];
+      }
+    }
+  }
+
+  // More than one block.
+  template <bool kFirst>
+  void add_large(int32_t f, int n) {
     const int64_t twice = area(f);
-    const bool keep = seen & (twice != 0) & !(p.cull_backfaces & (twice > 0));
-    if (__builtin_expect(seen & ((extent[0] >= kTile) | (extent[1] >= kTile) | (length[0] >= kSmall) | (length[1] >= kSmall)), 0)) {
-      if (keep) add_large<kFirst>(f, twice > 0, first, last, (length[0] < kSmall) & (length[1] < kSmall));
-      return;
-    }
-    const bool now = keep & (!kFirst | ((twice > 0) == first_sign_));
-    if (!kFirst && !(keep && !hidden(face, first, last))) return;
-    put_block(f, a, b, c, first);
-    num_blocks_ += now;
-    if (kFirst) {
-      p.later[num_later_] = f;
-      num_later_ += keep & !now;
-    }
-    if (num_blocks_ == kBlocks) test_blocks();
-  }
-
-  void put_block(int32_t f, I32x4 a, I32x4 b, I32x4 c, I32x4 origin) {
-    const int n = num_blocks_;
-    store(pairs_[0] + 2 * n, ((I64x2)a)[0]);
-    store(pairs_[1] + 2 * n, ((I64x2)b)[0]);
-    store(pairs_[2] + 2 * n, ((I64x2)c)[0]);
-    store(pairs_[3] + 2 * n, ((I64x2)origin)[0]);
-    block_face_[n] = f;
-  }
-
-  template <bool kFirst>
-  void add_large(int32_t f, bool sign, I32x4 first, I32x4 last, bool small) {
-    if (kFirst && sign != first_sign_) {
+    if (twice == 0 || (p.cull_backfaces && twice > 0)) return;
+    if (kFirst && (twice > 0) != first_sign_) {
       p.later[num_later_++] = f;
       return;
     }
-    if (!small) {
-      add_rows(f);
-      return;
-    }
     const Index* face = p.faces + 3 * int64_t{f};
-    for (int32_t row = first[1]; row <= last[1]; row += kTile) {
-      for (int32_t col = first[0]; col <= last[0]; col += kTile) {
-        const I32x4 origin{col, row, 0, 0}, end = minimum(origin + int32_t{kTile - 1}, last);
-        if (!kFirst && hidden(face, origin, end)) continue;
-        put_block(f, load_pair(p.snapped + 2 * face[0]), load_pair(p.snapped + 2 * face[1]), load_pair(p.snapped + 2 * face[2]),
-                  origin);
-        if (++num_blocks_ == kBlocks) test_blocks();
+    const I32x4 a = load_pair(p.snapped + 2 * face[0]), b = load_pair(p.snapped + 2 * face[1]);
+    const I32x4 c = load_pair(p.snapped + 2 * face[2]);
+    const I32x4 length = maximum(a, maximum(b, c)) - minimum(a, minimum(b, c));
+    if (length[0] >= kSmall || length[1] >= kSmall) return add_rows(f);
+    const int32_t col1 = last_[n] & 0xffff, row1 = last_[n] >> 16;
+    for (int32_t row = first_[n] >> 16; row <= row1; row += kTile) {
+      for (int32_t col = first_[n] & 0xffff; col <= col1; col += kTile) {
+        const int32_t origin = row << 16 | col;
+        if (!kFirst && hidden(f, origin, minimum(row + int32_t{kTile} - 1, row1) << 16 | minimum(col + int32_t{kTile} - 1, col1))) {
+          continue;
+        }
+        block_face_[num_blocks_] = f;
+        block_origin_[num_blocks_] = origin;
+        if (++num_blocks_ >= kBlocks) test_blocks();
       }
     }
   }
@@ -214,16 +254,15 @@ class Sweep {
     const int count = num_blocks_;
     num_blocks_ = 0;
     if (count == 0) return;
-    for (int k = 0; k < 4; ++k) {
-      for (int n = 0; n < kBlocks; ++n) {
-        split_[2 * k][n] = pairs_[k][2 * n];
-        split_[2 * k + 1][n] = pairs_[k][2 * n + 1];
-      }
+    for (int n = 0; n < count; ++n) {
+      const Index* face = p.faces + 3 * int64_t{block_face_[n]};
+      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(p.snapped + 2 * face[k]));
     }
+    split<3>(count);
     for (int n = 0; n < count; n += kWide) store(mask_ + n, covered(n));
     for (int n = 0; n < count; ++n) {
       uint32_t mask = static_cast<uint32_t>(mask_[n]);
-      const int32_t f = block_face_[n], col = split_[6][n], row = split_[7][n];
+      const int32_t f = block_face_[n], col = block_origin_[n] & 0xffff, row = block_origin_[n] >> 16;
       const int hits = __builtin_popcount(mask);
       for (int done = 0;;) {  // four at a time: how many there are cannot be guessed
         for (int k = 0; k < 4; ++k) {
@@ -248,7 +287,7 @@ class Sweep {
       x[k] = load<Ints>(split_[2 * k] + n);
       y[k] = load<Ints>(split_[2 * k + 1] + n);
     }
-    const Ints col = load<Ints>(split_[6] + n), row = load<Ints>(split_[7] + n);
+    const Ints origin = load<Ints>(block_origin_ + n), col = origin & 0xffff, row = origin >> 16;
     const Ints px = col * kStep + kHalf, py = row * kStep + kHalf;
     const Ints twice = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]);
     const Ints flip = twice < 0;  // -1: negate
@@ -351,13 +390,14 @@ class Sweep {
   }
 
   // Whether a face lies behind all that is drawn in a box of at most kTile centres on a side.
-  bool hidden(const Index* face, I32x4 first, I32x4 last) const {
+  bool hidden(int32_t f, int32_t first, int32_t last) const {
+    const Index* face = p.faces + 3 * int64_t{f};
     const float nearest =
         minimum(p.corners[4 * face[0] + 2], minimum(p.corners[4 * face[1] + 2], p.corners[4 * face[2] + 2]));
     const int64_t across = (p.width + kTile - 1) / kTile;
-    const float* top = p.tiles + (first[1] / kTile) * across;
-    const float* bottom = p.tiles + (last[1] / kTile) * across;
-    const int64_t left = first[0] / kTile, right = last[0] / kTile;
+    const float* top = p.tiles + ((first >> 16) / kTile) * across;
+    const float* bottom = p.tiles + ((last >> 16) / kTile) * across;
+    const int64_t left = (first & 0xffff) / kTile, right = (last & 0xffff) / kTile;
     return nearest > maximum(maximum(top[left], top[right]), maximum(bottom[left], bottom[right]));
   }
 
@@ -386,10 +426,11 @@ class Sweep {
   bool first_sign_ = false;
   int num_blocks_ = 0, num_hits_ = 0;
   int64_t num_later_ = 0;
-  alignas(64) int32_t pairs_[4][2 * kBlocks] = {};  // corners 0, 1, 2 and origin: x and y of each block
-  alignas(64) int32_t split_[8][kBlocks];
-  alignas(64) int32_t mask_[kBlocks];  // bit 4 i + j: the centre in row i and column j
-  int32_t block_face_[kBlocks];
+  alignas(64) int32_t pairs_[3][2 * kRoom] = {};  // snapped corners 0, 1, 2 of some faces: x, y, x, y ..
+  alignas(64) int32_t split_[6][kRoom] = {};      // x of corner 0, y of corner 0, x of corner 1 ..
+  alignas(64) int32_t fate_[kFaces], first_[kFaces], last_[kFaces];  // box of a face: row << 16 | column
+  alignas(64) int32_t block_face_[kRoom] = {}, block_origin_[kRoom] = {};
+  alignas(64) int32_t mask_[kRoom];  // bit 4 i + j: the centre in row i and column j of the block
   alignas(64) int32_t hit_face_[kHits + kSlack], hit_col_[kHits + kSlack], hit_row_[kHits + kSlack];
   alignas(64) float corner_[9][kHits + kSlack];  // x, y, z of corners 0, 1, 2
   alignas(64) float result_[4][kHits + kSlack];  // bary, depth
