@@ -45,6 +45,8 @@ constexpr int32_t kSmall = 4096;    // 1/256 pixels: edge functions of triangles
 constexpr int32_t kNowhere = 1 << 30;  // snapped coordinate of an unusable vertex: its faces are long, and looked at one by one
 constexpr int32_t kStep = kSubpixels, kHalf = kSubpixels / 2;
 constexpr int32_t kNow = 1, kLater = 2, kLarge = 4;  // fates of a face
+constexpr int32_t kOffset[17] = {0,         1,         2,         3,         1 << 16,   65536 + 1, 65536 + 2, 65536 + 3, 2 << 16,
+                                 131072 + 1, 131072 + 2, 131072 + 3, 3 << 16, 196608 + 1, 196608 + 2, 196608 + 3, 0};
 constexpr int kSamples = 128;       // faces that tell which side of the mesh is nearer
 
 template <class V, class T>
@@ -64,6 +66,28 @@ I32x4 load_pair(const int32_t* from) { return (I32x4)I64x2{load<int64_t>(from), 
 int64_t floor_div(int64_t a, int64_t b) {  // b > 0
   return a / b - (a % b < 0);
 }
+
+// Whether a face lies behind all that is drawn in a box of at most kTile centres on a side, its corners as row << 16 | column.
+template <class Index>
+class Hider {
+ public:
+  explicit Hider(const SweepParams<Index>& p)
+      : faces_(p.faces), corners_(p.corners), tiles_(p.tiles), across_((p.width + kTile - 1) / kTile) {}
+  bool hides(int32_t f, int32_t first, int32_t last) const {
+    const Index* face = faces_ + 3 * int64_t{f};
+    const float a = corners_[4 * face[0] + 2], b = corners_[4 * face[1] + 2], c = corners_[4 * face[2] + 2];
+    const float* top = tiles_ + (first >> 18) * across_;
+    const float* bottom = tiles_ + (last >> 18) * across_;
+    const int32_t left = (first & 0xffff) >> 2, right = (last & 0xffff) >> 2;
+    return minimum(a, minimum(b, c)) > maximum(maximum(top[left], top[right]), maximum(bottom[left], bottom[right]));
+  }
+
+ private:
+  static_assert(kTile == 4);
+  const Index* faces_;
+  const float *corners_, *tiles_;
+  int64_t across_;
+};
 
 template <class Index>
 class Sweep {
@@ -134,27 +158,39 @@ class Sweep {
   // nothing branches on it.
   template <bool kFirst>
   void add_faces(const int32_t* ids, int64_t begin, int count) {
+    const Index* const faces = p.faces;  // copies here and below: stores might have changed what the struct holds
+    const int32_t* const snapped = p.snapped;
     for (int n = 0; n < count; ++n) {
-      const Index* face = p.faces + 3 * (ids == nullptr ? begin + n : int64_t{ids[n]});
-      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(p.snapped + 2 * face[k]));
+      const Index* face = faces + 3 * (ids == nullptr ? begin + n : int64_t{ids[n]});
+      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(snapped + 2 * face[k]));
     }
-    split<3>(count);
+    split(count);
     for (int n = 0; n < count; n += kWide) sort_out<kFirst>(n);
+    int blocks = num_blocks_;
+    int64_t laters = num_later_;
+    int32_t* const later = p.later;
+    const Hider<Index> hider(p);
     for (int n = 0; n < count; ++n) {
       const int32_t f = ids == nullptr ? static_cast<int32_t>(begin) + n : ids[n], fate = fate_[n];
       if (__builtin_expect(fate & kLarge, 0)) {
+        num_blocks_ = blocks;
+        num_later_ = laters;
         add_large<kFirst>(f, n);
+        blocks = num_blocks_;
+        laters = num_later_;
         continue;
       }
-      const bool now = (fate & kNow) && (kFirst || !hidden(f, first_[n], last_[n]));
-      block_face_[num_blocks_] = f;
-      block_origin_[num_blocks_] = first_[n];
-      num_blocks_ += now;
+      const bool now = kFirst ? (fate & kNow) != 0 : !hider.hides(f, first_[n], last_[n]);
+      block_face_[blocks] = f;
+      block_origin_[blocks] = first_[n];
+      blocks += now;
       if (kFirst) {
-        p.later[num_later_] = f;
-        num_later_ += (fate & kLater) != 0;
+        later[laters] = f;
+        laters += (fate & kLater) != 0;
       }
     }
+    num_blocks_ = blocks;
+    num_later_ = laters;
     if (num_blocks_ >= kBlocks) test_blocks();
   }
 
@@ -183,9 +219,8 @@ class Sweep {
     store(last_ + n, (row1 << 16) | col1);
   }
 
-  template <int kPairs>
   void split(int count) {
-    for (int k = 0; k < kPairs; ++k) {
+    for (int k = 0; k < 3; ++k) {
       const int32_t* from = pairs_[k];
       int32_t *x = split_[2 * k], *y = split_[2 * k + 1];
       for (int n = 0; n < count; ++n) {
@@ -213,7 +248,7 @@ class Sweep {
     for (int32_t row = first_[n] >> 16; row <= row1; row += kTile) {
       for (int32_t col = first_[n] & 0xffff; col <= col1; col += kTile) {
         const int32_t origin = row << 16 | col;
-        if (!kFirst && hidden(f, origin, minimum(row + int32_t{kTile} - 1, row1) << 16 | minimum(col + int32_t{kTile} - 1, col1))) {
+        if (!kFirst && Hider<Index>(p).hides(f, origin, minimum(row + int32_t{kTile} - 1, row1) << 16 | minimum(col + int32_t{kTile} - 1, col1))) {
           continue;
         }
         block_face_[num_blocks_] = f;
@@ -242,8 +277,7 @@ class Sweep {
       }
       for (int64_t col = begin; col <= end; ++col) {
         hit_face_[num_hits_] = f;
-        hit_col_[num_hits_] = static_cast<int32_t>(col);
-        hit_row_[num_hits_] = static_cast<int32_t>(row);
+        hit_place_[num_hits_] = static_cast<int32_t>(row << 16 | col);
         if (++num_hits_ >= kHits) weigh_hits();
       }
     }
@@ -254,31 +288,37 @@ class Sweep {
     const int count = num_blocks_;
     num_blocks_ = 0;
     if (count == 0) return;
+    const Index* const faces = p.faces;
+    const int32_t* const snapped = p.snapped;
     for (int n = 0; n < count; ++n) {
-      const Index* face = p.faces + 3 * int64_t{block_face_[n]};
-      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(p.snapped + 2 * face[k]));
+      const Index* face = faces + 3 * int64_t{block_face_[n]};
+      for (int k = 0; k < 3; ++k) store(pairs_[k] + 2 * n, load<int64_t>(snapped + 2 * face[k]));
     }
-    split<3>(count);
+    split(count);
     for (int n = 0; n < count; n += kWide) store(mask_ + n, covered(n));
+    int hits = num_hits_;
     for (int n = 0; n < count; ++n) {
       uint32_t mask = static_cast<uint32_t>(mask_[n]);
-      const int32_t f = block_face_[n], col = block_origin_[n] & 0xffff, row = block_origin_[n] >> 16;
-      const int hits = __builtin_popcount(mask);
+      const int32_t f = block_face_[n], origin = block_origin_[n];
+      const int more = __builtin_popcount(mask);
+      int32_t *face = hit_face_ + hits, *place = hit_place_ + hits;
       for (int done = 0;;) {  // four at a time: how many there are cannot be guessed
         for (int k = 0; k < 4; ++k) {
-          const int at = __builtin_ctz(mask | 0x10000);
-          const int to = num_hits_ + done + k;
-          hit_face_[to] = f;
-          hit_col_[to] = col + (at & 3);
-          hit_row_[to] = row + ((at >> 2) & 3);
+          face[done + k] = f;
+          place[done + k] = origin + kOffset[__builtin_ctz(mask | 0x10000)];
           mask &= mask - 1;
         }
         done += 4;
-        if (__builtin_expect(done >= hits, 1)) break;
+        if (__builtin_expect(done >= more, 1)) break;
       }
-      num_hits_ += hits;
-      if (num_hits_ >= kHits) weigh_hits();
+      hits += more;
+      if (hits >= kHits) {
+        num_hits_ = hits;
+        weigh_hits();
+        hits = 0;
+      }
     }
+    num_hits_ = hits;
   }
 
   Ints covered(int n) const {
@@ -322,8 +362,7 @@ class Sweep {
     const int padded = (count + 15) / 16 * 16;
     for (int n = count; n < padded; ++n) {  // the same hit again changes nothing
       hit_face_[n] = hit_face_[count - 1];
-      hit_col_[n] = hit_col_[count - 1];
-      hit_row_[n] = hit_row_[count - 1];
+      hit_place_[n] = hit_place_[count - 1];
     }
     gather_corners(padded);
     Ints flat{};
@@ -333,23 +372,29 @@ class Sweep {
     if (any_flat) {
       for (int n = 0; n < count; ++n) weigh_alone(n);
     }
+    const int64_t width = p.width;
+    float *const depths = p.depth, *const bary = p.bary;
+    int32_t* const face_id = p.face_id;
     for (int n = 0; n < count; ++n) {
-      const int64_t i = int64_t{hit_row_[n]} * p.width + hit_col_[n];
-      const float depth = result_[3][n];
-      if (!(depth < p.depth[i] || (depth == p.depth[i] && hit_face_[n] < p.face_id[i]))) continue;
-      p.depth[i] = depth;
-      p.face_id[i] = hit_face_[n];
-      if (p.bary != nullptr) {
-        for (int k = 0; k < 3; ++k) p.bary[3 * i + k] = result_[k][n];
+      const int64_t i = (hit_place_[n] >> 16) * width + (hit_place_[n] & 0xffff);
+      const float depth = result_[3][n], before = depths[i];
+      const int32_t f = hit_face_[n];
+      if (!(depth < before || (depth == before && f < face_id[i]))) continue;
+      depths[i] = depth;
+      face_id[i] = f;
+      if (bary != nullptr) {
+        for (int k = 0; k < 3; ++k) bary[3 * i + k] = result_[k][n];
       }
     }
   }
 
   void gather_corners(int count) {
+    const Index* const faces = p.faces;
+    const float* const corners = p.corners;
     for (int n = 0; n < count; n += 4) {
       for (int k = 0; k < 3; ++k) {
         F32x4 v[4];
-        for (int j = 0; j < 4; ++j) v[j] = load<F32x4>(p.corners + 4 * p.faces[3 * int64_t{hit_face_[n + j]} + k]);
+        for (int j = 0; j < 4; ++j) v[j] = load<F32x4>(corners + 4 * faces[3 * int64_t{hit_face_[n + j]} + k]);
         const F32x4 xy0 = GCL_SHUFFLE(v[0], v[1], 0, 4, 1, 5), xy1 = GCL_SHUFFLE(v[2], v[3], 0, 4, 1, 5);
         const F32x4 z0 = GCL_SHUFFLE(v[0], v[1], 2, 6, 3, 7), z1 = GCL_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
         store(corner_[k] + n, GCL_SHUFFLE(xy0, xy1, 0, 1, 4, 5));
@@ -367,8 +412,9 @@ class Sweep {
       y[k] = load<Floats>(corner_[3 + k] + n);
       z[k] = load<Floats>(corner_[6 + k] + n);
     }
-    const Floats px = __builtin_convertvector(load<Ints>(hit_col_ + n), Floats) + 0.5f;
-    const Floats py = __builtin_convertvector(load<Ints>(hit_row_ + n), Floats) + 0.5f;
+    const Ints place = load<Ints>(hit_place_ + n);
+    const Floats px = __builtin_convertvector(place & 0xffff, Floats) + 0.5f;
+    const Floats py = __builtin_convertvector(place >> 16, Floats) + 0.5f;
     const Floats signed_sum = corner_areas(x, y, px, py, area);
     const Ints sign_bit = (signed_sum < Floats{}) & INT32_MIN;
     for (int k = 0; k < 3; ++k) area[k] = (Floats)((Ints)area[k] ^ sign_bit);  // times +1 or -1
@@ -383,22 +429,11 @@ class Sweep {
     Triangle<float> t;
     int64_t edge[3];
     if (!load_triangle(p.verts, p.faces + 3 * int64_t{hit_face_[n]}, p.num_verts, p.height, p.width, false, &t)) return;
-    covers(t, hit_col_[n], hit_row_[n], edge);
-    const Weights<float> w = weigh(t, hit_col_[n], hit_row_[n], edge);
+    const int64_t col = hit_place_[n] & 0xffff, row = hit_place_[n] >> 16;
+    covers(t, col, row, edge);
+    const Weights<float> w = weigh(t, col, row, edge);
     for (int k = 0; k < 3; ++k) result_[k][n] = w.bary[k];
     result_[3][n] = w.depth;
-  }
-
-  // Whether a face lies behind all that is drawn in a box of at most kTile centres on a side.
-  bool hidden(int32_t f, int32_t first, int32_t last) const {
-    const Index* face = p.faces + 3 * int64_t{f};
-    const float nearest =
-        minimum(p.corners[4 * face[0] + 2], minimum(p.corners[4 * face[1] + 2], p.corners[4 * face[2] + 2]));
-    const int64_t across = (p.width + kTile - 1) / kTile;
-    const float* top = p.tiles + ((first >> 16) / kTile) * across;
-    const float* bottom = p.tiles + ((last >> 16) / kTile) * across;
-    const int64_t left = (first & 0xffff) / kTile, right = (last & 0xffff) / kTile;
-    return nearest > maximum(maximum(top[left], top[right]), maximum(bottom[left], bottom[right]));
   }
 
   void find_farthest() {
@@ -431,7 +466,7 @@ class Sweep {
   alignas(64) int32_t fate_[kFaces], first_[kFaces], last_[kFaces];  // box of a face: row << 16 | column
   alignas(64) int32_t block_face_[kRoom] = {}, block_origin_[kRoom] = {};
   alignas(64) int32_t mask_[kRoom];  // bit 4 i + j: the centre in row i and column j of the block
-  alignas(64) int32_t hit_face_[kHits + kSlack], hit_col_[kHits + kSlack], hit_row_[kHits + kSlack];
+  alignas(64) int32_t hit_face_[kHits + kSlack], hit_place_[kHits + kSlack];
   alignas(64) float corner_[9][kHits + kSlack];  // x, y, z of corners 0, 1, 2
   alignas(64) float result_[4][kHits + kSlack];  // bary, depth
 };
