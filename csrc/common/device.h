@@ -17,6 +17,8 @@
 #elif defined(GCL_SIMT)
 #include "simt.h"
 #define GCL_HD inline
+#elif defined(GCL_ISA)
+#define GCL_HD static inline  // a copy for each instruction set (common/isa.h), none of which another may run
 #else
 #define GCL_HD inline
 #endif

@@ -1,8 +1,10 @@
-// CPU backend of rasterize: images in parallel, faces in order, so the result knows nothing of the number of threads.
+// CPU backend of rasterize: images or strips of them in parallel, each pixel by one thread, so the result knows nothing of the
+// number of threads. float32 is swept (rasterize_isa.cpp); float64 and images beyond kMaxSweepSize go face by face.
 #include "common/tensor.h"
 #include "rasterize/rasterize.h"
 #include "rasterize/rasterize_math.h"
 #include "rasterize/rasterize_tensors.h"
+#include "rasterize/sweep.h"
 
 namespace gcl {
 namespace {
@@ -62,22 +64,40 @@ void backward_image(const RasterizeBackwardParams<T, Index>& p, int64_t b) {
   }
 }
 
-// No crash on a face that names no vertex: say so before any thread starts.
-void check_face_range(const Tensor& faces, int64_t num_verts) {
-  const auto check = [&](const auto* index) {
-    for (int64_t i = 0; i < faces.numel(); ++i) {
-      STD_TORCH_CHECK(index[i] >= 0 && index[i] < num_verts, "rasterize: faces must be in [0, ", num_verts, "), got ", index[i]);
-    }
-  };
-  is_int32(faces) ? check(faces.const_data_ptr<int32_t>()) : check(faces.const_data_ptr<int64_t>());
+template <class Index>
+void sweep_images(const RasterizeParams<float, Index>& p, const Tensor& like) {
+  const Shares shares(p.batch, p.height);
+  const SweepWorkspace workspace(like, shares.workers, p.num_verts, p.num_faces, p.height, p.width);
+  const int64_t pixels = p.height * p.width;
+  shares.each([&](int64_t worker, int64_t piece) {
+    const int64_t b = shares.image(piece);
+    SweepParams<Index> s{};
+    s.verts = p.verts + 3 * b * p.num_verts;
+    s.faces = p.faces;
+    s.num_verts = p.num_verts;
+    s.num_faces = p.num_faces;
+    s.height = static_cast<int32_t>(p.height);
+    s.width = static_cast<int32_t>(p.width);
+    s.row_begin = static_cast<int32_t>(shares.row(piece, p.height));
+    s.row_end = static_cast<int32_t>(shares.row_end(piece, p.height));
+    s.cull_backfaces = p.cull_backfaces;
+    s.face_id = p.face_id + b * pixels;
+    s.depth = p.depth + b * pixels;
+    s.bary = p.bary + 3 * b * pixels;
+    workspace.give(worker, &s);
+    sweep(s);
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width,
                                                  bool cull_backfaces) {
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
-  check_face_range(t.faces, verts.size(1));
   dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
     const auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);
+    check_face_range("rasterize", p.faces, 3 * p.num_faces, p.num_verts);
+    if constexpr (sizeof(real) == 4) {
+      if (can_sweep(height, width, p.num_verts)) return sweep_images(p, t.verts);
+    }
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) rasterize_image(p, b);
     });

@@ -74,6 +74,36 @@ GCL_HD bool covers(const Triangle<T>& t, int64_t col, int64_t row, int64_t edge[
   return inside;
 }
 
+// The three steps of what the unsnapped triangle says at a pixel centre, for numbers and for vectors of them (one lane a pixel).
+// Twice the signed area that the centre spans with the edge facing each corner; returns their sum.
+template <class T>
+GCL_HD T corner_areas(const T x[3], const T y[3], T px, T py, T area[3]) {
+  for (int k = 0; k < 3; ++k) {
+    const int a = (k + 1) % 3, b = (k + 2) % 3;
+    area[k] = (x[a] - px) * (y[b] - py) - (y[a] - py) * (x[b] - px);
+  }
+  return (area[0] + area[1]) + area[2];
+}
+
+// Barycentrics of areas that are positive inside; returns the sum that they were divided by.
+template <class T>
+GCL_HD T clamp_to_bary(const T oriented[3], T bary[3]) {
+  T part[3];
+  for (int k = 0; k < 3; ++k) part[k] = oriented[k] >= T{} ? oriented[k] : T{};
+  const T sum = (part[0] + part[1]) + part[2];
+  for (int k = 0; k < 3; ++k) bary[k] = part[k] / sum;
+  return sum;
+}
+
+// Rounding must not leave the triangle; -0 becomes +0.
+template <class T>
+GCL_HD T mix_depth(const T bary[3], const T z[3]) {
+  const T depth = (bary[0] * z[0] + bary[1] * z[1]) + bary[2] * z[2];
+  const T nearest = minimum(z[0], minimum(z[1], z[2]));
+  const T farthest = maximum(z[0], maximum(z[1], z[2]));
+  return minimum(maximum(depth, nearest), farthest) + T{};
+}
+
 // What the unsnapped triangle says at a pixel centre. Snapping may cover a centre up to 1/256 pixel outside of it: negative
 // weights become 0 and the rest is scaled to sum to 1. Where the unsnapped area is zero, the snapped triangle's weights stand in.
 template <class T>
@@ -90,29 +120,16 @@ GCL_HD Weights<T> weigh(const Triangle<T>& t, int64_t col, int64_t row, const in
   Weights<T> w;
   w.px = static_cast<T>(col) + T(0.5);
   w.py = static_cast<T>(row) + T(0.5);
-  T area[3];  // twice the signed area that the centre spans with the edge facing corner k
-  for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    area[k] = (t.x[a] - w.px) * (t.y[b] - w.py) - (t.y[a] - w.py) * (t.x[b] - w.px);
-  }
-  const T signed_sum = (area[0] + area[1]) + area[2];
+  T area[3];
+  const T signed_sum = corner_areas(t.x, t.y, w.px, w.py, area);
   const T sign = signed_sum < T(0) ? T(-1) : T(1);
-  if (signed_sum == T(0)) {
-    for (int k = 0; k < 3; ++k) area[k] = static_cast<T>(edge[k]);
-  }
   for (int k = 0; k < 3; ++k) {
-    const T oriented = area[k] * sign;
-    w.active[k] = oriented >= T(0);
-    area[k] = w.active[k] ? oriented : T(0);
+    area[k] = signed_sum == T(0) ? static_cast<T>(edge[k]) : area[k] * sign;
+    w.active[k] = area[k] >= T(0);
   }
-  const T sum = (area[0] + area[1]) + area[2];
-  for (int k = 0; k < 3; ++k) w.bary[k] = area[k] / sum;
+  const T sum = clamp_to_bary(area, w.bary);
   w.scale = signed_sum == T(0) ? T(0) : sign / sum;
-
-  const T depth = (w.bary[0] * t.z[0] + w.bary[1] * t.z[1]) + w.bary[2] * t.z[2];
-  const T nearest = minimum(t.z[0], minimum(t.z[1], t.z[2]));
-  const T farthest = maximum(t.z[0], maximum(t.z[1], t.z[2]));
-  w.depth = minimum(maximum(depth, nearest), farthest) + T(0);  // rounding must not leave the triangle; -0 becomes +0
+  w.depth = mix_depth(w.bary, t.z);
   return w;
 }
 
