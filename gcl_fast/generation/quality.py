@@ -26,7 +26,7 @@ INSTALL = "pip install torchmetrics torch-fidelity"
 def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of each image: guess, truth [N, 3, H, W] in [0, 1] -> [N] in [-1, 1], 1 for equal images.
 
-    torchmetrics' definition: Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, mean over pixels and channels.
+    torchmetrics' definition: Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, borders reflected, mean over all pixels and channels.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
@@ -57,7 +57,7 @@ class FrechetDistance:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
             raise ImportError(f"FID needs torchmetrics: {INSTALL} ({error})") from error
-        options: dict[str, Any] = {"normalize": True}
+        options: dict[str, Any] = {}
         if features is None:
             options["feature"] = 2048
             if str(weights) != DOWNLOAD:
@@ -66,7 +66,7 @@ class FrechetDistance:
         else:
             options["feature"] = features
         try:
-            self._metric = FrechetInceptionDistance(**options).set_dtype(torch.float64).to(device)
+            self._metric = FrechetInceptionDistance(**options).to(device)
         except ModuleNotFoundError as error:
             raise ImportError(f"FID needs torch-fidelity for its Inception network: {INSTALL} ({error})") from error
         self._device = device
@@ -76,7 +76,8 @@ class FrechetDistance:
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"FrechetDistance: images must be [N, 3, H, W], got {list(images.shape)}")
         if len(images):
-            self._metric.update(images.to(self._device).float().clamp(0, 1), real=real)
+            levels = images.to(self._device).float().clamp(0, 1).mul(255).round().byte()  # as a picture file would hold them
+            self._metric.update(levels, real=real)
         self.num_real += len(images) * real
         self.num_generated += len(images) * (not real)
 
