@@ -28,9 +28,11 @@ from gcl_fast.run_files import read_metrics
 from gcl_fast.training import train
 
 METHODS = {"cluster-contrast": "act", "mlc": "mlc", "jvtc": "jvtc"}  # each with another head of the encoder
-NOTE = ("The demo's world and networks (ResNet-18 of half width, 96x48, from random weights, no camera-styled images) and schedules "
-        "of about 12,000 images, far from the published ones: they show that each method learns, not which is best. mAP and rank-1 "
-        "are on people not trained on.")
+NOTE = (
+    "The demo's world and networks (ResNet-18 of half width, 96x48, from random weights, no camera-styled images) and "
+    "schedules of about 12,000 images, far from the published ones: they show that each method learns, not which is best. "
+    "mAP and rank-1 are on people not trained on. untrained differs between the methods since their encoders have other heads."
+)
 SHORT = {
     "cluster-contrast": {"epochs": 6, "lr_steps": (4,)},
     "mlc": {"epochs": 16, "batch_size": 64, "lr": 0.05, "backbone_lr": 1.0, "lr_steps": (12,), "single_label_epochs": 4,
@@ -72,7 +74,8 @@ def one_run(method: str, seed: int, runs: Path) -> dict:
 def going_on(method: str, seed: int, runs: Path, joint: int) -> dict:
     """Stages 2 and 3, `joint` iterations each, from what stage 1 left."""
     first = one_config(method, seed, runs, 0)
-    config = replace(one_config(method, seed, runs, joint), name=f"{method}_joint", init=str(first.run_dir / "stage1" / "last.pt"))
+    init = str(first.run_dir / "stage1" / "last.pt")
+    config = replace(one_config(method, seed, runs, joint), name=f"{method}_joint", init=init)
     train(config, (2, 3), resume=True)
     metrics = read_metrics(config.run_dir)
     return {"seed": seed, "iterations": joint, "stage3": metrics["stage3"],
@@ -93,7 +96,8 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/stage1"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/stage1.json"))
     options = parser.parse_args()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     result = {
         "command": "python bench/stage1.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
         "commit": commit,

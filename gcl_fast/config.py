@@ -169,7 +169,8 @@ class JVTCConfig(WarmupConfig):
         _positive(self, "views", "local_temperature", "global_temperature", "global_from", "label_every", "temporal_from",
                   "bin_frames", "smooth_bins", "candidates", "eps_scale")
         _not_negative(self, "global_weight", "momentum_step", "momentum_max")
-        _require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}", self.batch_size)
+        _require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}",
+                 self.batch_size)
         _require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
 
 

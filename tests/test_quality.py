@@ -161,7 +161,8 @@ def test_generate_writes_scores(tmp_path, monkeypatch, capsys):
                  "--stage", "2", "--name", "two", "--init", str(tmp_path / "runs" / "run" / "stage1" / "last.pt")]) == 0
     import gcl_fast.generation as generation
 
-    monkeypatch.setattr(generation, "FrechetDistance", lambda weights, device: FrechetDistance(features=Pooled(), device=device))
+    stand_in = lambda weights, device: FrechetDistance(features=Pooled(), device=device)  # noqa: E731
+    monkeypatch.setattr(generation, "FrechetDistance", stand_in)
     command = ["generate", str(tmp_path / "runs" / "two"), "--num", "2", "--out", str(tmp_path / "out"), "--angles", "45", "90"]
     assert main([*command, "--fid-weights", "any"]) == 1 and "--scores" in capsys.readouterr().err
     assert main([*command, "--scores", str(tmp_path / "s.json"), "--fid-weights", "any"]) == 0

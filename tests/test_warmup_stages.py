@@ -112,8 +112,10 @@ def test_the_loss_falls_while_the_task_stays_the_same(tmp_path, settings, method
     """One class an image, or the local loss alone. (What it does for mAP is measured at demo size: at toy size an untrained
     network already tells plain colours apart.)"""
     root = write_toy_world(tmp_path / "data")
-    changes = {"mlc": ["--stage1.mlc.epochs", "8", "--stage1.mlc.single-label-epochs", "8", "--stage1.mlc.lr-steps", "7"],
-               "jvtc": ["--stage1.jvtc.epochs", "4", "--stage1.jvtc.global-from", "9", "--stage1.jvtc.temporal-from", "9"]}[method]
+    changes = {
+        "mlc": ["--stage1.mlc.epochs", "8", "--stage1.mlc.single-label-epochs", "8", "--stage1.mlc.lr-steps", "7"],
+        "jvtc": ["--stage1.jvtc.epochs", "4", "--stage1.jvtc.global-from", "9", "--stage1.jvtc.temporal-from", "9"],
+    }[method]
     assert main(train(settings, root, tmp_path / "runs", "--stage", "1", "--method", method, "--name", "run", *changes,
                       "--stage1.eval-every", "10", "--stage1.augment.erase", "0", "--stage1.augment.pad", "0")) == 0
     history = [json.loads(line) for line in (tmp_path / "runs" / "run" / "history.jsonl").read_text().splitlines()]

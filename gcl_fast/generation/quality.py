@@ -1,7 +1,7 @@
 """SSIM and FID of generated images, through torchmetrics (loaded when asked for).
 
-Sources: Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004; Heusel et al., GANs Trained by
-a Two Time-Scale Update Rule, NeurIPS 2017 (FID).
+Sources: Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004; Heusel et al., GANs
+Trained by a Two Time-Scale Update Rule, NeurIPS 2017 (FID).
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ INSTALL = "pip install torchmetrics torch-fidelity"
 def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of each image: guess, truth [N, 3, H, W] in [0, 1] -> [N] in [-1, 1], 1 for equal images.
 
-    torchmetrics' definition: Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, borders reflected, mean over all pixels and channels.
+    torchmetrics' definition: Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, borders reflected, mean over all
+    pixels and channels.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
         raise ImportError(f"SSIM needs torchmetrics: pip install torchmetrics ({error})") from error
     if guess.shape != truth.shape or guess.dim() != 4:
-        raise ValueError(f"ssim: guess and truth must have one shape [N, 3, H, W], got {list(guess.shape)} and {list(truth.shape)}")
+        got = f"{list(guess.shape)} and {list(truth.shape)}"
+        raise ValueError(f"ssim: guess and truth must have one shape [N, 3, H, W], got {got}")
     if len(guess) == 0:
         return guess.new_zeros(0)
     values = structural_similarity_index_measure(guess, truth, data_range=1.0, reduction="none")
@@ -102,8 +104,10 @@ def score_generated(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Scores that need no true views: {"reconstruction_psnr", "reconstruction_ssim", "images"} of G(E_str(mesh), E_id(photo).code)
-    against the photo, means over the images; and with fid {"novel_view_fid"} of all views at `yaws` against the photos.
+    """Scores that need no true views.
+
+    "reconstruction_psnr", "reconstruction_ssim": G(E_str(mesh), E_id(photo).code) against the photo, means over the images;
+    "images", their number; and where fid is given "novel_view_fid": all views at `yaws` against the photos.
 
     records       with path; mesh_source: render(record, yaws) -> [R, H, W] in [0, 1]
     Deterministic; no gradient.

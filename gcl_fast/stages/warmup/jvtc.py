@@ -1,6 +1,7 @@
 """Stage 1 by joint visual and temporal consistency, without a source domain.
 
-Source: Li and Zhang, Joint Visual and Temporal Consistency for Unsupervised Domain Adaptive Person Re-Identification, ECCV 2020.
+Source: Li and Zhang, Joint Visual and Temporal Consistency for Unsupervised Domain Adaptive Person Re-Identification,
+ECCV 2020.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from gcl_fast.stages.warmup.temporal import frames_of
 class JVTCStage(MemoryStage):
     """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
 
-    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any) -> None:
+    def __init__(
+        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any
+    ) -> None:
         super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
         self.rule = rule = config.stage1.jvtc
         records = styled.records[: self.num_images]
@@ -71,8 +74,8 @@ class JVTCStage(MemoryStage):
 
     def _check(self, found: PseudoLabels) -> None:
         if found.num_clusters == 1 and found.num_outliers == 0:
-            raise StageError(f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps {found.eps:.3f}: "
-                             "lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale")
+            raise StageError(f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
+                             f"{found.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale")
 
     @property
     def momentum(self) -> float:

@@ -24,7 +24,9 @@ from gcl_fast.stages.warmup.multilabel import mmcl_loss, multi_labels, similarit
 class MLCStage(MemoryStage):
     """Each step: multi-labels of the batch from the memory, the multi-label loss, then the memory rows of the batch move."""
 
-    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any) -> None:
+    def __init__(
+        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any
+    ) -> None:
         super().__init__(config, config.stage1.mlc, encoder, loader, styled, **options)
         self.rule = config.stage1.mlc
         self.momentum, self.single_label = 0.0, True

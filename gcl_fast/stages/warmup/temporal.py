@@ -94,9 +94,9 @@ def frames_of(records: Sequence[Record]) -> np.ndarray:
     missing = [record for record in records if record.frame < 0]
     if missing:
         raise StageError(
-            f"stage1 by jvtc needs frame numbers for its temporal similarity, and {len(missing)} of {len(records)} training images "
-            f"have none, such as {missing[0].path.name}: expected names like 0002_c1s1_000451_03.jpg (Market-1501), "
-            "0001_c7_f0106449.jpg (DukeMTMC-reID), 0367_010_10_0303noon_0606_2.jpg (MSMT17), or a column frame in train.csv; to "
-            "train on visual similarity alone set stage1.jvtc.temporal_from above stage1.jvtc.epochs"
+            f"stage1 by jvtc needs frame numbers for its temporal similarity, and {len(missing)} of {len(records)} training "
+            f"images have none, such as {missing[0].path.name}: expected names like 0002_c1s1_000451_03.jpg (Market-1501), "
+            "0001_c7_f0106449.jpg (DukeMTMC-reID), 0367_010_10_0303noon_0606_2.jpg (MSMT17), or a column frame in train.csv; "
+            "to train on visual similarity alone set stage1.jvtc.temporal_from above stage1.jvtc.epochs"
         )
     return np.array([record.frame for record in records], dtype=np.int64)
