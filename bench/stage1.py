@@ -65,8 +65,9 @@ def schedule(method: str, runs: Path) -> dict:
 
 def one_run(method: str, seed: int, runs: Path) -> dict:
     config = one_config(method, seed, runs, 0)
-    write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, **WORLD)
-    train(config, (1,), resume=True)
+    if not (config.run_dir / "report.html").exists():
+        write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, **WORLD)
+        train(config, (1,), resume=True)
     metrics = read_metrics(config.run_dir)
     return {name: metrics[name] for name in ("untrained", "stage1", "times")}
 
@@ -76,7 +77,8 @@ def going_on(method: str, seed: int, runs: Path, joint: int) -> dict:
     first = one_config(method, seed, runs, 0)
     init = str(first.run_dir / "stage1" / "last.pt")
     config = replace(one_config(method, seed, runs, joint), name=f"{method}_joint", init=init)
-    train(config, (2, 3), resume=True)
+    if not (config.run_dir / "report.html").exists():
+        train(config, (2, 3), resume=True)
     metrics = read_metrics(config.run_dir)
     return {"seed": seed, "iterations": joint, "stage3": metrics["stage3"],
             **{f"{stage}_novel_view_psnr": metrics[stage]["novel_view_psnr"] for stage in ("stage2", "stage3")}}

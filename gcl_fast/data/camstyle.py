@@ -59,10 +59,10 @@ def camstyle_folder(record: Record, root: pathlib.Path) -> pathlib.Path | None:
 def with_camstyle(records: Sequence[Record], root: str | pathlib.Path, *, use: bool = True) -> StyledRecords:
     """Training records with the styled copies found on disk; with none, or use=False, the records alone.
 
-    ValueError where a file of the folder is no `<training image>_fake_<camera>` or names one image and camera twice; copies
-    of images that are not among `records` (left out as broken, say) are passed over only when no record has their name.
+    Passed over: copies of images that are not among `records` (left out as broken, say), and a copy in the style of the
+    image's own camera. ValueError where a file of the folder is not named by the convention.
     """
-    folder = camstyle_folder(records[0], pathlib.Path(root)) if use and records else None
+    folder = camstyle_folder(records[0], pathlib.Path(root).expanduser()) if use and records else None
     copies: list[list[Record]] = [[] for _ in records]
     if folder is not None:
         position = {record.path.stem: i for i, record in enumerate(records)}

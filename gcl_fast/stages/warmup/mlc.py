@@ -42,7 +42,7 @@ class MLCStage(MemoryStage):
 
     def _set_age(self, epoch: int) -> None:
         number, rule = self.age(epoch) + 1, self.rule  # the papers count from 1
-        self.momentum = min(rule.momentum * number / rule.momentum_epochs, 1.0)
+        self.momentum = rule.momentum * min(number / rule.momentum_epochs, 1.0)
         self.single_label = number <= rule.single_label_epochs
 
     def batches(self, plan: Plan, epoch: int, start: int):
