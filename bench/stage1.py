@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--joint", type=int, default=20)
     parser.add_argument("--runs", type=Path, default=Path("runs/stage1"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/stage1.json"))
+    parser.add_argument("--note", default="", help="how the runs were made, where not one after the other by this command")
     options = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
@@ -105,7 +106,7 @@ def main() -> int:
         "commit": commit,
         "device": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "note": NOTE,
+        "note": f"{NOTE} {options.note}".strip(),
         "variants": METHODS,
         "schedules": {method: schedule(method, options.runs) for method in options.methods},
         "gain_in_mAP": {},
