@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,12 +16,16 @@ from gcl_fast.workspace import Workspace, networks_of
 
 
 def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: Tensor) -> None:
-    """PSNR of the views a stage's generator makes, against the true ones in `truth`; mean: the mean training image."""
+    """PSNR of the views a stage's generator makes, and SSIM where torchmetrics is installed, against the true ones in
+    `truth`; mean: the mean training image."""
     _, networks, _ = networks_of(run_dir / stage / "last.pt")
     networks.encoder.to(space.device)
     networks.generator.to(space.device)
     size = space.config.image_size
-    found = score_novel_views(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device, mean_image=mean)
+    found = score_novel_views(
+        networks.encoder, networks.generator, truth, space.test_meshes, size, space.device, mean_image=mean,
+        with_ssim=find_spec("torchmetrics") is not None,
+    )
     write_metrics(run_dir, {stage: found.as_metrics()})
     sheet = novel_view_sheet(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device,
                              title=f"{stage}: generated views beside the truth (people not trained on)")

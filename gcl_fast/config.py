@@ -88,10 +88,98 @@ class AugmentConfig:
 
 
 @dataclass
-class Stage1Config:
-    """Warm-up of the identity encoder by an unsupervised method."""
+class WarmupConfig:
+    """What the warm-ups with a memory row per image (MLC, JVTC) have in common; the published values of MMCL (CVPR 2020)."""
 
-    method: Literal["cluster-contrast"] = "cluster-contrast"
+    epochs: int = 60
+    iters: int = 0
+    """Iterations an epoch; 0: one pass over the images."""
+    batch_size: int = 128
+    lr: float = 0.1
+    backbone_lr: float = 0.1
+    """The backbone's learning rate as a share of lr."""
+    sgd_momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_steps: tuple[int, ...] = (40,)
+    lr_gamma: float = 0.1
+    camstyle: bool = True
+    """Use the camera-styled images of bounding_box_train_camstyle where they are; plain augmentation where not."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
+        _not_negative(self, "iters", "sgd_momentum", "weight_decay")
+
+
+@dataclass
+class MLCConfig(WarmupConfig):
+    """Multi-label classification against a memory (Wang and Zhang, CVPR 2020). Epochs count from 1."""
+
+    threshold: float = 0.6
+    """Similarity above which a row may be a positive."""
+    min_neighbors: int = 10
+    single_label_epochs: int = 5
+    """First epochs in which each image is its own class."""
+    positive_weight: float = 5.0
+    hard_share: float = 0.01
+    """Share of the negatives, the most similar ones, that count."""
+    momentum: float = 0.5
+    """Share of the old memory row after momentum_epochs; grows linearly from 0."""
+    momentum_epochs: int = 60
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
+        _not_negative(self, "single_label_epochs", "momentum")
+        _require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
+        _require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
+
+
+@dataclass
+class JVTCConfig(WarmupConfig):
+    """Joint visual and temporal consistency (Li and Zhang, ECCV 2020), without a source domain. Epochs count from 1."""
+
+    lr: float = 0.01
+    backbone_lr: float = 1.0
+    views: int = 4
+    """Views of each image in a batch (K)."""
+    local_temperature: float = 0.1
+    global_temperature: float = 0.05
+    global_weight: float = 0.2
+    global_from: int = 10
+    """First epoch of the global loss and of labels."""
+    label_every: int = 5
+    """Epochs between labels."""
+    temporal_from: int = 30
+    """First epoch whose labels also use frame numbers; beyond `epochs`: never, and no frame numbers are needed."""
+    bin_frames: int = 100
+    """Width of a bin of the frame intervals."""
+    smooth_bins: float = 50.0
+    """Standard deviation of the Gaussian that smooths the bins."""
+    candidates: int = 200
+    """Visually nearest images of each whose joint similarity is computed."""
+    momentum_step: float = 0.01
+    momentum_max: float = 0.8
+    """Share of the old memory row: momentum_step * epoch, at most momentum_max."""
+    eps_scale: float = 0.8
+    """Factor on the radius that rho gives (0.8 without a source domain)."""
+    cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(k1=20, rho=1.6e-3, min_samples=1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "views", "local_temperature", "global_temperature", "global_from", "label_every", "temporal_from",
+                  "bin_frames", "smooth_bins", "candidates", "eps_scale")
+        _not_negative(self, "global_weight", "momentum_step", "momentum_max")
+        _require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}",
+                 self.batch_size)
+        _require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
+
+
+@dataclass
+class Stage1Config:
+    """Warm-up of the identity encoder by an unsupervised method. The fields here are cluster-contrast's; `augment` and
+    `eval_every` hold for every method; mlc and jvtc have sections of their own."""
+
+    method: Literal["cluster-contrast", "mlc", "jvtc"] = "cluster-contrast"
     epochs: int = 50
     iters: int = 400
     """Iterations an epoch; 0: one pass over the clusters."""
@@ -106,10 +194,14 @@ class Stage1Config:
     lr_gamma: float = 0.1
     temperature: float = 0.05
     momentum: float = 0.1
-    use_hard: bool = False
+    memory: Literal["each", "hard", "mean"] = "each"
+    """What moves a centroid after a step: each image of its cluster in batch order, the least similar one (hard), or
+    the mean of the batch's images of the cluster."""
     cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(eps=0.6))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     eval_every: int = 10
+    mlc: MLCConfig = field(default_factory=MLCConfig)
+    jvtc: JVTCConfig = field(default_factory=JVTCConfig)
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")

@@ -19,6 +19,7 @@ OPTIONAL = (
     ("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
     ("anny", ("anny",), "bodies of the synthetic world", "pip install anny"),
     ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"),
+    ("torchmetrics", ("torchmetrics",), "SSIM and FID of generated images", "pip install torchmetrics torch-fidelity"),
     ("faiss", ("faiss-gpu", "faiss-cpu", "faiss-gpu-cu12"), "faiss backend of knn", "pip install faiss-gpu"),
 )
 

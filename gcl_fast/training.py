@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
 from gcl_fast.config import TrainConfig, to_dict
-from gcl_fast.data.augment import Augment
 from gcl_fast.run_files import RunError, read_config, read_metrics, write_config, write_metrics
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine
@@ -19,7 +17,7 @@ from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
-from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
+from gcl_fast.stages.warmup import warmup_stage
 from gcl_fast.workspace import Networks, Workspace, build_networks, load_encoder, load_module
 
 NOT_TRAINING = ("runs", "name", "device", "workers", "cache", "tensorboard", "log_every", "checkpoint_every", "picture_every",
@@ -104,18 +102,11 @@ class Training:
         networks = build_networks(self.config)
         self._record("untrained", self.space.score(networks.encoder.to(self.space.device)))
 
-    def _cluster_contrast(self, networks: Networks, **changes: object) -> ClusterContrastStage:
-        space, chosen = self.space, Augment(**asdict(self.config.stage1.augment))
-        return ClusterContrastStage(
-            self.config, networks.encoder, space.train_loader(augment=chosen), space.cameras, device=space.device,
-            features=space.features, score=space.score, **changes,
-        )
-
     def stage1(self) -> None:
         networks = build_networks(self.config)
         if self.config.init:
             load_encoder(networks.encoder, Path(self.config.init))
-        self._run(self._cluster_contrast(networks))
+        self._run(warmup_stage(self.config, networks.encoder, self.space))
 
     def control(self) -> None:
         """Stage 1 continued for as many updates of the encoder as stage 3 made."""
@@ -123,8 +114,10 @@ class Training:
         first = load_checkpoint(self._checkpoint("stage1"))
         networks = build_networks(self.config)
         load_module(networks.encoder, first["modules"]["encoder"], str(self._checkpoint("stage1")))
-        stage = self._cluster_contrast(networks, name="control", first_epoch=first["epoch"], updates=updates)
-        stage.optimizers["encoder"].load_state_dict(first["optimizers"]["encoder"])
+        stage = warmup_stage(
+            self.config, networks.encoder, self.space, name="control", first_epoch=first["epoch"], updates=updates
+        )
+        stage.go_on_from(first)
         self._run(stage)
 
     def stage2(self) -> None:

@@ -15,9 +15,10 @@ from gcl_fast.bodies.meshes import MeshSource, open_mesh_source
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
+from gcl_fast.data.camstyle import StyledRecords, with_camstyle
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.data.readable import require_readable
+from gcl_fast.data.readable import find_broken, name_files, require_readable
 from gcl_fast.data.records import ReIDData, Record, load_dataset
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
@@ -96,12 +97,26 @@ class Workspace:
     def cameras(self) -> Tensor:
         return torch.tensor([record.camera for record in self.data.train], dtype=torch.int64)
 
-    def train_loader(self, *, augment: Augment | None = None, meshes: bool = False) -> TorchLoader:
+    def train_loader(
+        self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None
+    ) -> TorchLoader:
+        """records: what to read in the place of the training images."""
         config = self.config
         return TorchLoader(
-            self.data.train, config.image_size, meshes=self.train_meshes if meshes else None, augment=augment,
-            seed=config.seed, workers=config.workers, yaws=config.yaws, cache=config.cache,
+            self.data.train if records is None else records, config.image_size, meshes=self.train_meshes if meshes else None,
+            augment=augment, seed=config.seed, workers=config.workers, yaws=config.yaws, cache=config.cache,
         )
+
+    def styled(self, *, use: bool = True) -> StyledRecords:
+        """The training images and, unless use is False, their camera-styled copies on disk."""
+        found = with_camstyle(self.data.train, self.config.root, use=use)
+        if found.num_styled:
+            broken = find_broken(found.records[len(self.data.train) :])
+            if broken:
+                lines = [f"{path}: {why}" for path, why in broken]
+                raise OSError(name_files(f"{len(broken)} camera-styled images cannot be read", lines))
+            print(f"{found.num_styled} camera-styled images")
+        return found
 
     def features(self, encoder: nn.Module) -> Tensor:
         """L2-normalised features [N, D] of the training images."""

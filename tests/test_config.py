@@ -17,6 +17,17 @@ def test_published_defaults():
     assert config.yaws == (45, 90, 135, 180, 225, 270, 315)
 
 
+def test_published_warmups():
+    mlc, jvtc = TrainConfig().stage1.mlc, TrainConfig().stage1.jvtc
+    assert (mlc.threshold, mlc.min_neighbors, mlc.single_label_epochs) == (0.6, 10, 5)
+    assert (mlc.positive_weight, mlc.hard_share) == (5.0, 0.01)
+    assert (mlc.momentum, mlc.momentum_epochs, mlc.epochs) == (0.5, 60, 60)
+    assert (jvtc.views, jvtc.local_temperature, jvtc.global_temperature, jvtc.global_weight) == (4, 0.1, 0.05, 0.2)
+    assert (jvtc.global_from, jvtc.label_every, jvtc.temporal_from) == (10, 5, 30)
+    assert (jvtc.momentum_step, jvtc.momentum_max) == (0.01, 0.8)
+    assert (jvtc.cluster.rho, jvtc.cluster.min_samples, jvtc.eps_scale) == (1.6e-3, 1, 0.8)
+
+
 def test_every_shipped_file_loads():
     assert {"market1501", "dukemtmc", "msmt17", "csv", "demo"} <= set(shipped())
     for name in shipped():
@@ -36,6 +47,11 @@ def test_round_trip():
         ({"sed": 1}, ["sed", "seed"]),
         ({"stage1": {"lr": "fast"}}, ["stage1.lr", "a number", "fast"]),
         ({"stage1": {"batch_size": 10, "num_instances": 4}}, ["batch_size", "multiple", "4", "10"]),
+        ({"stage1": {"jvtc": {"view": 3}}}, ["stage1.jvtc.view", "stage1.jvtc.views"]),
+        ({"stage1": {"jvtc": {"batch_size": 10}}}, ["JVTCConfig.batch_size", "multiple of views=4", "10"]),
+        ({"stage1": {"mlc": {"hard_share": 2.0}}}, ["MLCConfig.hard_share", "at most 1", "2.0"]),
+        ({"stage1": {"method": "spcl"}}, ["stage1.method", "jvtc", "spcl"]),
+        ({"stage1": {"memory": "soft"}}, ["stage1.memory", "hard", "mean", "soft"]),
         ({"model": {"backbone": "vit"}}, ["model.backbone", "resnet50", "vit"]),
         ({"stage3": {"lr": 0}}, ["lr", "above 0"]),
         ({"stage2": 3}, ["stage2", "section"]),

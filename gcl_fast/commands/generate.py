@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,14 +27,35 @@ class GenerateOptions:
     root: str | None = None
     device: str = "auto"
     seed: int = 0
+    scores: Path | None = None
+    """Also score all images of the split and write here (JSON): PSNR and SSIM of reconstructions, FID with --fid-weights."""
+    fid_weights: str | None = None
+    """Inception weights for the FID of the novel views: a file, or 'download' to fetch them."""
+
+
+def write_scores(options, config, networks, space, meshes, fid) -> str:
+    """Scores of the whole split, as a line and as a file."""
+    from gcl_fast.generation import score_generated
+    from gcl_fast.progress import counting
+    from gcl_fast.run_files import write_whole
+
+    with counting("score generated images") as progress:
+        found = score_generated(
+            networks.encoder, networks.generator, getattr(space.data, options.split), meshes, config.image_size, space.device,
+            yaws=options.angles, fid=fid, progress=progress,
+        )
+    write_whole(options.scores, json.dumps({**found, "split": options.split, "angles": list(options.angles)}, indent=2) + "\n")
+    return "  ".join(f"{name} {value:.4g}" for name, value in found.items())
 
 
 def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
-    from gcl_fast.generation import generate_pictures
+    from gcl_fast.generation import FrechetDistance, generate_pictures
     from gcl_fast.workspace import Workspace, networks_of
 
+    if options.fid_weights is not None and options.scores is None:
+        raise ValueError("--fid-weights needs --scores FILE.json, where the FID is written")
     path = find_checkpoint(options.checkpoint, ("stage3", "stage2"))
     config, networks, state = networks_of(path)
     if "generator" not in state["modules"]:
@@ -42,10 +64,13 @@ def main(argv: list[str]) -> int:
     meshes = space.train_meshes if options.split == "train" else space.test_meshes
     if meshes is None:
         raise ValueError(f"no meshes for the {options.split} images under {space.config.mesh_dir}")
+    fid = FrechetDistance(options.fid_weights, device=space.device) if options.fid_weights is not None else None
     written = generate_pictures(
         networks.encoder.to(space.device), networks.generator.to(space.device), getattr(space.data, options.split), meshes,
         options.out, what=options.what, angles=options.angles, num=options.num, image_size=config.image_size,
         device=space.device, seed=options.seed,
     )
     print(f"{len(written)} pictures; the sheet is {written[0]}")
+    if options.scores is not None:
+        print(f"scores: {write_scores(options, config, networks, space, meshes, fid)}")
     return 0

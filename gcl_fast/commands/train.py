@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gcl_fast.commands.options import base_config, parse
@@ -18,6 +18,8 @@ class TrainOptions(TrainConfig):
     """
 
     stage: Literal["1", "2", "3", "all"] = "all"
+    method: Literal["cluster-contrast", "mlc", "jvtc"] | None = None
+    """How stage 1 learns; short for --stage1.method."""
     resume: bool = False
     """Go on with the run of this name where it stopped."""
     overwrite: bool = False
@@ -31,6 +33,8 @@ def main(argv: list[str]) -> int:
     default = TrainOptions(**{name: getattr(config, name) for name in config.__dataclass_fields__})
     options = parse(TrainOptions, rest, prog="gcl-fast train", default=default)
     config = TrainConfig(**{name: getattr(options, name) for name in TrainConfig.__dataclass_fields__})
+    if options.method is not None:
+        config = replace(config, stage1=replace(config.stage1, method=options.method))
 
     from gcl_fast.training import train
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .pictures import YAWS, generate_pictures
+from .quality import FrechetDistance, score_generated, ssim
 from .scores import NovelViewScores, mean_training_image, novel_view_sheet, psnr, read_truth, score_novel_views
 from .views import identity_mix, novel_views, reconstruct
 
 __all__ = [
     "YAWS",
+    "FrechetDistance",
     "NovelViewScores",
     "generate_pictures",
     "identity_mix",
@@ -17,5 +19,7 @@ __all__ = [
     "psnr",
     "read_truth",
     "reconstruct",
+    "score_generated",
     "score_novel_views",
+    "ssim",
 ]

@@ -45,6 +45,7 @@ class NovelViewScores:
     psnr_body, psnr_body_mean_image, psnr_body_source_image   the same inside the silhouette of the turned mesh
     psnr_same_view         generated at yaw 0 against the true picture of that view; NaN where the truth has none
     per_yaw                angle in degrees -> psnr of the generated views
+    ssim, ssim_mean_image, ssim_source_image   structural similarity of the same guesses; NaN unless asked for
     """
 
     psnr: float
@@ -58,12 +59,19 @@ class NovelViewScores:
     per_yaw: dict[float, float]
     num_images: int
     num_sources: int
+    ssim: float = float("nan")
+    ssim_mean_image: float = float("nan")
+    ssim_source_image: float = float("nan")
 
     def as_metrics(self) -> dict[str, Any]:
         """For metrics.json, under "stage2"."""
         same_view = {} if np.isnan(self.psnr_same_view) else {"same_view_psnr": self.psnr_same_view}
+        ssim = {} if np.isnan(self.ssim) else {
+            "novel_view_ssim": self.ssim, "mean_image_ssim": self.ssim_mean_image, "source_image_ssim": self.ssim_source_image,
+        }
         return {
             **same_view,
+            **ssim,
             "novel_view_psnr": self.psnr,
             "blank_background_psnr": self.psnr_blank_background,
             "mean_image_psnr": self.psnr_mean_image,
@@ -150,17 +158,21 @@ def score_novel_views(
     device: torch.device | str = "cpu",
     *,
     mean_image: Tensor,
+    with_ssim: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> NovelViewScores:
     """Generate every true view of `truth_dir` from its dataset photo and compare.
 
     mesh_source  render(record, yaws) -> [R, H, W] in [0, 1], for the split the photos belong to
     mean_image   [3, H, W] RGB in [0, 1], the mean of the training images (see `mean_training_image`)
+    with_ssim    SSIM, too (needs torchmetrics)
     progress     called with (photos done, photos in all)
     True pictures of another size are resized (bicubic). Deterministic; no gradient. Errors name missing files.
     """
     if tuple(mean_image.shape) != (3, *image_size):
         raise ValueError(f"mean_image: expected shape {[3, *image_size]}, got {list(mean_image.shape)}")
+    if with_ssim:
+        from gcl_fast.generation.quality import ssim
     groups = _by_source(read_truth(truth_dir))
     scores: dict[str, list[Tensor]] = {}
     yaws: list[float] = []
@@ -179,6 +191,8 @@ def score_novel_views(
             scores.setdefault(name, []).append(psnr(guess, truth).cpu())
             if name != "psnr_blank_background":
                 scores.setdefault(name.replace("psnr", "psnr_body", 1), []).append(psnr(guess, truth, body).cpu())
+                if with_ssim:
+                    scores.setdefault(name.replace("psnr", "ssim", 1), []).append(ssim(guess, truth).cpu())
         yaws += [v.yaw for v in views]
         if progress is not None:
             progress(done, len(groups))

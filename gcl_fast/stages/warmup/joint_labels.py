@@ -1,0 +1,73 @@
+"""JVTC's pseudo-labels: clusters by visual similarity, later by joint visual and temporal similarity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gcl_fast.config import ClusterConfig
+from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
+from gcl_fast.pseudo_labels import PseudoLabels, eps_by_rho, remove_camera_bias
+from gcl_fast.stages.warmup.temporal import IntervalModel, interval_model, joint_similarity
+
+ROWS = 4096  # rows whose candidates are compared at a time
+
+
+def clusters(distance: SparseDistance, rule: ClusterConfig, eps_scale: float) -> PseudoLabels:
+    """DBSCAN with eps = eps_scale * the mean of the smallest rho share of the distances (rule.eps as it is without rho)."""
+    eps = rule.eps if rule.rho is None else eps_scale * eps_by_rho(distance, rule.rho)
+    labels = dbscan(distance, eps, rule.min_samples)
+    sizes = torch.bincount(labels[labels >= 0].cpu())
+    largest = int(sizes.max()) if len(sizes) else 0
+    return PseudoLabels(labels, len(sizes), int((labels < 0).sum()), largest, eps)
+
+
+def joint_neighbors(
+    features: Tensor, cameras: Tensor, frames: Tensor, model: IntervalModel, k: int, candidates: int
+) -> Tensor:
+    """The k images of highest joint similarity to each image, itself first: [N, k] int64.
+
+    features [N, D] floating; cameras, frames [N] int64 on the same device; model there too. The joint similarity is computed
+    for the `candidates` (at least k) visually nearest images of each alone: an image that looks less alike than 200 others
+    hardly gets among the 20 or 30 nearest by its time, which weighs 1/3 to 1, and nothing N x N is ever held. Ties go to the
+    visually nearer. Deterministic.
+    """
+    total = len(features)
+    visual, index = knn(features, min(total, max(k, candidates)))  # [N, M]
+    chosen = []
+    for part in torch.arange(total, device=features.device).split(ROWS):
+        other = index[part]  # [n, M]
+        interval = model(cameras[part, None], frames[part, None], cameras[other], frames[other])
+        joint = joint_similarity(visual[part], interval.to(visual))
+        joint[:, 0] = torch.inf  # itself
+        order = joint.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        chosen.append(other.gather(1, order))
+    return torch.cat(chosen) if chosen else index[:, :k]
+
+
+@torch.no_grad()
+def visual_labels(features: Tensor, cameras: Tensor, rule: ClusterConfig, eps_scale: float) -> PseudoLabels:
+    """Clusters of features [N, D] by the Jaccard distance of their visual neighbours; cameras [N] int64."""
+    if rule.debias_cameras:
+        features = remove_camera_bias(features, cameras)
+    return clusters(jaccard_distance(features, rule.k1, rule.k2), rule, eps_scale)
+
+
+@torch.no_grad()
+def joint_labels(
+    features: Tensor, cameras: Tensor, frames: Tensor, rule: ClusterConfig, eps_scale: float, *,
+    bin_frames: int, smooth_bins: float, candidates: int,
+) -> tuple[PseudoLabels, PseudoLabels]:
+    """(clusters by joint similarity, the visual clusters that the intervals were estimated from).
+
+    The members of a k-reciprocal set weigh the same: the published weight, the softmax of minus a joint distance that lies
+    between 0.3 and 0.9, is nearly that.
+    """
+    if rule.debias_cameras:
+        features = remove_camera_bias(features, cameras)
+    visual = clusters(jaccard_distance(features, rule.k1, rule.k2), rule, eps_scale)
+    arrays = (x.cpu().numpy() for x in (cameras, frames, visual.labels))
+    model = interval_model(*arrays, bin_frames=bin_frames, smooth_bins=smooth_bins)
+    model = IntervalModel(model.probability.to(features.device), bin_frames)
+    neighbors = joint_neighbors(features, cameras, frames, model, min(rule.k1, len(features)), candidates)
+    return clusters(jaccard_distance(neighbors, rule.k1, rule.k2), rule, eps_scale), visual

@@ -1,0 +1,110 @@
+"""Stage 1 by joint visual and temporal consistency, without a source domain.
+
+Source: Li and Zhang, Joint Visual and Temporal Consistency for Unsupervised Domain Adaptive Person Re-Identification,
+ECCV 2020.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.config import TrainConfig
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.camstyle import StyledRecords, several_views
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.plans import Plan
+from gcl_fast.ops import bank_update_
+from gcl_fast.pseudo_labels import PseudoLabels
+from gcl_fast.stages.labels import label_figures
+from gcl_fast.stages.stage import StageError
+from gcl_fast.stages.warmup.global_loss import global_loss
+from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
+from gcl_fast.stages.warmup.local_loss import local_loss, view_means
+from gcl_fast.stages.warmup.memory_stage import MemoryStage
+from gcl_fast.stages.warmup.temporal import frames_of
+
+
+class JVTCStage(MemoryStage):
+    """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
+
+    def __init__(
+        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any
+    ) -> None:
+        super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
+        self.rule = rule = config.stage1.jvtc
+        records = styled.records[: self.num_images]
+        self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
+        # Before training: a missing frame number must not end it after thirty epochs.
+        last = rule.epochs if self.updates is None else self.age(self.epochs)
+        self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.temporal_from <= last else None
+        self.labels = torch.arange(self.num_images, device=self.device)  # each image alone
+        self.number = 1  # the epoch, as the paper counts
+        self._figures: dict[str, float] = {}
+
+    def begin_epoch(self, epoch: int) -> Plan:
+        lr = self.begin(epoch)
+        self.number = self.age(epoch) + 1
+        self._figures = {"lr_encoder": lr, "memory_momentum": self.momentum}
+        since = self.number - self.rule.global_from
+        if since >= 0 and since % self.rule.label_every == 0:
+            self._relabel()
+        images = self.image_batches(self.settings.batch_size // self.rule.views, self.age(epoch))
+        rng = self.view_rng(self.age(epoch))
+        views = (several_views(self.styled, batch, self.rule.views, rng) for batch in images)
+        return self.cut(Plan(tuple(v.astype(np.int64).reshape(-1) for v in views)), epoch)
+
+    def _relabel(self) -> None:
+        rule, cluster = self.rule, self.rule.cluster
+        if self.frames is not None and self.number >= rule.temporal_from:
+            found, visual = joint_labels(
+                self.bank, self.cameras, self.frames, cluster, rule.eps_scale, bin_frames=rule.bin_frames,
+                smooth_bins=rule.smooth_bins, candidates=rule.candidates,
+            )
+            self._figures["visual_clusters"] = float(visual.num_clusters)
+        else:
+            found = visual_labels(self.bank, self.cameras, cluster, rule.eps_scale)
+        self._check(found)
+        self._figures.update(label_figures(found))
+        alone = found.num_clusters + torch.arange(self.num_images, device=self.device)
+        self.labels = torch.where(found.labels < 0, alone, found.labels)  # an outlier is a class of its own
+
+    def _check(self, found: PseudoLabels) -> None:
+        if found.num_clusters == 1 and found.num_outliers == 0:
+            raise StageError(f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
+                             f"{found.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale")
+
+    @property
+    def momentum(self) -> float:
+        return min(self.rule.momentum_step * self.number, self.rule.momentum_max)
+
+    def batches(self, plan: Plan, epoch: int, start: int):
+        self.number = self.age(epoch) + 1  # begin_epoch is not called where a killed run goes on
+        return super().batches(plan, epoch, start)
+
+    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        del iteration
+        rule = self.rule
+        index = self.owner[batch.index][:: rule.views]  # [n]
+        feature = self.feature(batch)  # [n * views, D]
+        losses = {"local": local_loss(feature, rule.views, rule.local_temperature)}
+        total = losses["local"]
+        if self.number >= rule.global_from:
+            losses["global"] = global_loss(feature, self.bank, self.labels, index, rule.global_temperature)
+            total = total + rule.global_weight * losses["global"]
+        self.update(total)
+        bank_update_(self.bank, index, view_means(feature.detach(), rule.views), self.momentum)
+        return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+    def epoch_scalars(self) -> dict[str, float]:
+        return self._figures
+
+    def extra_state(self) -> dict[str, Any]:
+        return {**super().extra_state(), "labels": self.labels}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        self.labels = state["labels"].to(self.device)

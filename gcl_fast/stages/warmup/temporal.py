@@ -1,0 +1,102 @@
+"""How long people take from one camera to another: the temporal half of JVTC's joint similarity.
+
+Sources: Wang et al., Spatial-Temporal Person Re-identification, AAAI 2019 (histogram, smoothing, logistic joint metric); Li and
+Zhang, ECCV 2020 (estimated from clusters instead of identities).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.data.records import Record
+from gcl_fast.stages.stage import StageError
+
+CUT = 3.0  # standard deviations at which the Gaussian ends
+STEEPNESS = 5.0
+
+
+@dataclass(frozen=True)
+class IntervalModel:
+    """probability [C, C, T] float32: of a frame interval in bin t from the second camera (earlier) to the first (later); sums
+    to 1 over t, or is 0 throughout where the clusters never joined the two. bin_frames: frames a bin."""
+
+    probability: Tensor
+    bin_frames: int
+
+    def __call__(self, camera: Tensor, frame: Tensor, other_camera: Tensor, other_frame: Tensor) -> Tensor:
+        """Probability of the interval between two images, pairwise (integer tensors that broadcast); 0 beyond the last bin."""
+        difference = frame - other_frame
+        later, earlier = (
+            torch.where(difference >= 0, *pair) for pair in ((camera, other_camera), (other_camera, camera))
+        )
+        place, bins = difference.abs() // self.bin_frames, self.probability.shape[2]
+        found = self.probability[later, earlier, place.clamp_max(bins - 1)]
+        return torch.where(place < bins, found, 0)
+
+
+def interval_model(
+    cameras: np.ndarray, frames: np.ndarray, labels: np.ndarray, *, bin_frames: int = 100, smooth_bins: float = 50.0
+) -> IntervalModel:
+    """Estimate the intervals from clusters: cameras, frames, labels [N] integers (cameras from 0; label -1 is left out).
+
+    Two cameras: the interval between the mean frames of a cluster in each. One camera: the intervals of a cluster's images
+    to its first there. Histograms by bins of `bin_frames`, smoothed by a Gaussian (standard deviation `smooth_bins` bins,
+    cut at three), normalised for each ordered pair of cameras. Deterministic.
+    """
+    keep = labels >= 0
+    cameras, frames, labels = cameras[keep], frames[keep], labels[keep]
+    number, clusters = int(cameras.max(initial=0)) + 1, int(labels.max(initial=-1)) + 1
+    bins = int((frames.max(initial=0) - frames.min(initial=frames.max(initial=0))) // bin_frames) + 1
+    group = labels * number + cameras  # [N]
+    count = np.bincount(group, minlength=clusters * number)
+    mean = np.bincount(group, frames, minlength=clusters * number) / np.maximum(count, 1)
+    count, mean = count.reshape(clusters, number), mean.reshape(clusters, number)
+    histogram = np.zeros((number, number, bins))
+    for a in range(number):
+        for b in range(a):
+            both = (count[:, a] > 0) & (count[:, b] > 0)
+            difference = mean[both, a] - mean[both, b]
+            place = (np.abs(difference) // bin_frames).astype(np.int64)
+            for (later, earlier), chosen in (((a, b), difference >= 0), ((b, a), difference < 0)):
+                histogram[later, earlier] += np.bincount(place[chosen], minlength=bins)
+    order = np.lexsort((frames, group))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))  # the first image of each cluster in each camera
+    first = np.repeat(frames[order][starts], np.diff(starts, append=len(order)))
+    later = np.ones(len(order), dtype=bool)
+    later[starts] = False
+    place = (frames[order] - first) // bin_frames
+    np.add.at(histogram, (cameras[order][later], cameras[order][later], place[later]), 1)
+    smooth = _smooth(histogram, smooth_bins)
+    total = smooth.sum(2, keepdims=True)
+    return IntervalModel(torch.from_numpy(np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)), bin_frames)
+
+
+def _smooth(histogram: np.ndarray, deviation: float) -> np.ndarray:
+    radius = int(CUT * deviation)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+    rows = histogram.reshape(-1, histogram.shape[2])
+    smooth = np.stack([np.convolve(row, kernel)[radius : radius + len(row)] if row.any() else row for row in rows])
+    return smooth.reshape(histogram.shape)
+
+
+def joint_similarity(visual: Tensor, probability: Tensor) -> Tensor:
+    """1 / (1 + exp(-5 s)) * 1 / (1 + 2 exp(-5 p)): visual similarity s and interval probability p, elementwise; in (0, 1)."""
+    return torch.sigmoid(STEEPNESS * visual) / (1 + 2 * torch.exp(-STEEPNESS * probability))
+
+
+def frames_of(records: Sequence[Record]) -> np.ndarray:
+    """Frame numbers [N] of training images; StageError where the data set does not say them."""
+    missing = [record for record in records if record.frame < 0]
+    if missing:
+        raise StageError(
+            f"stage1 by jvtc needs frame numbers for its temporal similarity, and {len(missing)} of {len(records)} training "
+            f"images have none, such as {missing[0].path.name}: expected names like 0002_c1s1_000451_03.jpg (Market-1501), "
+            "0001_c7_f0106449.jpg (DukeMTMC-reID), 0367_010_10_0303noon_0606_2.jpg (MSMT17), or a column frame in train.csv; "
+            "to train on visual similarity alone set stage1.jvtc.temporal_from above stage1.jvtc.epochs"
+        )
+    return np.array([record.frame for record in records], dtype=np.int64)

@@ -1,0 +1,252 @@
+"""Losses and label rules of MLC and JVTC against float64 definitions by hand, and by small sums."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+from gcl_fast.config import ClusterConfig
+from gcl_fast.data.records import Record
+from gcl_fast.reference import warmup as plain
+from gcl_fast.stages.stage import StageError
+from gcl_fast.stages.warmup import multilabel
+from gcl_fast.stages.warmup.cluster_contrast import cluster_means
+from gcl_fast.stages.warmup.global_loss import global_loss
+from gcl_fast.stages.warmup.joint_labels import joint_labels, joint_neighbors, visual_labels
+from gcl_fast.stages.warmup.local_loss import local_loss, view_means
+from gcl_fast.stages.warmup.multilabel import mmcl_loss, multi_labels, similarities
+from gcl_fast.stages.warmup.temporal import IntervalModel, frames_of, interval_model, joint_similarity
+
+
+def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> torch.Tensor:
+    """Normalised float64 rows around a few centres."""
+    rng = torch.Generator().manual_seed(seed)
+    centres = torch.randn(groups, width, generator=rng, dtype=torch.float64)
+    rows = centres[torch.arange(n) % groups] + spread * torch.randn(n, width, generator=rng, dtype=torch.float64)
+    return F.normalize(rows, dim=1)
+
+
+# multi-labels
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 40), groups=st.integers(1, 6), spread=st.sampled_from([0.0, 0.2, 0.6, 1.5]), seed=st.integers(0, 999),
+       threshold=st.sampled_from([-1.0, 0.3, 0.6, 0.95]), least=st.sampled_from([1, 3, 10]))
+def test_multi_labels_as_defined(n, groups, spread, seed, threshold, least):
+    bank = grouped_rows(n, 5, groups, spread, seed)
+    # exact fractions, so that the order of equals does not hang on rounding
+    bank = (bank * 8).round() / 8
+    index = torch.randint(0, n, (7,), generator=torch.Generator().manual_seed(seed))
+    found = multi_labels(bank, index, threshold=threshold, min_neighbors=least)
+    assert torch.equal(found, plain.multi_labels(bank, index, threshold=threshold, min_neighbors=least))
+    assert found[torch.arange(7), index].all()
+
+
+def test_multi_labels_by_hand():
+    """Rows on a circle. Query 0 at 0 degrees: 10 and 20 degrees are near and mutual; 30 has nearer ones on its other side."""
+    angles = torch.tensor([0.0, 10, 20, 30, 33, 35, 36, 90], dtype=torch.float64).deg2rad()
+    bank = torch.stack([angles.cos(), angles.sin()], 1)
+    found = multi_labels(bank, torch.tensor([0, 7]), threshold=math.cos(math.radians(31)), min_neighbors=1)
+    # above the threshold: 0, 10, 20, 30 -> t = 4. 30's four nearest: 30, 33, 35, 36: not 0. 20's: 20, 10, 30, 33: not 0.
+    assert found[0].tolist() == [True, True, False, False, False, False, False, False]
+    assert found[1].nonzero().flatten().tolist() == [7]
+
+
+def test_multi_labels_in_small_blocks(monkeypatch):
+    bank = grouped_rows(60, 6, 3, 0.3, 0).float()
+    index = torch.arange(0, 60, 4)
+    whole = multi_labels(bank, index)
+    assert (whole.sum(1) > 1).any()
+    monkeypatch.setattr(multilabel, "BLOCK", 120)
+    monkeypatch.setattr(multilabel, "FIRST_STEPS", 1)
+    assert torch.equal(multi_labels(bank, index), whole)
+    assert multi_labels(bank, index[:0]).shape == (0, 60)
+
+
+def test_rows_not_yet_seen_have_only_themselves():
+    bank = torch.cat([torch.zeros(3, 4), F.normalize(torch.ones(4, 4), dim=1)])
+    found = multi_labels(bank, torch.tensor([1, 4]))
+    assert found[0].nonzero().flatten().tolist() == [1] and found[1].nonzero().flatten().tolist() == [3, 4, 5, 6]
+
+
+# MMCL's loss
+
+
+@pytest.mark.parametrize("columns", [1, 7, 100, 101, 350])
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_mmcl_loss_as_defined(columns, share):
+    rng = torch.Generator().manual_seed(columns)
+    similarity = torch.rand(6, columns, generator=rng, dtype=torch.float64) * 2 - 1
+    positive = torch.rand(6, columns, generator=rng) < 0.2
+    positive[:, 0] = True
+    positive[0] = True  # a row without negatives
+    similarity.requires_grad_()
+    pulled, pushed = mmcl_loss(similarity, positive, positive_weight=5.0, hard_share=share)
+    expected = plain.mmcl_loss(similarity, positive, positive_weight=5.0, hard_share=share)
+    torch.testing.assert_close(pulled + pushed, expected, rtol=1e-13, atol=1e-13)
+    ours, theirs = (torch.autograd.grad(loss, similarity, retain_graph=True)[0] for loss in (pulled + pushed, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_mmcl_loss_in_numbers():
+    similarity = torch.tensor([[0.9, 0.5, -0.2, 0.1]])
+    pulled, pushed = mmcl_loss(similarity, torch.tensor([[True, True, False, False]]), hard_share=0.01)
+    assert pulled.item() == pytest.approx(5 * (0.01 + 0.25) / 2) and pushed.item() == pytest.approx(1.1**2)
+
+
+def test_hard_share_of_a_hundred_negatives_is_one():
+    similarity = torch.linspace(-1, 1, 101, dtype=torch.float64)[None]
+    positive = torch.zeros(1, 101, dtype=torch.bool)
+    positive[0, 0] = True  # 100 negatives: the hardest alone, similarity 1
+    assert mmcl_loss(similarity, positive, hard_share=0.01)[1].item() == pytest.approx(4.0)
+    assert mmcl_loss(similarity, positive, hard_share=0.02)[1].item() == pytest.approx((4 + 1.98**2) / 2)
+
+
+def test_similarities_are_cosines_with_gradient_to_the_features_alone():
+    feature, bank = torch.randn(3, 4, requires_grad=True), F.normalize(torch.randn(5, 4), dim=1).requires_grad_()
+    found = similarities(feature, bank)
+    torch.testing.assert_close(found, F.cosine_similarity(feature[:, None], bank[None], dim=2))
+    found.sum().backward()
+    assert feature.grad is not None and bank.grad is None
+
+
+# JVTC's losses
+
+
+@pytest.mark.parametrize(("n", "views"), [(1, 4), (3, 4), (5, 1), (4, 2)])
+def test_local_loss_as_defined(n, views):
+    rng = torch.Generator().manual_seed(n)
+    feature = torch.randn(n * views, 6, generator=rng, dtype=torch.float64, requires_grad=True)
+    ours, expected = local_loss(feature, views, 0.1), plain.local_loss(feature, views, 0.1)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+    gradients = [torch.autograd.grad(loss, feature, retain_graph=True)[0] for loss in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda f: local_loss(f, views, 0.1), feature)
+
+
+def test_view_means_are_of_the_views_of_one_image():
+    feature = torch.tensor([[2.0, 0], [0, 2], [3, 0], [5, 0]])
+    torch.testing.assert_close(view_means(feature, 2), torch.tensor([[0.5**0.5, 0.5**0.5], [1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0, 0], [3, 1, 3, 0, 1, 3, 2]])
+def test_global_loss_as_defined(labels):
+    rng = torch.Generator().manual_seed(4)
+    bank = F.normalize(torch.randn(7, 5, generator=rng, dtype=torch.float64), dim=1)
+    feature = torch.randn(6, 5, generator=rng, dtype=torch.float64, requires_grad=True)
+    labels, index = torch.tensor(labels), torch.tensor([2, 0, 5])
+    ours, expected = (loss(feature, bank, labels, index, 0.05) for loss in (global_loss, plain.global_loss))
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+    gradients = [torch.autograd.grad(loss, feature, retain_graph=True)[0] for loss in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
+
+
+def test_global_loss_does_not_see_later_updates_of_the_memory():
+    bank, labels = F.normalize(torch.randn(6, 4), dim=1), torch.tensor([0, 0, 1, 1, 2, 2])
+    feature, index = torch.randn(4, 4, requires_grad=True), torch.tensor([0, 3])
+    global_loss(feature, bank, labels, index, 0.05).backward()
+    expected, feature.grad = feature.grad, None
+    loss = global_loss(feature, bank, labels, index, 0.05)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert torch.equal(feature.grad, expected)
+
+
+# time
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 30), cameras=st.integers(1, 4), seed=st.integers(0, 999), smooth=st.sampled_from([0.5, 2.0, 50.0]))
+def test_interval_model_as_defined(n, cameras, seed, smooth):
+    rng = np.random.default_rng(seed)
+    camera, frame, label = rng.integers(0, cameras, n), rng.integers(0, 3000, n), rng.integers(-1, 6, n)
+    label[0] = 0
+    model = interval_model(camera, frame, label, bin_frames=100, smooth_bins=smooth)
+    keep = label >= 0
+    expected = plain.interval_probability(camera[keep], frame[keep], label[keep], 100, smooth)
+    np.testing.assert_allclose(model.probability.numpy(), expected, rtol=1e-5, atol=1e-7)
+    total = model.probability.sum(2)
+    assert bool((((total - 1).abs() < 1e-4) | (total == 0)).all())
+
+
+def test_interval_model_knows_the_direction():
+    """Everyone walks from camera 0 to camera 1 in 500 frames."""
+    camera, frame = np.array([0, 1] * 4), np.array([0, 500, 1000, 1500, 4000, 4500, 90, 590])
+    model = interval_model(camera, frame, np.repeat(np.arange(4), 2), bin_frames=100, smooth_bins=0.5)
+    at = lambda *pair: float(model(*(torch.tensor(x) for x in pair)))  # noqa: E731
+    assert at(1, 700, 0, 200) == at(0, 200, 1, 700) > 0.7  # symmetric in the images
+    assert at(0, 700, 1, 200) == 0  # camera 1 first: never seen
+    assert at(1, 10**6, 0, 0) == 0  # beyond the last bin
+
+
+def test_joint_similarity_in_numbers():
+    found = joint_similarity(torch.tensor([1.0, 0.0, 0.5]), torch.tensor([0.0, 1.0, 0.2]))
+    expected = [1 / (1 + math.exp(-5)) / 3, 0.5 / (1 + 2 * math.exp(-5)), 1 / (1 + math.exp(-2.5)) / (1 + 2 * math.exp(-1))]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("candidates", [10, 200])
+def test_joint_neighbors_are_the_best_of_the_candidates(candidates):
+    rng = np.random.default_rng(0)
+    features = grouped_rows(40, 6, 8, 0.5, 1)
+    camera, frame = rng.integers(0, 3, 40), rng.integers(0, 2000, 40)
+    model = interval_model(camera, frame, np.arange(40) % 8, bin_frames=100, smooth_bins=1.0)
+    model = IntervalModel(model.probability.double() * 3, 100)  # so that time has a say
+    tensors = torch.from_numpy(camera), torch.from_numpy(frame)
+    found = joint_neighbors(features, *tensors, model, 6, candidates).numpy()
+    joint = plain.joint_similarity(features, camera, frame, model.probability.numpy(), 100)
+    visual = (features @ features.T).numpy()
+    for i in range(40):
+        allowed = np.argsort(-visual[i])[:candidates]
+        best = sorted(set(allowed) - {i}, key=lambda j: -joint[i, j])[:5]
+        assert found[i, 0] == i and set(found[i, 1:]) == set(best), i
+    assert (found[:, 1:] != np.argsort(-visual, 1)[:, 1:6]).any()
+
+
+def test_time_parts_people_who_look_alike():
+    """Two look-alikes, each seen by two cameras 300 frames apart; the second person two hours later."""
+    looks = F.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    who = np.repeat(np.arange(8), 10)
+    pair = torch.from_numpy(who // 2 * 2)  # persons 2k and 2k + 1 wear the same
+    features = F.normalize(looks[pair] + 0.02 * torch.randn(80, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    camera = torch.arange(80) % 2
+    frame = torch.from_numpy(who % 2 * 100_000 + who // 2 * 31) + 300 * camera
+    rule = ClusterConfig(k1=10, k2=2, eps=0.6, min_samples=1)
+    visual = visual_labels(features, camera, rule, 1.0)
+    options = {"bin_frames": 100, "smooth_bins": 1.0, "candidates": 40}
+    joint, again = joint_labels(features, camera, frame, rule, 1.0, **options)
+    assert torch.equal(visual.labels, again.labels)
+
+    def mixed(labels):
+        return sum(len(set(who[labels.numpy() == label])) > 1 for label in labels.unique().tolist())
+
+    assert mixed(visual.labels) >= 3 and mixed(joint.labels) < mixed(visual.labels)
+
+
+def test_labels_scale_the_radius_of_rho():
+    features = grouped_rows(60, 8, 6, 0.4, 2).float()
+    camera = torch.zeros(60, dtype=torch.int64)
+    rule = ClusterConfig(k1=10, k2=3, rho=0.05, min_samples=1)
+    wide, narrow = (visual_labels(features, camera, rule, scale) for scale in (1.0, 0.8))
+    assert narrow.eps == pytest.approx(0.8 * wide.eps) and narrow.num_clusters >= wide.num_clusters
+    assert wide.num_outliers == 0
+    fixed = visual_labels(features, camera, ClusterConfig(k1=10, k2=3, eps=0.4, min_samples=1), 0.8)
+    assert fixed.eps == 0.4
+
+
+def test_missing_frames_are_explained(tmp_path):
+    records = [Record(tmp_path / "a.jpg", 0, 0, 5), Record(tmp_path / "b.jpg", 0, 0, -1)]
+    with pytest.raises(StageError, match="1 of 2 training images.*b.jpg.*column frame.*temporal_from"):
+        frames_of(records)
+    assert frames_of(records[:1]).tolist() == [5]
+
+
+def test_cluster_means_of_a_batch():
+    means, there = cluster_means(torch.tensor([[2.0, 0], [0, 3], [0, 5], [4, 0]]), torch.tensor([7, 3, 7, 7]))
+    assert there.tolist() == [3, 7]
+    torch.testing.assert_close(means, torch.tensor([[0.0, 1.0], [2 / 3, 1 / 3]]))
