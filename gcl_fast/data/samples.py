@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.images import load_uint8, normalise
+from gcl_fast.data.recipes import Chance, Recipe
 from gcl_fast.data.reid_data import Record
 
 if TYPE_CHECKING:
     from gcl_fast.bodies.meshes import MeshSource
-
-_AUGMENT, _YAW = 0, 1  # independent streams of chance
-
-
-class Recipe(NamedTuple):
-    """What a batch is made of, and where in the run it stands (which decides its chance)."""
-
-    epoch: int
-    position: int
-    indices: np.ndarray
 
 
 class Cache:
@@ -75,17 +65,13 @@ class Samples(torch.utils.data.Dataset[Batch]):
         records: Sequence[Record],
         image_size: tuple[int, int],
         meshes: MeshSource | None,
-        augment: Augment | None,
-        seed: int,
-        yaws: tuple[float, ...],
+        chance: Chance,
         cache: Cache | None,
     ) -> None:
         self.records = list(records)
         self.image_size = image_size
         self.meshes = meshes
-        self.augment = augment
-        self.seed = seed
-        self.yaws = yaws
+        self.chance = chance
         self.cache = cache
 
     def __getitem__(self, recipe: Recipe) -> Batch:
@@ -106,12 +92,6 @@ class Samples(torch.utils.data.Dataset[Batch]):
             index=torch.from_numpy(recipe.indices.copy()),
         )
 
-    def _chance(self, stream: int, recipe: Recipe, row: int) -> np.random.Generator:
-        # Philox is a keyed function of a counter: the lowest word counts the draws of this row
-        key = np.array([self.seed, stream], dtype=np.uint64)
-        counter = np.array([0, row, recipe.position, recipe.epoch], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
     def _image(self, i: int, recipe: Recipe, row: int) -> np.ndarray:
         if self.cache is not None and self.cache.has_image[i]:
             pixels = self.cache.images[i].numpy()
@@ -120,11 +100,12 @@ class Samples(torch.utils.data.Dataset[Batch]):
             if self.cache is not None:
                 self.cache.images[i] = torch.from_numpy(pixels)
                 self.cache.has_image[i] = True
-        return pixels if self.augment is None else self.augment(pixels, self._chance(_AUGMENT, recipe, row))
+        augment = self.chance.augment
+        return pixels if augment is None else augment.apply(pixels, self.chance.change(recipe, row))
 
     def _meshes(self, i: int, recipe: Recipe, row: int) -> Tensor:
         """[2, H, W] in [0, 1]: the photo's own view and one drawn from `yaws`."""
-        yaw = self.yaws[self._chance(_YAW, recipe, row).integers(len(self.yaws))]
+        yaw = self.chance.yaws[self.chance.yaw(recipe, row)]
         if self.cache is not None and self.cache.has_mesh[i]:
             return torch.cat([self.cache.meshes[i : i + 1], self._render(i, (yaw,))])
         views = self._render(i, (0.0, yaw))
@@ -134,10 +115,14 @@ class Samples(torch.utils.data.Dataset[Batch]):
         return views
 
     def _render(self, i: int, yaws: tuple[float, ...]) -> Tensor:
-        record = self.records[i]
-        views = self.meshes.render(record, yaws)
-        expected = (len(yaws), *self.image_size)
-        if tuple(views.shape) != expected or views.dtype != torch.float32:
-            got = f"{views.dtype} {list(views.shape)}"
-            raise ValueError(f"mesh of {record.path}: expected float32 views {list(expected)}, got {got}")
-        return views
+        return render_views(self.meshes, self.records[i], yaws, self.image_size)
+
+
+def render_views(meshes: MeshSource, record: Record, yaws: Sequence[float], image_size: tuple[int, int]) -> Tensor:
+    """[R, H, W] float32 in [0, 1] from a mesh source. Raises ValueError where it gives anything else."""
+    views = meshes.render(record, yaws)
+    expected = (len(yaws), *image_size)
+    if tuple(views.shape) != expected or views.dtype != torch.float32:
+        got = f"{views.dtype} {list(views.shape)}"
+        raise ValueError(f"mesh of {record.path}: expected float32 views {list(expected)}, got {got}")
+    return views
