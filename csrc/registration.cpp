@@ -19,7 +19,6 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor view_grad, Tensor photo_grad)");
   m.def("bank_draw_positives(Tensor labels, Tensor index, Tensor seed) -> Tensor");
   m.def("bank_update_(Tensor(a!) bank, Tensor index, Tensor feature, float momentum, bool unit, bool hard) -> ()");
-  m.def(
   // Neighbours. Sizes that depend on the data are counted by one op and given to the next.
   m.def(
       "knn_update_(Tensor block, Tensor rows, int first_row, int first_column, Tensor penalty, Tensor original,"
