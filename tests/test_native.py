@@ -42,11 +42,12 @@ def test_a_cuda_machine_has_cuda_kernels() -> None:
 
 REGISTRATION = Path(__file__).resolve().parent.parent / "csrc/registration.cpp"
 OPS = re.findall(r'"(\w+)\(', REGISTRATION.read_text())
+CPU_ONLY = {"transpose_rows"}  # torch's stable sort does it on CUDA
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_every_backend_built_is_registered(op: str) -> None:
-    for key in ["CPU", *(["CUDA"] if _native.info().cuda else [])]:
+    for key in ["CPU", *(["CUDA"] if _native.info().cuda and op not in CPU_ONLY else [])]:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_fast::{op}", key)
 
 
