@@ -1,6 +1,6 @@
 """Typed configuration: dataclasses, strict YAML, and where the shipped YAML files lie.
 
-An unknown key or a bad value is a ConfigError that names it. Defaults are the published ones (METHOD of GCL-extended:
+An unknown key or a bad value is a ConfigError that names it. Defaults are the published ones (of GCL-extended:
 stages 2 and 3; Cluster Contrast: stage 1), so a dataset's YAML holds only what differs.
 """
 
@@ -212,7 +212,7 @@ class Stage1Config:
 
 @dataclass
 class LossConfig:
-    """Weights of the generative losses (METHOD, official values)."""
+    """Weights of the generative losses (the official values)."""
 
     adversarial: float = 1.0
     image: float = 5.0

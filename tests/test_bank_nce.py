@@ -1,4 +1,4 @@
-"""bank_nce against METHOD's formula as plain Python loops over float64."""
+"""bank_nce against the formula as plain Python loops over float64."""
 
 from __future__ import annotations
 

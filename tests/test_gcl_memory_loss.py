@@ -1,4 +1,4 @@
-"""gcl_memory_loss against METHOD's formula as plain Python loops over float64."""
+"""gcl_memory_loss against the formula as plain Python loops over float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each loss of stages 2 and 3 against a plain float64 reading of METHOD, written out loop by loop."""
+"""Each loss of stages 2 and 3 against a plain float64 reading of the method, written out loop by loop."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def bank_nce(
         CUDA graphs may capture it.
     Errors: TypeError, ValueError naming the argument; a row number outside the bank is a ValueError on CPU (RuntimeError in
         compiled code) and a NaN loss on CUDA, where nothing is read back.
-    Source: METHOD, memory contrast; InfoNCE of van den Oord et al., arXiv 1807.03748, eq. 4.
+    Source: InfoNCE of van den Oord et al., arXiv 1807.03748, eq. 4.
     """
     shapes = Shapes("bank_nce")
     shapes.tensor("query", query, ("B", "D"), ANY_FLOATS)
@@ -220,7 +220,7 @@ def gcl_memory_loss(
         before the backward. Everything random is a function of (seed, position in the batch, labels): deterministic and the
         same on every device.
     Errors: as `bank_nce`.
-    Source: METHOD, memory contrast; Chen et al., arXiv 2301.00725 and 2012.09071.
+    Source: Chen et al., arXiv 2301.00725 and 2012.09071.
     """
     shapes = Shapes("gcl_memory_loss")
     shapes.tensor("f", f, ("B", "D"), ANY_FLOATS)
@@ -260,7 +260,7 @@ def bank_update_(
         where bank or feature ask for one.
     Errors: TypeError, ValueError naming the argument; a row number outside the bank is a ValueError on CPU and passed over on
         CUDA (no host synchronisation). Deterministic: the same bits for any number of threads.
-    Source: METHOD, memory contrast; Dai et al., arXiv 2103.11568 (hard).
+    Source: Dai et al., arXiv 2103.11568 (hard).
     """
     shapes = Shapes("bank_update_")
     shapes.tensor("bank", bank, ("N", "D"), ANY_FLOATS)

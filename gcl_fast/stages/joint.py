@@ -36,7 +36,7 @@ def identity_losses(
 
 
 class JointStage(GenerativeStage):
-    """METHOD's joint iteration. The bank starts as the features of the training images."""
+    """The joint iteration of GCL-extended (arXiv 2301.00725). The bank starts as the features of the training images."""
 
     name = "stage3"
 

@@ -56,7 +56,7 @@ def generate_views(
     encoder_grad: bool,
     encode_generated: Encode | None = None,
 ) -> Views:
-    """Run encoder and generator over one batch (METHOD, "one joint iteration").
+    """Run encoder and generator over one batch (arXiv 2301.00725, the joint iteration).
 
     encoder_grad: whether the encoder itself learns; without it the code of the real image carries no graph, while
     gradients still flow through the encoder to the generated images. encode_generated: the encoder's pass for those.
