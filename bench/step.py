@@ -23,7 +23,7 @@ OP = "step"
 CHECK = "every loss of the first iteration within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2"
 QUICK = {"stage": [3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "amp": ["off"]}
 FULL = {
-    "stage": [2, 3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
+    "stage": [2, 3] if torch.cuda.is_available() else [3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
     "amp": ["off", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["off"],
 }  # fmt: skip
 IMAGES, CLUSTERS = 12936, 500  # Market-1501

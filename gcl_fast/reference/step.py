@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.reference.bank import bank_update_, gcl_memory_loss, normalise
+from gcl_fast.reference.bank import bank_update_, gcl_memory_loss
 
 
 @dataclass
@@ -140,5 +140,5 @@ def plain_step(
     for name in learning:
         optimizers[name].step()
     if joint:
-        bank_update_(contrast.bank, batch.index, normalise(feature.detach()), contrast.momentum)
+        bank_update_(contrast.bank, batch.index, feature.detach(), contrast.momentum, normalise=True)
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
