@@ -5,7 +5,8 @@ must carry: device, commit, command, versions, and the correctness check that ra
 
 A bench module holds QUICK and FULL (argument -> values), check(case, device) and call(implementation, case, device) -> the
 function to time. `fits(case)` in a module leaves the reference out where it would take minutes; IMPLEMENTATIONS names others to
-time beside the two, "floor" being a copy that moves as many bytes as the op must.
+time beside the two, "floor" being a copy that moves as many bytes as the op must, and left_out(implementation, case) what of
+the product is not run.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     axes = module.FULL if metafunc.config.getoption("--full") else module.QUICK
     cases = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     fits = getattr(module, "fits", lambda case: True)
+    left_out = getattr(module, "left_out", lambda implementation, case: False)
     only = metafunc.config.getoption("--device")
     runs = [
         pytest.param(case, implementation, torch.device(device), id=f"{_label(case)}-{device}-{implementation}")
         for case in cases
         for device in ([only] if only else DEVICES)
         for implementation in getattr(module, "IMPLEMENTATIONS", ("native", "reference"))
-        if implementation != "reference" or fits(case)
+        if (implementation != "reference" or fits(case)) and not left_out(implementation, case)
     ]
     metafunc.parametrize(("case", "implementation", "device"), runs)
 
