@@ -16,6 +16,8 @@ struct Block {
   int32_t finite[kBlock], visible[kBlock];
   T corner_x[3][kBlock], corner_y[3][kBlock], corner_z[3][kBlock], bary[3][kBlock];
   T x[kBlock], y[kBlock], z[kBlock], across[kBlock], down[kBlock];
+  int32_t index[4][kBlock], within[4][kBlock];  // of each tap
+  T weight[4][kBlock];
 };
 
 template <class T>
@@ -56,16 +58,31 @@ void find_visible(const FlowParams<T>& p, int64_t b, Block<T>& a, T tolerance) {
   const int32_t height = static_cast<int32_t>(p.height), width = static_cast<int32_t>(p.width);
   const T* depth = p.src_depth + b * p.height * p.width;
   const int32_t* face = p.src_face_id + b * p.height * p.width;
+  T covered[kBlock] = {}, agreeing[kBlock] = {};
+  for (int n = 0; n < 4; ++n) {
+    int32_t same[kBlock], agree[kBlock];
+    T seen[kBlock], weight[kBlock];
+    for (int l = 0; l < kBlock; ++l) {
+      const Tap<T> tap = tap_at(a.x[l], a.y[l], n, height, width);
+      a.index[n][l] = tap.index;
+      a.within[n][l] = tap.within;
+      a.weight[n][l] = tap.weight;
+    }
+    for (int l = 0; l < kBlock; ++l) seen[l] = depth[a.index[n][l]];
+    for (int l = 0; l < kBlock; ++l) same[l] = face[a.index[n][l]] == a.face[l];
+    for (int l = 0; l < kBlock; ++l) weight[l] = covered_weight(a.weight[n][l], a.within[n][l] != 0, seen[l]);
+    for (int l = 0; l < kBlock; ++l) {
+      const SourcePoint<T> point{a.x[l], a.y[l], a.z[l], a.across[l], a.down[l], true};
+      agree[l] = agrees(point, tap_at(a.x[l], a.y[l], n, height, width), seen[l], same[l] != 0, tolerance);
+    }
+    for (int l = 0; l < kBlock; ++l) {
+      covered[l] += weight[l];
+      agreeing[l] += agree[l] != 0 ? weight[l] : T(0);
+    }
+  }
   for (int l = 0; l < kBlock; ++l) {
     const SourcePoint<T> point{a.x[l], a.y[l], a.z[l], a.across[l], a.down[l], a.finite[l] != 0};
-    const Taps<T> taps = taps_at(point.x, point.y, height, width);
-    T seen[4];
-    int32_t seen_face[4];
-    for (int n = 0; n < 4; ++n) {
-      seen[n] = depth[taps.index[n]];
-      seen_face[n] = face[taps.index[n]];
-    }
-    a.visible[l] = is_visible(point, a.face[l], taps, seen, seen_face, tolerance, height, width);
+    a.visible[l] = is_visible(point, covered[l], agreeing[l], height, width);
   }
 }
 
@@ -122,32 +139,22 @@ void flow(const FlowParams<T>& p, int64_t row, int64_t last_row) {
   });
 }
 
-// Reads the image at the visible pixels of a block: the weights once, then plane by plane.
+// Reads the image at the pixels of a block, plane by plane, and keeps what is visible.
 template <class T, class S>
 void read_image(const WarpParams<T, S>& p, int64_t b, const Block<T>& a, int count) {
   const int64_t pixels = p.flow.height * p.flow.width;
-  int32_t pixel[kBlock], index[4][kBlock];
-  S weight[4][kBlock];
-  bool within[4][kBlock];
-  int seen = 0;
-  for (int l = 0; l < count; ++l) {
-    if (!a.visible[l]) continue;
-    const Taps<T> taps =
-        taps_at(a.x[l], a.y[l], static_cast<int32_t>(p.flow.height), static_cast<int32_t>(p.flow.width));
-    for (int n = 0; n < 4; ++n) {
-      index[n][seen] = taps.index[n];
-      weight[n][seen] = S(taps.weight[n]);
-      within[n][seen] = taps.within[n];
-    }
-    pixel[seen++] = a.pixel[l];
-  }
   for (int64_t c = 0; c < p.channels; ++c) {
     const S* image = p.image + (b * p.channels + c) * pixels;
     S* warped = p.warped + (b * p.channels + c) * pixels;
-    for (int l = 0; l < seen; ++l) {
-      S value = S(0);
-      for (int n = 0; n < 4; ++n) value += within[n][l] ? weight[n][l] * image[index[n][l]] : S(0);
-      warped[pixel[l]] = value;
+    S value[kBlock] = {};
+    for (int n = 0; n < 4; ++n) {
+      S at[kBlock];
+      for (int l = 0; l < kBlock; ++l) at[l] = image[a.index[n][l]];
+      for (int l = 0; l < kBlock; ++l) at[l] *= S(a.weight[n][l]);
+      for (int l = 0; l < kBlock; ++l) value[l] += a.within[n][l] != 0 ? at[l] : S(0);
+    }
+    for (int l = 0; l < count; ++l) {
+      if (a.visible[l]) warped[a.pixel[l]] = value[l];
     }
   }
 }
@@ -188,8 +195,8 @@ void backward_plane(const WarpBackwardParams<T, S>& p, int64_t plane) {
     for (int64_t n = 0; n < pixels; ++n) {
       if (p.visibility[first + n] != 1) continue;
       const T* at = p.source + 2 * (first + n);
-      const Taps<T> taps = taps_at(at[0], at[1], static_cast<int32_t>(p.height), static_cast<int32_t>(p.width));
-      if (taps.within[k]) grad_image[taps.index[k]] += S(taps.weight[k]) * grad_warped[n];
+      const Tap<T> tap = tap_at(at[0], at[1], k, static_cast<int32_t>(p.height), static_cast<int32_t>(p.width));
+      if (tap.within) grad_image[tap.index] += S(tap.weight) * grad_warped[n];
     }
   }
 }

@@ -48,16 +48,17 @@ __device__ SourcePoint<T> point_of_pixel(const FlowParams<T>& p, int64_t b, int6
 }
 
 template <class T>
-__device__ bool visible_pixel(const FlowParams<T>& p, int64_t b, int32_t face, const SourcePoint<T>& point, const Taps<T>& taps) {
-  T seen[4];
-  int32_t seen_face[4];
-  for (int k = 0; k < 4; ++k) {
-    const int64_t i = b * p.height * p.width + taps.index[k];
-    seen[k] = p.src_depth[i];
-    seen_face[k] = p.src_face_id[i];
+__device__ bool visible_pixel(const FlowParams<T>& p, int64_t b, int32_t face, const SourcePoint<T>& point) {
+  const int32_t height = static_cast<int32_t>(p.height), width = static_cast<int32_t>(p.width);
+  T covered = T(0), agreeing = T(0);
+  for (int n = 0; n < 4; ++n) {
+    const Tap<T> tap = tap_at(point.x, point.y, n, height, width);
+    const int64_t i = b * p.height * p.width + tap.index;
+    const T seen = p.src_depth[i], weight = covered_weight(tap.weight, tap.within, seen);
+    covered += weight;
+    agreeing += agrees(point, tap, seen, p.src_face_id[i] == face, p.limits[2 * b + 1]) ? weight : T(0);
   }
-  return is_visible(point, face, taps, seen, seen_face, p.limits[2 * b + 1], static_cast<int32_t>(p.height),
-                    static_cast<int32_t>(p.width));
+  return is_visible(point, covered, agreeing, height, width);
 }
 
 template <class T>
@@ -70,7 +71,7 @@ __global__ void flow_kernel(FlowParams<T> p) {
     uint8_t seen = 0;
     if (face >= 0 && face < p.num_faces) {
       const SourcePoint<T> point = point_of_pixel(p, n / pixels, n, face);
-      seen = visible_pixel(p, n / pixels, face, point, taps_at(point.x, point.y, height, width)) ? 1 : 2;
+      seen = visible_pixel(p, n / pixels, face, point) ? 1 : 2;
       gx = point.finite ? grid_units(point.x, width) : T(-2);
       gy = point.finite ? grid_units(point.y, height) : T(-2);
     }
@@ -90,12 +91,12 @@ __global__ void warp_kernel(WarpParams<T, S> p) {
     const int64_t b = n / pixels, pixel = n % pixels;
     const int32_t face = f.dst_face_id[n];
     SourcePoint<T> point{};
-    Taps<T> taps{};
+    Tap<T> tap[4]{};
     uint8_t seen = 0;
     if (face >= 0 && face < f.num_faces) {
       point = point_of_pixel(f, b, n, face);
-      taps = taps_at(point.x, point.y, height, width);
-      seen = visible_pixel(f, b, face, point, taps) ? 1 : 2;
+      for (int k = 0; k < 4; ++k) tap[k] = tap_at(point.x, point.y, k, height, width);
+      seen = visible_pixel(f, b, face, point) ? 1 : 2;
     }
     f.visibility[n] = seen;
     if (p.source != nullptr) {
@@ -107,7 +108,7 @@ __global__ void warp_kernel(WarpParams<T, S> p) {
       S value = p.fill;
       if (seen == 1) {
         value = S(0);
-        for (int k = 0; k < 4; ++k) value += taps.within[k] ? S(taps.weight[k]) * p.image[plane + taps.index[k]] : S(0);
+        for (int k = 0; k < 4; ++k) value += tap[k].within ? S(tap[k].weight) * p.image[plane + tap[k].index] : S(0);
       }
       p.warped[plane + pixel] = value;
     }
@@ -126,9 +127,9 @@ __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
       const int64_t cell = (b * (p.height + 1) + i + 1 - k / 2) * (p.width + 1) + j + 1 - k % 2;
       for (int64_t m = p.cell_begin[cell]; m < p.cell_begin[cell + 1]; ++m) {
         const int64_t from = p.pixel_order[m];
-        const Taps<T> taps = taps_at(p.source[2 * from], p.source[2 * from + 1], static_cast<int32_t>(p.height),
-                                     static_cast<int32_t>(p.width));
-        sum += S(taps.weight[k]) * p.grad_warped[plane * pixels + from - b * pixels];
+        const Tap<T> tap = tap_at(p.source[2 * from], p.source[2 * from + 1], k, static_cast<int32_t>(p.height),
+                                  static_cast<int32_t>(p.width));
+        sum += S(tap.weight) * p.grad_warped[plane * pixels + from - b * pixels];
       }
     }
     p.grad_image[n] = sum;

@@ -22,9 +22,9 @@ struct SourcePoint {
 // Depths that reach over the mesh: `nearest` starts as +inf and `farthest` as -inf; a vertex that is not finite does not count.
 template <class T>
 GCL_HD static void widen(const T v[3], T* nearest, T* farthest) {
-  const bool usable = v[0] - v[0] == T(0) && v[1] - v[1] == T(0) && v[2] - v[2] == T(0);
-  *nearest = usable && v[2] < *nearest ? v[2] : *nearest;
-  *farthest = usable && v[2] > *farthest ? v[2] : *farthest;
+  const bool usable = (v[0] - v[0] == T(0)) & (v[1] - v[1] == T(0)) & (v[2] - v[2] == T(0));
+  *nearest = usable & (v[2] < *nearest) ? v[2] : *nearest;
+  *farthest = usable & (v[2] > *farthest) ? v[2] : *farthest;
 }
 
 // limits[0] = depth extent; limits[1] = tolerance, half a pixel of a body 250 pixels tall and a sixth as deep.
@@ -44,7 +44,7 @@ template <class T>
 GCL_HD static T slope_within(T rise, T area, T limit) {
   const T slope = rise / area;
   const T cut = slope < -limit ? -limit : slope > limit ? limit : slope;
-  return area != T(0) && cut == cut ? cut : T(0);
+  return (area != T(0)) & (cut == cut) ? cut : T(0);
 }
 
 // x[k], y[k], z[k]: corners of the face in the source.
@@ -67,48 +67,50 @@ GCL_HD static SourcePoint<T> source_point(const T x[3], const T y[3], const T z[
   return p;
 }
 
-// The four pixels of a bilinear read at (x, y): tap 2 * row + column.
+// Pixel n = 2 * row + column of the four that a bilinear read at (x, y) mixes.
 template <class T>
-struct Taps {
-  int32_t index[4];  // in the image; of the nearest pixel where the tap lies outside
-  bool within[4];
-  T dx[4], dy[4];  // from the point to the tap's centre
-  T weight[4];
+struct Tap {
+  int32_t index;  // in the image; of the nearest pixel where the tap lies outside
+  bool within;
+  T dx, dy;  // from the point to the tap's centre
+  T weight;
 };
 
 template <class T>
-GCL_HD static Taps<T> taps_at(T x, T y, int32_t height, int32_t width) {
-  Taps<T> t;
-  const T left = round_down(x - T(0.5)), top = round_down(y - T(0.5));
-  for (int n = 0; n < 4; ++n) {
-    const T j = left + T(n % 2), i = top + T(n / 2);
-    t.within[n] = j >= T(0) && j < T(width) && i >= T(0) && i < T(height);
-    const T column = j > T(0) ? (j < T(width) ? j : T(width - 1)) : T(0);  // 0 for NaN too
-    const T row = i > T(0) ? (i < T(height) ? i : T(height - 1)) : T(0);
-    t.index[n] = static_cast<int32_t>(row) * width + static_cast<int32_t>(column);
-    t.dx[n] = (j + T(0.5)) - x;
-    t.dy[n] = (i + T(0.5)) - y;
-    const T far_x = t.dx[n] < T(0) ? -t.dx[n] : t.dx[n], far_y = t.dy[n] < T(0) ? -t.dy[n] : t.dy[n];
-    t.weight[n] = (T(1) - far_x) * (T(1) - far_y);
-  }
+GCL_HD static Tap<T> tap_at(T x, T y, int n, int32_t height, int32_t width) {
+  Tap<T> t;
+  const T right = T(width - 1), bottom = T(height - 1);
+  const T j = round_down(x - T(0.5)) + T(n % 2), i = round_down(y - T(0.5)) + T(n / 2);
+  t.within = (j >= T(0)) & (j <= right) & (i >= T(0)) & (i <= bottom);
+  T column = j > T(0) ? j : T(0), row = i > T(0) ? i : T(0);
+  column = column < right ? column : right;
+  row = row < bottom ? row : bottom;
+  t.index = static_cast<int32_t>(row) * width + static_cast<int32_t>(column);
+  t.dx = (j + T(0.5)) - x;
+  t.dy = (i + T(0.5)) - y;
+  const T far_x = t.dx < T(0) ? -t.dx : t.dx, far_y = t.dy < T(0) ? -t.dy : t.dy;
+  t.weight = (T(1) - far_x) * (T(1) - far_y);
   return t;
 }
 
-// seen[n], seen_face[n]: what the source shows at tap n.
+// What the tap counts for: nothing where the source shows no depth there.
 template <class T>
-GCL_HD static bool is_visible(const SourcePoint<T>& p, int32_t face, const Taps<T>& t, const T seen[4],
-                              const int32_t seen_face[4], T tolerance, int32_t height, int32_t width) {
-  T covered = T(0), agreeing = T(0);
-  for (int n = 0; n < 4; ++n) {
-    const bool counts = t.within[n] && seen[n] - seen[n] == T(0);
-    const T weight = counts ? t.weight[n] : T(0);
-    const T carried = (p.z + p.across * t.dx[n]) + p.down * t.dy[n];
-    const bool agrees = seen_face[n] == face || carried <= seen[n] + tolerance;
-    covered += weight;
-    agreeing += agrees ? weight : T(0);
-  }
-  const bool inside = p.x >= T(0) && p.x < T(width) && p.y >= T(0) && p.y < T(height);
-  return p.finite && inside && T(2) * agreeing >= covered;
+GCL_HD static T covered_weight(T weight, bool within, T seen) {
+  const T shown = seen - seen == T(0) ? weight : T(0);
+  return within ? shown : T(0);
+}
+
+// Whether the tap, of depth `seen`, shows what the point is of; `same`: it shows the point's own face.
+template <class T>
+GCL_HD static bool agrees(const SourcePoint<T>& p, const Tap<T>& t, T seen, bool same, T tolerance) {
+  return same | ((p.z + p.across * t.dx) + p.down * t.dy <= seen + tolerance);
+}
+
+// covered, agreeing: weight of the taps that count, and of those among them that agree.
+template <class T>
+GCL_HD static bool is_visible(const SourcePoint<T>& p, T covered, T agreeing, int32_t height, int32_t width) {
+  const bool inside = (p.x >= T(0)) & (p.x < T(width)) & (p.y >= T(0)) & (p.y < T(height));
+  return p.finite & inside & (T(2) * agreeing >= covered);
 }
 
 // Pixels -> grid_sample(align_corners=False) units.
