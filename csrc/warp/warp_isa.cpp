@@ -61,19 +61,19 @@ void find_visible(const FlowParams<T>& p, int64_t b, Block<T>& a, T tolerance) {
   T covered[kBlock] = {}, agreeing[kBlock] = {};
   for (int n = 0; n < 4; ++n) {
     int32_t same[kBlock], agree[kBlock];
-    T seen[kBlock], weight[kBlock];
-    for (int l = 0; l < kBlock; ++l) {
-      const Tap<T> tap = tap_at(a.x[l], a.y[l], n, height, width);
-      a.index[n][l] = tap.index;
-      a.within[n][l] = tap.within;
-      a.weight[n][l] = tap.weight;
-    }
+    T seen[kBlock], weight[kBlock], dx[kBlock], dy[kBlock];
+    const auto tap = [&](int l) { return tap_at(a.x[l], a.y[l], n, height, width); };
+    for (int l = 0; l < kBlock; ++l) a.index[n][l] = tap(l).index;  // apart, for else the compiler sees branches
+    for (int l = 0; l < kBlock; ++l) a.within[n][l] = tap(l).within;
+    for (int l = 0; l < kBlock; ++l) a.weight[n][l] = tap(l).weight;
+    for (int l = 0; l < kBlock; ++l) dx[l] = tap(l).dx;
+    for (int l = 0; l < kBlock; ++l) dy[l] = tap(l).dy;
     for (int l = 0; l < kBlock; ++l) seen[l] = depth[a.index[n][l]];
     for (int l = 0; l < kBlock; ++l) same[l] = face[a.index[n][l]] == a.face[l];
     for (int l = 0; l < kBlock; ++l) weight[l] = covered_weight(a.weight[n][l], a.within[n][l] != 0, seen[l]);
     for (int l = 0; l < kBlock; ++l) {
       const SourcePoint<T> point{a.x[l], a.y[l], a.z[l], a.across[l], a.down[l], true};
-      agree[l] = agrees(point, tap_at(a.x[l], a.y[l], n, height, width), seen[l], same[l] != 0, tolerance);
+      agree[l] = agrees(point, dx[l], dy[l], seen[l], same[l] != 0, tolerance);
     }
     for (int l = 0; l < kBlock; ++l) {
       covered[l] += weight[l];

@@ -56,7 +56,7 @@ __device__ bool visible_pixel(const FlowParams<T>& p, int64_t b, int32_t face, c
     const int64_t i = b * p.height * p.width + tap.index;
     const T seen = p.src_depth[i], weight = covered_weight(tap.weight, tap.within, seen);
     covered += weight;
-    agreeing += agrees(point, tap, seen, p.src_face_id[i] == face, p.limits[2 * b + 1]) ? weight : T(0);
+    agreeing += agrees(point, tap.dx, tap.dy, seen, p.src_face_id[i] == face, p.limits[2 * b + 1]) ? weight : T(0);
   }
   return is_visible(point, covered, agreeing, height, width);
 }

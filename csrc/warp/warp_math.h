@@ -19,6 +19,9 @@ struct SourcePoint {
   bool finite;     // else x, y, z are 0
 };
 
+GCL_HD static float size_of(float x) { return ::fabsf(x); }
+GCL_HD static double size_of(double x) { return ::fabs(x); }
+
 // Depths that reach over the mesh: `nearest` starts as +inf and `farthest` as -inf; a vertex that is not finite does not count.
 template <class T>
 GCL_HD static void widen(const T v[3], T* nearest, T* farthest) {
@@ -30,13 +33,20 @@ GCL_HD static void widen(const T v[3], T* nearest, T* farthest) {
 // limits[0] = depth extent; limits[1] = tolerance, half a pixel of a body 250 pixels tall and a sixth as deep.
 template <class T>
 GCL_HD static void limits_of(T nearest, T farthest, T limits[2]) {
-  const T near_size = nearest < T(0) ? -nearest : nearest, far_size = farthest < T(0) ? -farthest : farthest;
+  const T near_size = size_of(nearest), far_size = size_of(farthest);
   limits[0] = farthest > nearest ? farthest - nearest : T(0);
   limits[1] = T(0.01) * limits[0] + T(1e-5) * (near_size < far_size ? far_size : near_size);
 }
 
-GCL_HD static float round_down(float x) { return ::floorf(x); }
-GCL_HD static double round_down(double x) { return ::floor(x); }
+// Floor of a position in an image of `size` pixels; a position outside by more than its last tap becomes one that is. Through
+// an integer, because compilers make vectors of that and not of floor().
+template <class T>
+GCL_HD static T round_down(T position, int32_t size) {
+  const T low = position > T(-4) ? position : T(-4);
+  const T cut = low < T(size + 4) ? low : T(size + 4);
+  const int32_t towards_zero = static_cast<int32_t>(cut);
+  return static_cast<T>(towards_zero - (static_cast<T>(towards_zero) > cut));
+}
 
 GCL_HD static int32_t nearest_index(int32_t i, int32_t count) { return i < 0 ? 0 : i < count ? i : count - 1; }
 
@@ -80,7 +90,7 @@ template <class T>
 GCL_HD static Tap<T> tap_at(T x, T y, int n, int32_t height, int32_t width) {
   Tap<T> t;
   const T right = T(width - 1), bottom = T(height - 1);
-  const T j = round_down(x - T(0.5)) + T(n % 2), i = round_down(y - T(0.5)) + T(n / 2);
+  const T j = round_down(x - T(0.5), width) + T(n % 2), i = round_down(y - T(0.5), height) + T(n / 2);
   t.within = (j >= T(0)) & (j <= right) & (i >= T(0)) & (i <= bottom);
   T column = j > T(0) ? j : T(0), row = i > T(0) ? i : T(0);
   column = column < right ? column : right;
@@ -88,8 +98,7 @@ GCL_HD static Tap<T> tap_at(T x, T y, int n, int32_t height, int32_t width) {
   t.index = static_cast<int32_t>(row) * width + static_cast<int32_t>(column);
   t.dx = (j + T(0.5)) - x;
   t.dy = (i + T(0.5)) - y;
-  const T far_x = t.dx < T(0) ? -t.dx : t.dx, far_y = t.dy < T(0) ? -t.dy : t.dy;
-  t.weight = (T(1) - far_x) * (T(1) - far_y);
+  t.weight = (T(1) - size_of(t.dx)) * (T(1) - size_of(t.dy));
   return t;
 }
 
@@ -100,10 +109,10 @@ GCL_HD static T covered_weight(T weight, bool within, T seen) {
   return within ? shown : T(0);
 }
 
-// Whether the tap, of depth `seen`, shows what the point is of; `same`: it shows the point's own face.
+// Whether a tap at (dx, dy) from the point, of depth `seen`, shows what the point is of; `same`: it shows the point's own face.
 template <class T>
-GCL_HD static bool agrees(const SourcePoint<T>& p, const Tap<T>& t, T seen, bool same, T tolerance) {
-  return same | ((p.z + p.across * t.dx) + p.down * t.dy <= seen + tolerance);
+GCL_HD static bool agrees(const SourcePoint<T>& p, T dx, T dy, T seen, bool same, T tolerance) {
+  return same | ((p.z + p.across * dx) + p.down * dy <= seen + tolerance);
 }
 
 // covered, agreeing: weight of the taps that count, and of those among them that agree.
