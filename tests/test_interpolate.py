@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from gcl_fast.bodies import project, turn
-from tests.toy_meshes import EYE, WEAK, ellipsoid, soup, square
+from gcl_fast.ops.interpolate import _entries_by_row
+from tests.toy_meshes import WEAK, ellipsoid, soup
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
 NAN = float("nan")
@@ -73,3 +72,132 @@ def test_interpolate_takes_views_and_empty_batches():
     out = ops.interpolate(nothing, faces[:0], torch.full_like(raster.face_id, -1), raster.bary)
     out.sum().backward()
     assert not out.any() and nothing.grad.shape == nothing.shape
+
+
+def scene(device=torch.device("cpu"), dtype=torch.float64, shared=False, channels=3):
+    verts, faces, size = soup(3, faces=9)
+    raster = ops.rasterize(verts.to(device, dtype), faces.to(device), size)
+    g = torch.Generator().manual_seed(2)
+    attributes = torch.randn(*(() if shared else (2,)), 8, channels, generator=g, dtype=torch.float64).to(device, dtype)
+    return attributes, faces.to(device), raster.face_id, raster.bary
+
+
+def backward_arguments(attributes, faces, face_id, bary, need=(True, True)):
+    order, begin = _entries_by_row(attributes, faces, face_id)
+    grad = torch.linspace(-1, 1, face_id.numel() * attributes.shape[-1], device=bary.device, dtype=bary.dtype)
+    return grad.view(*face_id.shape, -1), attributes, faces, face_id, bary, order, begin, *need
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shared", [True, False])
+def test_opcheck(dtype, shared, device):
+    attributes, faces, face_id, bary = scene(device, dtype, shared)
+    arguments = (attributes.requires_grad_(), faces, face_id, bary.clone().requires_grad_())
+    ran = torch.library.opcheck(torch.ops.gcl_fast.interpolate.default, arguments)
+    assert len(ran) == 4 and set(ran.values()) == {"SUCCESS"}
+    for need in ((True, True), (False, True), (True, False)):
+        arguments = backward_arguments(attributes.detach(), faces, face_id, bary, need)
+        ran = torch.library.opcheck(torch.ops.gcl_fast.interpolate_backward.default, arguments)
+        assert len(ran) == 4 and set(ran.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_second_derivatives(shared, device):
+    attributes, faces, face_id, bary = scene(device, shared=shared, channels=2)
+    inputs = attributes.requires_grad_(), bary.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda a, b: ops.interpolate(a, faces, face_id, b), inputs)
+    assert torch.autograd.gradgradcheck(lambda a: ops.interpolate(a, faces, face_id, bary), inputs[:1])
+    assert torch.autograd.gradgradcheck(lambda b: ops.interpolate(attributes.detach(), faces, face_id, b), inputs[1:])
+
+
+def gradients(interpolate, attributes, faces, face_id, bary):
+    attributes, bary = attributes.clone().requires_grad_(), bary.clone().requires_grad_()
+    out = interpolate(attributes, faces, face_id, bary)
+    weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
+    return out.detach(), *torch.autograd.grad(out, (attributes, bary), weight)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_float32_is_no_worse_than_plain_pytorch(shared, device):
+    exact = gradients(reference.interpolate, *scene(shared=shared, channels=5))
+    attributes, faces, face_id, bary = (t.cpu() for t in scene(device, shared=shared, channels=5))
+    single = (attributes.float(), faces, face_id, bary.float())
+    plain = gradients(reference.interpolate, *single)
+    got = gradients(ops.interpolate, *(t.to(device) for t in single))
+    for want, theirs, ours in zip(exact, plain, got, strict=True):
+        assert want.abs().max() > 0.1
+        assert (ours.cpu() - want).norm() <= 2 * (theirs - want).norm()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_no_bit_depends_on_threads_or_on_the_batch(shared):
+    verts, faces = ellipsoid(20, 30, dtype=torch.float32)
+    pixels = project(turn(verts[None].expand(3, -1, -1), [0.0])[:, 0] * torch.tensor([1, 0.9, 0.8])[:, None, None],
+                     WEAK.float().expand(3, -1), (96, 64))  # fmt: skip
+    raster = ops.rasterize(pixels, faces, (96, 64))
+    g = torch.Generator().manual_seed(1)
+    attributes = torch.randn(*(() if shared else (3,)), len(verts), 4, generator=g)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(gradients(ops.interpolate, attributes, faces, raster.face_id, raster.bary))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    if not shared:
+        order = [2, 0]
+        weight = torch.linspace(-1, 2, results[0][0].numel()).view_as(results[0][0])[order]
+        a, w = attributes[order].clone().requires_grad_(), raster.bary[order].clone().requires_grad_()
+        out = ops.interpolate(a, faces, raster.face_id[order], w)
+        part = out.detach(), *torch.autograd.grad(out, (a, w), weight)
+        assert all(torch.equal(x, y[order]) for x, y in zip(part, results[0], strict=True))
+
+
+def test_what_does_not_exist_reads_the_nearest_that_does(device):
+    attributes = torch.tensor([[1.0], [10.0], [100.0]], device=device)
+    faces = torch.tensor([[0, 1, 2], [-5, 7, 2**40]], device=device)
+    bary = torch.tensor([0.5, 0.25, 0.25], device=device).expand(1, 1, 4, 3)
+    face_id = torch.tensor([[[0, 1, 9, -(2**40)]]], device=device)
+    got = ops.interpolate(attributes, faces, face_id, bary)
+    near = 0.5 * 1 + 0.5 * 100
+    torch.testing.assert_close(got.flatten().cpu(), torch.tensor([0.5 + 2.5 + 25, near, near, 0.0]))
+
+
+def test_calling_the_operators_themselves_wrongly_does_not_crash(device):
+    attributes, faces, face_id, bary = scene(device)
+    wrong = [
+        (attributes[0, 0], faces, face_id, bary),
+        (attributes[:1], faces, face_id, bary),
+        (attributes.half(), faces, face_id, bary.half()),
+        (attributes, faces.long(), face_id, bary),
+        (attributes, faces, face_id.long(), bary),
+        (attributes, faces[:, :2], face_id, bary),
+        (attributes, faces, face_id, bary.float()),
+        (attributes, faces, face_id[0], bary),
+    ]
+    for arguments in wrong:
+        with pytest.raises(RuntimeError, match="interpolate"):
+            torch.ops.gcl_fast.interpolate(*arguments)
+    right = backward_arguments(attributes, faces, face_id, bary)
+    with pytest.raises(RuntimeError, match="grad_out"):
+        torch.ops.gcl_fast.interpolate_backward(right[0][..., :1], *right[1:])
+    with pytest.raises(RuntimeError, match="int64"):
+        torch.ops.gcl_fast.interpolate_backward(*right[:5], right[5].int(), *right[6:])
+
+
+def test_bad_inputs_are_named():
+    attributes, faces, face_id, bary = scene()
+    cases = [
+        (TypeError, "attributes must be float32 or float64, got int64", (attributes.long(), faces, face_id, bary)),
+        (ValueError, r"attributes must have shape \[B=2, V, C\], got \[1, 8, 3\]", (attributes[:1], faces, face_id, bary)),
+        (TypeError, "faces must be int32 or int64, got float32", (attributes, faces.float(), face_id, bary)),
+        (TypeError, "face_id must be int32 or int64, got float32", (attributes, faces, face_id.float(), bary)),
+        (ValueError, r"bary must have shape \[B=2, H=9, W=7, 3\]", (attributes, faces, face_id, bary[..., :2])),
+        (ValueError, "bary must be on cpu as face_id is, got meta", (attributes, faces, face_id, bary.to("meta"))),
+    ]
+    for error, words, arguments in cases:
+        with pytest.raises(error, match="interpolate: " + words):
+            ops.interpolate(*arguments)

@@ -38,7 +38,12 @@ def test_a_cuda_machine_has_cuda_kernels() -> None:
         assert _native.info().cuda and min(numbers) <= 10 * major + minor
 
 
-@pytest.mark.parametrize("op", ["rasterize", "rasterize_backward"])
+@pytest.mark.parametrize(
+    "op",
+    [
+        "rasterize", "rasterize_backward", "interpolate", "interpolate_backward", "mesh_flow", "mesh_warp", "mesh_warp_backward",
+    ],
+)  # fmt: skip
 def test_every_backend_built_is_registered(op: str) -> None:
     for key in ["CPU", *(["CUDA"] if _native.info().cuda else [])]:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_fast::{op}", key)
