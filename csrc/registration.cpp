@@ -44,4 +44,17 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " Tensor holder_values, Tensor indptr, SymInt total) -> (Tensor indices, Tensor distance)");
   m.def("dbscan_roots(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> Tensor");
   m.def("dbscan_labels(Tensor indptr, Tensor indices, Tensor values, float eps, Tensor core_label) -> Tensor");
+  m.def("interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) -> Tensor");
+  m.def(
+      "interpolate_backward(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id, Tensor bary, Tensor entry_order,"
+      " Tensor entry_begin, bool need_attributes, bool need_bary) -> (Tensor grad_attributes, Tensor grad_bary)");
+  m.def(
+      "mesh_flow(Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary, Tensor src_face_id, Tensor src_depth)"
+      " -> (Tensor grid, Tensor visibility)");
+  m.def(
+      "mesh_warp(Tensor image, Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary, Tensor src_face_id,"
+      " Tensor src_depth, float fill, bool keep_source) -> (Tensor warped, Tensor source, Tensor visibility)");
+  m.def(
+      "mesh_warp_backward(Tensor grad_warped, Tensor source, Tensor visibility, Tensor pixel_order, Tensor cell_begin)"
+      " -> Tensor");
 }

@@ -1,4 +1,4 @@
-"""interpolate, render_mesh, mesh_flow, mesh_warp against their plain definitions and against geometry."""
+"""render_mesh against its plain definition and against geometry; turning, projecting, and the mesh ops together."""
 
 from __future__ import annotations
 
@@ -11,106 +11,10 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from gcl_fast.bodies import project, turn
+from tests.toy_meshes import EYE, WEAK, ellipsoid, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
 NAN = float("nan")
-
-
-def ellipsoid(rings: int = 6, segments: int = 8, radii=(0.3, 0.9, 0.2), dtype=torch.float64):
-    """A closed mesh: verts [V, 3], faces [F, 3]."""
-    rows = [[0.0, -1.0, 0.0], [0.0, 1.0, 0.0]]
-    for i in range(1, rings):
-        a = math.pi * i / rings
-        for j in range(segments):
-            b = 2 * math.pi * (j + 0.3) / segments
-            rows.append([math.sin(a) * math.cos(b), -math.cos(a), math.sin(a) * math.sin(b)])
-    faces = []
-    for j in range(segments):
-        k = (j + 1) % segments
-        faces += [[0, 2 + j, 2 + k], [1, 2 + (rings - 2) * segments + k, 2 + (rings - 2) * segments + j]]
-        for i in range(rings - 2):
-            p, q = 2 + i * segments, 2 + (i + 1) * segments
-            faces += [[p + j, q + j, q + k], [p + j, q + k, p + k]]
-    return torch.tensor(rows, dtype=dtype) * torch.tensor(radii, dtype=dtype), torch.tensor(faces, dtype=torch.int32)
-
-
-def soup(seed: int, batch: int = 2, faces: int = 6, height: int = 9, width: int = 7):
-    """Random triangles in pixels with depth around 0, some of them outside the image."""
-    g = torch.Generator().manual_seed(seed)
-    verts = torch.rand(batch, 8, 3, generator=g, dtype=torch.float64) * torch.tensor([width + 4, height + 4, 2.0])
-    verts = verts - torch.tensor([2, 2, 1])
-    return verts, torch.randint(0, 8, (faces, 3), generator=g, dtype=torch.int32), (height, width)
-
-
-def square(depth: float, x=(0.0, 8.0), y=(0.0, 8.0)):
-    """Two triangles over a rectangle, at one depth."""
-    corners = [[x[0], y[0], depth], [x[1], y[0], depth], [x[1], y[1], depth], [x[0], y[1], depth]]
-    return torch.tensor(corners, dtype=torch.float64), torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-
-
-WEAK = torch.tensor([[1.0, 0.05, -0.02]], dtype=torch.float64)
-EYE = torch.tensor([[0.05, -0.02, 4.0, 1.9, 0.01, 0.0]], dtype=torch.float64)
-
-
-# --- interpolate ---------------------------------------------------------------------------------------------------------
-
-
-@FEW
-@given(seed=st.integers(0, 10**6), shared=st.booleans())
-def test_interpolate_is_its_definition(seed, shared):
-    verts, faces, size = soup(seed)
-    raster = ops.rasterize(verts, faces, size)
-    g = torch.Generator().manual_seed(seed)
-    attributes = torch.randn(*(() if shared else (2,)), 8, 4, generator=g, dtype=torch.float64)
-    got = ops.interpolate(attributes, faces, raster.face_id, raster.bary)
-    torch.testing.assert_close(got, reference.interpolate(attributes, faces, raster.face_id, raster.bary), rtol=1e-12, atol=1e-12)
-    assert (got[raster.face_id < 0] == 0).all()
-
-
-def test_interpolated_vertices_are_the_pixel_centres(device):
-    verts, faces = ellipsoid()
-    pixels = project(verts[None], WEAK, (40, 20)).to(device)
-    raster = ops.rasterize(pixels, faces.to(device), (40, 20))
-    got = ops.interpolate(pixels, faces.to(device), raster.face_id, raster.bary)
-    inside = raster.face_id >= 0
-    y, x = torch.meshgrid(torch.arange(40, device=device) + 0.5, torch.arange(20, device=device) + 0.5, indexing="ij")
-    error = (got[..., :2] - torch.stack((x, y), -1)).abs().amax(-1)[inside]
-    assert inside.any() and error.max() < 0.05  # clamped barycentrics move a centre by parts of the 1/256 snapping grid
-    torch.testing.assert_close(got[..., 2][inside], raster.depth[inside], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_interpolate_gradients(shared, device):
-    verts, faces, size = soup(3, height=4, width=3)
-    raster = ops.rasterize(verts.to(device), faces.to(device), size)
-    attributes = torch.randn(*(() if shared else (2,)), 8, 2, dtype=torch.float64).to(device).requires_grad_()
-    bary = raster.bary.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: ops.interpolate(a, faces.to(device), raster.face_id, b), (attributes, bary))
-
-
-def test_nothing_of_the_background_reaches_a_gradient():
-    attributes = torch.tensor([[NAN], [NAN], [NAN], [1.0], [2.0], [3.0]], requires_grad=True)
-    faces = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    bary = torch.tensor([[[[NAN, NAN, NAN], [0.2, 0.3, 0.5]]]], requires_grad=True)
-    out = ops.interpolate(attributes, faces, torch.tensor([[[-1, 1]]]), bary)
-    out.sum().backward()
-    torch.testing.assert_close(out.flatten(), torch.tensor([0.0, 2.3]))
-    assert bary.grad[0, 0, 0].eq(0).all() and attributes.grad.isfinite().all()
-
-
-def test_interpolate_takes_views_and_empty_batches():
-    verts, faces, size = soup(5)
-    raster = ops.rasterize(verts, faces, size)
-    attributes = torch.randn(4, 8, 2, dtype=torch.float64).transpose(0, 2)[..., ::2].transpose(1, 2)[:, :2].transpose(1, 2)
-    got = ops.interpolate(attributes, faces.t().contiguous().t(), raster.face_id.transpose(1, 2), raster.bary.transpose(1, 2))
-    face_id, bary = raster.face_id.mT.contiguous(), raster.bary.transpose(1, 2).contiguous()
-    want = ops.interpolate(attributes.contiguous(), faces, face_id, bary)
-    assert torch.equal(got, want)
-    assert ops.interpolate(attributes[:0], faces, raster.face_id[:0], raster.bary[:0]).shape == (0, *size, 2)
-    nothing = torch.zeros(2, 0, 2, dtype=torch.float64, requires_grad=True)
-    out = ops.interpolate(nothing, faces[:0], torch.full_like(raster.face_id, -1), raster.bary)
-    out.sum().backward()
-    assert not out.any() and nothing.grad.shape == nothing.shape
 
 
 # --- turning and projecting ----------------------------------------------------------------------------------------------
@@ -210,114 +114,6 @@ def test_guide_of_nothing():
     assert ops.render_mesh(verts[None], faces, camera, [0], (0, 3)).shape == (1, 1, 1, 0, 3)
     assert not ops.render_mesh(verts[None], faces[:0], camera, [0], (4, 3)).any()
     assert not ops.render_mesh(verts[None, :0], faces[:0], camera, [0], (4, 3)).any()
-
-
-# --- mesh_flow and mesh_warp ---------------------------------------------------------------------------------------------
-
-
-@FEW
-@given(seed=st.integers(0, 10**6))
-def test_flow_is_its_definition_on_any_triangles(seed):
-    src, faces, size = soup(seed)
-    dst, _, _ = soup(seed + 1)
-    got, want = ops.mesh_flow(src, dst, faces, size), reference.mesh_flow(src, dst, faces, size)
-    torch.testing.assert_close(got.grid, want.grid, rtol=1e-9, atol=1e-9)
-    assert torch.equal(got.visibility, want.visibility)
-
-
-@pytest.mark.parametrize("camera", [WEAK, EYE])
-def test_flow_is_its_definition_on_a_body(camera, device):
-    verts, faces = ellipsoid()
-    views = project(turn(verts, [0, 60])[None], camera[:, None], (24, 12))[0]  # [2, V, 3]
-    want = reference.mesh_flow(views[:1], views[1:], faces, (24, 12))
-    got = ops.mesh_flow(views[:1].to(device), views[1:].to(device), faces.to(device), (24, 12))
-    torch.testing.assert_close(got.grid.cpu(), want.grid, rtol=1e-9, atol=1e-9)
-    assert torch.equal(got.visibility.cpu(), want.visibility)
-    assert {1, 2} <= set(want.visibility.unique().tolist())
-
-
-@FEW
-@given(seed=st.integers(0, 10**6))
-def test_every_point_of_a_view_is_visible_in_itself(seed):
-    verts, faces, size = soup(seed, faces=12)
-    flow = ops.mesh_flow(verts, verts, faces, size)
-    drawn = ops.rasterize(verts, faces, size).face_id >= 0
-    assert torch.equal(flow.visibility == 1, drawn) and torch.equal(flow.grid == -2, ~drawn.unsqueeze(-1).expand(*drawn.shape, 2))
-
-
-def test_back_of_a_body_is_occluded_and_its_front_is_not(device):
-    verts, faces = ellipsoid(16, 24)
-    views = project(turn(verts, [0, 20, 180])[None], EYE[:, None], (96, 48))[0].to(device)
-    visible = [ops.mesh_flow(views[:1], views[i : i + 1], faces.to(device), (96, 48)).visibility for i in range(3)]
-    counts = [torch.bincount(v.flatten().long(), minlength=3).tolist() for v in visible]
-    assert counts[0][2] == 0
-    assert counts[1][1] > 0.75 * (counts[1][1] + counts[1][2])
-    assert counts[2][1] <= 0.02 * (counts[2][1] + counts[2][2])  # at most single pixels on the silhouette
-
-
-def test_an_occluder_hides_exactly_what_lies_behind_it():
-    wall, faces = square(2.0)
-    front, _ = square(1.0, (2.0, 5.0), (0.0, 8.0))
-    aside = front + torch.tensor([100.0, 0, 0])  # in the destination view it has left the image
-    both = torch.cat((faces, faces + 4))
-    flow = ops.mesh_flow(torch.cat((wall, front))[None], torch.cat((wall, aside))[None], both, (8, 8))
-    want = torch.ones(8, 8, dtype=torch.uint8)
-    want[:, 2:5] = 2
-    assert torch.equal(flow.visibility[0], want)
-    shifted = ops.mesh_flow(wall[None] - torch.tensor([3.0, 0, 0]), wall[None], faces, (8, 8)).visibility[0]
-    assert (shifted[:, :3] == 2).all() and (shifted[:, 3:] == 1).all()  # outside the source image
-
-
-@FEW
-@given(dx=st.integers(-3, 3), dy=st.integers(-3, 3), seed=st.integers(0, 10**6))
-def test_moving_a_mesh_by_whole_pixels_moves_the_picture(dx, dy, seed):
-    verts, faces = square(1.0, (3.0, 9.0), (3.0, 7.0))
-    image = torch.rand(1, 2, 10, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    moved = verts + torch.tensor([dx, dy, 0.5])
-    warped, visibility = ops.mesh_warp(image, verts[None], moved[None], faces, fill=7.0)
-    want = torch.full_like(image, 7.0)
-    want[..., 3 + dy : 7 + dy, 3 + dx : 9 + dx] = image[..., 3:7, 3:9]
-    torch.testing.assert_close(warped, want, rtol=1e-12, atol=1e-12)
-    assert torch.equal(visibility[0] == 1, (want != 7).all(1)[0])
-
-
-def test_warp_is_its_definition_and_differentiable_in_the_image(device):
-    verts, faces = ellipsoid()
-    views = project(turn(verts, [0, 40])[None], WEAK[:, None], (10, 6))[0].to(device)
-    faces = faces.to(device)
-    image = torch.randn(1, 2, 10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)
-    got = ops.mesh_warp(image, views[:1], views[1:], faces, fill=-1.0)
-    want = reference.mesh_warp(image.cpu(), views[:1].cpu(), views[1:].cpu(), faces.cpu(), fill=-1.0)
-    torch.testing.assert_close(got.warped.cpu(), want.warped, rtol=1e-9, atol=1e-9)
-    assert torch.equal(got.visibility.cpu(), want.visibility)
-    assert torch.autograd.gradcheck(lambda i: ops.mesh_warp(i, views[:1], views[1:], faces).warped, (image.requires_grad_(),))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        half = ops.mesh_warp(image.detach().to(dtype), views[:1], views[1:], faces, fill=-1.0).warped
-        assert half.dtype == dtype
-        torch.testing.assert_close(half.double(), got.warped, rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
-
-
-def test_a_source_vertex_that_is_not_finite_hides_its_faces():
-    verts, faces = square(1.0)
-    broken = verts.clone()
-    broken[1] = NAN
-    flow = ops.mesh_flow(broken[None], verts[None], faces, (8, 8))
-    drawn = ops.rasterize(verts[None], faces, (8, 8)).face_id
-    assert (flow.visibility[drawn == 0] == 2).all() and (flow.grid[drawn == 0] == -2).all()
-    assert (flow.visibility[drawn == 1] == 1).all()
-    image = torch.ones(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    ops.mesh_warp(image, broken[None], verts[None], faces).warped.sum().backward()
-    assert image.grad.isfinite().all()
-
-
-def test_flow_and_warp_of_nothing():
-    verts, faces = square(1.0)
-    image = torch.zeros(0, 3, 4, 4, dtype=torch.float64)
-    assert ops.mesh_warp(image, verts[None][:0], verts[None][:0], faces).warped.shape == (0, 3, 4, 4)
-    flow = ops.mesh_flow(verts[None], verts[None], faces[:0], (4, 5))
-    assert (flow.grid == -2).all() and flow.grid.shape == (1, 4, 5, 2) and not flow.visibility.any()
-    warped = ops.mesh_warp(torch.ones(1, 1, 4, 5, dtype=torch.float64), verts[None], verts[None], faces[:0], fill=0.5).warped
-    assert (warped == 0.5).all()
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
-"""Plain definitions of interpolate, render_mesh, mesh_flow and mesh_warp: one image at a time, one step a line."""
+"""Plain definition of render_mesh: one image at a time, one step a line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,28 +11,6 @@ from torch import Tensor
 from gcl_fast.reference.rasterize import rasterize
 
 LIGHT = (-0.4, -0.6, -1.0)  # towards the light: upper left, in front of the body
-
-
-class MeshFlow(NamedTuple):
-    grid: Tensor  # [B, H, W, 2]
-    visibility: Tensor  # [B, H, W] uint8
-
-
-class MeshWarp(NamedTuple):
-    warped: Tensor  # [B, C, H, W]
-    visibility: Tensor  # [B, H, W] uint8
-
-
-def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
-    """Attributes [B, V, C] or [V, C] at every pixel: sum over the corners of the pixel's face of bary * attribute."""
-    batch, height, width = face_id.shape
-    out = bary.new_zeros(batch, height, width, attributes.shape[-1])
-    for b in range(batch):
-        values = attributes if attributes.dim() == 2 else attributes[b]  # [V, C]
-        inside = face_id[b] >= 0  # [H, W]
-        corners = values[faces[face_id[b][inside].long()].long()]  # [pixels, 3, C]
-        out[b, inside] = (bary[b][inside].unsqueeze(-1) * corners).sum(1)
-    return out
 
 
 def _turned(verts: Tensor, degrees: float) -> Tensor:
@@ -82,65 +59,3 @@ def render_mesh(
             inside = face_id >= 0
             out[b, r, 0][inside] = shade[face_id[inside].long()]
     return out
-
-
-def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> MeshFlow:
-    """Where each pixel of the destination view lies in the source view, and whether the source shows it.
-
-    The point is compared with what the source shows in the four pixels that a bilinear read would mix. A covered one
-    agrees when it shows the point's own face, or when the plane of that face, carried to the pixel's centre, lies behind
-    the depth there by no more than one hundredth of the mesh's depth extent. The point is visible when the pixels that
-    agree hold at least half of the bilinear weight of the covered ones (so also when none is covered), and occluded
-    outside the source image.
-    """
-    height, width = image_size
-    src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
-    points = interpolate(src_verts, faces, dst.face_id, dst.bary)  # [B, H, W, 3] pixels and depth in the source
-    grid = torch.full((*dst.face_id.shape, 2), -2.0, dtype=src_verts.dtype)
-    visibility = torch.zeros(dst.face_id.shape, dtype=torch.uint8)
-    for b in range(len(src_verts)):
-        depths = src_verts[b, :, 2][torch.isfinite(src_verts[b]).all(1)]
-        extent = float(depths.max() - depths.min()) if len(depths) else 0.0
-        tolerance = 0.01 * extent + 1e-5 * (float(depths.abs().max()) if len(depths) else 0.0)
-        for i, j in (dst.face_id[b] >= 0).nonzero().tolist():
-            x, y, z = points[b, i, j].tolist()
-            if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
-                visibility[b, i, j] = 2
-                continue
-            grid[b, i, j, 0], grid[b, i, j, 1] = 2 * x / width - 1, 2 * y / height - 1
-            gx, gy = _slope(src_verts[b][faces[int(dst.face_id[b, i, j])].long()].tolist(), extent)
-            covered = agreeing = 0.0
-            for row in (math.floor(y - 0.5), math.floor(y - 0.5) + 1):
-                for column in (math.floor(x - 0.5), math.floor(x - 0.5) + 1):
-                    if not (0 <= row < height and 0 <= column < width):
-                        continue
-                    seen = float(src.depth[b, row, column])
-                    if math.isinf(seen):
-                        continue
-                    dx, dy = column + 0.5 - x, row + 0.5 - y
-                    weight = (1 - abs(dx)) * (1 - abs(dy))
-                    covered += weight
-                    own = src.face_id[b, row, column] == dst.face_id[b, i, j]
-                    agreeing += weight * bool(own or z + gx * dx + gy * dy <= seen + tolerance)
-            inside = 0 <= x < width and 0 <= y < height
-            visibility[b, i, j] = 1 if inside and 2 * agreeing >= covered else 2
-    return MeshFlow(grid, visibility)
-
-
-def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
-    """d depth / d x and d depth / d y of a triangle in pixels, each at most the mesh's depth extent a pixel."""
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = corners
-    area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-    if area == 0:
-        return 0.0, 0.0
-    gx = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area
-    gy = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area
-    return max(-limit, min(limit, gx)), max(-limit, min(limit, gy))
-
-
-def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
-    """The source image [B, C, H, W] carried to the destination view; `fill` where the source does not show the body."""
-    flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
-    sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)
-    shown = (flow.visibility == 1).unsqueeze(1)  # [B, 1, H, W]
-    return MeshWarp(torch.where(shown, sampled, torch.full_like(sampled, fill)), flow.visibility)
