@@ -18,7 +18,7 @@
 #include "simt.h"
 #define GCL_HD inline
 #elif defined(GCL_ISA)
-#define GCL_HD static inline  // a copy for each instruction set (common/isa.h), none of which another may run
+#define GCL_HD inline  // a copy for each instruction set (common/isa.h), none of which another may run
 #else
 #define GCL_HD inline
 #endif
