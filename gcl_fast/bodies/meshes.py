@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.bodies.camera import project
 from gcl_fast.bodies.mesh_files import read_faces, read_mesh
+from gcl_fast.bodies.yaw import turn
 from gcl_fast.ops.mesh import render_mesh
 
 FOLDERS = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
@@ -81,6 +83,16 @@ class VertexMeshes:
 
     def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
         """[R, H, W] float32 in [0, 1]; deterministic. Raises FileNotFoundError or ValueError naming the mesh file."""
+        vertices, faces, camera = self._body(record)
+        return render_mesh(vertices, faces, camera, list(yaws), self.image_size)[0, :, 0]  # [R, H, W]
+
+    def project(self, record: Any, yaws: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Vertices in pixels with depth [R, V, 3] float32 and faces [F, 3], as `ops.rasterize` and `ops.mesh_warp` take them."""
+        vertices, faces, camera = self._body(record)
+        return project(turn(vertices, list(yaws)), camera[:, None], self.image_size)[0], faces
+
+    def _body(self, record: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Vertices [1, V, 3], faces [F, 3], camera [1, 3 or 6]."""
         path = self.path(record)
         mesh = read_mesh(path)
         faces = mesh.faces
@@ -93,9 +105,7 @@ class VertexMeshes:
                     f"{self.folder / 'faces.npy'}, got {list(mesh.vertices.shape)}"
                 )
             faces = self._faces
-        vertices, camera = torch.from_numpy(mesh.vertices)[None], torch.from_numpy(mesh.camera)[None]
-        pictures = render_mesh(vertices, torch.from_numpy(faces), camera, list(yaws), self.image_size)
-        return pictures[0, :, 0]  # [R, H, W]
+        return torch.from_numpy(mesh.vertices)[None], torch.from_numpy(faces), torch.from_numpy(mesh.camera)[None]
 
     def missing(self, records: Sequence[Any]) -> list[Any]:
         names = _Names()

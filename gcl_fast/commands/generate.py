@@ -18,6 +18,8 @@ class GenerateOptions:
     checkpoint: Annotated[Path, positional()]
     """A run's checkpoint of stage 2 or 3, or its run folder."""
     what: Literal["reconstruction", "novel", "mix"] = "novel"
+    warp: bool = False
+    """No generator: the photos' own pixels carried to the angles by their meshes (needs vertices)."""
     angles: tuple[float, ...] = (45, 90, 135, 180, 225, 270, 315)
     """Turns in degrees; any angle where mesh vertices are there."""
     num: int = 8
@@ -51,22 +53,30 @@ def write_scores(options, config, networks, space, meshes, fid) -> str:
 def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
-    from gcl_fast.generation import FrechetDistance, generate_pictures
+    from gcl_fast.generation import FrechetDistance, draw_records, generate_pictures, warp_pictures
     from gcl_fast.workspace import Workspace, networks_of
 
     if options.fid_weights is not None and options.scores is None:
         raise ValueError("--fid-weights needs --scores FILE.json, where the FID is written")
-    path = find_checkpoint(options.checkpoint, ("stage3", "stage2"))
+    path = find_checkpoint(options.checkpoint, ("stage3", "stage2", *(("stage1",) if options.warp else ())))
     config, networks, state = networks_of(path)
-    if "generator" not in state["modules"]:
+    if "generator" not in state["modules"] and not options.warp:
         raise ValueError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
     space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=True)
     meshes = space.train_meshes if options.split == "train" else space.test_meshes
     if meshes is None:
         raise ValueError(f"no meshes for the {options.split} images under {space.config.mesh_dir}")
+    records = getattr(space.data, options.split)
+    if options.warp:
+        sheet = warp_pictures(
+            draw_records(records, options.num, options.seed), meshes, options.out, angles=options.angles,
+            image_size=config.image_size, device=space.device,
+        )
+        print(f"photos and their warped views: {sheet}")
+        return 0
     fid = FrechetDistance(options.fid_weights, device=space.device) if options.fid_weights is not None else None
     written = generate_pictures(
-        networks.encoder.to(space.device), networks.generator.to(space.device), getattr(space.data, options.split), meshes,
+        networks.encoder.to(space.device), networks.generator.to(space.device), records, meshes,
         options.out, what=options.what, angles=options.angles, num=options.num, image_size=config.image_size,
         device=space.device, seed=options.seed,
     )

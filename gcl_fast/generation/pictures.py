@@ -19,6 +19,12 @@ from gcl_fast.visuals.tones import photo_to_uint8
 YAWS = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees
 
 
+def draw_records(records: Sequence[Any], num: int, seed: int) -> list[Any]:
+    """`num` of the records at random (by `seed`), in their own order."""
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(records))[:num]
+    return [records[i] for i in sorted(order)]
+
+
 def generate_pictures(
     encoder: nn.Module,
     generator: nn.Module,
@@ -48,8 +54,7 @@ def generate_pictures(
         raise ValueError("angles: expected at least one angle in degrees, got none")
     if num < 1 or not len(records):
         raise ValueError(f"num: expected at least 1 image out of at least 1 record, got num={num} and {len(records)} records")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(records))[:num]
-    chosen = [records[i] for i in sorted(order)]
+    chosen = draw_records(records, num, seed)
     if what == "mix" and len(chosen) < 2:
         raise ValueError(f"num: mixing needs at least 2 images, got {len(chosen)}")
     stems = [Path(record.path).stem for record in chosen]

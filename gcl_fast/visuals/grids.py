@@ -59,6 +59,7 @@ def novel_view_grid(
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
     scale: int | None = None,
+    made: str = "generated",
 ) -> np.ndarray:
     """Each photo with its generated views, one column an angle; the guiding meshes above and the truth below, if given.
 
@@ -66,7 +67,7 @@ def novel_view_grid(
     generated  [B, R, 3, H, W] ImageNet-normalised, R = len(angles)
     truth      [B, R, 3, H, W] ImageNet-normalised, or None
     meshes     [B, R, 1, H, W] in [-1, 1], or None
-    angles     degrees; row_titles: one name for each photo
+    angles     degrees; row_titles: one name for each photo; made: what the rows of `generated` are called
     Returns uint8 [H', W', 3]. Deterministic; no gradient.
     """
     if not isinstance(source, Tensor) or source.dim() != 4 or source.shape[1] != 3:
@@ -79,15 +80,15 @@ def novel_view_grid(
     if row_titles is not None and len(row_titles) != batch:
         raise ValueError(f"row_titles: expected {batch} names, got {len(row_titles)}")
 
-    blocks = [("mesh", meshes), ("generated", generated), ("truth", truth)]
+    blocks = [("mesh", meshes), (made, generated), ("truth", truth)]
     shown = [(name, _bytes(images, name)) for name, images in blocks if images is not None]  # uint8 [B, R, H, W, 3]
     photos = _bytes(source, "source")  # [B, H, W, 3]
     cells: list[list[np.ndarray | None]] = []
     titles = []
     for b in range(batch):
         for name, images in shown:
-            cells.append([photos[b] if name == "generated" else None, *images[b]])
-            person = f"{_fold(row_titles[b])}\n" if row_titles is not None and name == "generated" else ""
+            cells.append([photos[b] if name == made else None, *images[b]])
+            person = f"{_fold(row_titles[b])}\n" if row_titles is not None and name == made else ""
             titles.append(person + name)
     columns = ["photo", *(f"{angle:g}°" for angle in angles)]
     group = len(shown) if len(shown) > 1 else None

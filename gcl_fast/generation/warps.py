@@ -1,0 +1,59 @@
+"""Photos turned by their meshes alone: the photo's own pixels where the camera saw the body, the bare mesh where it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.data.images import normalise
+from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.ops import mesh_warp
+from gcl_fast.visuals.files import save_png
+from gcl_fast.visuals.grids import novel_view_grid
+
+PAPER = 235  # grey level behind a turned body: nothing is known there
+
+
+def warped_views(photos: Tensor, records: Sequence[Any], mesh_source: Any, angles: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Each photo's body at R angles (degrees, relative to the photo), by `ops.mesh_warp`.
+
+    photos [N, 3, H, W] ImageNet-normalised; mesh_source: vertices (`bodies.VertexMeshes`). Returns pictures
+    [N, R, 3, H, W], ImageNet-normalised, and visibility [N, R, H, W] uint8 (0 background, 1 seen in the photo, 2 not). What the
+    photo does not show is drawn as the shaded mesh; behind the body is PAPER. Deterministic.
+    """
+    if not hasattr(mesh_source, "project"):
+        raise ValueError("warping a photo needs meshes with vertices; rendered pictures do not say where a pixel comes from")
+    paper = normalise(torch.full((1, 1, 3), PAPER, dtype=torch.uint8)).to(photos).view(3, 1, 1)
+    guides = render_meshes(mesh_source, records, angles).to(photos)  # [N, R, 1, H, W] in [-1, 1]
+    grey = ((guides + 1) * 127.5).round().to(torch.uint8).movedim(2, -1).expand(-1, -1, -1, -1, 3)  # [N, R, H, W, 3]
+    bare = normalise(grey).to(photos)  # [N, R, 3, H, W]
+    pictures, visibility = [], []
+    for photo, mesh, record in zip(photos, bare, records, strict=True):
+        verts, faces = (t.to(photos.device) for t in mesh_source.project(record, (0.0, *angles)))  # [1 + R, V, 3]
+        source, turned = verts[:1].expand(len(angles), -1, -1), verts[1:]
+        warped, seen = mesh_warp(photo.expand(len(angles), -1, -1, -1), source, turned, faces)
+        level = seen[:, None]  # [R, 1, H, W]
+        pictures.append(torch.where(level == 1, warped, torch.where(level == 2, mesh, paper)))
+        visibility.append(seen)
+    return torch.stack(pictures), torch.stack(visibility)
+
+
+def warp_pictures(
+    records: Sequence[Any], mesh_source: Any, out: str | Path, *, angles: Sequence[float], image_size: tuple[int, int],
+    device: torch.device | str = "cpu",
+) -> Path:
+    """Write a sheet `warp.png` into `out`: each record's photo and its warped views, the meshes above. Returns its path."""
+    if not len(angles):
+        raise ValueError("angles: expected at least one angle in degrees, got none")
+    photos = load_photos([record.path for record in records], image_size).to(device)
+    pictures, _ = warped_views(photos, records, mesh_source, angles)
+    sheet = novel_view_grid(
+        photos, pictures, angles, meshes=render_meshes(mesh_source, records, angles),
+        row_titles=[Path(record.path).stem for record in records], made="warped",
+    )
+    caption = "Each photo's pixels carried to new angles by its mesh; bare mesh where the photo does not show the body."
+    return save_png(Path(out) / "warp.png", sheet, caption)
