@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.pseudo_labels import centroids
@@ -32,7 +32,7 @@ class ClusterContrastStage(Stage):
         self,
         config: TrainConfig,
         encoder: nn.Module,
-        loader: TorchLoader,
+        loader: Loader,
         cameras: Tensor,
         *,
         device: torch.device,
