@@ -14,7 +14,7 @@ from typing import Literal
 import gcl_fast
 from gcl_fast.commands.options import parse
 
-OPS = ("rasterize", "bank_nce", "knn", "jaccard", "rank_metrics")
+OPS = ("rasterize", "bank_nce", "knn", "jaccard", "rank_metrics", "loader")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 
 
@@ -22,7 +22,7 @@ ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal["all", "rasterize", "bank_nce", "knn", "jaccard", "rank_metrics"] = "all"
+    op: Literal["all", "rasterize", "bank_nce", "knn", "jaccard", "rank_metrics", "loader"] = "all"
     """One op, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""
