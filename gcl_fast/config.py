@@ -295,8 +295,12 @@ class TrainConfig:
     device: str = "auto"
     amp: Literal["auto", "off", "bf16"] = "off"
     workers: int = 4
+    """Threads (loader torch: processes) that read ahead; 0: none."""
+    loader: Literal["auto", "cached", "dali", "torch"] = "auto"
+    """Who reads the images: cached (decoded pictures stay in memory, of the GPU where they fit), dali, torch, or the first
+    of these that can be used."""
     cache: bool = False
-    """Keep decoded images in memory."""
+    """Loader torch: keep decoded images in memory."""
     skip_broken: bool = False
     checkpoint_every: int = 200
     """Iterations between checkpoints inside an epoch; each epoch ends with one too."""

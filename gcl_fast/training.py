@@ -20,7 +20,7 @@ from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmup import warmup_stage
 from gcl_fast.workspace import Networks, Workspace, build_networks, load_encoder, load_module
 
-NOT_TRAINING = ("runs", "name", "device", "workers", "cache", "tensorboard", "log_every", "checkpoint_every", "picture_every",
+NOT_TRAINING = ("runs", "name", "device", "workers", "loader", "cache", "tensorboard", "log_every", "checkpoint_every", "picture_every",
                 "eval_batch_size", "skip_broken")
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from gcl_fast.bodies.meshes import MeshSource, open_mesh_source
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
+from gcl_fast.data.base import Loader
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.camstyle import StyledRecords, with_camstyle
+from gcl_fast.data.choose import Reader
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.data.readable import find_broken, name_files, require_readable
@@ -69,8 +71,16 @@ class Workspace:
         self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None
-        self._plain = TorchLoader(self.data.train, config.image_size, workers=config.workers, cache=config.cache)
-        self._test_loaders: tuple[TorchLoader, TorchLoader] | None = None
+        self._reader = self._new_reader(self.data.train, meshes=self.train_meshes)
+        self._plain = self._reader.loader()
+        self._test_loaders: tuple[Loader, Loader] | None = None
+
+    def _new_reader(self, records: list[Record], *, meshes: MeshSource | None = None, taken: int = 0) -> Reader:
+        config = self.config
+        return Reader(
+            config.loader, records, config.image_size, meshes=meshes, yaws=config.yaws, workers=config.workers,
+            seed=config.seed, device=self.device, cache=config.cache, taken=taken,
+        )
 
     def _meshes(self, split: str, records: list[Record]) -> MeshSource:
         config = self.config
@@ -99,12 +109,14 @@ class Workspace:
 
     def train_loader(
         self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None
-    ) -> TorchLoader:
+    ) -> Loader:
         """records: what to read in the place of the training images."""
-        config = self.config
+        config, source = self.config, self.train_meshes if meshes else None
+        if records is None:
+            return self._reader.loader(meshes=source, augment=augment)
         return TorchLoader(
-            self.data.train if records is None else records, config.image_size, meshes=self.train_meshes if meshes else None,
-            augment=augment, seed=config.seed, workers=config.workers, yaws=config.yaws, cache=config.cache,
+            records, config.image_size, meshes=source, augment=augment, seed=config.seed, workers=config.workers,
+            yaws=config.yaws, cache=config.cache,
         )
 
     def styled(self, *, use: bool = True) -> StyledRecords:
@@ -126,13 +138,14 @@ class Workspace:
                 amp=self.bf16, progress=progress,
             )
 
-    def test_loaders(self) -> tuple[TorchLoader, TorchLoader]:
+    def test_loaders(self) -> tuple[Loader, Loader]:
         if self._test_loaders is None:
-            config = self.config
-            self._test_loaders = tuple(
-                TorchLoader(records, config.image_size, workers=config.workers, cache=config.cache)
-                for records in (self.data.query, self.data.gallery)
-            )
+            taken, loaders = self._reader.host_bytes, []
+            for records in (self.data.query, self.data.gallery):
+                reader = self._new_reader(records, taken=taken)
+                taken += reader.host_bytes
+                loaders.append(reader.loader())
+            self._test_loaders = (loaders[0], loaders[1])
         return self._test_loaders
 
     def score(self, encoder: nn.Module, *, rerank: bool = False) -> dict[str, float]:

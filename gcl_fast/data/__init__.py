@@ -2,6 +2,10 @@
 
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
+from gcl_fast.data.base import Loader
+from gcl_fast.data.cached import CachedLoader
+from gcl_fast.data.choose import Reader
+from gcl_fast.data.dali import DaliLoader
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
 from gcl_fast.data.records import DATASETS, Record, ReIDData, find_broken, load_dataset, require_readable
@@ -10,8 +14,12 @@ __all__ = [
     "DATASETS",
     "Augment",
     "Batch",
+    "CachedLoader",
+    "DaliLoader",
+    "Loader",
     "Plan",
     "ReIDData",
+    "Reader",
     "Record",
     "TorchLoader",
     "camera_aware_batches",

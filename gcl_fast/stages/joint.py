@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import Stage3Config, TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
 from gcl_fast.pseudo_labels import centroids
@@ -46,7 +46,7 @@ class JointStage(GenerativeStage):
         encoder: nn.Module,
         generator: nn.Module,
         discriminator: nn.Module,
-        loader: TorchLoader,
+        loader: Loader,
         cameras: Tensor,
         *,
         device: torch.device,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.stage import Stage, stepped_lr
@@ -40,7 +40,7 @@ class WarmupStage(Stage):
         config: TrainConfig,
         schedule: Schedule,
         encoder: nn.Module,
-        loader: TorchLoader,
+        loader: Loader,
         *,
         device: torch.device,
         features: Features,

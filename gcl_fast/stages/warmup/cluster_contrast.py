@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.pseudo_labels import centroids
@@ -34,7 +34,7 @@ class ClusterContrastStage(WarmupStage):
     """Each epoch: features, pseudo-labels, centroids; each step: CE(f . M / t), then the centroids move."""
 
     def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, cameras: Tensor, **options: Any
+        self, config: TrainConfig, encoder: nn.Module, loader: Loader, cameras: Tensor, **options: Any
     ) -> None:
         """cameras [N] int64 of the training images; options as in WarmupStage."""
         self.settings = config.stage1

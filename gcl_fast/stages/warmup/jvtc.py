@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.camstyle import StyledRecords, several_views
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
@@ -32,7 +32,7 @@ class JVTCStage(MemoryStage):
     """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
 
     def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any
+        self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any
     ) -> None:
         super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
         self.rule = rule = config.stage1.jvtc

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.camstyle import StyledRecords, one_view
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
@@ -25,7 +25,7 @@ class MLCStage(MemoryStage):
     """Each step: multi-labels of the batch from the memory, the multi-label loss, then the memory rows of the batch move."""
 
     def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: TorchLoader, styled: StyledRecords, **options: Any
+        self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any
     ) -> None:
         super().__init__(config, config.stage1.mlc, encoder, loader, styled, **options)
         self.rule = config.stage1.mlc

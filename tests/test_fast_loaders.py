@@ -1,0 +1,223 @@
+"""The cached and the DALI loader against the torch loader: pixels, order, chance, resuming, plans that change, broken files;
+and which loader is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gcl_fast.bodies.meshes import RenderedFolders
+from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.data import choose, free_memory
+from gcl_fast.data.augment import Augment
+from gcl_fast.data.batch import Batch
+from gcl_fast.data.cached import CachedLoader
+from gcl_fast.data.choose import Reader
+from gcl_fast.data.dali import DaliLoader, dali
+from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.pixels import finish_batch, finish_images
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.data.recipes import Chance, Recipe
+from gcl_fast.data.reid_data import Record
+from gcl_fast.data.stores import Stores
+from tests.test_loader import FakeMeshes
+
+SIZE = (16, 8)
+YAWS = (45, 90, 135, 180)
+KINDS = [CachedLoader, DaliLoader]
+LEVEL = 1 / 255 / 0.224  # one of 255 levels after normalisation by the smallest deviation
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[list[Record], RenderedFolders]:
+    """Twelve pictures of several sizes, and their meshes as pictures."""
+    root = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(12):
+        size = [(63, 127), (8, 16), (64, 128)][i % 3]
+        path = root / f"{i}.{'png' if i == 5 else 'jpg'}"
+        Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)).resize(size).save(path)
+        records.append(Record(path, pid=i // 3, camera=i % 2, frame=i))
+        for yaw in (0, *YAWS):
+            folder = root / "mesh" / (f"render_{yaw}" if yaw else "render")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (5, 4), dtype=np.uint8)).resize((8, 16)).save(folder / f"{i}.jpg")
+    return records, RenderedFolders(root / "mesh", "market1501", SIZE)
+
+
+def compare(want: list[Batch], got: list[Batch], *, image: float, mesh: float) -> None:
+    assert len(want) == len(got)
+    for a, b in zip(want, got, strict=True):
+        assert torch.equal(a.index, b.index) and torch.equal(a.pid, b.pid) and torch.equal(a.camera, b.camera)
+        assert a.image.shape == b.image.shape and b.image.dtype == torch.float32 and b.image.is_contiguous()
+        assert (a.image - b.image).abs().max() <= image
+        assert (a.mesh is None) == (b.mesh is None)
+        if a.mesh is not None:
+            for x, y in ((a.mesh, b.mesh), (a.mesh_novel, b.mesh_novel)):
+                assert x.shape == y.shape and (x - y).abs().max() <= mesh
+
+
+def same(want: list[Batch], got: list[Batch]) -> None:
+    compare(want, got, image=0, mesh=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_torch_loaders_batches(world, kind, workers):
+    records, pictures = world
+    labels, cameras = [r.pid for r in records], [r.camera for r in records]
+    plans = [shuffled(range(12), 5, seed=1, drop_last=False), identity_batches(labels, 2, 4, seed=2),
+             camera_aware_batches(labels, cameras, 3, 4, seed=3)]  # fmt: skip
+    # Pillow and torch may round a resized pixel to neighbouring levels, three factors of colour jitter up to 1.5 spread it
+    pixel = 0 if kind is CachedLoader else LEVEL + 1e-5
+    for options, image, mesh in (
+        ({}, pixel, 0),
+        ({"augment": Augment(pad=2)}, pixel, 0),
+        ({"augment": Augment(pad=0, color_jitter=0.5)}, 4 * pixel, 0),
+        ({"meshes": pictures, "yaws": YAWS}, pixel, 0 if kind is CachedLoader else 2 / 255 + 1e-5),
+        ({"meshes": FakeMeshes(), "yaws": YAWS}, pixel, 1 / 255 + 1e-6 if kind is CachedLoader else 0),
+    ):
+        loader, plain = kind(records, SIZE, seed=4, workers=workers, **options), TorchLoader(records, SIZE, seed=4, **options)
+        for epoch, plan in enumerate(plans):  # sizes and lengths change, on one loader
+            whole = list(loader.epoch(plan, epoch))
+            compare(list(plain.epoch(plan, epoch)), whole, image=image, mesh=mesh)
+            for start in (1, len(plan)):
+                same(whole[start:], list(loader.epoch(plan, epoch, start=start)))
+        loader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_left_half_way_does_not_reach_the_next(world, kind):
+    records, pictures = world
+    options = {"meshes": pictures, "yaws": YAWS, "seed": 1, "workers": 1}
+    loader, plan = kind(records, SIZE, **options), shuffled(range(12), 2, seed=1)
+    whole = [list(kind(records, SIZE, **options).epoch(plan, e)) for e in range(2)]
+    for taken in (0, 1, 3):
+        begun = loader.epoch(plan, 0)
+        same(whole[0][:taken], [next(begun) for _ in range(taken)])
+        same(whole[1], list(loader.epoch(plan, 1)))
+    loader.close()
+    same(whole[0][2:], list(loader.epoch(plan, 0, start=2)) if kind is DaliLoader else whole[0][2:])
+    loader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_and_missing_files_are_named(world, tmp_path, kind):
+    records, _ = world
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(records[0].path.read_bytes()[:400])
+    for bad, words in ((cut, f"cannot read image {cut}"), (tmp_path / "gone.jpg", r"gone\.jpg: no such file")):
+        loader = kind([*records[:4], Record(bad, 0, 0)], SIZE)
+        batches = loader.epoch(sequential(5, 2), 0)
+        assert next(batches).index.tolist() == [0, 1] and next(batches).index.tolist() == [2, 3]
+        with pytest.raises(OSError, match=words):
+            next(batches)
+        assert len(list(loader.epoch(sequential(4, 2), 1))) == 2  # the loader goes on
+        loader.close()
+
+
+def test_the_orientation_tag_is_left_alone(world, tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    with Image.open(world[0][0].path) as image:
+        image.save(path, exif=exif)
+    record = [Record(path, 0, 0)]
+    want, got = (next(kind(record, SIZE).epoch(sequential(1, 1), 0)) for kind in (TorchLoader, DaliLoader))
+    assert (want.image - got.image).abs().max() <= LEVEL + 1e-5
+
+
+def test_each_picture_is_read_once_for_all_loaders(world, monkeypatch):
+    from gcl_fast.data import stores as module
+
+    records, pictures = world
+    read, decode = [], module.load_uint8
+    monkeypatch.setattr(module, "load_uint8", lambda path, size: (read.append(path), decode(path, size))[1])
+    shared = Stores(records, SIZE, meshes=pictures, yaws=YAWS, workers=2)
+    plain = CachedLoader(records, SIZE, stores=shared)
+    guided = CachedLoader(records, SIZE, stores=shared, meshes=pictures, yaws=YAWS)
+    for epoch in range(3):
+        list(plain.epoch(sequential(12, 5), epoch)), list(guided.epoch(sequential(12, 5), epoch))
+    assert sorted(read) == sorted(r.path for r in records)
+    assert shared.images.filled.all() and shared.meshes.filled.reshape(12, 5)[:, 0].all()
+    assert shared.images.pictures.nbytes + shared.meshes.pictures.nbytes == free_memory.cached_bytes(12, SIZE, 5)
+    with pytest.raises(ValueError, match="stores must hold the yaws"):
+        CachedLoader(records, SIZE, stores=shared, meshes=pictures, yaws=(45,))
+    with pytest.raises(ValueError, match="stores must hold these 3 records"):
+        CachedLoader(records[:3], SIZE, stores=shared)
+    shared.close()
+
+
+def test_the_batched_form_is_the_row_by_row_form():
+    chance = Chance(3, (), Augment(pad=5, color_jitter=0.4), (16, 12))
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 3, 16, 12), dtype=np.uint8))
+    recipe = Recipe(0, 0, np.arange(64))
+    changes = [chance.change(recipe, row) for row in range(64)]
+    plain = [c._replace(jitter=None) for c in changes]
+    assert {c.flip for c in changes} == {False, True} and any(c.box for c in changes) and not all(c.box for c in changes)
+    assert torch.equal(finish_batch(pixels, plain, 5), finish_images(pixels, plain, 5))
+    assert torch.equal(finish_batch(pixels, None, 0), finish_images(pixels, None, 0))
+    assert (finish_batch(pixels, changes, 5) - finish_images(pixels, changes, 5)).abs().max() <= LEVEL + 1e-5
+
+
+def test_auto_takes_the_first_that_can_be_used(world, monkeypatch):
+    dali()  # where it is missing, this test is about nothing
+    records, pictures = world
+    said: list[str] = []
+    options = {"meshes": pictures, "yaws": YAWS, "say": said.append}
+    images, all_of_it = (free_memory.cached_bytes(12, SIZE, views) for views in (0, 5))
+
+    def with_room(room: int, kind: str = "auto") -> Reader:
+        said.clear()
+        monkeypatch.setattr(choose, "may_take", lambda device: room)
+        return Reader(kind, records, SIZE, **options)
+
+    reader = with_room(all_of_it)
+    assert reader.kind == "cached" and reader.stores.meshes is not None and not said and reader.host_bytes == all_of_it
+    plain = TorchLoader(records, SIZE, meshes=pictures, yaws=YAWS)
+    same(list(plain.epoch(sequential(12, 4), 0)), list(reader.loader(meshes=pictures).epoch(sequential(12, 4), 0)))
+    reader = with_room(all_of_it - 1)
+    assert reader.kind == "cached" and reader.stores.meshes is None and "meshes not kept" in said[0] and len(said) == 1
+    same(list(plain.epoch(sequential(12, 4), 0)), list(reader.loader(meshes=pictures).epoch(sequential(12, 4), 0)))
+    assert with_room(images - 1).kind == "dali" and len(said) == 1 and said[0].startswith("loader: dali (cached: needs")
+    assert isinstance(reader.loader(), CachedLoader) and isinstance(with_room(0).loader(), DaliLoader)
+    monkeypatch.setattr(choose, "SUFFIXES", (".jpg",))
+    assert with_room(0).kind == "torch" and len(said) == 1 and "dali: does not read .png files" in said[0]
+    with pytest.raises(MemoryError, match="loader cached: needs .* MiB, 0 MiB may be taken"):
+        with_room(0, "cached")
+    with pytest.raises(ValueError, match="loader must be one of auto, cached, dali, torch, got 'fast'"):
+        Reader("fast", records, SIZE)
+    with pytest.raises(ConfigError, match="loader must be one of 'auto', 'cached', 'dali', 'torch', got 'fast'"):
+        from_dict(TrainConfig, {"loader": "fast"})
+
+
+def test_without_dali_it_says_what_to_install(world, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(choose.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choose, "may_take", lambda device: 0)
+    said: list[str] = []
+    assert Reader("auto", world[0], SIZE, say=said.append).kind == "torch" and "pip install nvidia-dali-cuda130" in said[0]
+    monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
+    with pytest.raises(ImportError, match="pip install nvidia-dali-cuda130"):
+        DaliLoader(world[0], SIZE)
+
+
+def test_free_memory_is_a_share_and_divided_among_processes(monkeypatch):
+    monkeypatch.setattr(free_memory, "free_bytes", lambda device: 800)
+    assert free_memory.may_take() == 400
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory.may_take() == 100
+    monkeypatch.undo()
+    assert 2**20 < free_memory.free_bytes() < 2**50
+
+
+def test_bad_arguments_are_named_by_the_loader(world):
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=f"{kind.__name__}: image_size"):
+            kind(world[0], (16,))
+        with pytest.raises(ValueError, match=f"{kind.__name__}.epoch: plan must hold positions below 12.*got 12"):
+            kind(world[0], SIZE).epoch(Plan((np.array([12]),)), 0)
