@@ -4,7 +4,8 @@ must carry: device, commit, command, versions, and the correctness check that ra
     python -m pytest bench/rasterize.py --benchmark-only [--full] [--benchmark-json OUT]
 
 A bench module holds QUICK and FULL (argument -> values), check(case, device) and call(implementation, case, device) -> the
-function to time. `fits(case)` in a module leaves the reference out where it would take minutes.
+function to time. `fits(case)` in a module leaves the reference out where it would take minutes; IMPLEMENTATIONS names others to
+time beside the two, "floor" being a copy that moves as many bytes as the op must.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(case, implementation, torch.device(device), id=f"{_label(case)}-{device}-{implementation}")
         for case in cases
         for device in ([only] if only else DEVICES)
-        for implementation in ("native", "reference")
-        if implementation == "native" or fits(case)
+        for implementation in getattr(module, "IMPLEMENTATIONS", ("native", "reference"))
+        if implementation != "reference" or fits(case)
     ]
     metafunc.parametrize(("case", "implementation", "device"), runs)
 

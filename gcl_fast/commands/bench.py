@@ -14,7 +14,7 @@ from typing import Literal
 import gcl_fast
 from gcl_fast.commands.options import parse
 
-OPS = ("rasterize", "bank_nce", "knn", "jaccard", "rank_metrics")
+OPS = ("rasterize", "interpolate", "warp", "bank_nce", "knn", "jaccard", "rank_metrics")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 
 
@@ -22,7 +22,7 @@ ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal["all", "rasterize", "bank_nce", "knn", "jaccard", "rank_metrics"] = "all"
+    op: Literal["all", "rasterize", "interpolate", "warp", "bank_nce", "knn", "jaccard", "rank_metrics"] = "all"
     """One op, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""
@@ -53,7 +53,7 @@ def rows(report: dict) -> list[tuple[str, ...]]:
     for group, times in table.items():
         entry = times.get("native") or times["reference"]
         median = {name: times[name]["stats"]["median"] for name in times}
-        ratio = f"{median['reference'] / median['native']:.1f}x" if len(median) == 2 else ""
+        ratio = f"{median['reference'] / median['native']:.1f}x" if {"native", "reference"} <= median.keys() else ""
         info = entry["extra_info"]
         case = " ".join(f"{k}={'x'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in info["case"].items())
         shown = (seconds(median[name]) if name in median else "" for name in ("native", "reference"))
