@@ -50,14 +50,16 @@ def one(rows: int, dim: int) -> dict:
     labels, dbscan = timed(lambda: ops.dbscan(distance, EPS, MIN_SAMPLES))
     peak = memory("VmHWM")
     return {
-        "rows": rows, "dim": dim, "knn_s": knn, "jaccard_s": jaccard, "dbscan_s": dbscan, "peak_rss_mb": round(max(peak, knn_peak)),
+        "rows": rows, "dim": dim, "knn_s": knn, "jaccard_s": jaccard, "dbscan_s": dbscan,
+        "peak_rss_mb": round(max(peak, knn_peak)),
         "jaccard_dbscan_extra_mb": round(peak - before), "pairs": len(distance.values), "clusters": int(labels.max()) + 1,
         "outliers": int((labels < 0).sum()),
     }
 
 
 def processor() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
@@ -71,14 +73,16 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(*options.one)))
         return
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {
-        "device": processor(), "commit": commit, "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
+        "device": processor(), "commit": commit.stdout.strip(),
+        "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
         "command": "python bench/neighbors_scale.py --rows " + " ".join(map(str, options.rows)),
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())), "note": options.note, "sizes": [],
     }
     for rows, dim in [MARKET, *((rows, DIM) for rows in options.rows)]:
-        run = subprocess.run([sys.executable, __file__, "--one", str(rows), str(dim)], stdout=subprocess.PIPE, text=True, check=True)
+        command = [sys.executable, __file__, "--one", str(rows), str(dim)]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         result["sizes"].append(json.loads(run.stdout))
         print(run.stdout.strip(), flush=True)
         if options.out:

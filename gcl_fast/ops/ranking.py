@@ -103,9 +103,10 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
 
 
 def scaled(distance: np.ndarray) -> np.ndarray:
-    """Rows divided by their largest entry (rows of zeros stay)."""
+    """Rows divided in place by their largest entry (rows of zeros stay)."""
     top = distance.max(axis=1, keepdims=True, initial=0)
-    return distance / np.where(top == 0, 1, top)
+    distance /= np.where(top == 0, 1, top)
+    return distance
 
 
 def rerank_rows(
