@@ -1,5 +1,6 @@
 // CPU backend of the Jaccard distance: rows in parallel, each summed in one order, so the result knows nothing of the number
 // of threads.
+#include <algorithm>
 #include <bit>
 #include <vector>
 
@@ -11,6 +12,47 @@ namespace gcl {
 namespace {
 
 constexpr int64_t kGrain = 64;  // rows
+
+// R*(i) by looking members up instead of merging lists: what a row has met carries the row's number.
+template <class T>
+class Expander {
+ public:
+  explicit Expander(const ExpansionParams<T>& p) : p_(p), met_(p.rows, -1) {}
+  // The members of R*(i), ascending; valid until the next call. `decide` writes p.accepted first.
+  const std::vector<int32_t>& expand(int64_t i, bool decide) {
+    const int32_t row = static_cast<int32_t>(i);
+    const int32_t* near = p_.near + i * p_.width;
+    uint8_t* accepted = p_.accepted + i * p_.width;
+    members_.assign(near, near + p_.num_near[i]);
+    for (const int32_t j : members_) met_[j] = row;
+    for (int64_t t = 0; decide && t < p_.width; ++t) accepted[t] = t < p_.num_near[i] && joins(near[t], row);
+    for (int64_t t = 0; t < p_.num_near[i]; ++t) {
+      if (!accepted[t]) continue;
+      const int32_t* list = p_.close + near[t] * p_.half_width;
+      for (int64_t e = 0; e < p_.num_close[near[t]]; ++e) {
+        if (met_[list[e]] == row) continue;
+        met_[list[e]] = row;
+        members_.push_back(list[e]);
+      }
+    }
+    const auto added = members_.begin() + p_.num_near[i];
+    std::sort(added, members_.end());
+    std::inplace_merge(members_.begin(), added, members_.end());
+    return members_;
+  }
+
+ private:
+  bool joins(int64_t c, int32_t row) const {  // more than two thirds of R(c, k1 / 2) in R(i, k1)
+    const int32_t* list = p_.close + c * p_.half_width;
+    const int64_t size = p_.num_close[c];
+    int64_t common = 0;
+    for (int64_t e = 0; e < size; ++e) common += met_[list[e]] == row;
+    return 3 * common > 2 * size;
+  }
+
+  const ExpansionParams<T>& p_;
+  std::vector<int32_t> met_, members_;
+};
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_sets_cpu(Tensor rank, int64_t half_width) {
   ReciprocalTensors t = reciprocal_tensors(rank, half_width);
@@ -29,13 +71,8 @@ std::tuple<Tensor, Tensor> expansion_count_cpu(Tensor near, Tensor num_near, Ten
   p.accepted = accepted.mutable_data_ptr<uint8_t>();
   p.count = count.mutable_data_ptr<int64_t>();
   torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> at(p.width);
-    for (int64_t i = begin; i < end; ++i) {
-      accept_row(p, i);
-      int64_t count = 0;
-      for_each_expanded(p, i, at.data(), [&](int32_t) { ++count; });
-      p.count[i] = count;
-    }
+    Expander<float> sets(p);
+    for (int64_t i = begin; i < end; ++i) p.count[i] = static_cast<int64_t>(sets.expand(i, true).size());
   });
   return {accepted, count};
 }
@@ -54,22 +91,21 @@ std::tuple<Tensor, Tensor> expansion_weights_cpu(Tensor near, Tensor num_near, T
     w.fill(p, columns, values, total);
     std::vector<uint8_t> whole(p.rows, 1);
     torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> at(p.width);
+      Expander<T> sets(p);
       for (int64_t i = begin; i < end; ++i) {
         int64_t e = p.start[i];
         const int64_t stop = p.start[i + 1];
-        for_each_expanded(p, i, at.data(), [&](int32_t j) {
-          if (e < stop) {
-            T value = 0;
-            if (!known_similarity(p, i, j, &value) && p.features != nullptr) {
-              value = dot(p.features + i * p.dim, p.features + j * p.dim, p.dim);
-            }
-            p.columns[e] = j;
-            p.values[e] = value;
+        const std::vector<int32_t>& members = sets.expand(i, false);
+        whole[i] = static_cast<int64_t>(members.size()) == stop - e;
+        if (!whole[i]) continue;
+        for (const int32_t j : members) {
+          T value = 0;
+          if (!known_similarity(p, i, j, &value) && p.features != nullptr) {
+            value = dot(p.features + i * p.dim, p.features + j * p.dim, p.dim);
           }
-          ++e;
-        });
-        whole[i] = e == stop;
+          p.columns[e] = j;
+          p.values[e++] = value;
+        }
         softmax_row(p.values + p.start[i], stop - p.start[i]);
       }
     });
@@ -182,14 +218,6 @@ class RowSet {
       words_[w] = 0;
     }
   }
-  int64_t drain_count() {
-    int64_t count = 0;
-    for (uint64_t& word : words_) {
-      count += std::popcount(word);
-      word = 0;
-    }
-    return count;
-  }
 
  private:
   std::vector<uint64_t> words_;
@@ -205,13 +233,18 @@ Tensor overlap_count_cpu(Tensor start, Tensor columns, Tensor values, Tensor hol
     auto p = overlap_params<decltype(real)>(t, holders);
     p.count = count.mutable_data_ptr<int64_t>();
     torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-      RowSet met(p.rows);
+      std::vector<int32_t> met(p.rows, -1);  // the last row that shares a column with this one
       for (int64_t i = begin; i < end; ++i) {
+        int64_t count = 0;
         for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
           const int64_t n = p.columns[e];
-          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) met.add(p.holder_rows[h]);
+          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
+            int32_t& last = met[p.holder_rows[h]];
+            count += last != i;
+            last = static_cast<int32_t>(i);
+          }
         }
-        p.count[i] = met.drain_count();
+        p.count[i] = count;
       }
     });
   });
@@ -239,24 +272,32 @@ std::tuple<Tensor, Tensor> overlap_distance_cpu(Tensor start, Tensor columns, Te
     p.distance = distance.mutable_data_ptr<T>();
     torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
       RowSet met(p.rows);
-      std::vector<T> shared(p.rows, T(0));
+      struct Shared {
+        T sum;
+        int32_t row;  // whose sum it is
+      };
+      std::vector<Shared> shared(p.rows, Shared{T(0), -1});
+      std::vector<int32_t> found(p.rows + 1);  // one more: what is no find is written behind the last and forgotten
       for (int64_t i = begin; i < end; ++i) {
+        int64_t finds = 0;
         for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
           const int64_t n = p.columns[e];
           const T value = p.values[e];
           for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
             const int32_t j = p.holder_rows[h];
-            shared[j] += minimum(value, p.holder_values[h]);
-            met.add(j);
+            const bool first = shared[j].row != i;
+            shared[j] = {(first ? T(0) : shared[j].sum) + minimum(value, p.holder_values[h]), static_cast<int32_t>(i)};
+            found[finds] = j;
+            finds += first;
           }
         }
+        for (int64_t f = 0; f < finds; ++f) met.add(found[f]);
         int64_t e = p.indptr[i];
         met.drain([&](int64_t j) {
           if (e < p.indptr[i + 1]) {
             p.indices[e] = j;
-            p.distance[e] = j == i ? T(0) : jaccard_of(shared[j]);
+            p.distance[e] = j == i ? T(0) : jaccard_of(shared[j].sum);
           }
-          shared[j] = 0;
           ++e;
         });
         whole[i] = e == p.indptr[i + 1];

@@ -88,8 +88,15 @@ def re_ranking(
     def rows(first: int, last: int) -> np.ndarray:  # the original reads the columns of [[qq, qg], [qg.T, gg]]
         of_query = slice(first, min(last, num_query))
         of_gallery = slice(max(first - num_query, 0), max(last - num_query, 0))
-        top = np.concatenate([within_query[:, of_query].T, cross[of_query]], axis=1)
-        bottom = np.concatenate([cross[:, of_gallery].T, within_gallery[:, of_gallery].T], axis=1)
-        return scaled(np.power(np.concatenate([top, bottom]), 2).astype(np.float32))
+        block = np.empty((last - first, num_query + num_gallery), dtype=np.float32)
+        top = max(of_query.stop - first, 0)  # rows of queries
+        for out, part in (
+            (block[:top, :num_query], within_query[:, of_query].T),
+            (block[:top, num_query:], cross[of_query]),
+            (block[top:, :num_query], cross[:, of_gallery].T),
+            (block[top:, num_query:], within_gallery[:, of_gallery].T),
+        ):
+            np.square(part, out=out, casting="same_kind")
+        return scaled(block)
 
     return rerank_rows(rows, num_query, num_gallery, int(k1), int(k2), float(lambda_value))

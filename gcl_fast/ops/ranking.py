@@ -12,7 +12,7 @@ from gcl_fast import _native
 from gcl_fast.reference.ranking import RankMetrics
 
 from ._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
-from ._sparse import expanded_sets, mean_rows, overlaps, softmax_rows
+from ._sets import expanded_sets, overlap_terms, softmax_rows
 from .neighbors import integer, normalised
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
@@ -103,9 +103,10 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
 
 
 def scaled(distance: np.ndarray) -> np.ndarray:
-    """Rows divided by their largest entry (rows of zeros stay)."""
+    """Rows divided in place by their largest entry (rows of zeros stay)."""
     top = distance.max(axis=1, keepdims=True, initial=0)
-    return distance / np.where(top == 0, 1, top)
+    distance /= np.where(top == 0, 1, top)
+    return distance
 
 
 def rerank_rows(
@@ -115,26 +116,24 @@ def rerank_rows(
     total = num_query + num_gallery
     if num_query == 0 or num_gallery == 0:
         return np.zeros((num_query, num_gallery), dtype=np.float32)
+    _native.require("rerank", torch.device("cpu"))
     step = max(1, BLOCK // total)
     blocks = [(first, min(first + step, total)) for first in range(0, total, step)]
     rank = np.concatenate([_smallest(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks])
-    sets = expanded_sets(rank, k1)
-    owner, near, result = sets.owners(), [], []
+    rank = torch.from_numpy(rank).int()  # [Q + G, k]
+    start, columns = expanded_sets(rank[:, : k1 + 1], k1)
+    owner, near, result = np.repeat(np.arange(total), np.diff(start.numpy())), [], []
     for first, last in blocks:
-        part = slice(sets.start[first], sets.start[last])
+        part = slice(int(start[first]), int(start[last]))
         block = rows(first, last)
-        near.append(-block[owner[part] - first, sets.columns[part]])
+        near.append(-block[owner[part] - first, columns[part].numpy()])
         result.append(block[: max(0, num_query - first), num_query:] * block.dtype.type(lambda_value))
-    weight = softmax_rows(sets, np.concatenate(near))
-    if k2 != 1:
-        weight = mean_rows(weight, rank[:, :k2])
-    shared = overlaps(weight, num_query)
+    weight = softmax_rows(owner, np.concatenate(near), total)
     result = np.concatenate(result)  # [Q, G]
     result += result.dtype.type(1 - lambda_value)
-    inside = shared.columns >= num_query
-    m = shared.values[inside]
-    row, column = shared.owners()[inside], shared.columns[inside] - num_query
-    result[row, column] -= ((1 - lambda_value) * m / (2 - m)).astype(result.dtype)
+    row, column, share = overlap_terms(start, columns, torch.from_numpy(weight), rank[:, :k2], num_query)
+    inside = column >= num_query
+    result[row[inside], column[inside] - num_query] -= ((1 - lambda_value) * share[inside]).astype(result.dtype)
     return result
 
 

@@ -1,0 +1,47 @@
+"""What re-ranking shares with the Jaccard distance: k-reciprocal sets and their overlaps, by the same native ops on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._jaccard import _starts
+
+
+def expanded_sets(rank: Tensor, k1: int) -> tuple[Tensor, Tensor]:
+    """R*(i) of every row of rank [N, at most k1 + 1] int32, nearest first: start [N + 1] int64, columns [nnz] int32."""
+    ops, rank = torch.ops.gcl_fast, rank.contiguous()
+    sets = ops.reciprocal_sets(rank, min(int(np.around(k1 / 2)) + 1, rank.shape[1]))
+    accepted, count = ops.expansion_count(*sets)
+    start, total = _starts(count)
+    none = torch.zeros(0)
+    return start, ops.expansion_weights(*sets, accepted, rank, none, none, start, total)[0]
+
+
+def softmax_rows(owner: np.ndarray, logits: np.ndarray, total: int) -> np.ndarray:
+    """softmax(logits) [nnz] along each row, in the dtype of logits; owner [nnz] names the row."""
+    top = np.full(total, -np.inf, dtype=logits.dtype)
+    np.maximum.at(top, owner, logits)
+    weight = np.exp(logits - top[owner])
+    return (weight / np.bincount(owner, weights=weight, minlength=total)[owner]).astype(logits.dtype)
+
+
+def overlap_terms(
+    start: Tensor, columns: Tensor, weight: Tensor, group: Tensor, num_rows: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """m / (2 - m) of rows i < num_rows and every j: i, j, value, each [pairs].
+
+    m(i, j) = sum over n of min(V[i, n], V[j, n]), V the rows averaged over group [N, k2] int32.
+    """
+    ops, matrix, size = torch.ops.gcl_fast, (start, columns, weight), group.shape[1]
+    if size != 1:
+        group = group.contiguous()
+        begin, total = _starts(ops.mean_rows_count(*matrix, group, size))
+        matrix = begin, *ops.mean_rows(*matrix, group, size, begin, total)
+    holders = ops.transpose_rows(*matrix)
+    indptr, total = _starts(ops.overlap_count(*matrix, *holders))
+    indices, distance = ops.overlap_distance(*matrix, *holders, indptr, total)
+    pairs = int(indptr[num_rows])  # what follows belongs to rows that nobody asks for
+    row = np.repeat(np.arange(num_rows), np.diff(indptr[: num_rows + 1].numpy()))
+    return row, indices[:pairs].numpy(), 1 - distance[:pairs].numpy()
