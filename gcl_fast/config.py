@@ -310,7 +310,7 @@ class TrainConfig:
     eval_batch_size: int = 64
     tensorboard: bool = True
     init: str | None = None
-    """Weights of the identity encoder to start from (a run's checkpoint or a weights file)."""
+    """Weights the first stage starts from: a run's checkpoint, or files of any kind import-checkpoint knows, joined by commas."""
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)

@@ -18,7 +18,7 @@ from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmup import warmup_stage
-from gcl_fast.workspace import Networks, Workspace, build_networks, load_encoder, load_module
+from gcl_fast.workspace import Networks, Workspace, build_networks, load_module, load_networks
 
 NOT_TRAINING = ("runs", "name", "device", "workers", "loader", "cache", "tensorboard", "log_every", "checkpoint_every", "picture_every",
                 "eval_batch_size", "skip_broken")
@@ -59,13 +59,24 @@ class Training:
     def _checkpoint(self, stage: str) -> Path:
         return self.run_dir / stage / "last.pt"
 
+    def _init(self, networks: Networks, stage: int) -> set[str]:
+        """What --init gives, in the first stage of this call: the later ones start from the stage before them."""
+        if not self.config.init or stage != self.stages[0]:
+            return set()
+        given = load_networks(networks, self.config.init)
+        if "encoder" not in given and stage < 3:
+            raise RunError(f"--init {self.config.init}: none of the files holds an identity encoder")
+        return given
+
     def _start_encoder(self, networks: Networks) -> None:
         """--init, else what stage 1 of this run left."""
-        path = Path(self.config.init) if self.config.init else self._checkpoint("stage1")
-        if self.config.init is None and not path.exists():
+        if self._init(networks, 2):
+            return
+        path = self._checkpoint("stage1")
+        if not path.exists():
             raise RunError(f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) "
                            "or give --init FILE")
-        load_encoder(networks.encoder, path)
+        load_module(networks.encoder, load_checkpoint(path)["modules"]["encoder"], str(path))
 
     def _engine(self, stage: Stage) -> Engine:
         config = self.config
@@ -104,8 +115,7 @@ class Training:
 
     def stage1(self) -> None:
         networks = build_networks(self.config)
-        if self.config.init:
-            load_encoder(networks.encoder, Path(self.config.init))
+        self._init(networks, 1)
         self._run(warmup_stage(self.config, networks.encoder, self.space))
 
     def control(self) -> None:
@@ -131,11 +141,14 @@ class Training:
 
     def stage3(self) -> None:
         networks, space = build_networks(self.config), self.space
-        start = self._checkpoint("stage2")
-        if not start.exists():
-            raise RunError(f"stage 3 needs the generator of stage 2: {start} is missing; train --stage 2 first")
-        for name, weights in load_checkpoint(start)["modules"].items():
-            load_module(getattr(networks, name), weights, str(start))
+        start, given = self._checkpoint("stage2"), self._init(networks, 3)
+        wanted = {"encoder", "generator", "discriminator"} - given
+        if wanted and not start.exists():
+            raise RunError(f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {start} is missing; train --stage 2 first "
+                           "or give their files to --init, joined by commas")
+        for name, weights in load_checkpoint(start)["modules"].items() if wanted else ():
+            if name in wanted:
+                load_module(getattr(networks, name), weights, str(start))
         stage = JointStage(
             self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
             space.cameras, device=space.device, features=space.features, score=space.score, samples=self.samples,

@@ -24,7 +24,7 @@ from gcl_fast.data.readable import find_broken, name_files, require_readable
 from gcl_fast.data.records import ReIDData, Record, load_dataset
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.weights import load_weights
+from gcl_fast.models.published import Part, read_published
 from gcl_fast.progress import counting
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.checkpoint import load_checkpoint
@@ -186,13 +186,26 @@ def load_module(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
         raise ConfigError(f"{source} does not fit {type(module).__name__} of this configuration: {error}") from None
 
 
-def load_encoder(encoder: nn.Module, path: Path) -> None:
-    """From a checkpoint of any stage, or from a weights file of the encoder alone."""
-    try:
-        state = load_checkpoint(path)["modules"]["encoder"]
-    except RuntimeError:
-        state = load_weights(path)
-    load_module(encoder, state, str(path))
+def load_networks(networks: Networks, files: str) -> set[str]:
+    """Start from weight files of any known kind, joined by commas; prints what they hold. Returns the modules they gave."""
+    given: set[str] = set()
+    for path in filter(None, (name.strip() for name in files.split(","))):
+        for part in read_published(path):
+            if part.module in given:
+                raise ConfigError(f"--init {files}: more than one file holds the {part.module}")
+            print(f"{path}: {part.report()}")
+            _fit(getattr(networks, part.module), part, path)
+            given.add(part.module)
+    return given
+
+
+def _fit(module: nn.Module, part: Part, source: str) -> None:
+    if part.module == "encoder" and part.variant is not None and (part.variant == "jvtc") != (module.variant == "jvtc"):
+        raise ConfigError(f"{source} holds a {part.variant} encoder, the configuration has variant {module.variant}: "
+                          f"set --model.variant {part.variant}")
+    head_less = part.module == "encoder" and part.variant is None
+    fresh = {k: v for k, v in module.state_dict().items() if head_less and not k.startswith("backbone.")}
+    load_module(module, fresh | part.state, source)
 
 
 def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
