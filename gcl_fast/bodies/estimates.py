@@ -88,7 +88,7 @@ def _people(content: Any, name: str, format: str) -> Iterator[Estimate]:
         yield from _people({key: content}, name, format)
     elif isinstance(content, dict):
         kind = _format(content)
-        if kind is None and content and all(isinstance(v, (dict, list, tuple, np.ndarray)) for v in content.values()):
+        if kind is None and content and all(_is_person(v) for v in content.values()):
             for image, persons in content.items():  # image -> its people
                 yield from _people(persons, str(image), format)
             return
@@ -99,6 +99,11 @@ def _people(content: Any, name: str, format: str) -> Iterator[Estimate]:
         yield from READERS[kind](content, name)
     else:
         raise ValueError(f"expected named arrays, got {type(content).__name__}")
+
+
+def _is_person(value: Any) -> bool:
+    """Whether a value below an image's name may be its people: not just some array below an unknown key."""
+    return isinstance(value, (dict, list, tuple)) or (isinstance(value, np.ndarray) and value.shape[-1:] == (85,))
 
 
 def _format(content: dict[str, Any]) -> str | None:

@@ -123,7 +123,7 @@ class _Storage(_Kept):
     def value(self) -> np.ndarray:
         import torch
 
-        storage = torch.load(io.BytesIO(self.args[0]), map_location="cpu", weights_only=True)
+        storage = torch.load(io.BytesIO(_plain(self.args[0])), map_location="cpu", weights_only=True)
         return torch.tensor([], dtype=storage.dtype).set_(storage).numpy()
 
 
@@ -132,6 +132,13 @@ class _Encoded(_Kept):
 
     def value(self) -> bytes:
         return self.args[0].encode("latin1")
+
+
+class _NoBytes(_Kept):
+    """bytes(), how protocol 2 writes no bytes at all."""
+
+    def value(self) -> bytes:
+        return b""
 
 
 def _reconstruct(kind: Any, *_: Any) -> Any:
@@ -153,6 +160,7 @@ KNOWN: dict[tuple[str, str], Any] = {
     **{(module, "_reconstructor"): _reconstruct for module in ("copyreg", "copy_reg")},
     **{(module, "object"): object for module in ("builtins", "__builtin__")},
     ("_codecs", "encode"): _Encoded,
+    **{(module, "bytes"): _NoBytes for module in ("builtins", "__builtin__")},
     ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
     ("torch.storage", "_load_from_bytes"): _Storage,
 }
