@@ -13,7 +13,9 @@ COMMANDS = {
     "train": "train stage 1, 2, 3 or all",
     "evaluate": "mAP, CMC and mINP of a checkpoint, optionally re-ranked, with ranked lists",
     "generate": "reconstructions, novel views at given angles, identity mixes",
-    "import-checkpoint": "convert the authors' files into this package's weights",
+    "import-checkpoint": "weight files of the authors and other projects into this package's weights",
+    "import-meshes": "outputs of body estimators into the meshes of a data set, with a preview",
+    "export": "the identity encoder as safetensors, torch.export program or ONNX, checked against the checkpoint",
     "bench": "time the ops on this machine",
 }
 

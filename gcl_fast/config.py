@@ -302,6 +302,8 @@ class TrainConfig:
     cache: bool = False
     """Loader torch: keep decoded images in memory."""
     skip_broken: bool = False
+    skip_unmeshed: bool = False
+    """Train without the images that have no mesh, in the runs that need meshes."""
     checkpoint_every: int = 200
     """Iterations between checkpoints inside an epoch; each epoch ends with one too."""
     log_every: int = 10

@@ -87,9 +87,13 @@ class Workspace:
         source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
         missing = source.missing(records)
         if missing:
-            shown = ", ".join(record.path.name for record in missing[:5])
-            raise ConfigError(f"{len(missing)} of {len(records)} {split} images have no mesh under {config.mesh_dir}: {shown}"
-                              + (" ..." if len(missing) > 5 else ""))
+            shown = ", ".join(record.path.name for record in missing[:5]) + (" ..." if len(missing) > 5 else "")
+            words = f"{len(missing)} of {len(records)} {split} images have no mesh under {config.mesh_dir}: {shown}"
+            if split != "train" or not config.skip_unmeshed or len(missing) == len(records):
+                raise ConfigError(words + ("; --skip-unmeshed leaves them out" if split == "train" else ""))
+            print(f"left out: {words}")
+            without = {record.path for record in missing}
+            self.data.train = [record for record in records if record.path not in without]
         return source
 
     def _optional_test_meshes(self) -> MeshSource | None:

@@ -1,0 +1,87 @@
+"""gcl-fast import-meshes: outputs of body estimators as the meshes of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gcl_fast.commands.options import parse, positional
+
+
+@dataclass
+class ImportMeshesOptions:
+    """Turn what a body estimator wrote into the mesh files that stages 2 and 3 read.
+
+    HMR, 4D-Humans, TokenHMR, CLIFF, SAM 3D Body, and plain vertices (.npz, .obj, .ply), in .npz, .npy, .pkl, .pt or .json.
+    Nothing in the files is executed. Look at the preview before training.
+    """
+
+    sources: Annotated[tuple[Path, ...], positional()]
+    """Files or folders of the estimator's output."""
+    root: str
+    """Folder that holds the data set's folder."""
+    dataset: Literal["market1501", "dukemtmc", "msmt17", "csv"] = "market1501"
+    mesh_root: str | None = None
+    """Where the meshes go; default <root>/mesh."""
+    format: Literal["auto", "hmr", "4d-humans", "cliff", "sam-3d-body", "vertices"] = "auto"
+    smpl: Path | None = None
+    """Your SMPL model (.npz or .pkl), for estimators that write pose and shape."""
+    faces: Path | None = None
+    """Triangles (.npy, .obj, .ply) where neither the estimates nor the model have them."""
+    axes: Literal["y-down", "y-up"] = "y-down"
+    """Of the vertices; y-up also has z towards the camera, as the .obj files of 4D-Humans."""
+    focal: float | None = None
+    """Focal length in pixels of the image, for plain vertices that stand in front of the camera."""
+    fit: bool = False
+    """Fit plain vertices without a camera into the image's height."""
+    missing: Literal["error", "leave-out", "mean"] = "error"
+    """Images without a body: an error that lists them, left out (train with --skip-unmeshed), or the mean of the others."""
+    rendered: bool = False
+    """Also render the authors' folders, at every 45 degrees."""
+    height: int = 256
+    width: int = 128
+    """Size that images are resized to for training."""
+    preview: Path | None = None
+    """Draw meshes over their photos (PNG)."""
+    preview_count: int = 16
+
+
+def main(argv: list[str]) -> int:
+    options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
+    if not options.sources:
+        raise ValueError("name at least one file or folder of estimates")
+
+    import numpy as np
+
+    from gcl_fast.bodies import open_mesh_source
+    from gcl_fast.data.records import load_dataset
+    from gcl_fast.import_meshes import import_meshes
+    from gcl_fast.mesh_preview import preview_meshes
+    from gcl_fast.progress import counting
+    from gcl_fast.render import AUTHORS_ANGLES, render_dataset
+
+    size = (options.height, options.width)
+    mesh_root = Path(options.mesh_root) if options.mesh_root else Path(options.root) / "mesh"
+    data = load_dataset(options.dataset, options.root)
+    with counting("import meshes") as progress:
+        report = import_meshes(
+            options.dataset, options.root, options.sources, mesh_root=mesh_root, format=options.format, smpl=options.smpl,
+            faces=options.faces, axes=options.axes, focal=options.focal, fit=options.fit, image_size=size, missing=options.missing,
+            data=data, progress=progress,
+        )
+    print(report)
+    if options.missing == "leave-out":
+        without = set(report.missing)
+        for split in ("train", "query", "gallery"):
+            setattr(data, split, [r for r in getattr(data, split) if Path(r.path) not in without])
+    if options.preview is not None:
+        shown, split = (data.train, "train") if data.train else ([*data.query, *data.gallery], "test")
+        chosen = np.unique(np.linspace(0, len(shown) - 1, min(options.preview_count, len(shown))).astype(int)) if shown else []
+        source = open_mesh_source(mesh_root, options.dataset, split, size, kind="vertices")
+        print(f"preview: {preview_meshes(source, [shown[i] for i in chosen], options.preview, size)}")
+    if options.rendered:
+        with counting("render") as progress:
+            print(render_dataset(options.dataset, options.root, mesh_root, mesh_root, AUTHORS_ANGLES, size, data=data,
+                                 overwrite=True, progress=progress))
+    return 0

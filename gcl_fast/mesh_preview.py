@@ -1,0 +1,51 @@
+"""Meshes drawn over their photos, to see at once whether they sit right."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.bodies.mesh_files import write_atomically
+from gcl_fast.bodies.meshes import MeshSource
+from gcl_fast.data.images import load_uint8, pillow
+
+TINT = (0.15, 0.75, 1.0)  # of the body, away from the colours of skin and most clothes
+
+
+def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
+    """photo [3, H, W] and grey mesh [H, W], both in [0, 1] -> the tinted body over the photo, [3, H, W]."""
+    body = torch.tensor(TINT)[:, None, None] * mesh  # [3, H, W]
+    return torch.where(mesh > 0, (1 - opacity) * photo + opacity * body, photo)
+
+
+def preview_meshes(
+    source: MeshSource, records: Sequence[Any], path: str | os.PathLike[str], image_size: tuple[int, int], *, columns: int = 8
+) -> pathlib.Path:
+    """Write a PNG: for each record the photo, the mesh over it, and the mesh turned by 90 degrees, all at `image_size` (H, W)."""
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"the preview must be a .png, got {path}")
+    if not records:
+        raise ValueError("no image with a mesh to preview")
+    height, width = image_size
+    columns = min(columns, len(records))
+    rows = -(-len(records) // columns)
+    gap = 6
+    sheet = torch.ones(3, rows * (3 * height + 2 + gap) - gap, columns * (width + gap) - gap)
+    for i, record in enumerate(records):
+        photo = torch.from_numpy(load_uint8(record.path, image_size)).permute(2, 0, 1).float() / 255
+        front, side = source.render(record, [0, 90])
+        stack = (photo, overlay(photo, front), side.expand(3, -1, -1))
+        top, left = (i // columns) * (3 * height + 2 + gap), (i % columns) * (width + gap)
+        for j, picture in enumerate(stack):
+            sheet[:, top + j * (height + 1) : top + j * (height + 1) + height, left : left + width] = picture
+    pixels = (sheet.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+    picture = pillow().fromarray(np.ascontiguousarray(pixels))
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    return path
