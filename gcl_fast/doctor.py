@@ -17,6 +17,7 @@ OPTIONAL = (
     ("rich", ("rich",), "progress bars", "pip install rich"),
     ("tensorboard", ("tensorboard",), "TensorBoard events", "pip install tensorboard"),
     ("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
+    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "ONNX export and its check", "pip install onnx onnxscript onnxruntime"),
     ("anny", ("anny",), "bodies of the synthetic world", "pip install anny"),
     ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"),
     ("torchmetrics", ("torchmetrics",), "SSIM and FID of generated images", "pip install torchmetrics torch-fidelity"),

@@ -27,7 +27,7 @@ from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import Part, read_published
 from gcl_fast.progress import counting
 from gcl_fast.stages.amp import use_bfloat16
-from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.stages.checkpoint import CheckpointError, load_checkpoint
 
 
 def choose_device(name: str) -> torch.device:
@@ -220,3 +220,26 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
     for name, weights in state["modules"].items():
         load_module(getattr(networks, name), weights, str(path))
     return config, networks, state
+
+
+def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
+    """The identity encoder of a checkpoint or of a weight file of any known kind, and the image size it was trained at.
+
+    A weight file does not tell the size: (256, 128), the published one.
+    """
+    parts = [part for part in read_published(path) if part.module == "encoder"]
+    if not parts or parts[0].variant is None:
+        raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
+    state, size = parts[0].state, (256, 128)
+    stem = state["backbone.conv1.weight"].shape[0]
+    deep = "backbone.layer1.0.conv3.weight" in state
+    features = state["bn.weight"].shape[0]
+    variant = parts[0].variant
+    try:
+        config = from_dict(TrainConfig, load_checkpoint(path)["config"])
+        size, variant = config.image_size, config.model.variant
+    except (CheckpointError, KeyError):
+        pass  # a weight file
+    encoder = IdentityEncoder(variant, "resnet50" if deep else "resnet18", width=stem, feature_width=features)
+    load_module(encoder, state, str(path))
+    return encoder.eval(), size

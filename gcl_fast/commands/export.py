@@ -1,0 +1,44 @@
+"""gcl-fast export: the identity encoder for use outside this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gcl_fast.commands.options import parse, positional
+
+
+@dataclass
+class ExportOptions:
+    """Write the identity encoder as safetensors weights, a torch.export program (.pt2) or ONNX, each checked against the checkpoint.
+
+    The .pt2 and .onnx files take RGB in [0, 1] and normalise inside; they give the feature with length 1, for any batch size.
+    """
+
+    checkpoint: Annotated[Path, positional()]
+    """A run folder, a run's checkpoint, or a weight file of any kind that import-checkpoint knows."""
+    out: Path
+    """Folder to write to."""
+    format: tuple[Literal["safetensors", "torch", "onnx"], ...] = ("safetensors", "torch", "onnx")
+    """One or several."""
+    height: int | None = None
+    """Size of the images; default: the run's, or 256 x 128."""
+    width: int | None = None
+
+
+def main(argv: list[str]) -> int:
+    options = parse(ExportOptions, argv, prog="gcl-fast export")
+
+    from gcl_fast.commands.evaluate import find_checkpoint
+    from gcl_fast.export import export_encoder
+    from gcl_fast.workspace import encoder_of
+
+    path = find_checkpoint(options.checkpoint)
+    encoder, size = encoder_of(path)
+    size = (options.height or size[0], options.width or size[1])
+    written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
+    for name, (file, difference) in written.items():
+        print(f"{name}: {file}  (features differ from the checkpoint's by at most {difference:.1e})")
+    print(f"input: RGB in [0, 1], [B, 3, {size[0]}, {size[1]}]; normalised inside .pt2 and .onnx, not in the weights; {options.out / 'encoder.json'}")
+    return 0

@@ -1,0 +1,121 @@
+"""Exported encoders give the checkpoint's features, normalised once, for any batch size; what does not is not kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gcl_fast import export
+from gcl_fast.cli import main
+from gcl_fast.data.images import normalise
+from gcl_fast.export import FeatureOf, export_encoder, parity
+from gcl_fast.models import IdentityEncoder
+from gcl_fast.stages.checkpoint import save_checkpoint
+
+SIZE = (64, 40)
+
+
+def small(variant: str = "jvtc", **kwargs: object) -> IdentityEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = IdentityEncoder(variant, "resnet18", width=8, **kwargs)
+        for name, buffer in encoder.named_buffers():  # statistics as after training
+            if buffer.is_floating_point():
+                buffer.copy_(0.5 + torch.rand_like(buffer) if name.endswith("var") else 0.1 * torch.randn_like(buffer))
+    return encoder.eval()
+
+
+def features(encoder: IdentityEncoder, pixels: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return F.normalize(encoder(normalise(pixels))[1], dim=1)
+
+
+PIXELS = torch.randint(0, 256, (7, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+IMAGE = PIXELS.permute(0, 3, 1, 2).float() / 255
+
+
+def test_weights_and_program(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    encoder = small().train()
+    done = export_encoder(encoder, tmp_path, ("safetensors", "torch"), image_size=SIZE, source="run/last.pt")
+    assert encoder.training and done["torch"][1] < 1e-5 and done["safetensors"][1] < 1e-5
+    encoder.eval()
+    files = {"encoder.json": ""}
+    program = torch.export.load(tmp_path / "encoder.pt2", extra_files=files)
+    for batch in (1, 2, 7):
+        torch.testing.assert_close(program.module()(IMAGE[:batch]), features(encoder, PIXELS[:batch]), rtol=0, atol=1e-5)
+    facts = json.loads(files["encoder.json"])
+    assert "inside the exported graph" in facts["normalisation"] and "[B, 3, 64, 40]" in facts["input"] and facts["source"] == "run/last.pt"
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        assert "not in the weights" in file.metadata()["normalisation"] and file.metadata()["variant"] == "jvtc"
+        assert set(file.keys()) == set(encoder.state_dict())
+    assert json.loads((tmp_path / "encoder.json").read_text())["parity"]["torch"] == done["torch"][1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.json", "encoder.pt2", "encoder.safetensors"]
+
+
+@pytest.mark.parametrize("variant", ["jvtc", "mlc"])
+def test_onnx(variant: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="ONNX export needs onnx")
+    pytest.importorskip("onnxscript", reason="ONNX export needs onnxscript")
+    runtime = pytest.importorskip("onnxruntime", reason="the check of ONNX files needs onnxruntime")
+    encoder = small(variant)
+    done = export_encoder(encoder, tmp_path, ("onnx",), image_size=SIZE)
+    assert done["onnx"][1] < 1e-5
+    session = runtime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 7):
+        got = torch.from_numpy(session.run(["feature"], {"image": IMAGE[:batch].numpy()})[0])
+        torch.testing.assert_close(got, features(encoder, PIXELS[:batch]), rtol=0, atol=1e-5)
+    facts = {p.key: p.value for p in onnx.load(tmp_path / "encoder.onnx").metadata_props}
+    assert "inside the exported graph" in facts["normalisation"] and facts["variant"] == variant
+
+
+def test_the_check_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = small()
+    network = FeatureOf(encoder).eval()
+    assert parity(encoder, network, SIZE) < 1e-5
+    assert parity(encoder, lambda x: network((x - network.mean) / network.std), SIZE) > 1e-2  # normalised twice
+    assert parity(encoder, lambda x: network(x)[:1], SIZE) == float("inf")
+    assert parity(encoder, lambda x: network(x) * float("nan"), SIZE) == float("inf")
+    whole = export.WRITERS["safetensors"]
+    monkeypatch.setitem(export.WRITERS, "safetensors", lambda *a: (run := whole(*a)) and (lambda x: run(x) + 1e-3))
+    with pytest.raises(RuntimeError, match=r"encoder\.safetensors was not kept.*differ"):
+        export_encoder(encoder, tmp_path, ("safetensors",), image_size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"onnx, onnxscript, onnxruntime: pip install 'gcl_fast\[export\]'"):
+        export_encoder(small(), tmp_path, image_size=SIZE)
+    with pytest.raises(ValueError, match="formats must be of safetensors, torch, onnx, got tflite"):
+        export_encoder(small(), tmp_path, ("tflite",))
+
+
+def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("tyro", reason="the command line needs tyro")
+    from gcl_fast.config import TrainConfig, from_dict, to_dict
+
+    encoder = small("act")
+    config = from_dict(TrainConfig, {"height": 64, "width": 40, "model": {"variant": "act", "backbone": "resnet18", "width": 8}})
+    modules = {"encoder": encoder.state_dict()}
+    save_checkpoint(tmp_path / "run" / "stage3" / "last.pt", {"stage": "stage3", "config": to_dict(config), "modules": modules})
+    torch.save({"state_dict": {"module.base." + k.removeprefix("backbone.") if k.startswith("backbone.") else "module.feat_" + k: v
+                               for k, v in encoder.state_dict().items()}}, tmp_path / "foreign.pth")
+    run = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "a"), "--format", "safetensors", "torch"]
+    assert main(run) == 0
+    text = capsys.readouterr().out
+    assert "differ from the checkpoint's by at most" in text and "[B, 3, 64, 40]" in text and "normalised inside" in text
+    got = torch.export.load(tmp_path / "a" / "encoder.pt2").module()(IMAGE)
+    torch.testing.assert_close(got, features(encoder, PIXELS), rtol=0, atol=1e-5)
+    assert main(["export", str(tmp_path / "foreign.pth"), "--out", str(tmp_path / "b"), "--format", "safetensors", "--height", "64", "--width", "40"]) == 0
+    assert json.loads((tmp_path / "b" / "encoder.json").read_text())["variant"] == "act"
+    torch.save({"backbone.conv1.weight": encoder.backbone.conv1.weight.data}, tmp_path / "head_less.pth")
+    assert main(["export", str(tmp_path / "head_less.pth"), "--out", str(tmp_path / "c")]) == 1
+    assert "no identity encoder with a head" in capsys.readouterr().err
