@@ -1,7 +1,7 @@
 """The identity encoder for use outside this package: safetensors weights, a torch.export program, an ONNX file.
 
-The exported network takes RGB in [0, 1], [B, 3, H, W], any B, and gives the matching feature [B, D], L2-normalised. ImageNet's mean and
-standard deviation are inside: whoever calls it must not normalise again. Every file says so in its metadata.
+The exported network takes RGB in [0, 1], [B, 3, H, W], any B, and gives the matching feature [B, D], L2-normalised. ImageNet's
+mean and standard deviation are inside: whoever calls it must not normalise again. Every file says so in its metadata.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def export_encoder(
 
 
 def parity(encoder: IdentityEncoder, run: Callable[[Tensor], Tensor], image_size: tuple[int, int]) -> float:
-    """Largest difference between `run` of pixels in [0, 1] and the way evaluation computes features; inf for NaN or a wrong shape."""
+    """Largest difference between `run` of pixels in [0, 1] and evaluation's features; inf for NaN or a wrong shape."""
     rng, worst = torch.Generator().manual_seed(0), 0.0
     for batch in BATCHES:
         pixels = torch.randint(0, 256, (batch, *image_size, 3), dtype=torch.uint8, generator=rng)
@@ -119,11 +119,13 @@ def _safetensors(network: FeatureOf, path: Path, facts: dict[str, Any], image_si
     except ImportError as error:
         raise ImportError("safetensors weights need safetensors: pip install safetensors") from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
-    words = facts | {"normalisation": f"not in the weights: give the encoder images normalised by mean {IMAGENET_MEAN}, std {IMAGENET_STD}",
+    statistics = f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}"
+    words = facts | {"normalisation": f"not in the weights: give the encoder images normalised by {statistics}",
                      "output": "the encoder's (code, feature); normalise the feature to length 1"}
     save_file(state, path, {name: str(value) for name, value in words.items()})
     like = network.encoder
-    again = IdentityEncoder(like.variant, like.backbone_name, width=like.backbone.conv1.out_channels, feature_width=like.feature_dim)
+    width = like.backbone.conv1.out_channels
+    again = IdentityEncoder(like.variant, like.backbone_name, width=width, feature_width=like.feature_dim)
     again.load_state_dict(load_file(path))
     return FeatureOf(again.eval()).eval()
 

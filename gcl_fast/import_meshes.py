@@ -116,7 +116,7 @@ def import_meshes(
         return report
     report.missing = [pathlib.Path(records[key].path) for key in without]
     if missing == "error" and without:
-        raise FileNotFoundError(f"{report}\nmeshes of the other images were written; say missing='leave-out' or 'mean' to accept it")
+        raise FileNotFoundError(f"{report}\nthe other images have theirs; missing 'leave-out' or 'mean' accepts this")
     return report
 
 

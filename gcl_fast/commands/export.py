@@ -11,7 +11,7 @@ from gcl_fast.commands.options import parse, positional
 
 @dataclass
 class ExportOptions:
-    """Write the identity encoder as safetensors weights, a torch.export program (.pt2) or ONNX, each checked against the checkpoint.
+    """Write the identity encoder as safetensors weights, torch.export program (.pt2) or ONNX, checked against the checkpoint.
 
     The .pt2 and .onnx files take RGB in [0, 1] and normalise inside; they give the feature with length 1, for any batch size.
     """
@@ -40,5 +40,6 @@ def main(argv: list[str]) -> int:
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
     for name, (file, difference) in written.items():
         print(f"{name}: {file}  (features differ from the checkpoint's by at most {difference:.1e})")
-    print(f"input: RGB in [0, 1], [B, 3, {size[0]}, {size[1]}]; normalised inside .pt2 and .onnx, not in the weights; {options.out / 'encoder.json'}")
+    print(f"input: RGB in [0, 1], [B, 3, {size[0]}, {size[1]}]; normalised inside .pt2 and .onnx, not in the weights; "
+          f"see {options.out / 'encoder.json'}")
     return 0

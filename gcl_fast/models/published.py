@@ -158,9 +158,11 @@ def _encoder(names: dict[str, Any]) -> Part:
         taken["feat.bias"] = torch.zeros(len(taken["feat.weight"]))
     body = {k: v for k, v in plain.items() if k.startswith(("conv1.", "bn1.", "layer"))}
     like = "jvtc" if variant == "jvtc" else "mlc"
-    width = taken["feat.weight"].shape[0] if variant == "jvtc" and taken["feat.weight"].dim() == 2 else 512
-    with torch.device("meta"):
-        shapes = IdentityEncoder(like, backbone, feature_width=max(1, width))
+    width = len(taken["feat.weight"]) if variant == "jvtc" and taken["feat.weight"].dim() == 2 else 512
+    stem = plain["conv1.weight"]
+    with torch.device("meta"):  # of the file's width, which small encoders may have less of
+        shapes = IdentityEncoder(like, backbone, width=len(stem) if isinstance(stem, Tensor) and stem.dim() == 4 else 64,
+                                 feature_width=max(1, width))
     filled = taken if variant else {f"bn.{k}": torch.empty(shapes.bn.state_dict()[k].shape) for k in NORM}
     state = convert_official(body | filled, f"id_{like}", module=shapes)
     if variant is None:
@@ -203,14 +205,16 @@ def _head(plain: Mapping[str, Any]) -> tuple[dict[str, str], str, str | None, li
 
     linear = {"feat.weight": "feat.weight", "feat.bias": "feat.bias"}
     if "heads.bottleneck.1.weight" in plain:
-        return {"heads.bottleneck.0.weight": "feat.weight"} | norm("heads.bottleneck.1", "feat_bn"), "fast-reid encoder", "jvtc", []
+        names = {"heads.bottleneck.0.weight": "feat.weight"} | norm("heads.bottleneck.1", "feat_bn")
+        return names, "fast-reid encoder", "jvtc", []
     for prefix, what in (("heads.bottleneck.0", "fast-reid encoder"), ("heads.bnneck", "fast-reid encoder"),
                          ("bottleneck", "bag-of-tricks encoder")):
         if f"{prefix}.running_var" in plain:
             return norm(prefix), what, "mlc", []
     if "fc.1.running_var" in plain:
         note = "torchreid's features pass a ReLU after this head, those here do not"
-        return {"fc.0.weight": "feat.weight", "fc.0.bias": "feat.bias"} | norm("fc.1", "feat_bn"), "torchreid encoder", "jvtc", [note]
+        names = {"fc.0.weight": "feat.weight", "fc.0.bias": "feat.bias"} | norm("fc.1", "feat_bn")
+        return names, "torchreid encoder", "jvtc", [note]
     if "feat.weight" in plain and "feat_bn.weight" in plain:
         return linear | norm("feat_bn", "feat_bn"), "JVTC-style encoder", "jvtc", []
     if "bn.weight" in plain:
