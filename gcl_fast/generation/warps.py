@@ -18,17 +18,20 @@ from gcl_fast.visuals.grids import novel_view_grid
 PAPER = 235  # grey level behind a turned body: nothing is known there
 
 
-def warped_views(photos: Tensor, records: Sequence[Any], mesh_source: Any, angles: Sequence[float]) -> tuple[Tensor, Tensor]:
+def warped_views(
+    photos: Tensor, records: Sequence[Any], mesh_source: Any, angles: Sequence[float], guides: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Each photo's body at R angles (degrees, relative to the photo), by `ops.mesh_warp`.
 
-    photos [N, 3, H, W] ImageNet-normalised; mesh_source: vertices (`bodies.VertexMeshes`). Returns pictures
+    photos [N, 3, H, W] ImageNet-normalised; mesh_source: vertices (`bodies.VertexMeshes`); guides: the meshes at the angles
+    [N, R, 1, H, W] in [-1, 1] where they are rendered already. Returns pictures
     [N, R, 3, H, W], ImageNet-normalised, and visibility [N, R, H, W] uint8 (0 background, 1 seen in the photo, 2 not). What the
     photo does not show is drawn as the shaded mesh; behind the body is PAPER. Deterministic.
     """
     if not hasattr(mesh_source, "project"):
         raise ValueError("warping a photo needs meshes with vertices; rendered pictures do not say where a pixel comes from")
     paper = normalise(torch.full((1, 1, 3), PAPER, dtype=torch.uint8)).to(photos).view(3, 1, 1)
-    guides = render_meshes(mesh_source, records, angles).to(photos)  # [N, R, 1, H, W] in [-1, 1]
+    guides = (render_meshes(mesh_source, records, angles) if guides is None else guides).to(photos)
     grey = ((guides + 1) * 127.5).round().to(torch.uint8).movedim(2, -1).expand(-1, -1, -1, -1, 3)  # [N, R, H, W, 3]
     bare = normalise(grey).to(photos)  # [N, R, 3, H, W]
     pictures, visibility = [], []
@@ -50,10 +53,10 @@ def warp_pictures(
     if not len(angles):
         raise ValueError("angles: expected at least one angle in degrees, got none")
     photos = load_photos([record.path for record in records], image_size).to(device)
-    pictures, _ = warped_views(photos, records, mesh_source, angles)
+    meshes = render_meshes(mesh_source, records, angles)
+    pictures, _ = warped_views(photos, records, mesh_source, angles, meshes)
     sheet = novel_view_grid(
-        photos, pictures, angles, meshes=render_meshes(mesh_source, records, angles),
-        row_titles=[Path(record.path).stem for record in records], made="warped",
+        photos, pictures, angles, meshes=meshes, row_titles=[Path(record.path).stem for record in records], made="warped",
     )
     caption = "Each photo's pixels carried to new angles by its mesh; bare mesh where the photo does not show the body."
     return save_png(Path(out) / "warp.png", sheet, caption)
