@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._camera import check_camera, check_yaws, cosine_sine
+from gcl_fast.ops._camera import check_camera, check_yaws, turns_of
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE, check_face_range
 
@@ -57,7 +57,9 @@ def render_mesh(
         raise ValueError(f"render_mesh: faces must be fewer than 2^31 - 1, got {shapes['F']}")
     check_yaws("render_mesh", yaw_degrees)
     _native.require("render_mesh", verts.device)
-    arguments = (verts, faces, camera.to(verts.dtype), _turns(yaw_degrees, verts), height, width)
+    if isinstance(yaw_degrees, Tensor) and yaw_degrees.device.type != "cpu":
+        yaw_degrees = yaw_degrees.to(verts.device)
+    arguments = (verts, faces, camera.to(verts.dtype), turns_of(yaw_degrees).to(verts.dtype), height, width)
     if torch.compiler.is_compiling():
         return torch.ops.gcl_fast.render_mesh(*arguments)
     try:
@@ -65,15 +67,6 @@ def render_mesh(
     except RuntimeError:
         check_face_range("render_mesh", faces, shapes["V"])  # the kernel has looked: this gives the error its kind
         raise
-
-
-def _turns(yaw_degrees: Sequence[float] | Tensor, verts: Tensor) -> Tensor:
-    """[R, 2] cosine and sine of each angle in the type of verts; on the CPU or on the device of verts."""
-    if isinstance(yaw_degrees, Tensor):
-        device = "cpu" if yaw_degrees.device.type == "cpu" else verts.device
-        angle = torch.deg2rad(yaw_degrees.to(device=device, dtype=torch.float64))
-        return torch.stack((angle.cos(), angle.sin()), -1).to(verts.dtype)
-    return torch.tensor([cosine_sine(degrees) for degrees in yaw_degrees], dtype=verts.dtype).reshape(-1, 2)
 
 
 def _fake(verts: Tensor, faces: Tensor, camera: Tensor, turns: Tensor, height: int, width: int) -> Tensor:
