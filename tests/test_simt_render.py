@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gcl_fast import ops  # noqa: F401  registers the operator
-
 from tests.simt.harness import ORDERS, run
 from tests.test_simt import same_bits
 from tests.toy_meshes import EYE, WEAK, ellipsoid

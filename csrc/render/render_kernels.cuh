@@ -65,7 +65,7 @@ template <class T>
 __device__ bool project_triangle(const View<T>& view, bool perspective, const T corner[3][3], int64_t height, int64_t width,
                                  Triangle<T>* t) {
   for (int k = 0; k < 3; ++k) {
-    const T *v = corner[k];
+    const T* v = corner[k];
     if (perspective) project_vertex<true>(view, v[0], v[1], v[2], &t->x[k], &t->y[k], &t->z[k]);
     else project_vertex<false>(view, v[0], v[1], v[2], &t->x[k], &t->y[k], &t->z[k]);
   }
@@ -112,7 +112,9 @@ void launch_views(const RenderParams<T, Index>& p, GclStream stream) {
   const int64_t triangles = p.batch * p.num_faces;
   if (triangles > 0) {
     GCL_LAUNCH((render_draw_kernel<false, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
-    if (sizeof(T) == 8) GCL_LAUNCH((render_draw_kernel<true, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+    if constexpr (sizeof(T) == 8) {
+      GCL_LAUNCH((render_draw_kernel<true, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+    }
   }
   GCL_LAUNCH((render_shade_kernel<T, Index>), blocks_for(p.batch * p.views_now * p.height * p.width), kThreads, 0, stream, p);
 }

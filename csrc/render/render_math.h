@@ -39,7 +39,8 @@ GCL_HD View<T> make_view(const T middle[2], const T* camera, bool perspective, T
   view.sine = sine;
   view.middle_x = middle[0];
   view.middle_z = middle[1];
-  for (int k = 0; k < (perspective ? 6 : 3); ++k) view.camera[k] = camera[k];
+  for (int k = 0; k < 3; ++k) view.camera[k] = camera[k];
+  for (int k = 3; perspective && k < 6; ++k) view.camera[k] = camera[k];
   view.height = static_cast<T>(height);
   view.half_height = static_cast<T>(height) / T(2);
   view.half_width = static_cast<T>(width) / T(2);
