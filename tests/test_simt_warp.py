@@ -91,7 +91,8 @@ def test_backward_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: str
     tensors, grad = inputs(case), picture(case, 6)
     _, source, visibility = torch.ops.gcl_fast.mesh_warp(grad, *tensors, 0.0, True)
     pixel_order, cell_begin = _pixels_by_cell(source, visibility)
-    arguments = {"grad_warped": grad, "source": source, "visibility": visibility, "pixel_order": pixel_order, "cell_begin": cell_begin}
+    arguments = {"grad_warped": grad, "source": source, "visibility": visibility}
+    arguments |= {"pixel_order": pixel_order, "cell_begin": cell_begin}
     want = torch.ops.gcl_fast.mesh_warp_backward(*arguments.values())
     out = run("warp", "backward", order, 7, race=race, **{name: value.numpy() for name, value in arguments.items()})
     same_bits("grad_image", out["grad_image"], want)
