@@ -19,8 +19,7 @@ def test_rendering_and_warping_at_changing_angles_is_one_graph_with_a_gradient()
         views = project(turn(verts, yaws), camera, size)  # [R, V, 3]
         raster = ops.rasterize(views, faces, size)
         values = ops.interpolate(verts, faces, raster.face_id, raster.bary)
-        source = project(verts[None], camera, size).expand_as(views)
-        warped, visibility = ops.mesh_warp(image.expand(len(views), -1, -1, -1), source, views, faces)
+        warped, visibility = ops.mesh_warp(image, project(verts[None], camera, size), views, faces)
         seen = (visibility == 1).unsqueeze(1)
         return (warped * guide[0] * seen).square().sum(), guide, values, warped, visibility
 
@@ -42,7 +41,7 @@ def test_rendering_and_warping_at_changing_angles_is_one_graph_with_a_gradient()
     [
         (ValueError, "dst_verts", lambda v, f: ops.mesh_flow(v, v[:, :1], f, (4, 4))),
         (TypeError, "dst_verts", lambda v, f: ops.mesh_flow(v, v.double(), f, (4, 4))),
-        (ValueError, "src_verts", lambda v, f: ops.mesh_warp(torch.zeros(2, 1, 4, 4), v, v, f)),
+        (ValueError, "image", lambda v, f: ops.mesh_warp(torch.zeros(2, 1, 4, 4), v, v, f)),
         (TypeError, "fill", lambda v, f: ops.mesh_warp(torch.zeros(1, 1, 4, 4), v, v, f, fill="grey")),
         (ValueError, "bary", lambda v, f: ops.interpolate(v, f, torch.zeros(1, 4, 4).int(), torch.zeros(1, 4, 4, 2))),
         (ValueError, "attributes", lambda v, f: ops.interpolate(v, f, torch.zeros(2, 4, 4).int(), torch.zeros(2, 4, 4, 3))),

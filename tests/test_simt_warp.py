@@ -8,7 +8,7 @@ import torch
 
 from gcl_fast import ops
 from gcl_fast.bodies import project, turn
-from gcl_fast.ops.warp import _pixels_by_cell, _rasters
+from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.simt.harness import ORDERS, run
 from tests.test_simt import same_bits, soup
 from tests.toy_meshes import EYE, ellipsoid
@@ -44,7 +44,7 @@ def views(case: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def inputs(case: str) -> tuple[torch.Tensor, ...]:
     src, dst, faces = views(case)
-    return src, *_rasters(src, dst, faces, *CASES[case][2])
+    return _inputs(src, dst, faces, *CASES[case][2])
 
 
 NAMES = ("src_verts", "faces", "dst_face_id", "dst_bary", "src_face_id", "src_depth")
