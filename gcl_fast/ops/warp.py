@@ -89,7 +89,7 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
     """
     shapes = Shapes("mesh_warp")
     shapes.tensor("image", image, ("B", "C", "H", "W"), ANY_FLOATS)
-    shapes.tensor("src_verts", src_verts, ("M", "V", 3), FLOATS, ("image", image))
+    Shapes("mesh_warp").tensor("src_verts", src_verts, ("B", "V", 3), FLOATS, ("image", image))
     fill = float(shapes.number("fill", fill, float("-inf")))
     height, width = _check_views("mesh_warp", src_verts, dst_verts, faces, (shapes["H"], shapes["W"]))
     if image.shape[0] not in (1, dst_verts.shape[0]):
