@@ -23,7 +23,7 @@ def turns_of(yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     if not isinstance(yaw_degrees, Tensor):
         if not torch.compiler.is_compiling():
             return torch.tensor([cosine_sine(degrees) for degrees in yaw_degrees], dtype=torch.float64).reshape(-1, 2)
-        yaw_degrees = torch.tensor(yaw_degrees, dtype=torch.float64)  # there a number may be a symbol, which divmod does not take
+        yaw_degrees = torch.tensor(yaw_degrees, dtype=torch.float64)  # a number may be a symbol: no divmod
     angle = yaw_degrees.to(torch.float64)
     quarter = (angle / 90).floor()
     rest = torch.deg2rad(angle - 90 * quarter)

@@ -93,7 +93,8 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
     fill = float(shapes.number("fill", fill, float("-inf")))
     height, width = _check_views("mesh_warp", src_verts, dst_verts, faces, (shapes["H"], shapes["W"]))
     if image.shape[0] not in (1, dst_verts.shape[0]):
-        raise ValueError(f"mesh_warp: image must be 1 or, as dst_verts, B={dst_verts.shape[0]} in number, got {list(image.shape)}")
+        count = dst_verts.shape[0]
+        raise ValueError(f"mesh_warp: image must be 1 or, as dst_verts, B={count} in number, got {list(image.shape)}")
     with torch.no_grad():
         views = _inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)
     precise = (image if image.dtype in FLOATS else image.float()).expand(dst_verts.shape[0], -1, -1, -1)
