@@ -29,17 +29,11 @@ GCL_HD void centres_between(int64_t low, int64_t high, int64_t size, int64_t* fi
   *last = minimum<int64_t>((high - kSubpixels / 2) >> 8, size - 1);
 }
 
-// False where the face covers nothing: it names no vertex, a coordinate is not finite or beyond kMaxCoordinate, its snapped
-// area is zero, it is culled, or its box holds no pixel centre.
-template <class T, class Index>
-GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, int64_t height, int64_t width,
-                          bool cull_backfaces, Triangle<T>* t) {
+// Box and orientation of a triangle whose corners are in x, y, z. False where it covers nothing: a coordinate is not finite or
+// beyond kMaxCoordinate, the snapped area is zero, it is culled, or its box holds no pixel centre.
+template <class T>
+GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, Triangle<T>* t) {
   for (int k = 0; k < 3; ++k) {
-    const int64_t v = static_cast<int64_t>(face[k]);
-    if (v < 0 || v >= num_verts) return false;
-    t->x[k] = verts[3 * v];
-    t->y[k] = verts[3 * v + 1];
-    t->z[k] = verts[3 * v + 2];
     const bool usable = absolute(t->x[k]) <= T(kMaxCoordinate) && absolute(t->y[k]) <= T(kMaxCoordinate) &&
                         absolute(t->z[k]) <= std::numeric_limits<T>::max();  // false for NaN too
     if (!usable) return false;
@@ -54,6 +48,20 @@ GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, 
   centres_between(minimum(sx[0], minimum(sx[1], sx[2])), maximum(sx[0], maximum(sx[1], sx[2])), width, &t->col0, &t->col1);
   centres_between(minimum(sy[0], minimum(sy[1], sy[2])), maximum(sy[0], maximum(sy[1], sy[2])), height, &t->row0, &t->row1);
   return t->col0 <= t->col1 && t->row0 <= t->row1;
+}
+
+// The same for a face; false too where it names no vertex.
+template <class T, class Index>
+GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, int64_t height, int64_t width,
+                          bool cull_backfaces, Triangle<T>* t) {
+  for (int k = 0; k < 3; ++k) {
+    const int64_t v = static_cast<int64_t>(face[k]);
+    if (v < 0 || v >= num_verts) return false;
+    t->x[k] = verts[3 * v];
+    t->y[k] = verts[3 * v + 1];
+    t->z[k] = verts[3 * v + 2];
+  }
+  return set_up_triangle(height, width, cull_backfaces, t);
 }
 
 // Exact edge functions of the snapped triangle at a pixel centre, in 1/65536 pixel^2, positive inside; edge[k] faces corner k.

@@ -45,10 +45,10 @@ class SweepWorkspace {
   SweepWorkspace(const Tensor& like, int64_t workers, int64_t num_verts, int64_t num_faces, int64_t height, int64_t width)
       : num_verts_(num_verts),
         num_faces_(num_faces),
-        corners_(torch::stable::new_empty(like, {workers, num_verts, 4})),
+        corners_(torch::stable::new_empty(like, {workers, num_verts, 4}, ScalarType::Float)),
         snapped_(torch::stable::new_empty(like, {workers, num_verts, 2}, ScalarType::Int)),
         later_(torch::stable::new_empty(like, {workers, num_faces + 1}, ScalarType::Int)),
-        tiles_(torch::stable::new_empty(like, {workers, tiles(height) * tiles(width)})),
+        tiles_(torch::stable::new_empty(like, {workers, tiles(height) * tiles(width)}, ScalarType::Float)),
         tile_count_(tiles(height) * tiles(width)),
         corners(corners_.mutable_data_ptr<float>()),
         snapped(snapped_.mutable_data_ptr<int32_t>()),
