@@ -124,6 +124,8 @@ def official_step(case: dict, given: dict[str, Tensor]) -> Tensor:
 def left_out(implementation: str, case: dict) -> bool:
     """Other batches and types at Market-1501's size alone; a million rows where they fit; few centroids."""
     unusual = (case["batch"] != 16) + (case["dtype"] != "float32")
+    if implementation == "official" and case["dtype"] != "float32":
+        return True
     if case["rows"] * case["dim"] > LARGEST or unusual > 1 or (unusual and (case["rows"] != 12936 or case["kind"] == "clusters")):
         return True
     return case["kind"] == "clusters" and (case["rows"] > 12936 or implementation in ("official", "compiled"))
@@ -180,8 +182,7 @@ def extra_bytes(run: Callable[[], object], device: torch.device) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(3):
-        run()
+    run()
     done.set()
     watcher.join()
     return peak - before
@@ -196,4 +197,5 @@ def test_bank(case, implementation, device, measure, benchmark) -> None:
     measure()
     run = call(implementation, case, device)
     run()
-    benchmark.extra_info["extra_bytes"] = extra_bytes(run, device)
+    readings = [extra_bytes(run, device) for _ in range(5)]  # the kernel counts pages in batches
+    benchmark.extra_info["extra_bytes"] = sorted(readings)[2]
