@@ -74,6 +74,29 @@ GCL_HD bool covers(const Triangle<T>& t, int64_t col, int64_t row, int64_t edge[
   return inside;
 }
 
+// The edge functions at a pixel centre, each lowered by one where its edge owns no centre on it: the triangle owns the centre
+// where none is negative. And what a step of one pixel adds to them.
+struct EdgeSteps {
+  int64_t value[3], across[3], down[3];
+};
+
+template <class T>
+GCL_HD EdgeSteps edge_steps(const Triangle<T>& t, int64_t col, int64_t row) {
+  const int64_t px = col * kSubpixels + kSubpixels / 2;
+  const int64_t py = row * kSubpixels + kSubpixels / 2;
+  EdgeSteps e;
+  for (int k = 0; k < 3; ++k) {
+    const int a = (k + 1) % 3, b = (k + 2) % 3;
+    const int64_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
+    const int64_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
+    const bool top_left = dy < 0 || (dy == 0 && dx > 0);
+    e.value[k] = dx * (py - t.snapped_y[a]) - dy * (px - t.snapped_x[a]) - (top_left ? 0 : 1);
+    e.across[k] = -dy * kSubpixels;
+    e.down[k] = dx * kSubpixels;
+  }
+  return e;
+}
+
 // The three steps of what the unsnapped triangle says at a pixel centre, for numbers and for vectors of them (one lane a pixel).
 // Twice the signed area that the centre spans with the edge facing each corner; returns their sum.
 template <class T>
@@ -131,6 +154,15 @@ GCL_HD Weights<T> weigh(const Triangle<T>& t, int64_t col, int64_t row, const in
   w.scale = signed_sum == T(0) ? T(0) : sign / sum;
   w.depth = mix_depth(w.bary, t.z);
   return w;
+}
+
+// The same where the edge functions are not at hand: they are needed only where the unsnapped area is zero.
+template <class T>
+GCL_HD Weights<T> weigh(const Triangle<T>& t, int64_t col, int64_t row) {
+  int64_t edge[3] = {0, 0, 0};
+  T area[3];
+  if (corner_areas(t.x, t.y, static_cast<T>(col) + T(0.5), static_cast<T>(row) + T(0.5), area) == T(0)) covers(t, col, row, edge);
+  return weigh(t, col, row, edge);
 }
 
 // Adds the gradient of one pixel to grad[corner][x, y, z]: the chain rule of weigh(), the depth's rounding guard left out.
