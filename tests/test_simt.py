@@ -178,8 +178,9 @@ CASES = {
 }
 
 
-# Shared memory that a block may have: 4 KiB of it are queues. Images are drawn whole, in strips, or without (the plain kernels).
-SHARED = {"whole": 227 << 10, "strips": 4096 + 1200, "plain": 0}
+# Shared memory that a block may have, a part of it for queues. Images are drawn whole, in strips, or without (the plain kernels).
+QUEUES = 3072
+SHARED = {"whole": 227 << 10, "strips": QUEUES + 1200, "plain": 0}
 
 
 def rasterize_arrays(verts, faces, size: tuple[int, int], shared: int = SHARED["whole"], cull: bool = False) -> dict:
@@ -207,12 +208,12 @@ def test_rasterize_in_pieces_of_a_row_and_with_full_queues(dtype: torch.dtype, o
     wide = soup(1, 24, 40, (2, 100), 5, dtype, torch.int32)
     want = ops.rasterize(*wide, (2, 100))
     pixel = 8 if dtype == torch.float32 else 12
-    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*wide, (2, 100), 4096 + 17 * pixel))  # 6 pieces a row
+    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*wide, (2, 100), QUEUES + 17 * pixel))  # 6 pieces a row
     for name in ("face_id", "depth", "bary"):
         same_bits(name, out[name], getattr(want, name))
     many = soup(1, 300, 2500, (12, 16), 6, dtype, torch.int64)  # several rounds of each warp
     want = ops.rasterize(*many, (12, 16))
-    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*many, (12, 16), 4096 + 5 * 16 * pixel))
+    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*many, (12, 16), QUEUES + 5 * 16 * pixel))
     for name in ("face_id", "depth", "bary"):
         same_bits(name, out[name], getattr(want, name))
 

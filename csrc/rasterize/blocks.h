@@ -11,7 +11,6 @@
 namespace gcl {
 namespace GCL_ISA {
 
-constexpr int32_t kSmall = 4096;  // 1/256 pixels: edge functions of triangles within such a box fit in 32 bits
 constexpr int32_t kStep = kSubpixels, kHalf = kSubpixels / 2;
 
 // The corners of kWide triangles, as given.

@@ -11,7 +11,7 @@
 // a second walk over the triangles.
 //
 // Not yet measured on a GPU: strip size, threads and the bound of large boxes are reasoned, not tuned. At 256 x 128 pixels a
-// strip is 64 rows (64 KiB): two blocks on an A100's multiprocessor, three on an H100's, and each face is looked at four times.
+// strip is 64 rows (64 KiB): two blocks on a multiprocessor of an A100 or H100, and each face is looked at four times.
 #pragma once
 
 #include <limits>
@@ -23,13 +23,13 @@
 namespace gcl {
 
 constexpr uint64_t kNoKey = ~uint64_t{0};  // behind every finite depth
-constexpr int kFusedThreads = 512;
+constexpr int kFusedThreads = 384;  // two blocks leave a thread 80 registers, which float needs
 constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int64_t kStripBytes = 64 << 10;
 constexpr int64_t kQueueBytes = int64_t{kFusedThreads} * 2 * sizeof(int32_t);
 constexpr int64_t kMaxStrips = 16;     // of an image; beyond, looking at every face in each of them costs more than it saves
-constexpr int64_t kLargeBox = 48;      // pixels from which a warp walks a box together
+constexpr int kLargeBox = 48;      // pixels from which a warp walks a box together
 static_assert(kFusedThreads % kWarpLanes == 0);
 
 // How an image is cut: pieces of rows x cols pixels, at the last ones fewer.
@@ -64,14 +64,17 @@ bool can_fuse(int64_t height, int64_t width, int64_t shared) {
 
 // The piece that a block works on: of image b, rows [row0, row1) and columns [col0, col1).
 struct Strip {
-  int64_t b, row0, row1, col0, col1;
-  GCL_HD int64_t cols() const { return col1 - col0; }
-  GCL_HD int64_t pixels() const { return (row1 - row0) * (col1 - col0); }
+  int64_t b;
+  int32_t row0, row1, col0, col1;
+  GCL_HD int32_t cols() const { return col1 - col0; }
+  GCL_HD int32_t pixels() const { return (row1 - row0) * (col1 - col0); }
+  GCL_HD int32_t index(int32_t row, int32_t col) const { return (row - row0) * cols() + (col - col0); }
 };
 
 GCL_HD Strip strip_of(const Strips& s, int64_t n, int64_t height, int64_t width) {
   const int64_t piece = n % s.count(), row = piece / s.across * s.rows, col = piece % s.across * s.cols;
-  return {n / s.count(), row, minimum(row + s.rows, height), col, minimum(col + s.cols, width)};
+  return {n / s.count(), static_cast<int32_t>(row), static_cast<int32_t>(minimum(row + s.rows, height)),
+          static_cast<int32_t>(col), static_cast<int32_t>(minimum(col + s.cols, width))};
 }
 
 // False only where no corner's row, snapped, can make the face cover a centre of the strip. NaN is left to load_triangle.
@@ -102,60 +105,83 @@ __device__ bool load_within(const RasterizeParams<T, Index>& p, const Strip& s, 
   return t->row0 <= t->row1 && t->col0 <= t->col1;
 }
 
-// Calls visit(t, row, col) for every centre of the box that the triangle owns, one thread.
-template <class T, class Visit>
-__device__ void walk(const Triangle<T>& t, Visit&& visit) {
-  EdgeSteps at_row = edge_steps(t, t.col0, t.row0);
-  for (int64_t row = t.row0; row <= t.row1; ++row) {
-    int64_t e[3] = {at_row.value[0], at_row.value[1], at_row.value[2]};
-    for (int64_t col = t.col0; col <= t.col1; ++col) {
-      if ((e[0] | e[1] | e[2]) >= 0) visit(t, row, col);
-      for (int k = 0; k < 3; ++k) e[k] += at_row.across[k];
-    }
-    for (int k = 0; k < 3; ++k) at_row.value[k] += at_row.down[k];
-  }
+// What a triangle says at a centre that it owns.
+template <class T>
+struct Shaded {
+  T depth, bary[3];
+};
+
+// Without an area before snapping.
+template <class T, class Index>
+__device__ GCL_RARE Shaded<T> shade_flat(const T* verts, const Index* face, int64_t num_verts, int32_t row, int32_t col) {
+  Triangle<T> t;
+  int64_t edge[3];
+  load_triangle(verts, face, num_verts, kMaxImageSize, kMaxImageSize, false, &t);
+  covers(t, col, row, edge);
+  const Weights<T> w = weigh(t, col, row, edge);
+  return {w.depth, {w.bary[0], w.bary[1], w.bary[2]}};
 }
 
-// Step 2 for a warp: the face that each lane holds, -1 for none.
+template <class T, class Index>
+__device__ Shaded<T> shade(const RasterizeParams<T, Index>& p, const T x[3], const T y[3], const T z[3], int64_t b, int64_t f,
+                           int32_t row, int32_t col) {
+  Shaded<T> out;
+  if (weigh_unsnapped(x, y, z, col, row, out.bary, &out.depth)) return out;
+  return shade_flat(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, row, col);
+}
+
+// Step 2 for a warp: the face that each lane holds, -1 for none. Calls visit(face, row, col, depth) for every owned centre.
 template <class T, class Index, class Visit>
 __device__ void draw_faces(const RasterizeParams<T, Index>& p, const Strip& s, int32_t face, Visit&& visit) {
   Triangle<T> t;
   const bool some = face >= 0 && load_within(p, s, face, &t);
-  const bool large = some && (t.row1 - t.row0 + 1) * (t.col1 - t.col0 + 1) >= kLargeBox;
-  if (some && !large) walk(t, [&](const Triangle<T>& own, int64_t row, int64_t col) { visit(own, face, row, col); });
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const bool large = some && (!is_short(t) || (t.row1 - t.row0 + 1) * (t.col1 - t.col0 + 1) >= kLargeBox);
+  if (some && !large) {
+    EdgeSteps e = edge_steps(t, t.col0, t.row0);
+    for (int32_t row = t.row0; row <= t.row1; ++row) {
+      int32_t at[3] = {e.value[0], e.value[1], e.value[2]};
+      for (int32_t col = t.col0; col <= t.col1; ++col) {
+        if ((at[0] | at[1] | at[2]) >= 0) visit(face, row, col, shade(p, t.x, t.y, t.z, s.b, face, row, col).depth);
+        for (int k = 0; k < 3; ++k) at[k] += e.across[k];
+      }
+      for (int k = 0; k < 3; ++k) e.value[k] += e.down[k];
+    }
+  }
   for (unsigned left = __ballot_sync(kAllLanes, large); left != 0; left &= left - 1) {
-    const int32_t shared_face = __shfl_sync(kAllLanes, face, __ffs(static_cast<int>(left)) - 1);
-    load_within(p, s, shared_face, &t);
-    const int64_t cols = t.col1 - t.col0 + 1, pixels = (t.row1 - t.row0 + 1) * cols;
-    for (int64_t i = lane; i < pixels; i += kWarpLanes) {
-      const int64_t row = t.row0 + i / cols, col = t.col0 + i % cols;
+    const int32_t common = __shfl_sync(kAllLanes, face, __ffs(static_cast<int>(left)) - 1);
+    load_within(p, s, common, &t);
+    const int32_t cols = t.col1 - t.col0 + 1, pixels = (t.row1 - t.row0 + 1) * cols;
+    for (int32_t i = static_cast<int32_t>(threadIdx.x) % kWarpLanes; i < pixels; i += kWarpLanes) {
+      const int32_t row = t.row0 + i / cols, col = t.col0 + i % cols;
       int64_t edge[3];
-      if (covers(t, col, row, edge)) visit(t, shared_face, row, col);
+      if (covers(t, col, row, edge)) visit(common, row, col, shade(p, t.x, t.y, t.z, s.b, common, row, col).depth);
     }
   }
 }
 
-// Calls visit(triangle, face, row, col) for every owned centre of the strip. `waiting`: the warp's queue of 2 * kWarpLanes.
+// Steps 1 and 2. `waiting`: the warp's queue of 2 * kWarpLanes.
 template <class T, class Index, class Visit>
-__device__ void each_owned_centre(const RasterizeParams<T, Index>& p, const Strip& s, int32_t* waiting, Visit&& visit) {
+__device__ void draw_strip(const RasterizeParams<T, Index>& p, const Strip& s, int32_t* waiting, Visit&& visit) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   int count = 0;  // the same in all lanes
-  for (int64_t first = threadIdx.x - lane; first < p.num_faces; first += blockDim.x) {
-    const int64_t f = first + lane;
-    const bool keep = f < p.num_faces && may_touch(p, s, f);
-    const unsigned kept = __ballot_sync(kAllLanes, keep);
-    if (keep) waiting[count + __popc(kept & ((1u << lane) - 1))] = static_cast<int32_t>(f);
-    count += __popc(kept);
-    if (count < kWarpLanes) continue;
+  for (int64_t first = threadIdx.x - lane;; first += blockDim.x) {
+    const bool over = first >= p.num_faces;
+    if (!over) {
+      const int64_t f = first + lane;
+      const bool keep = f < p.num_faces && may_touch(p, s, f);
+      const unsigned kept = __ballot_sync(kAllLanes, keep);
+      if (keep) waiting[count + __popc(kept & ((1u << lane) - 1))] = static_cast<int32_t>(f);
+      count += __popc(kept);
+      if (count < kWarpLanes) continue;
+    }
     __syncwarp();
-    count -= kWarpLanes;
-    const int32_t face = waiting[count + lane];
+    const int taken = minimum(count, kWarpLanes);
+    count -= taken;
+    const int32_t face = lane < taken ? waiting[count + lane] : -1;
     __syncwarp();
     draw_faces(p, s, face, visit);
+    if (over) return;
   }
-  __syncwarp();
-  draw_faces(p, s, lane < count ? waiting[lane] : -1, visit);
 }
 
 template <class T>
@@ -163,40 +189,45 @@ struct alignas(16) Four {
   T v[4];
 };
 
-// What stands in one pixel.
-template <class T>
-struct Shaded {
-  int32_t face;
-  T depth, bary[3];
-};
-
-template <class T, class Index>
-__device__ Shaded<T> shade(const RasterizeParams<T, Index>& p, int64_t b, int64_t row, int64_t col, int32_t face) {
-  Shaded<T> out{-1, std::numeric_limits<T>::infinity(), {T(0), T(0), T(0)}};
-  Triangle<T> t;
-  const T* verts = p.verts + 3 * b * p.num_verts;
-  if (face < 0 || !load_triangle(verts, p.faces + 3 * int64_t{face}, p.num_verts, p.height, p.width, false, &t)) return out;
-  const Weights<T> w = weigh(t, col, row);
-  out.face = face;
-  out.depth = w.depth;
-  for (int k = 0; k < 3; ++k) out.bary[k] = w.bary[k];
-  return out;
-}
-
 // Step 3. face_at(i): the face seen in pixel i of the strip.
 template <class T, class Index, class FaceAt>
 __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, FaceAt&& face_at) {
-  const int64_t pixels = s.pixels(), start = (s.b * p.height + s.row0) * p.width + s.col0;
+  const int pixels = s.pixels();
+  const int64_t start = (s.b * p.height + s.row0) * p.width + s.col0;
   const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
   const bool wide = s.cols() == p.width && aligned(p.face_id + start) && aligned(p.depth + start) && aligned(p.bary + 3 * start);
-  const int64_t fours = wide ? pixels / 4 : 0;
-  for (int64_t n = threadIdx.x; n < fours; n += blockDim.x) {
+  const int fours = wide ? pixels / 4 : 0;
+  // Returns whether the face is flat: then its values are still to be found.
+  const auto look = [&](int32_t face, int32_t row, int32_t col, Shaded<T>* out) {
+    *out = {std::numeric_limits<T>::infinity(), {T(0), T(0), T(0)}};
+    if (face < 0) return false;
+    T x[3], y[3], z[3];
+    for (int k = 0; k < 3; ++k) {
+      const T* corner = p.verts + 3 * (s.b * p.num_verts + static_cast<int64_t>(p.faces[3 * int64_t{face} + k]));
+      x[k] = corner[0];
+      y[k] = corner[1];
+      z[k] = corner[2];
+    }
+    return !weigh_unsnapped(x, y, z, col, row, out->bary, &out->depth);
+  };
+  const auto write = [&](int i, int32_t row, int32_t col) {
+    const int32_t face = face_at(i);
+    Shaded<T> one;
+    if (look(face, row, col, &one)) one = shade_flat(p.verts + 3 * s.b * p.num_verts, p.faces + 3 * int64_t{face}, p.num_verts, row, col);
+    const int64_t to = (s.b * p.height + row) * p.width + col;
+    p.face_id[to] = face;
+    p.depth[to] = one.depth;
+    for (int k = 0; k < 3; ++k) p.bary[3 * to + k] = one.bary[k];
+  };
+  for (int n = static_cast<int>(threadIdx.x); n < fours; n += static_cast<int>(blockDim.x)) {
     Four<int32_t> face;
     Four<T> depth, bary[3];
+    bool flat = false;
     for (int j = 0; j < 4; ++j) {
-      const int64_t i = 4 * n + j;
-      const Shaded<T> one = shade(p, s.b, s.row0 + i / p.width, i % p.width, face_at(i));
-      face.v[j] = one.face;
+      const int i = 4 * n + j;
+      Shaded<T> one;
+      face.v[j] = face_at(i);
+      flat |= look(face.v[j], s.row0 + i / s.cols(), i % s.cols(), &one);
       depth.v[j] = one.depth;
       for (int k = 0; k < 3; ++k) bary[(3 * j + k) / 4].v[(3 * j + k) % 4] = one.bary[k];
     }
@@ -204,43 +235,39 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
     *reinterpret_cast<Four<int32_t>*>(p.face_id + to) = face;
     *reinterpret_cast<Four<T>*>(p.depth + to) = depth;
     for (int k = 0; k < 3; ++k) reinterpret_cast<Four<T>*>(p.bary + 3 * to)[k] = bary[k];
+    for (int i = 4 * n; flat && i < 4 * n + 4; ++i) write(i, s.row0 + i / s.cols(), i % s.cols());
   }
-  for (int64_t i = 4 * fours + threadIdx.x; i < pixels; i += blockDim.x) {
-    const int64_t row = s.row0 + i / s.cols(), col = s.col0 + i % s.cols(), to = (s.b * p.height + row) * p.width + col;
-    const Shaded<T> one = shade(p, s.b, row, col, face_at(i));
-    p.face_id[to] = one.face;
-    p.depth[to] = one.depth;
-    for (int k = 0; k < 3; ++k) p.bary[3 * to + k] = one.bary[k];
+  for (int i = 4 * fours + static_cast<int>(threadIdx.x); i < pixels; i += static_cast<int>(blockDim.x)) {
+    write(i, s.row0 + i / s.cols(), s.col0 + i % s.cols());
   }
 }
 
 template <class T, class Index>
-__global__ void __launch_bounds__(kFusedThreads) rasterize_fused_kernel(RasterizeParams<T, Index> p, Strips strips) {
+__global__ void __launch_bounds__(kFusedThreads, sizeof(T) == 4 ? 2 : 1) rasterize_fused_kernel(RasterizeParams<T, Index> p, Strips strips) {
   GCL_DYNAMIC_SHARED(unsigned long long, nearest);  // [pixels] keys
   __shared__ int32_t waiting[kFusedThreads / kWarpLanes][2 * kWarpLanes];
   unsigned* const owner = reinterpret_cast<unsigned*>(nearest + strips.rows * strips.cols);  // [pixels] of double
   int32_t* const queue = waiting[threadIdx.x / kWarpLanes];
   for (int64_t n = blockIdx.x; n < p.batch * strips.count(); n += gridDim.x) {
     const Strip s = strip_of(strips, n, p.height, p.width);
-    const auto index = [&](int64_t row, int64_t col) { return (row - s.row0) * s.cols() + (col - s.col0); };
-    const int64_t pixels = s.pixels();
-    for (int64_t i = threadIdx.x; i < pixels; i += blockDim.x) {
+    const int pixels = s.pixels();
+    for (int i = static_cast<int>(threadIdx.x); i < pixels; i += static_cast<int>(blockDim.x)) {
       nearest[i] = kNoKey;
       if (sizeof(T) == 8) owner[i] = ~0u;
     }
     __syncthreads();
-    each_owned_centre(p, s, queue, [&](const Triangle<T>& t, int64_t face, int64_t row, int64_t col) {
-      atomicMin(nearest + index(row, col), static_cast<unsigned long long>(depth_key(weigh(t, col, row).depth, face)));
+    draw_strip(p, s, queue, [&](int32_t face, int row, int col, T depth) {
+      atomicMin(nearest + s.index(row, col), static_cast<unsigned long long>(depth_key(depth, face)));
     });
     __syncthreads();
     if (sizeof(T) == 8) {
-      each_owned_centre(p, s, queue, [&](const Triangle<T>& t, int64_t face, int64_t row, int64_t col) {
-        const int64_t i = index(row, col);
-        if (depth_key(weigh(t, col, row).depth, face) == nearest[i]) atomicMin(owner + i, static_cast<unsigned>(face));
+      draw_strip(p, s, queue, [&](int32_t face, int row, int col, T depth) {
+        const int i = s.index(row, col);
+        if (depth_key(depth, face) == nearest[i]) atomicMin(owner + i, static_cast<unsigned>(face));
       });
       __syncthreads();
     }
-    write_strip(p, s, [&](int64_t i) {
+    write_strip(p, s, [&](int i) {
       if (sizeof(T) == 8) return static_cast<int32_t>(owner[i]);
       return nearest[i] == kNoKey ? -1 : static_cast<int32_t>(nearest[i] & 0xffffffffu);
     });

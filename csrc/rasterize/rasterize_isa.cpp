@@ -115,7 +115,7 @@ class Sweep {
     const Ints row0 = maximum((top + (kHalf - 1)) >> 8, every(p.row_begin));
     const Ints row1 = minimum((bottom - kHalf) >> 8, every(p.row_end - 1));
     const Ints some = (col0 <= col1) & (row0 <= row1);
-    const Ints small = (right - left < kSmall) & (bottom - top < kSmall);
+    const Ints small = (right - left < kShort) & (bottom - top < kShort);
     const Ints one_block = (col1 - col0 < int32_t{kTile}) & (row1 - row0 < int32_t{kTile}) & small;
     // Of long ones this overflows; add_large looks again.
     typedef uint32_t Uints __attribute__((vector_size(4 * kWide)));
@@ -149,9 +149,7 @@ class Sweep {
       return;
     }
     const int64_t row0 = maximum<int64_t>(t.row0, p.row_begin), row1 = minimum<int64_t>(t.row1, p.row_end - 1);
-    if (greatest(t.snapped_x) - least(t.snapped_x) >= kSmall || greatest(t.snapped_y) - least(t.snapped_y) >= kSmall) {
-      return add_rows(f, t, row0, row1);
-    }
+    if (!is_short(t)) return add_rows(f, t, row0, row1);
     const float nearest = least(t.z);
     for (int64_t row = row0; row <= row1; row += kTile) {
       for (int64_t col = t.col0; col <= t.col1; col += kTile) {
@@ -168,9 +166,9 @@ class Sweep {
       covers(t, t.col0, row, edge);
       for (int k = 0; k < 3; ++k) {
         const int a = (k + 1) % 3, b = (k + 2) % 3;
-        const int64_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
-        const int64_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
-        const int64_t value = edge[k] - !(dy < 0 || (dy == 0 && dx > 0)), step = -dy * kSubpixels;  // owned where >= 0
+        const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
+        const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
+        const int64_t value = edge[k] - !(dy < 0 || (dy == 0 && dx > 0)), step = int64_t{-dy} * kSubpixels;  // owned where >= 0
         if (step > 0) begin = maximum(begin, t.col0 - floor_div(value, step));
         if (step < 0) end = minimum(end, t.col0 + floor_div(value, -step));
         if (step == 0 && value < 0) end = begin - 1;

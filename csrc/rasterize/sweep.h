@@ -46,7 +46,7 @@ class SweepWorkspace {
       : num_verts_(num_verts),
         room_(later_room(num_faces)),
         tile_count_(tiles(height) * tiles(width)),
-        floats_(torch::stable::new_empty(like, {workers, 4 * num_verts_ + room_ + tile_count_})),
+        floats_(torch::stable::new_empty(like, {workers, 4 * num_verts_ + room_ + tile_count_}, ScalarType::Float)),
         ints_(torch::stable::new_empty(like, {workers, 2 * room_}, ScalarType::Int)),
         floats(floats_.mutable_data_ptr<float>()),
         ints(ints_.mutable_data_ptr<int32_t>()) {}
