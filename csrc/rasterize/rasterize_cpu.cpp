@@ -3,41 +3,12 @@
 #include "common/tensor.h"
 #include "rasterize/rasterize.h"
 #include "rasterize/rasterize_math.h"
+#include "rasterize/rasterize_plain.h"
 #include "rasterize/rasterize_tensors.h"
 #include "rasterize/sweep.h"
 
 namespace gcl {
 namespace {
-
-template <class T, class Index>
-void rasterize_image(const RasterizeParams<T, Index>& p, int64_t b) {
-  const int64_t pixels = p.height * p.width;
-  const T* verts = p.verts + 3 * b * p.num_verts;
-  int32_t* face_id = p.face_id + b * pixels;
-  T* bary = p.bary + 3 * b * pixels;
-  T* depth = p.depth + b * pixels;
-  for (int64_t i = 0; i < pixels; ++i) {
-    face_id[i] = -1;
-    depth[i] = std::numeric_limits<T>::infinity();
-    bary[3 * i] = bary[3 * i + 1] = bary[3 * i + 2] = T(0);
-  }
-  for (int64_t f = 0; f < p.num_faces; ++f) {
-    Triangle<T> t;
-    if (!load_triangle(verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) continue;
-    for (int64_t row = t.row0; row <= t.row1; ++row) {
-      for (int64_t col = t.col0; col <= t.col1; ++col) {
-        int64_t edge[3];
-        if (!covers(t, col, row, edge)) continue;
-        const Weights<T> w = weigh(t, col, row, edge);
-        const int64_t i = row * p.width + col;
-        if (!(w.depth < depth[i])) continue;  // a tie stays with the lower face, which came first
-        face_id[i] = static_cast<int32_t>(f);
-        depth[i] = w.depth;
-        for (int k = 0; k < 3; ++k) bary[3 * i + k] = w.bary[k];
-      }
-    }
-  }
-}
 
 template <class T, class Index>
 void backward_image(const RasterizeBackwardParams<T, Index>& p, int64_t b) {

@@ -19,6 +19,41 @@ __device__ bool load_triangle_of(const RasterizeParams<T, Index>& p, int64_t b, 
   return load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, t);
 }
 
+// One thread puts the keys of its triangle into the z-buffer [H, W] of an image.
+template <class T>
+__device__ void draw_depths(const Triangle<T>& t, int64_t f, int64_t width, uint64_t* zbuffer) {
+  for (int64_t row = t.row0; row <= t.row1; ++row) {
+    for (int64_t col = t.col0; col <= t.col1; ++col) {
+      int64_t edge[3];
+      if (!covers(t, col, row, edge)) continue;
+      const uint64_t key = depth_key(weigh(t, col, row, edge).depth, f);
+      atomicMin(reinterpret_cast<unsigned long long*>(zbuffer + row * width + col), static_cast<unsigned long long>(key));
+    }
+  }
+}
+
+// The second pass of double: the key is all depth, so the lowest face among those that reach it is found here. face_id starts
+// as -1, the largest unsigned number.
+template <class T>
+__device__ void draw_owners(const Triangle<T>& t, int64_t f, int64_t width, const uint64_t* zbuffer, int32_t* face_id) {
+  for (int64_t row = t.row0; row <= t.row1; ++row) {
+    for (int64_t col = t.col0; col <= t.col1; ++col) {
+      int64_t edge[3];
+      if (!covers(t, col, row, edge)) continue;
+      const int64_t i = row * width + col;
+      if (depth_key(weigh(t, col, row, edge).depth, f) != zbuffer[i]) continue;
+      atomicMin(reinterpret_cast<unsigned*>(face_id + i), static_cast<unsigned>(f));
+    }
+  }
+}
+
+// What the passes left in pixel i: its face, or -1.
+template <class T>
+__device__ int64_t owner_of(const uint64_t* zbuffer, const int32_t* face_id, int64_t i) {
+  if (zbuffer[i] == kNoKey) return -1;
+  return sizeof(T) == 4 ? static_cast<int64_t>(zbuffer[i] & 0xffffffffu) : face_id[i];
+}
+
 template <class T, class Index>
 __global__ void rasterize_zbuffer_kernel(RasterizeParams<T, Index> p) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -26,20 +61,10 @@ __global__ void rasterize_zbuffer_kernel(RasterizeParams<T, Index> p) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces;
     Triangle<T> t;
     if (!load_triangle_of(p, b, f, &t)) continue;
-    for (int64_t row = t.row0; row <= t.row1; ++row) {
-      for (int64_t col = t.col0; col <= t.col1; ++col) {
-        int64_t edge[3];
-        if (!covers(t, col, row, edge)) continue;
-        const uint64_t key = depth_key(weigh(t, col, row, edge).depth, f);
-        atomicMin(reinterpret_cast<unsigned long long*>(p.zbuffer + (b * p.height + row) * p.width + col),
-                  static_cast<unsigned long long>(key));
-      }
-    }
+    draw_depths(t, f, p.width, p.zbuffer + b * p.height * p.width);
   }
 }
 
-// Second pass of double: the key is all depth, so the lowest face among those that reach it is found here. face_id starts
-// as -1, the largest unsigned number.
 template <class T, class Index>
 __global__ void rasterize_owner_kernel(RasterizeParams<T, Index> p) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -47,15 +72,7 @@ __global__ void rasterize_owner_kernel(RasterizeParams<T, Index> p) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces;
     Triangle<T> t;
     if (!load_triangle_of(p, b, f, &t)) continue;
-    for (int64_t row = t.row0; row <= t.row1; ++row) {
-      for (int64_t col = t.col0; col <= t.col1; ++col) {
-        int64_t edge[3];
-        if (!covers(t, col, row, edge)) continue;
-        const int64_t i = (b * p.height + row) * p.width + col;
-        if (depth_key(weigh(t, col, row, edge).depth, f) != p.zbuffer[i]) continue;
-        atomicMin(reinterpret_cast<unsigned*>(p.face_id + i), static_cast<unsigned>(f));
-      }
-    }
+    draw_owners(t, f, p.width, p.zbuffer + b * p.height * p.width, p.face_id + b * p.height * p.width);
   }
 }
 
@@ -65,8 +82,7 @@ __global__ void rasterize_resolve_kernel(RasterizeParams<T, Index> p) {
   const int64_t pixels = p.height * p.width;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.batch * pixels; i += step) {
     const int64_t b = i / pixels, row = i % pixels / p.width, col = i % p.width;
-    int64_t f = -1;
-    if (p.zbuffer[i] != kNoKey) f = sizeof(T) == 4 ? static_cast<int64_t>(p.zbuffer[i] & 0xffffffffu) : p.face_id[i];
+    const int64_t f = owner_of<T>(p.zbuffer, p.face_id, i);
     p.face_id[i] = static_cast<int32_t>(f);
     Triangle<T> t;
     int64_t edge[3];
