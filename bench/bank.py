@@ -7,8 +7,8 @@ official   the algorithm of the GCL release: the bank cloned, two products with 
            of each row with randperm, a loop of updates
 read       one read of the bank (its sum): what memory alone allows
 
-and, with `kind=clusters`, cross-entropy over all centroids (`bank_nce` without sampling) against a product and
-cross_entropy (eager). extra_bytes: what a call allocates beyond its arguments at its peak.
+and, with `kind=clusters`, cross-entropy over all centroids (as the cluster memories take it: a product where there are few,
+`bank_nce` without sampling where there are many) against a product and cross_entropy (eager). extra_bytes: what a call allocates beyond its arguments at its peak.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast import ops, reference
+from gcl_fast.ops.centroids import centroid_cross_entropy
 
 OP = "bank"
 IMPLEMENTATIONS = ("native", "reference", "eager", "compiled", "official", "read")
@@ -53,7 +54,10 @@ def step(module, case: dict, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, 
     f, view = (given[name].detach().requires_grad_() for name in ("f", "view"))
     bank, labels, index = given["bank"], given["labels"], given["index"]
     if case["kind"] == "clusters":
-        loss = module.bank_nce(f, bank, torch.arange(len(bank), device=bank.device), index, temperature=TEMPERATURE).mean()
+        if module is ops:
+            loss = centroid_cross_entropy(f, bank, index, TEMPERATURE)
+        else:
+            loss = module.bank_nce(f, bank, torch.arange(len(bank), device=bank.device), index, temperature=TEMPERATURE).mean()
         (grad,) = torch.autograd.grad(loss, f)
         return loss.detach(), grad, grad
     loss = module.gcl_memory_loss(

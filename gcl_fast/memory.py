@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.ops import bank_nce, bank_update_, gcl_memory_loss
+from gcl_fast.ops import bank_update_, gcl_memory_loss
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.ops.centroids import centroid_cross_entropy
 from gcl_fast.reference.bank import unit, working_dtype
 
 
@@ -99,9 +100,7 @@ class ClusterMemory(nn.Module):
         shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
         query = unit(f.to(working_dtype(f, self.features)))
-        clusters = torch.arange(self.num_clusters, device=f.device)  # each row its own class: all others are negatives
-        loss = bank_nce(query, self.features, clusters, targets, temperature=self.temperature)  # [B]
-        return loss.sum() / max(shapes["B"], 1)
+        return centroid_cross_entropy(query, self.features, targets, self.temperature)
 
     @torch.no_grad()
     def update(self, f: Tensor, targets: Tensor) -> None:

@@ -273,7 +273,6 @@ def test_a_nan_is_not_hidden(device):
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_lesser_instruction_sets_agree(isa):
     query, bank, labels, positive = some(18, 900, 70, 30, dtype=torch.float32)
-    want = loss_and_gradient(ops, query / 9, bank, labels, positive, 300)
     code = (
         "import pickle, sys, torch; from gcl_fast import ops; from tests.test_bank_nce import loss_and_gradient, some\n"
         "query, bank, labels, positive = some(18, 900, 70, 30, dtype=torch.float32)\n"
@@ -282,5 +281,7 @@ def test_lesser_instruction_sets_agree(isa):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"GCL_ISA": isa}, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    for a, b in zip(pickle.loads(done.stdout), want, strict=True):
-        torch.testing.assert_close(torch.from_numpy(a), b, rtol=1e-5, atol=1e-6)
+    exact = loss_and_gradient(reference, query.double() / 9, bank.double(), labels, positive, 300)
+    plain = loss_and_gradient(reference, query / 9, bank, labels, positive, 300)
+    for got, want, own in zip(pickle.loads(done.stdout), exact, plain, strict=True):
+        assert (torch.from_numpy(got) - want).abs().max() <= 2 * (own - want).abs().max()

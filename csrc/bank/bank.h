@@ -24,6 +24,7 @@ struct NceParams {
   int64_t count;            // K negatives a query, below 0: all
   T temperature;
   bool with_grad;           // false: mean, weight and rows are not written
+  bool folded;              // one positive of the query itself: its row is subtracted from mean and not kept
 
   uint32_t* last;           // [B]        workspace: largest sampling key in the sample
   uint32_t* digits;         // [B, 4, 256]  workspace of the GPU: counts of the keys' bytes, zero at the start
@@ -34,8 +35,8 @@ struct NceParams {
 
   T* loss;                  // [B, P]
   T* weight;                // [B, P]     derivative of the loss by lse = -(derivative by the positive logit)
-  T* mean;                  // [B, D]     the average negative under its softmax, 0 without any
-  T* rows;                  // [B, P, D]  the positive rows
+  T* mean;                  // [B, D]     the average negative under its softmax, 0 without any; less the positive where folded
+  T* rows;                  // [B, P, D]  the positive rows; [B, 0, D] where folded
 };
 
 // What gcl_memory_loss adds before and after: unit features, random positives, gradients through the normalisation.

@@ -64,6 +64,30 @@ GroupRows group_rows(const NceParams<float>& p, int64_t b0, int queries) {
   return rows;
 }
 
+// The queries of a group side by side, a cache line of each at a time: rows of a power of two share a cache set.
+void pack(const NceParams<float>& p, int64_t group, float* to) {
+  for (int64_t d0 = 0; d0 < p.dim; d0 += kPad) {
+    const int64_t end = d0 + kPad < p.dim ? d0 + kPad : p.dim;
+    for (int64_t l = 0; l < kGroup; ++l) {
+      const int64_t b = group * kGroup + l;
+      for (int64_t d = d0; d < end; ++d) to[d * kGroup + l] = b < p.batch ? p.query[b * p.dim + d] : 0.0f;
+    }
+  }
+}
+
+// A small bank that several groups of queries would each copy into their scratch is copied once for all; else empty.
+Tensor widened_bank(const NceParams<float>& p, int64_t groups, const Tensor& like) {
+  constexpr int64_t kMost = int64_t{1} << 21;  // elements
+  const int64_t stride = scratch_stride(p.dim);
+  const bool apart = p.storage == Storage::float32 && p.dim % kPad == 0 && p.stride % 256 != 0;
+  const bool pays = groups > 2 && p.num_rows * stride <= kMost && !apart;
+  Tensor copy = torch::stable::new_empty(like, {pays ? p.num_rows : 0, stride});
+  float* to = copy.mutable_data_ptr<float>();
+  const WidenParams widen{p.bank, p.storage, p.stride, p.dim, to, stride};
+  if (pays) in_parallel(p.num_rows, [&](int64_t n) { GCL_PICK(widen_bank_row)(widen, n); });
+  return copy;
+}
+
 // Writes part_max, part_sum and part_mean; `like` says what workspace is made as.
 void sweep(const NceParams<float>& p, const Tensor& like) {
   const int64_t groups = groups_of(p.batch), tasks = groups * p.chunks;
@@ -72,15 +96,9 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
   const int64_t step = (blocks + p.chunks - 1) / p.chunks * block_rows(p.dim);  // bank rows of a chunk
   Tensor packed = torch::stable::new_empty(like, {groups, p.dim, kGroup});
   float* queries = packed.mutable_data_ptr<float>();
-  in_parallel(groups, [&](int64_t g) {
-    float* to = queries + g * p.dim * kGroup;
-    for (int64_t d = 0; d < p.dim; ++d) {
-      for (int64_t l = 0; l < kGroup; ++l) {
-        const int64_t b = g * kGroup + l;
-        to[d * kGroup + l] = b < p.batch ? p.query[b * p.dim + d] : 0.0f;
-      }
-    }
-  });
+  in_parallel(groups, [&](int64_t g) { pack(p, g, queries + g * p.dim * kGroup); });
+  const Tensor copy = widened_bank(p, groups, like);
+  const bool copied = copy.numel() > 0;
   const int64_t sums = p.with_grad ? kGroup * padded_dim(p.dim) : 0;
   Tensor scratch = torch::stable::new_empty(like, {workers, scratch_floats(p.dim)});
   // Lanes without a query of the last group have nowhere to go in the parts: each worker has room for a whole group.
@@ -100,9 +118,10 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
       s.queries = count;
       s.sampled = p.count >= 0;
       s.with_mean = p.with_grad;
-      s.bank = p.bank;
-      s.storage = p.storage;
-      s.stride = p.stride;
+      s.bank = copied ? copy.const_data_ptr() : p.bank;
+      s.storage = copied ? Storage::float32 : p.storage;
+      s.stride = copied ? scratch_stride(p.dim) : p.stride;
+      s.padded = copied;
       s.labels = p.labels;
       s.begin = chunk * step < p.num_rows ? chunk * step : p.num_rows;
       s.end = s.begin + step < p.num_rows ? s.begin + step : p.num_rows;
@@ -165,11 +184,10 @@ void finish(const NceParams<T>& p, int64_t b) {
   const double lse = top + std::log(sum);  // -inf without negatives
   if (p.with_grad) {
     T* mean = p.mean + b * p.dim;
-    for (int64_t d = 0; d < p.dim; ++d) mean[d] = 0;
-    for (int64_t c = 0; c < p.chunks && sum != 0; ++c) {
-      const T scale = static_cast<T>(share(c) / sum);
+    for (int64_t c = 0; c < p.chunks; ++c) {
+      const T scale = sum != 0 ? static_cast<T>(share(c) / sum) : T(0);
       const T* part = p.part_mean + (c * p.batch + b) * padded_dim(p.dim);
-      for (int64_t d = 0; d < p.dim; ++d) mean[d] += scale * part[d];
+      for (int64_t d = 0; d < p.dim; ++d) mean[d] = (c == 0 ? T(0) : mean[d]) + scale * part[d];
     }
   }
   for (int64_t k = 0; k < p.positives; ++k) {
@@ -183,7 +201,9 @@ void finish(const NceParams<T>& p, int64_t b) {
       p.loss[at] = static_cast<T>(pair.loss);
       if (!p.with_grad) return;
       p.weight[at] = static_cast<T>(pair.weight);
-      for (int64_t d = 0; d < p.dim; ++d) p.rows[at * p.dim + d] = static_cast<T>(widen(row[d]));
+      T* to = p.rows + at * p.dim;
+      for (int64_t d = 0; d < p.dim && !p.folded; ++d) to[d] = static_cast<T>(widen(row[d]));
+      for (int64_t d = 0; d < p.dim && p.folded; ++d) p.mean[b * p.dim + d] -= static_cast<T>(widen(row[d]));
     });
   }
 }

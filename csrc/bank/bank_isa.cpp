@@ -127,7 +127,7 @@ void load_block(const SweepParams& p, int64_t n, int64_t capacity, Block& block)
   block.rows = p.end - n < capacity ? p.end - n : capacity;
   if (p.storage == Storage::bfloat16) widen_rows<BFloat16>(p, n, block);
   else if (p.storage == Storage::float16) widen_rows<Half>(p, n, block);
-  else if (p.dim % kWidth == 0 && (p.queries <= 4 || p.stride % 256 != 0)) {
+  else if (p.padded || (p.dim % kWidth == 0 && (p.queries <= 4 || p.stride % 256 != 0))) {
     for (int64_t r = 0; r < block.rows; ++r) block.row[r] = static_cast<const float*>(p.bank) + (n + r) * p.stride;
   } else {
     widen_rows<float>(p, n, block);
@@ -238,6 +238,15 @@ void sweep_bank(const SweepParams& p) {
   if (p.with_mean) std::memset(p.mean, 0, sizeof(float) * kGroup * padded_dim(p.dim));
   if (p.queries <= 8) sweep<8>(p);
   else sweep<16>(p);
+}
+
+void widen_bank_row(const WidenParams& p, int64_t n) {
+  float* to = p.to + n * p.to_stride;
+  const int64_t at = n * p.stride;
+  if (p.storage == Storage::bfloat16) widen_row(static_cast<const BFloat16*>(p.bank) + at, p.dim, to);
+  else if (p.storage == Storage::float16) widen_row(static_cast<const Half*>(p.bank) + at, p.dim, to);
+  else widen_row(static_cast<const float*>(p.bank) + at, p.dim, to);
+  for (int64_t d = p.dim; d < p.to_stride; ++d) to[d] = 0.0f;
 }
 
 }  // namespace GCL_ISA

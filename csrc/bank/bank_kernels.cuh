@@ -242,7 +242,9 @@ __global__ void bank_combine_kernel(NceParams<T> p, int64_t slices) {
     const int64_t at = b * p.positives + k, n = p.positive[at];
     const bool there = known && names_a_row(p, n);
     const S* row = static_cast<const S*>(p.bank) + (there ? n : 0) * p.stride;
-    if (p.with_grad && d < p.dim) p.rows[at * p.dim + d] = there ? static_cast<T>(widen(row[d])) : T(0);
+    const T element = there && d < p.dim ? static_cast<T>(widen(row[d])) : T(0);
+    if (p.folded && d < p.dim) p.mean[b * p.dim + d] -= element;
+    else if (p.with_grad && d < p.dim) p.rows[at * p.dim + d] = element;
     if (slice != 0) continue;
     const T* own = p.query + b * p.dim;
     if (p.positive_query != nullptr) own = p.positive_query + at * p.dim;

@@ -29,6 +29,7 @@ struct SweepParams {
   const void* bank;       // [N, D]    of `storage`, rows `stride` elements apart
   Storage storage;
   int64_t stride;
+  bool padded;            // rows are float32, zero from D to padded_dim(D), and stand apart as in the scratch
   const int64_t* labels;  // [N]
   int64_t begin, end;     // bank rows of this sweep
   int64_t num_rows;       // N
@@ -51,6 +52,14 @@ constexpr int64_t block_rows(int64_t dim) {
 constexpr int64_t scratch_stride(int64_t dim) { return padded_dim(dim) + (padded_dim(dim) / kPad % 2 == 0 ? kPad : 0); }
 constexpr int64_t scratch_floats(int64_t dim) { return block_rows(dim) * scratch_stride(dim); }
 
+struct WidenParams {
+  const void* bank;   // [N, D] of `storage`, rows `stride` elements apart
+  Storage storage;
+  int64_t stride, dim;
+  float* to;          // [N, to_stride], zero from D on
+  int64_t to_stride;
+};
+
 struct SelectParams {
   const int64_t* labels;  // [N]
   int64_t num_rows;       // N
@@ -59,11 +68,12 @@ struct SelectParams {
   int64_t count;          // K
 };
 
-// sweep_bank: one pass over [begin, end). last_key: the K-th smallest key of a query's negatives, every key when fewer.
+// sweep_bank: one pass over [begin, end). widen_bank_row: row n as float32. last_key: the K-th smallest key of a query's negatives, every key when fewer.
 // smallest_key: the row of `own_label` with the smallest key, `first` when there is no label.
 #define GCL_DECLARE_BANK(isa)                    \
   namespace isa {                                \
   void sweep_bank(const SweepParams& p);         \
+  void widen_bank_row(const WidenParams& p, int64_t n); \
   uint32_t last_key(const SelectParams& p);      \
   int64_t smallest_key(const SelectParams& p);   \
   }

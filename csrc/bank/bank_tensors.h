@@ -100,6 +100,7 @@ inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor&
     own = torch::stable::contiguous(*positive_query);
   }
   using torch::stable::new_empty, torch::stable::new_zeros;
+  const bool folded = positives == 1 && !own.has_value();
   const int64_t part_dim = options.with_grad ? padded_dim(dim) : 0;
   return {torch::stable::contiguous(query),
           contiguous_rows(bank),
@@ -110,7 +111,7 @@ inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor&
           new_empty(query, {batch, positives}),
           new_empty(query, {kept, dim}),
           new_empty(query, {kept, positives}),
-          new_empty(query, {kept, positives, dim}),
+          new_empty(query, {kept, folded ? 0 : positives, dim}),
           new_empty(query, {batch}, ScalarType::Int),
           options.digits ? new_zeros(query, {batch, 4, 256}, ScalarType::Int) : new_empty(query, {0}, ScalarType::Int),
           new_empty(query, {options.chunks, batch}),
@@ -136,6 +137,7 @@ NceParams<T> nce_params(const char* op, NceTensors& t, const NceOptions& options
   p.count = options.count;
   p.temperature = static_cast<T>(options.temperature);
   p.with_grad = options.with_grad;
+  p.folded = options.with_grad && t.rows.size(1) == 0;
   p.last = reinterpret_cast<uint32_t*>(t.last.mutable_data_ptr<int32_t>());
   p.digits = reinterpret_cast<uint32_t*>(t.digits.mutable_data_ptr<int32_t>());
   p.chunks = options.chunks;

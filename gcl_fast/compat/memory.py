@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gcl_fast.ops import bank_nce, bank_update_
 from gcl_fast.ops.bank import draw_positives
+from gcl_fast.ops.centroids import centroid_cross_entropy
 from gcl_fast.reference.bank import unit, working_dtype
 
 
@@ -91,5 +92,4 @@ class ClusterMemory(nn.Module):
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         inputs = unit(inputs.to(working_dtype(inputs, self.features)))
         query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
-        clusters = torch.arange(len(self.features), device=inputs.device)  # each row its own class
-        return bank_nce(query, self.features, clusters, targets, temperature=self.temp).mean()
+        return centroid_cross_entropy(query, self.features, targets, self.temp)

@@ -46,12 +46,13 @@ def _no_second_derivative(op: str) -> None:
 
 def _nce_fake(query, bank, labels, positive, positive_query, temperature, num_negatives, seed, with_grad):
     batch, dim = query.shape
-    kept = batch if with_grad else 0
+    kept, positives = batch if with_grad else 0, positive.shape[1]
+    folded = positives == 1 and positive_query is None
     return (
         query.new_empty(positive.shape),
         query.new_empty((kept, dim)),
-        query.new_empty((kept, positive.shape[1])),
-        query.new_empty((kept, positive.shape[1], dim)),
+        query.new_empty((kept, positives)),
+        query.new_empty((kept, 0 if folded else positives, dim)),
     )
 
 
@@ -65,6 +66,8 @@ def _nce_backward(ctx, grad, *_):
     _no_second_derivative("bank_nce")
     mean, weight, rows = ctx.saved_tensors  # [B, D], [B, P], [B, P, D]
     scale = grad * weight / ctx.temperature  # [B, P]
+    if rows.shape[1] == 0:  # the positive row is in the mean already
+        return scale * mean, None, None, None, None, None, None, None, None
     grad_query, grad_own = scale.sum(1)[:, None] * mean, -scale[:, :, None] * rows  # [B, D], [B, P, D]
     if not ctx.own:
         grad_query, grad_own = grad_query + grad_own.sum(1), None

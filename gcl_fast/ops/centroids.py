@@ -1,0 +1,52 @@
+"""Cross-entropy over all rows of a small bank, such as the centroids of clusters.
+
+`bank_nce` is made for banks that are large beside the batch. Over few rows, or for a large batch, the work is two plain products,
+which the BLAS does best; what it makes on the way, [B, C], is small then.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gcl_fast.ops.bank import _check_rows, _no_second_derivative, bank_nce
+
+FEW = 2048  # centroids
+LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
+
+
+class _ByProduct(torch.autograd.Function):
+    """The gradient is made with the loss: the centroids may move before the backward."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
+        loss = F.nll_loss(log_share, targets)
+        if ctx.needs_input_grad[0]:
+            weight = log_share.exp_().scatter_add_(1, targets[:, None], log_share.new_full((len(targets), 1), -1.0))
+            ctx.save_for_backward(weight.div_(temperature * len(targets)) @ centroids)  # [B, D]
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        _no_second_derivative("centroid_cross_entropy")
+        return grad * ctx.saved_tensors[0], None, None, None
+
+
+def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of query . centroids^T / temperature, as cross_entropy would give it, a scalar (0 for an empty batch).
+
+    query [B, D] float32 or float64, used as given; centroids [C, D] float, a constant that may be updated between forward and
+    backward; targets [B] integers, rows of centroids. Gradient to query, once differentiable. Over few centroids by a product
+    (deterministic as torch's products are), over many by `bank_nce`. Not cast by autocast.
+    """
+    (batch, _), count = query.shape, len(centroids)
+    _check_rows("centroid_cross_entropy", "targets", targets, count)
+    if batch == 0:
+        return query.sum()
+    if count < FEW or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
+        with torch.autocast(query.device.type, enabled=False):
+            return _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+    each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
+    return bank_nce(query, centroids, each, targets, temperature=temperature).mean()
