@@ -79,7 +79,9 @@ class Blocks {
       c.y[k] = Floats{} + t.y[k];
       c.z[k] = Floats{} + t.z[k];
     }
-    for (int32_t col = begin; col < end; col += kWide) weigh_lanes(c, every(row), lane + col, every(id), minimum(end - col, kWide));
+    for (int32_t col = begin; col < end; col += kWide) {
+      weigh_lanes(c, every(row), lane + col, every(id), minimum(end - col, kWide));
+    }
   }
 
  private:
@@ -136,7 +138,8 @@ class Blocks {
         own.z[k] = pick(c.z[k], code);
       }
       const Ints first = (Ints)pick(origin, code);
-      weigh_lanes(own, (first >> 16) + (within >> 2), (first & 0xffff) + (within & 3), (Ints)pick(id, code), minimum(hits - h, kWide));
+      const Ints row = (first >> 16) + (within >> 2), col = (first & 0xffff) + (within & 3);
+      weigh_lanes(own, row, col, (Ints)pick(id, code), minimum(hits - h, kWide));
     }
   }
 

@@ -213,7 +213,9 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
   const auto write = [&](int i, int32_t row, int32_t col) {
     const int32_t face = face_at(i);
     Shaded<T> one;
-    if (look(face, row, col, &one)) one = shade_flat(p.verts + 3 * s.b * p.num_verts, p.faces + 3 * int64_t{face}, p.num_verts, row, col);
+    if (look(face, row, col, &one)) {
+      one = shade_flat(p.verts + 3 * s.b * p.num_verts, p.faces + 3 * int64_t{face}, p.num_verts, row, col);
+    }
     const int64_t to = (s.b * p.height + row) * p.width + col;
     p.face_id[to] = face;
     p.depth[to] = one.depth;
@@ -243,7 +245,8 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
 }
 
 template <class T, class Index>
-__global__ void __launch_bounds__(kFusedThreads, sizeof(T) == 4 ? 2 : 1) rasterize_fused_kernel(RasterizeParams<T, Index> p, Strips strips) {
+__global__ void __launch_bounds__(kFusedThreads, sizeof(T) == 4 ? 2 : 1)
+    rasterize_fused_kernel(RasterizeParams<T, Index> p, Strips strips) {
   GCL_DYNAMIC_SHARED(unsigned long long, nearest);  // [pixels] keys
   __shared__ int32_t waiting[kFusedThreads / kWarpLanes][2 * kWarpLanes];
   unsigned* const owner = reinterpret_cast<unsigned*>(nearest + strips.rows * strips.cols);  // [pixels] of double
