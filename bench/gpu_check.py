@@ -38,7 +38,7 @@ BENCHES = ("bench", "train")  # parts that write a JSON of pytest-benchmark
 OP_BENCHES = [path for path in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in path.read_text()]
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
-    "test_rasterize.py", "test_interpolate.py", "test_warp.py", "test_ranking.py",
+    "test_rasterize.py", "test_interpolate.py", "test_render_mesh.py", "test_warp.py", "test_ranking.py",
     "test_neighbors.py", "test_neighbors_native.py", "test_bank_nce.py", "test_bank_update.py", "test_gcl_memory_loss.py",
 )  # fmt: skip
 OURS = "gcl::"  # in a finding of compute-sanitizer: a kernel of this package

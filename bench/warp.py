@@ -1,5 +1,5 @@
-"""ops.mesh_flow and ops.mesh_warp against their reference, plain PyTorch (gather and grid_sample, on the same rasterizer), and a
-copy of the bytes of what goes in and comes out."""
+"""ops.mesh_flow and ops.mesh_warp against their reference, plain PyTorch (gather and grid_sample, on the same rasterizer), and
+a copy of the bytes of what goes in and comes out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gcl_fast import ops, reference
 OP = "warp"
 IMPLEMENTATIONS = ("native", "pytorch", "floor", "reference")
 CHECK = (
-    "in float64 visibility equal to the reference and grid, warped image and its gradient within 1e-9; in float32 at most 0.2% of "
-    "the pixels of another visibility than in float64 and the rest of the image within 0.01; plain PyTorch the same in float64; "
-    "on the first image at 64x32"
+    "in float64 visibility equal to the reference and grid, warped image and its gradient within 1e-9; in float32 at most 0.2% "
+    "of the pixels of another visibility than in float64 and the rest of the image within 0.01; plain PyTorch the same in "
+    "float64; on the first image at 64x32"
 )
 # pass: "kernel" is mesh_warp without the two rasters
 QUICK = {

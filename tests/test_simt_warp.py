@@ -8,7 +8,7 @@ import torch
 
 from gcl_fast import ops
 from gcl_fast.bodies import project, turn
-from gcl_fast.ops.warp import _pixels_by_cell, _rasters
+from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.simt.harness import ORDERS, run
 from tests.test_simt import same_bits, soup
 from tests.toy_meshes import EYE, ellipsoid
@@ -44,7 +44,7 @@ def views(case: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def inputs(case: str) -> tuple[torch.Tensor, ...]:
     src, dst, faces = views(case)
-    return src, *_rasters(src, dst, faces, *CASES[case][2])
+    return _inputs(src, dst, faces, *CASES[case][2])
 
 
 NAMES = ("src_verts", "faces", "dst_face_id", "dst_bary", "src_face_id", "src_depth")
@@ -91,7 +91,8 @@ def test_backward_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: str
     tensors, grad = inputs(case), picture(case, 6)
     _, source, visibility = torch.ops.gcl_fast.mesh_warp(grad, *tensors, 0.0, True)
     pixel_order, cell_begin = _pixels_by_cell(source, visibility)
-    arguments = {"grad_warped": grad, "source": source, "visibility": visibility, "pixel_order": pixel_order, "cell_begin": cell_begin}
+    arguments = {"grad_warped": grad, "source": source, "visibility": visibility}
+    arguments |= {"pixel_order": pixel_order, "cell_begin": cell_begin}
     want = torch.ops.gcl_fast.mesh_warp_backward(*arguments.values())
     out = run("warp", "backward", order, 7, race=race, **{name: value.numpy() for name, value in arguments.items()})
     same_bits("grad_image", out["grad_image"], want)

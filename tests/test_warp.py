@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from gcl_fast.bodies import project, turn
-from gcl_fast.ops.warp import _pixels_by_cell, _rasters
+from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.toy_meshes import EYE, WEAK, ellipsoid, soup, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -137,7 +138,7 @@ def scene(device=torch.device("cpu"), dtype=torch.float64, size=(10, 6), batch=2
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_opcheck(dtype, device):
     src, dst, faces, image = scene(device, dtype)
-    views = (src.contiguous(), *_rasters(src, dst, faces, *image.shape[-2:]))
+    views = _inputs(src.contiguous(), dst, faces, *image.shape[-2:])
     passed = lambda ran: len(ran) == 4 and set(ran.values()) == {"SUCCESS"}  # noqa: E731
     assert passed(torch.library.opcheck(torch.ops.gcl_fast.mesh_flow.default, views))
     assert passed(torch.library.opcheck(torch.ops.gcl_fast.mesh_warp.default, (image, *views, 0.5, False)))
@@ -176,7 +177,7 @@ def test_no_gradient_asks_for_no_more(device):
     loud = ops.mesh_warp(image.clone().requires_grad_(), src.clone().requires_grad_(), dst, faces)
     assert loud.warped.requires_grad and not quiet.warped.requires_grad and not loud.visibility.requires_grad
     assert torch.equal(quiet.warped, loud.warped.detach())
-    views = (src.contiguous(), *_rasters(src, dst, faces, *image.shape[-2:]))
+    views = _inputs(src.contiguous(), dst, faces, *image.shape[-2:])
     bare = torch.ops.gcl_fast.mesh_warp(image.requires_grad_(), *views, 0.0, False)[0]
     with pytest.raises(RuntimeError, match="keep_source"):
         bare.sum().backward()
@@ -255,7 +256,7 @@ def test_positions_far_outside_do_not_crash(device):
 
 def test_calling_the_operators_themselves_wrongly_does_not_crash(device):
     src, dst, faces, image = scene(device)
-    views = [src.contiguous(), *_rasters(src, dst, faces, *image.shape[-2:])]
+    views = [*_inputs(src.contiguous(), dst, faces, *image.shape[-2:])]
     for n, wrong in ((0, src[..., :2]), (0, src.half()), (1, faces.long()), (1, faces[0]), (2, views[2][:1]), (2, views[2].long()),
                      (3, views[3].float()), (4, views[4][:, 1:]), (5, views[5].float()), (5, views[5][0])):  # fmt: skip
         arguments = [*views[:n], wrong, *views[n + 1 :]]
@@ -291,7 +292,7 @@ def test_bad_inputs_are_named():
     warp = [
         (TypeError, "image must be .*, got int64", (image.long(), src, dst, faces)),
         (ValueError, r"image must have shape \[B, C, H, W\]", (image[0], src, dst, faces)),
-        (ValueError, r"src_verts must have shape \[B=2, V, 3\]", (image, src[:1], dst, faces)),
+        (ValueError, r"src_verts must have shape \[B, V, 3\]", (image, src[0], dst, faces)),
     ]
     for error, words, arguments in warp:
         with pytest.raises(error, match="mesh_warp: " + words):
@@ -322,3 +323,38 @@ def test_rendering_and_warping_compile_to_one_graph_with_gradients():
     for plain, fast in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain)
         assert plain.abs().max() > 0
+
+
+def test_one_source_serves_many_views_and_is_rasterized_once(device, monkeypatch):
+    verts, faces = ellipsoid(dtype=torch.float32)
+    views = project(turn(verts, [0, 20, 40, 60])[None], EYE[:, None].float(), (20, 12))[0].to(device)  # [4, V, 3]
+    src, dst, faces = views[:1], views[1:], faces.to(device)
+    photo = torch.rand(1, 2, 20, 12, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    want = ops.mesh_warp(photo.expand(3, -1, -1, -1), src.expand(3, -1, -1), dst, faces)
+    weight = torch.linspace(-1, 1, want.warped.numel(), device=device).view_as(want.warped)
+    (slope,) = torch.autograd.grad(want.warped, photo, weight)
+    flow = ops.mesh_flow(src.expand(3, -1, -1), dst, faces, (20, 12))
+    seen = []
+    module = importlib.import_module("gcl_fast.ops.warp")
+    monkeypatch.setattr(module, "rasterize", lambda v, *rest: seen.append(len(v)) or ops.rasterize(v, *rest))
+    got = ops.mesh_warp(photo, src, dst, faces)
+    assert sorted(seen) == [1, 3]
+    assert torch.equal(got.warped, want.warped) and torch.equal(got.visibility, want.visibility) and (want.visibility == 1).any()
+    assert torch.equal(torch.autograd.grad(got.warped, photo, weight)[0], slope)
+    one = ops.mesh_flow(src, dst, faces, (20, 12))
+    assert torch.equal(one.grid, flow.grid) and torch.equal(one.visibility, flow.visibility)
+    double = [t.detach().cpu().double() for t in (photo, src, dst)]
+    plain, fast = (module.mesh_warp(*double, faces.cpu()) for module in (reference, ops))
+    torch.testing.assert_close(fast.warped, plain.warped, rtol=1e-9, atol=1e-9)
+    assert ops.mesh_warp(photo, src, dst[:0], faces).warped.shape == (0, 2, 20, 12)
+
+
+def test_sources_that_are_neither_one_nor_as_many_are_an_error():
+    verts, faces = ellipsoid(dtype=torch.float32)
+    three, image = verts.expand(3, -1, -1), torch.zeros(3, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"mesh_flow: dst_verts must have shape \[B=2, "):
+        ops.mesh_flow(three[:2], three, faces, (4, 4))
+    with pytest.raises(ValueError, match=r"mesh_warp: image must be 1 or, as dst_verts, B=3 in number, got \[2, "):
+        ops.mesh_warp(image[:2], three, three, faces)
+    with pytest.raises(ValueError, match=r"mesh_warp: dst_verts must have shape \[B=3, "):
+        ops.mesh_warp(image, three, three[:1], faces)

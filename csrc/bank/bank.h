@@ -50,7 +50,7 @@ struct GclParams {
   T* photo_length;      // [B]     workspace: length, 1 for a zero row
   T* view_length;       // [B]
   int64_t* positive;    // [B, 3]  workspace: n(i), P, P'
-  T* view_grad;         // [3, B, D]  derivative of each term by f_nv
+  T* view_grad;         // [B, 3, D]  derivative of each term by f_nv; before, the positive rows
   T* photo_grad;        // [B, D]     derivative of the third term by f
 };
 

@@ -8,7 +8,7 @@
 namespace gcl {
 namespace {
 
-constexpr int64_t kTasks = 16;  // at least so many sweeps, where the bank is large enough
+constexpr int64_t kTasks = 8;  // at least so many sweeps, where the bank is large enough; each has B x D sums of its own
 
 template <class F>
 void in_parallel(int64_t count, F&& f) {
@@ -255,6 +255,7 @@ void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
   const GclParams<T> q = gcl_params<T>(g);
   NceParams<T> p = nce_params<T>("gcl_memory_loss", t, options);
   p.last_query = q.unit_photo;
+  p.rows = q.view_grad;
   in_parallel(p.batch, [&](int64_t b) {
     normalise(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b);
     normalise(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b);
@@ -266,14 +267,14 @@ void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
   in_parallel(p.batch, [&](int64_t b) {
     const T* mean = p.mean + b * p.dim;
     for (int64_t k = 0; k < 3; ++k) {
-      const T scale = p.weight[3 * b + k] / p.temperature, *row = p.rows + (3 * b + k) * p.dim;
-      T* grad = q.view_grad + (k * p.batch + b) * p.dim;
-      for (int64_t d = 0; d < p.dim; ++d) grad[d] = scale * (k < 2 ? mean[d] - row[d] : mean[d]);
+      const T scale = p.weight[3 * b + k] / p.temperature;
+      T *grad = q.view_grad + (3 * b + k) * p.dim, *photo = q.photo_grad + b * p.dim;  // grad holds the positive row
+      if (k == 2) {
+        for (int64_t d = 0; d < p.dim; ++d) photo[d] = -scale * grad[d];
+        denormalise(photo, q.unit_photo + b * p.dim, q.photo_length[b], p.dim);
+      }
+      for (int64_t d = 0; d < p.dim; ++d) grad[d] = scale * (k < 2 ? mean[d] - grad[d] : mean[d]);
       denormalise(grad, q.unit_view + b * p.dim, q.view_length[b], p.dim);
-      if (k < 2) continue;
-      T* photo = q.photo_grad + b * p.dim;
-      for (int64_t d = 0; d < p.dim; ++d) photo[d] = -scale * row[d];
-      denormalise(photo, q.unit_photo + b * p.dim, q.photo_length[b], p.dim);
     }
   });
 }
@@ -284,7 +285,7 @@ std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss_cpu(Tensor f, Tensor f_nv, Te
   GclTensors g = gcl_tensors(f, f_nv, index, with_grad);
   check_rows(op, "index", g.index, bank.size(0));
   const int64_t chunks = chunks_of(f.size(0), bank.size(0), f.size(1), is_double(f));
-  const NceOptions options{temperature, num_negatives, with_grad, chunks, false};
+  const NceOptions options{temperature, num_negatives, with_grad, chunks, false, false};
   NceTensors t = nce_tensors(op, g.unit_view, bank, labels, g.positive, {}, seed, options);
   if (f.size(0) > 0) is_double(f) ? gcl_rows<double>(g, t, options) : gcl_rows<float>(g, t, options);
   return {t.loss, g.view_grad, g.photo_grad};

@@ -53,13 +53,15 @@ std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss_cuda(Tensor f, Tensor f_nv, T
   const char* op = "gcl_memory_loss";
   const CudaScope scope(f.get_device_index());
   GclTensors g = gcl_tensors(f, f_nv, index, with_grad);
-  const NceOptions options = options_of(op, f, bank, temperature, num_negatives, with_grad);
+  NceOptions options = options_of(op, f, bank, temperature, num_negatives, with_grad);
+  options.rows = false;
   NceTensors t = nce_tensors(op, g.unit_view, bank, labels, g.positive, {}, seed, options);
   dispatch(f, storage_of(op, bank), [&](auto real, auto stored) {
     using T = decltype(real);
     const GclParams<T> q = gcl_params<T>(g);
     NceParams<T> p = nce_params<T>(op, t, options);
     p.last_query = q.unit_photo;
+    p.rows = q.view_grad;
     launch_gcl<T, decltype(stored)>(q, p, scope.stream());
   });
   check_cuda(cudaGetLastError(), op);

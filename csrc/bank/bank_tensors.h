@@ -72,6 +72,7 @@ struct NceOptions {
   bool with_grad;
   int64_t chunks;
   bool digits;  // the GPU's workspace of the selection
+  bool rows = true;  // false: the positive rows have another place
 };
 
 // `query` may be a result that is filled later; outputs and workspace are made here.
@@ -111,7 +112,7 @@ inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor&
           new_empty(query, {batch, positives}),
           new_empty(query, {kept, dim}),
           new_empty(query, {kept, positives}),
-          new_empty(query, {kept, folded ? 0 : positives, dim}),
+          new_empty(query, {options.rows ? kept : 0, folded ? 0 : positives, dim}),
           new_empty(query, {batch}, ScalarType::Int),
           options.digits ? new_zeros(query, {batch, 4, 256}, ScalarType::Int) : new_empty(query, {0}, ScalarType::Int),
           new_empty(query, {options.chunks, batch}),
@@ -137,7 +138,7 @@ NceParams<T> nce_params(const char* op, NceTensors& t, const NceOptions& options
   p.count = options.count;
   p.temperature = static_cast<T>(options.temperature);
   p.with_grad = options.with_grad;
-  p.folded = options.with_grad && t.rows.size(1) == 0;
+  p.folded = options.with_grad && p.positives == 1 && p.positive_query == nullptr;
   p.last = reinterpret_cast<uint32_t*>(t.last.mutable_data_ptr<int32_t>());
   p.digits = reinterpret_cast<uint32_t*>(t.digits.mutable_data_ptr<int32_t>());
   p.chunks = options.chunks;
@@ -176,7 +177,7 @@ inline GclTensors gcl_tensors(const Tensor& photo, const Tensor& view, const Ten
           new_empty(photo, {batch}),
           new_empty(photo, {batch}),
           new_empty(photo, {batch, 3}, ScalarType::Long),
-          new_empty(photo, {3, kept, dim}),
+          new_empty(photo, {kept, 3, dim}),
           new_empty(photo, {kept, dim})};
 }
 

@@ -29,7 +29,8 @@ __global__ void gcl_prepare_kernel(GclParams<T> q, NceParams<T> p) {
   }
 }
 
-// grad = (scale * (base - row) without its part along the unit vector) / length; a null base or row counts as zero.
+// grad = (scale * (base - row) without its part along the unit vector) / length; a null base or row counts as zero. grad may be
+// where row is.
 template <class T>
 __device__ void write_gradient(T scale, const T* base, const T* row, const T* unit, T length, int64_t dim, T* grad,
                                double* room) {
@@ -47,12 +48,10 @@ __global__ void gcl_gradient_kernel(GclParams<T> q, NceParams<T> p) {
   __shared__ double room[kRowThreads];
   const int64_t b = blockIdx.x;
   for (int64_t k = 0; k < 3; ++k) {
-    const T scale = p.weight[3 * b + k] / p.temperature, *row = p.rows + (3 * b + k) * p.dim;
-    T* grad = q.view_grad + (k * p.batch + b) * p.dim;
-    write_gradient(scale, p.mean + b * p.dim, k < 2 ? row : nullptr, q.unit_view + b * p.dim, q.view_length[b], p.dim, grad, room);
-    if (k < 2) continue;
-    const T* none = nullptr;
-    write_gradient(scale, none, row, q.unit_photo + b * p.dim, q.photo_length[b], p.dim, q.photo_grad + b * p.dim, room);
+    const T scale = p.weight[3 * b + k] / p.temperature, *none = nullptr;
+    T* grad = q.view_grad + (3 * b + k) * p.dim;  // holds the positive row
+    if (k == 2) write_gradient(scale, none, grad, q.unit_photo + b * p.dim, q.photo_length[b], p.dim, q.photo_grad + b * p.dim, room);
+    write_gradient(scale, p.mean + b * p.dim, k < 2 ? grad : none, q.unit_view + b * p.dim, q.view_length[b], p.dim, grad, room);
   }
 }
 

@@ -1,5 +1,5 @@
-// CPU backend of mesh_flow and mesh_warp: rows of the batch in parallel, each pixel on its own; backward plane by plane. So no
-// result depends on the number of threads.
+// CPU backend of mesh_flow and mesh_warp: rows of the batch in parallel, each pixel on its own; backward by image and channels.
+// So no result depends on the number of threads.
 #include <tuple>
 
 #include "warp/warp_rows.h"
@@ -11,6 +11,7 @@ namespace {
 using torch::stable::parallel_for;
 
 constexpr int64_t kPixelsAtOnce = 4096;
+constexpr int64_t kChannelsAtOnce = 4;  // of one image share the taps
 
 template <class T>
 void find_limits(const FlowParams<T>& p) {
@@ -31,7 +32,8 @@ std::tuple<Tensor, Tensor> mesh_flow_cpu(Tensor src_verts, Tensor faces, Tensor 
     auto p = flow_params<T>(t);
     p.grid = grid.mutable_data_ptr<T>();
     find_limits(p);
-    parallel_for(0, p.batch * p.height, rows_at_once(p), [&](int64_t begin, int64_t end) { GCL_PICK(flow_rows<FlowParams<T>>)(p, begin, end); });
+    parallel_for(0, p.batch * p.height, rows_at_once(p),
+                 [&](int64_t begin, int64_t end) { GCL_PICK(flow_rows<FlowParams<T>>)(p, begin, end); });
   };
   is_float(src_verts) ? run(float{}) : run(double{});
   return {grid, t.visibility};
@@ -56,8 +58,12 @@ Tensor mesh_warp_backward_cpu(Tensor grad_warped, Tensor source, Tensor visibili
   dispatch_verts_image(source, grad_warped, [&](auto real, auto pixel) {
     using P = WarpBackwardParams<decltype(real), decltype(pixel)>;
     const P p = warp_backward_params<decltype(real), decltype(pixel)>(t);
-    parallel_for(0, p.batch * p.channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) GCL_PICK(warp_backward_plane<P>)(p, plane);
+    const int64_t groups = (p.channels + kChannelsAtOnce - 1) / kChannelsAtOnce;
+    parallel_for(0, p.batch * groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const int64_t first = n % groups * kChannelsAtOnce, last = first + kChannelsAtOnce;
+        GCL_PICK(warp_backward<P>)(p, n / groups, first, last < p.channels ? last : p.channels);
+      }
     });
   });
   return t.grad_image;

@@ -184,20 +184,43 @@ void warp(const WarpParams<T, S>& p, int64_t row, int64_t last_row) {
   });
 }
 
-// Tap by tap, so that each number is summed in the order in which the GPU gathers it.
+// Channels [begin, end) of image b, pixel by pixel in their order: so is each number summed on the GPU.
 template <class T, class S>
-void backward_plane(const WarpBackwardParams<T, S>& p, int64_t plane) {
-  const int64_t pixels = p.height * p.width, first = plane / p.channels * pixels;
-  const S* grad_warped = p.grad_warped + plane * pixels;
-  S* grad_image = p.grad_image + plane * pixels;
-  for (int64_t n = 0; n < pixels; ++n) grad_image[n] = S(0);
-  for (int k = 0; k < 4; ++k) {
-    for (int64_t n = 0; n < pixels; ++n) {
-      if (p.visibility[first + n] != 1) continue;
-      const T* at = p.source + 2 * (first + n);
-      const Tap<T> tap = tap_at(at[0], at[1], k, static_cast<int32_t>(p.height), static_cast<int32_t>(p.width));
-      if (tap.within) grad_image[tap.index] += S(tap.weight) * grad_warped[n];
+void backward(const WarpBackwardParams<T, S>& p, int64_t b, int64_t begin, int64_t end) {
+  const int32_t height = static_cast<int32_t>(p.height), width = static_cast<int32_t>(p.width);
+  const int64_t pixels = p.height * p.width;
+  const uint8_t* visibility = p.visibility + b * pixels;
+  const T* source = p.source + 2 * b * pixels;
+  const S* grad_warped = p.grad_warped + b * p.channels * pixels;
+  S* grad_image = p.grad_image + b * p.channels * pixels;
+  for (int64_t n = begin * pixels; n < end * pixels; ++n) grad_image[n] = S(0);
+  int32_t pixel[kBlock], index[4][kBlock], within[4][kBlock];
+  S weight[4][kBlock];
+  T x[kBlock], y[kBlock];
+  int count = 0;
+  for (int64_t at = 0; at < pixels; ++at) {
+    pixel[count] = static_cast<int32_t>(at);
+    x[count] = source[2 * at];
+    y[count] = source[2 * at + 1];
+    count += visibility[at] == 1;
+    if (count < kBlock && at + 1 < pixels) continue;
+    for (int l = count; l < kBlock; ++l) x[l] = y[l] = T(0);
+    for (int n = 0; n < 4; ++n) {
+      const auto tap = [&](int l) { return tap_at(x[l], y[l], n, height, width); };
+      for (int l = 0; l < kBlock; ++l) index[n][l] = tap(l).index;
+      for (int l = 0; l < kBlock; ++l) within[n][l] = tap(l).within;
+      for (int l = 0; l < kBlock; ++l) weight[n][l] = S(tap(l).weight);
     }
+    for (int64_t c = begin; c < end; ++c) {
+      S* to = grad_image + c * pixels;
+      for (int l = 0; l < count; ++l) {
+        const S grad = grad_warped[c * pixels + pixel[l]];
+        for (int n = 0; n < 4; ++n) {
+          if (within[n][l] != 0) to[index[n][l]] += weight[n][l] * grad;
+        }
+      }
+    }
+    count = 0;
   }
 }
 
@@ -217,7 +240,7 @@ void flow_rows(const P& p, int64_t begin, int64_t end) { flow(p, begin, end); }
 template <class P>
 void warp_rows(const P& p, int64_t begin, int64_t end) { warp(p, begin, end); }
 template <class P>
-void warp_backward_plane(const P& p, int64_t plane) { backward_plane(p, plane); }
+void warp_backward(const P& p, int64_t image, int64_t begin, int64_t end) { backward(p, image, begin, end); }
 
 #define GCL_FLOW(T)                                                  \
   template void flow_limits(const FlowParams<T>& p, int64_t image);  \
@@ -227,7 +250,7 @@ GCL_FLOW(double)
 
 #define GCL_WARP(T, S)                                                             \
   template void warp_rows(const WarpParams<T, S>& p, int64_t begin, int64_t end);  \
-  template void warp_backward_plane(const WarpBackwardParams<T, S>& p, int64_t plane);
+  template void warp_backward(const WarpBackwardParams<T, S>& p, int64_t image, int64_t begin, int64_t end);
 GCL_WARP(float, float)
 GCL_WARP(float, double)
 GCL_WARP(double, float)

@@ -115,22 +115,36 @@ __global__ void warp_kernel(WarpParams<T, S> p) {
   }
 }
 
-// One thread a pixel of the image gathers from the four cells around it: tap 0 first, and in a cell pixel by pixel.
+// One thread a pixel of the image gathers from the four cells around it, in the order of the pixels that read there: each
+// cell's are in order, so the next one is the least of four heads.
 template <class T, class S>
 __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = p.height * p.width;
   const int64_t count = p.batch * p.channels * pixels;
   for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < count; n += step) {
     const int64_t plane = n / pixels, b = plane / p.channels, i = n % pixels / p.width, j = n % p.width;
-    S sum = S(0);
-    for (int k = 0; k < 4; ++k) {
+    int64_t head[4], end[4];
+    for (int k = 0; k < 4; ++k) {  // the cell for which this pixel is tap k
       const int64_t cell = (b * (p.height + 1) + i + 1 - k / 2) * (p.width + 1) + j + 1 - k % 2;
-      for (int64_t m = p.cell_begin[cell]; m < p.cell_begin[cell + 1]; ++m) {
-        const int64_t from = p.pixel_order[m];
-        const Tap<T> tap = tap_at(p.source[2 * from], p.source[2 * from + 1], k, static_cast<int32_t>(p.height),
-                                  static_cast<int32_t>(p.width));
-        sum += S(tap.weight) * p.grad_warped[plane * pixels + from - b * pixels];
+      head[k] = p.cell_begin[cell];
+      end[k] = p.cell_begin[cell + 1];
+    }
+    S sum = S(0);
+    for (;;) {
+      int tap = -1;
+      int64_t from = 0;
+      for (int k = 0; k < 4; ++k) {
+        if (head[k] >= end[k]) continue;
+        const int64_t pixel = p.pixel_order[head[k]];
+        if (tap >= 0 && pixel > from) continue;
+        tap = k;
+        from = pixel;
       }
+      if (tap < 0) break;
+      for (int k = 0; k < 4; ++k) head[k] += k == tap;
+      const Tap<T> t = tap_at(p.source[2 * from], p.source[2 * from + 1], tap, static_cast<int32_t>(p.height),
+                              static_cast<int32_t>(p.width));
+      sum += S(t.weight) * p.grad_warped[plane * pixels + from - b * pixels];
     }
     p.grad_image[n] = sum;
   }

@@ -35,8 +35,8 @@ inline FlowTensors flow_tensors(const char* op, const Tensor& src_verts, const T
                   ": dst_bary and src_depth must have the type of src_verts");
   STD_TORCH_CHECK(is_int32(faces) && is_int32(dst_face_id) && is_int32(src_face_id), op,
                   ": faces and face ids must be int32");
-  STD_TORCH_CHECK(height * width <= kMaxFlowIndex && src_verts.size(1) <= kMaxFlowIndex / 3 && faces.size(0) <= kMaxFlowIndex / 3,
-                  op, ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
+  const bool fits = height * width <= kMaxFlowIndex && src_verts.size(1) <= kMaxFlowIndex / 3;
+  STD_TORCH_CHECK(fits && faces.size(0) <= kMaxFlowIndex / 3, op, ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
   using torch::stable::contiguous;
   return {contiguous(src_verts),
           contiguous(faces),

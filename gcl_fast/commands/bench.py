@@ -14,7 +14,7 @@ from typing import Literal
 import gcl_fast
 from gcl_fast.commands.options import parse
 
-OPS = ("rasterize", "interpolate", "warp", "bank", "neighbors", "ranking", "loader", "step")
+OPS = ("rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 
 
@@ -22,7 +22,7 @@ ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal["all", "rasterize", "interpolate", "warp", "bank", "neighbors", "ranking", "loader", "step"] = "all"
+    op: Literal["all", "rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step"] = "all"
     """One op, the training step, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""

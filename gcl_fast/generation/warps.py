@@ -37,8 +37,7 @@ def warped_views(
     pictures, visibility = [], []
     for photo, mesh, record in zip(photos, bare, records, strict=True):
         verts, faces = (t.to(photos.device) for t in mesh_source.project(record, (0.0, *angles)))  # [1 + R, V, 3]
-        source, turned = verts[:1].expand(len(angles), -1, -1), verts[1:]
-        warped, seen = mesh_warp(photo.expand(len(angles), -1, -1, -1), source, turned, faces)
+        warped, seen = mesh_warp(photo[None], verts[:1], verts[1:], faces)
         level = seen[:, None]  # [R, 1, H, W]
         pictures.append(torch.where(level == 1, warped, torch.where(level == 2, mesh, paper)))
         visibility.append(seen)

@@ -1,7 +1,7 @@
 from gcl_fast.ops.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
 from gcl_fast.ops.interpolate import interpolate
-from gcl_fast.ops.mesh import render_mesh
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, knn
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.ops.rasterize import Rasterized, rasterize
+from gcl_fast.ops.render import render_mesh
 from gcl_fast.ops.warp import MeshFlow, MeshWarp, mesh_flow, mesh_warp

@@ -18,12 +18,28 @@ def cosine_sine(degrees: float) -> tuple[float, float]:
     return ((c, s), (-s, c), (-c, -s), (s, -c))[int(quarter) % 4]
 
 
-def cosines_sines(yaw_degrees: Sequence[float] | Tensor, like: Tensor) -> list[tuple[float, float]] | list[tuple[Tensor, Tensor]]:
-    """One pair an angle: numbers for a list, so that nothing is sent to a device; scalars of its type for a tensor."""
+def turns_of(yaw_degrees: Sequence[float] | Tensor) -> Tensor:
+    """[R, 2] float64: cosine and sine of each angle, exact at multiples of 90 degrees; on the CPU where it is a list."""
     if not isinstance(yaw_degrees, Tensor):
-        return [cosine_sine(degrees) for degrees in yaw_degrees]
-    angle = torch.deg2rad(yaw_degrees.to(device=like.device, dtype=torch.float64))
-    return list(zip(angle.cos().to(like.dtype).unbind(), angle.sin().to(like.dtype).unbind(), strict=True))
+        if not torch.compiler.is_compiling():
+            return torch.tensor([cosine_sine(degrees) for degrees in yaw_degrees], dtype=torch.float64).reshape(-1, 2)
+        yaw_degrees = torch.tensor(yaw_degrees, dtype=torch.float64)  # a number may be a symbol: no divmod
+    angle = yaw_degrees.to(torch.float64)
+    quarter = (angle / 90).floor()
+    rest = torch.deg2rad(angle - 90 * quarter)
+    c, s = rest.cos(), rest.sin()
+    odd, sign = quarter.remainder(2) == 1, 1 - 2 * (quarter.remainder(4) >= 2).to(torch.float64)
+    return sign.unsqueeze(-1) * torch.stack((torch.where(odd, -s, c), torch.where(odd, c, s)), -1)
+
+
+def cosines_sines(yaw_degrees: Sequence[float] | Tensor, like: Tensor) -> list[tuple[float, float]] | list[tuple[Tensor, Tensor]]:
+    """One pair an angle, and nothing is sent to a device for a list: numbers, in compiled code scalars on the CPU. Scalars of
+    the type of `like` for a tensor."""
+    if isinstance(yaw_degrees, Tensor):
+        return [tuple(pair.unbind()) for pair in turns_of(yaw_degrees.to(like.device)).to(like.dtype).unbind()]
+    if torch.compiler.is_compiling():
+        return [tuple(pair.unbind()) for pair in turns_of(yaw_degrees).unbind()]
+    return [cosine_sine(degrees) for degrees in yaw_degrees]
 
 
 def middle_of(verts: Tensor) -> Tensor:
@@ -45,7 +61,7 @@ def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
     for value in yaw_degrees:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{op}: yaw_degrees must hold numbers, got {type(value).__name__}")
-        if not math.isfinite(value):
+        if not value - value == 0:  # math.isfinite stops torch.compile
             raise ValueError(f"{op}: yaw_degrees must be finite, got {value}")
     return len(yaw_degrees)
 

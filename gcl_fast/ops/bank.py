@@ -77,7 +77,7 @@ def _nce_backward(ctx, grad, *_):
 def _gcl_fake(f, f_nv, bank, labels, index, temperature, num_negatives, seed, with_grad):
     batch, dim = f.shape
     kept = batch if with_grad else 0
-    return f.new_empty((batch, 3)), f.new_empty((3, kept, dim)), f.new_empty((kept, dim))
+    return f.new_empty((batch, 3)), f.new_empty((kept, 3, dim)), f.new_empty((kept, dim))
 
 
 def _gcl_setup(ctx, inputs, output) -> None:
@@ -87,8 +87,10 @@ def _gcl_setup(ctx, inputs, output) -> None:
 
 def _gcl_backward(ctx, grad, *_):
     _no_second_derivative("gcl_memory_loss")
-    view_grad, photo_grad = ctx.saved_tensors  # [3, B, D], [B, D]
-    grad_view = grad[:, :1] * view_grad[0] + grad[:, 1:2] * view_grad[1] + grad[:, 2:] * view_grad[2]  # [B, D]
+    view_grad, photo_grad = ctx.saved_tensors  # [B, 3, D], [B, D]
+    grad_view = grad[:, :1] * view_grad[:, 0]  # [B, D]
+    for k in (1, 2):
+        grad_view = torch.addcmul(grad_view, grad[:, k : k + 1], view_grad[:, k])
     return grad[:, 2:] * photo_grad, grad_view, None, None, None, None, None, None, None
 
 

@@ -67,19 +67,20 @@ def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull
         raise ValueError(f"rasterize: faces must be fewer than 2^31, got {shapes['F']}")
     if not isinstance(cull_backfaces, bool):
         raise TypeError(f"rasterize: cull_backfaces must be a bool, got {type(cull_backfaces).__name__}")
-    _check_face_range(faces, shapes["V"])
+    check_face_range("rasterize", faces, shapes["V"])
     _native.require("rasterize", verts.device)
     bary, depth, face_id = torch.ops.gcl_fast.rasterize(verts, faces, height, width, cull_backfaces)  # opcheck: floats first
     return Rasterized(face_id, bary, depth)
 
 
-def _check_face_range(faces: Tensor, num_verts: int) -> None:
+def check_face_range(op: str, faces: Tensor, num_verts: int) -> None:
+    """Raises IndexError for a face on the CPU that names a vertex which is not there."""
     readable = not torch.compiler.is_compiling() and type(faces) is Tensor and faces.device.type == "cpu"
     if not readable or faces.numel() == 0:
         return
     low, high = (int(n) for n in torch.aminmax(faces))
     if low < 0 or high >= num_verts:
-        raise IndexError(f"rasterize: faces must be in [0, V={num_verts}), got {low if low < 0 else high}")
+        raise IndexError(f"{op}: faces must be in [0, V={num_verts}), got {low if low < 0 else high}")
 
 
 def _fake(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,7 +31,8 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     """Dense correspondence from one view of a mesh to another: where each destination pixel lies in the source image.
 
     Args:
-        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them.
+        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them. One source, [1, V, 3],
+            serves all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
         image_size: (H, W) of both views.
 
@@ -58,16 +59,16 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
         IndexError: a face names a vertex that is not there, where `rasterize` raises it.
     """
     height, width = _check_views("mesh_flow", src_verts, dst_verts, faces, image_size)
-    views = _rasters(src_verts, dst_verts, faces, height, width)
-    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(src_verts, *views))
+    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts, dst_verts, faces, height, width)))
 
 
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
     """Carry the pixels of one view of a mesh to another view.
 
     Args:
-        image: [B, C, H, W] floating point, the source view.
-        src_verts, dst_verts: [B, V, 3] float32 or float64, in pixels of that size, with depth.
+        image: [B, C, H, W] floating point, the source view; one, [1, C, H, W], serves all B destinations.
+        src_verts, dst_verts: [B, V, 3] float32 or float64, in pixels of that size, with depth. One source, [1, V, 3], serves
+            all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
         fill: what to write where the source does not show the body, any number.
 
@@ -88,21 +89,25 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
     """
     shapes = Shapes("mesh_warp")
     shapes.tensor("image", image, ("B", "C", "H", "W"), ANY_FLOATS)
-    shapes.tensor("src_verts", src_verts, ("B", "V", 3), FLOATS, ("image", image))
+    Shapes("mesh_warp").tensor("src_verts", src_verts, ("B", "V", 3), FLOATS, ("image", image))
     fill = float(shapes.number("fill", fill, float("-inf")))
     height, width = _check_views("mesh_warp", src_verts, dst_verts, faces, (shapes["H"], shapes["W"]))
+    if image.shape[0] not in (1, dst_verts.shape[0]):
+        count = dst_verts.shape[0]
+        raise ValueError(f"mesh_warp: image must be 1 or, as dst_verts, B={count} in number, got {list(image.shape)}")
     with torch.no_grad():
-        src_verts = src_verts.detach()
-        views = _rasters(src_verts, dst_verts.detach(), faces, height, width)
-    precise = image if image.dtype in FLOATS else image.float()
+        views = _inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)
+    precise = (image if image.dtype in FLOATS else image.float()).expand(dst_verts.shape[0], -1, -1, -1)
     keep = torch.is_grad_enabled() and image.requires_grad
-    warped, _, visibility = torch.ops.gcl_fast.mesh_warp(precise, src_verts, *views, fill, keep)
+    warped, _, visibility = torch.ops.gcl_fast.mesh_warp(precise, *views, fill, keep)
     return MeshWarp(warped.to(image.dtype), visibility)
 
 
 def _check_views(op: str, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
     shapes = Shapes(op)
     shapes.tensor("src_verts", src_verts, ("B", "V", 3), FLOATS)
+    if shapes["B"] == 1:
+        del shapes.sizes["B"]  # one source for any number of destinations
     shapes.tensor("dst_verts", dst_verts, ("B", "V", 3), (src_verts.dtype,), ("src_verts", src_verts))
     shapes.tensor("faces", faces, ("F", 3), INTEGERS, ("src_verts", src_verts))
     height, width = shapes.image_size(image_size)
@@ -114,11 +119,13 @@ def _check_views(op: str, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, i
     return height, width
 
 
-def _rasters(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-    """What the kernels read beside src_verts: faces, the destination's face_id and bary, the source's face_id and depth."""
+def _inputs(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+    """What the kernels read: src_verts, faces, the destination's face_id and bary, the source's face_id and depth."""
     dst = rasterize(dst_verts, faces, (height, width))
     src = rasterize(src_verts, faces, (height, width))
-    return as_int32(faces), dst.face_id, dst.bary, src.face_id, src.depth
+    batch = dst_verts.shape[0]
+    src_verts, src_face_id, src_depth = (t.expand(batch, -1, -1) for t in (src_verts, src.face_id, src.depth))  # from one
+    return src_verts, as_int32(faces), dst.face_id, dst.bary, src_face_id, src_depth
 
 
 def _fake_flow(src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
 from gcl_fast.reference.interpolate import interpolate
-from gcl_fast.reference.mesh import render_mesh
 from gcl_fast.reference.neighbors import SparseDistance, dbscan, jaccard_distance, knn
 from gcl_fast.reference.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.reference.rasterize import Rasterized, rasterize
+from gcl_fast.reference.render import render_mesh
 from gcl_fast.reference.warp import MeshFlow, MeshWarp, mesh_flow, mesh_warp

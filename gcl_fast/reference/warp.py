@@ -29,9 +29,10 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     agrees when it shows the point's own face, or when the plane of that face, carried to the pixel's centre, lies behind
     the depth there by no more than one hundredth of the mesh's depth extent. The point is visible when the pixels that
     agree hold at least half of the bilinear weight of the covered ones (so also when none is covered), and occluded
-    outside the source image.
+    outside the source image. src_verts [B, V, 3], or [1, V, 3] for all dst_verts [B, V, 3].
     """
     height, width = image_size
+    src_verts = src_verts.expand(len(dst_verts), -1, -1)
     src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
     points = interpolate(src_verts, faces, dst.face_id, dst.bary)  # [B, H, W, 3] pixels and depth in the source
     grid = torch.full((*dst.face_id.shape, 2), -2.0, dtype=src_verts.dtype)
@@ -77,8 +78,9 @@ def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
 
 
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
-    """The source image [B, C, H, W] carried to the destination view; `fill` where the source does not show the body."""
+    """The source image [B, C, H, W], or [1, C, H, W] for all, carried to the destination view; `fill` where the source does not show the body."""
     flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
+    image = image.expand(len(dst_verts), -1, -1, -1)
     sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)
     shown = (flow.visibility == 1).unsqueeze(1)  # [B, 1, H, W]
     return MeshWarp(torch.where(shown, sampled, torch.full_like(sampled, fill)), flow.visibility)

@@ -92,11 +92,12 @@ struct Gcl {
     q.photo_length = c.workspace<T>({batch});
     q.view_length = c.workspace<T>({batch});
     q.positive = c.output<int64_t>("positive", {batch, 3});
-    q.view_grad = c.output<T>("view_grad", {3, batch, p.dim});
+    q.view_grad = c.output<T>("view_grad", {batch, 3, p.dim});
     q.photo_grad = c.output<T>("photo_grad", {batch, p.dim});
     p.query = q.unit_view;
     p.positive = q.positive;
     p.last_query = q.unit_photo;
+    p.rows = q.view_grad;
     gcl::launch_gcl<T, S>(q, p, GclStream{});
   }
 };

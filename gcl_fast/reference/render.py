@@ -1,4 +1,4 @@
-"""Plain definition of render_mesh: one image at a time, one step a line."""
+"""Plain definition of render_mesh: one view at a time, one step a line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LIGHT = (-0.4, -0.6, -1.0)  # towards the light: upper left, in front of the bod
 def _turned(verts: Tensor, degrees: float) -> Tensor:
     """[V, 3] turned about the vertical axis through the middle of its x/z bounding box."""
     middle = (verts.min(0).values + verts.max(0).values) / 2
-    x, y, z = (verts - middle).unbind(1)
+    x, _, z = (verts - middle).unbind(1)
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return torch.stack((c * x + s * z + middle[0], y + middle[1], -s * x + c * z + middle[2]), 1)
+    return torch.stack((c * x + s * z + middle[0], verts[:, 1], -s * x + c * z + middle[2]), 1)
 
 
 def _seen(verts: Tensor, camera: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

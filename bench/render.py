@@ -1,0 +1,63 @@
+"""ops.render_mesh against its reference, on bodies as large as the picture, with 13,464 triangles or fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.meshes import copy_of
+from bench.rasterize import body
+from gcl_fast import ops, reference
+
+OP = "render"
+IMPLEMENTATIONS = ("native", "floor", "reference")
+CHECK = (
+    "in float64 at most 0.1% of the pixels further than 1e-9 from the reference, in float32 at most 1% further than 1e-4 from that, "
+    "on the first body and 2 views at 64x32"
+)
+QUICK = {"batch": [1, 16], "views": [1, 8], "size": [(256, 128)], "rings": [103], "camera": ["perspective"]}
+FULL = QUICK | {"batch": [1, 16, 64], "size": [(128, 64), (256, 128), (512, 256)], "camera": ["weak", "perspective"]}
+
+
+def scene(case: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """verts [B, V, 3] in body axes, about 2 high; faces [F, 3]; camera [B, 3 or 6]."""
+    size = case["size"]
+    verts, faces = body(case["batch"], size, case["rings"], torch.device("cpu"))
+    verts = (verts - torch.tensor([size[1] / 2, size[0] / 2, 5.0])) / torch.tensor([size[0] / 2, size[0] / 2, 1.0])
+    camera = torch.tensor([1.0, 0, 0] if case["camera"] == "weak" else [0.0, 0, 4.0, 1.9, 0, 0])
+    return verts.to(device), faces.to(device), camera.expand(len(verts), -1).to(device)
+
+
+def yaws(case: dict) -> list[float]:
+    return [45.0 * view for view in range(case["views"])]
+
+
+def fits(case: dict) -> bool:
+    return case["batch"] * case["views"] * case["size"][0] * case["size"][1] <= 16 * 256 * 128
+
+
+def check(case: dict, device: torch.device) -> None:
+    small = case | {"batch": 1, "size": (64, 32)}
+    single = scene(small, device)
+    double = single[0].double(), single[1], single[2].double()
+    want = reference.render_mesh(*double, [0, 35.0], (64, 32))
+    assert 0.2 < (want > 0).double().mean() < 0.9
+    off = (ops.render_mesh(*double, [0, 35.0], (64, 32)) - want).abs()
+    assert (off > 1e-9).double().mean() <= 1e-3
+    off = (ops.render_mesh(*single, [0, 35.0], (64, 32)).double() - want).abs()
+    assert (off > 1e-4).double().mean() <= 0.01
+
+
+def call(implementation: str, case: dict, device: torch.device) -> Callable[[], object]:
+    verts, faces, camera = scene(case, device)
+    if implementation == "floor":
+        pixels = case["batch"] * case["views"] * case["size"][0] * case["size"][1]
+        return copy_of(4 * (verts.numel() + faces.numel() + pixels), device)
+    render = (ops if implementation == "native" else reference).render_mesh
+    return lambda: render(verts, faces, camera, yaws(case), case["size"])
+
+
+def test_render(case, implementation, device, measure) -> None:
+    measure()

@@ -1,0 +1,34 @@
+// Parameters of render_mesh. T is float or double, Index is int32_t or int64_t; every array is contiguous.
+#pragma once
+
+#include <cstdint>
+
+namespace gcl {
+
+constexpr int64_t kViewsAtOnce = 32;  // whose angles travel to the GPU inside of the parameters
+
+template <class T, class Index>
+struct RenderParams {
+  using Real = T;
+  const T* verts;      // [B, V, 3]  body axes
+  const Index* faces;  // [F, 3]
+  const T* camera;     // [B, 3] weak perspective or [B, 6] perspective
+  const T* turns;      // [R, 2]  cosine and sine of each yaw; null on the GPU where they are in `sent`
+  int64_t batch;
+  int64_t views;
+  int64_t num_verts;
+  int64_t num_faces;  // below 2^31
+  int64_t height;     // at most kMaxImageSize
+  int64_t width;
+  bool perspective;
+  T* image;  // [B, R, H, W]
+  // GPU only: a launch draws views [first_view, first_view + views_now).
+  int64_t first_view;
+  int64_t views_now;
+  T sent[2 * kViewsAtOnce];  // of those views
+  T* middle;                 // [B, 2]        workspace: x and z of the axis of each body
+  uint64_t* zbuffer;         // [B, R, H, W]  workspace: the smallest key so far
+  int32_t* face_id;          // [B, R, H, W]  workspace of double; else null
+};
+
+}  // namespace gcl

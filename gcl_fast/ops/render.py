@@ -1,0 +1,77 @@
+"""The grey picture of a body that guides the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcl_fast import _native
+from gcl_fast.ops._camera import check_camera, check_yaws, turns_of
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE, check_face_range
+
+
+@torch.no_grad()
+def render_mesh(
+    verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor, image_size: tuple[int, int]
+) -> Tensor:
+    """The grey shaded picture of a body that guides the generator, at any yaw angles.
+
+    A body pixel is 0.25 + 0.75 max(0, n.l), n the unit normal of its face turned to the viewer (flat shading),
+    l = (-0.4, -0.6, -1.0) normalised, the direction to a far light at the upper left in front; background is 0. The face of
+    a pixel is the one that `rasterize` gives for the vertices of `gcl_fast.bodies.turn` and `project`. A face with a vertex
+    at or behind a perspective camera is dropped.
+
+    Args:
+        verts: [B, V, 3] float32 or float64 in body axes (x right, y down, z away from the camera), metres.
+        faces: [F, 3] int32 or int64, shared by the batch.
+        camera: [B, 3] weak perspective or [B, 6] perspective, floating point, see `gcl_fast.bodies.project`.
+        yaw_degrees: R angles, a list or a tensor; the body turns about the vertical axis through the middle of its x/z
+            bounding box, see `gcl_fast.bodies.turn`.
+        image_size: (H, W), each at most 2^20.
+
+    Returns:
+        [B, R, 1, H, W] in [0, 1], in the type of `verts`.
+
+    Not differentiable: the result never asks for a gradient.
+
+    Determinism: the same bits for any number of threads, batch order and run, on CPU and CUDA the same. Nothing waits for the
+    GPU; angles in a list or in a tensor on the CPU travel with the launch.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or device.
+        IndexError: a face names a vertex that is not there. CUDA skips such a face, a compiled CPU call raises RuntimeError,
+            as `rasterize` does.
+    """
+    shapes = Shapes("render_mesh")
+    shapes.tensor("verts", verts, ("B", "V", 3), FLOATS)
+    shapes.tensor("faces", faces, ("F", 3), INTEGERS, ("verts", verts))
+    check_camera("render_mesh", camera, verts)
+    shapes.tensor("camera", camera, ("B", 6 if camera.shape[-1] == 6 else 3), ANY_FLOATS, ("verts", verts))
+    height, width = shapes.image_size(image_size)
+    if max(height, width) > MAX_IMAGE_SIZE:
+        raise ValueError(f"render_mesh: image_size must be at most {MAX_IMAGE_SIZE} on a side, got {(height, width)}")
+    if shapes["F"] >= MAX_FACES:
+        raise ValueError(f"render_mesh: faces must be fewer than 2^31 - 1, got {shapes['F']}")
+    check_yaws("render_mesh", yaw_degrees)
+    _native.require("render_mesh", verts.device)
+    if isinstance(yaw_degrees, Tensor) and yaw_degrees.device.type != "cpu":
+        yaw_degrees = yaw_degrees.to(verts.device)
+    arguments = (verts, faces, camera.to(verts.dtype), turns_of(yaw_degrees).to(verts.dtype), height, width)
+    if torch.compiler.is_compiling():
+        return torch.ops.gcl_fast.render_mesh(*arguments)
+    try:
+        return torch.ops.gcl_fast.render_mesh(*arguments)
+    except RuntimeError:
+        check_face_range("render_mesh", faces, shapes["V"])  # the kernel has looked: this gives the error its kind
+        raise
+
+
+def _fake(verts: Tensor, faces: Tensor, camera: Tensor, turns: Tensor, height: int, width: int) -> Tensor:
+    return verts.new_empty((verts.shape[0], turns.shape[0], 1, height, width))
+
+
+if _native.loaded:
+    torch.library.register_fake("gcl_fast::render_mesh", _fake)

@@ -1,0 +1,79 @@
+"""Turning bodies about their axis and projecting them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcl_fast.bodies import project, turn
+from tests.toy_meshes import EYE, WEAK, ellipsoid
+
+FEW = settings(deadline=None, max_examples=15, derandomize=True)
+
+
+@FEW
+@given(seed=st.integers(0, 10**6), angle=st.floats(-720, 720))
+def test_turning_keeps_height_and_distance_to_the_axis(seed, angle):
+    verts = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    turned = turn(verts, [angle])[:, 0]
+    middle = (verts.amin(1, keepdim=True) + verts.amax(1, keepdim=True)) / 2
+    assert torch.equal(turned[..., 1], verts[..., 1])
+    flat, flat_turned = (v[..., [0, 2]] - middle[..., [0, 2]] for v in (verts, turned))
+    torch.testing.assert_close(flat_turned.norm(dim=-1), flat.norm(dim=-1))
+    torch.testing.assert_close(turned, turn(verts, torch.tensor([angle], dtype=torch.float64))[:, 0])
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(turn(verts[:, order], [angle])[:, 0], turned[:, order])  # no order of the vertices matters
+
+
+def test_who_faces_the_camera_turns_to_image_left_and_away():
+    verts = torch.tensor([[-1.0, 0, -1], [1, 0, 1], [0, 0, -1]], dtype=torch.float64)  # the last one is the nose
+    nose = turn(verts, [0, 90, 180, 270, 360])[:, 2]
+    want = [[0, 0, -1.0], [-1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 0, -1]]
+    torch.testing.assert_close(nose, torch.tensor(want, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("camera", [WEAK, EYE])
+def test_projection_scales_with_the_image(camera):
+    verts, _ = ellipsoid()
+    small, large = project(verts[None], camera, (32, 16)), project(verts[None], camera, (96, 48))
+    torch.testing.assert_close(small[..., :2] * 3, large[..., :2])
+    assert torch.equal(small[..., 2], large[..., 2])
+
+
+def test_projection_by_hand():
+    point = torch.tensor([[0.2, -0.4, 0.5]], dtype=torch.float64)
+    weak = project(point, torch.tensor([0.5, 0.1, 0.2], dtype=torch.float64), (100, 60))
+    torch.testing.assert_close(weak, torch.tensor([[30 + 50 * 0.5 * 0.3, 50 + 50 * 0.5 * -0.2, 0.5]], dtype=torch.float64))
+    eye = project(point, torch.tensor([0.1, 0.2, 1.5, 2.0, 0.05, -0.01], dtype=torch.float64), (100, 60))
+    torch.testing.assert_close(
+        eye, torch.tensor([[30 + 100 * (2 * 0.3 / 2 + 0.05), 50 + 100 * (2 * -0.2 / 2 - 0.01), 2.0]], dtype=torch.float64)
+    )
+    assert project(point, torch.tensor([0, 0, -0.5, 1.0, 0, 0], dtype=torch.float64), (8, 8)).isnan()[0, 2]
+
+
+def test_turning_by_changing_angles_compiles_to_one_graph():
+    torch._dynamo.reset()
+    compiled = torch.compile(turn, fullgraph=True, backend="aot_eager")
+    verts, _ = ellipsoid(dtype=torch.float32)
+    for yaws in ([0, 45.0], [10.0], [11.0], [-200.5], torch.tensor([3.0, 4.0])):
+        torch.testing.assert_close(compiled(verts, yaws), turn(verts, yaws))
+
+
+@pytest.mark.parametrize("yaw", [float("nan"), float("inf"), -float("inf")])
+def test_an_angle_that_is_not_finite_is_an_error(yaw):
+    with pytest.raises(ValueError, match="yaw_degrees must be finite"):
+        turn(torch.zeros(1, 4, 3), [0, yaw])
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "call"),
+    [
+        (TypeError, "verts", lambda v: turn([1.0], [0])),
+        (ValueError, "verts", lambda v: project(v[..., :2], torch.zeros(1, 3), (4, 4))),
+    ],
+)
+def test_errors_name_the_argument(error, words, call):
+    with pytest.raises(error, match=words):
+        call(torch.zeros(1, 4, 3))
