@@ -156,6 +156,55 @@ def test_a_cut_square_gives_each_centre_exactly_one_owner(data, cut) -> None:
     assert torch.equal(owners, (inside[1][:, None] & inside[0][None, :]).int())
 
 
+@FEW
+@given(data=st.data(), cut=st.sampled_from([fan, strip]))
+def test_the_owners_in_one_picture_are_the_owners_one_by_one(data, cut) -> None:
+    """Sloped, in any order of faces and corners: each centre of the square shows the one face that owns it alone."""
+    verts, faces = cut(data, 6)
+    order = data.draw(st.permutations(range(len(faces))))
+    faces = torch.tensor([[faces[n][(k + n) % 3] for k in range(3)] for n in order])
+    points = tensor([[[x + 1.0, y + 0.5, x / 3 - y] for x, y, _ in verts]])
+    whole = ops.rasterize(points, faces, (8, 8)).face_id[0]
+    for n in range(len(faces)):
+        alone = ops.rasterize(points, faces[n : n + 1], (8, 8)).face_id[0] == 0
+        assert torch.equal(whole == n, alone)
+        assert {tuple(p) for p in alone.nonzero().tolist()} == exactly_covered(points[0, faces[n]].tolist(), (8, 8))
+
+
+def exact_depth(corners: list[list[float]], row: int, col: int) -> Fraction | None:
+    """Depth of the triangle as given at a centre inside of it, None where the centre is outside (snapping took it in)."""
+    a, b, c = ([Fraction(n) for n in corner] for corner in corners)
+    p = (Fraction(2 * col + 1, 2), Fraction(2 * row + 1, 2))
+    parts = [cross(b, c, p), cross(c, a, p), cross(a, b, p)]
+    if min(parts) < 0 < max(parts):
+        return None
+    return sum(part * corner[2] for part, corner in zip(parts, (a, b, c), strict=True)) / sum(parts)
+
+
+@FEW
+@given(data=st.data(), dtype=st.sampled_from(FLOATS))
+def test_visibility_equals_exact_arithmetic(data, dtype) -> None:
+    """Crossing triangles: the face shown is, in rational arithmetic, the nearest one, but for depths too close to tell apart."""
+    size, count = (5, 6), 8
+    place = st.integers(-16, 64).map(lambda n: n / 8)
+    depth = st.integers(-8, 8).map(lambda n: n / 4)
+    corners = [[[data.draw(place), data.draw(place), data.draw(depth)] for _ in range(3)] for _ in range(count)]
+    verts = tensor([[v for corner in corners for v in corner]], dtype=dtype)
+    out = ops.rasterize(verts, torch.arange(3 * count).view(count, 3), size)
+    covered = [exactly_covered(corner, size) for corner in corners]
+    for row in range(size[0]):
+        for col in range(size[1]):
+            here = {f: exact_depth(corners[f], row, col) for f in range(count) if (row, col) in covered[f]}
+            face, seen = out.face_id[0, row, col].item(), out.depth[0, row, col].item()
+            assert (face in here) if here else (face, seen) == (-1, math.inf)
+            # Coordinates are eighths, so edge functions and their sum are exact in either type: each weight is rounded once by a
+            # division, and the depth, of corners no deeper than 2, at most five times more.
+            close = 2 * 3 * 4 * torch.finfo(dtype).eps
+            if here:
+                assert None not in here.values() and abs(here[face] - Fraction(seen)) <= close
+                assert here[face] <= min(here.values()) + 2 * Fraction(close)
+
+
 # ---- the reference -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +216,34 @@ def test_equals_the_reference_bit_for_bit(device, generator, dtype, index, cull)
         verts, faces = random_mesh(generator, device, dtype, grid=grid)
         got = ops.rasterize(verts, faces.to(index), (24, 32), cull_backfaces=cull)
         assert_same(got, reference.rasterize(verts.cpu(), faces.cpu(), (24, 32), cull_backfaces=cull))
+
+
+def closed_mesh(scale: float, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """A bumpy ball of 2 x 12 x 16 triangles as large as `scale` pixels in radius, near and far side, and two vertices spoilt."""
+    polar = torch.linspace(0.0, math.pi, 13)[:, None]
+    around = torch.arange(16) * (math.pi / 8) + torch.arange(batch)[:, None, None] * 0.3
+    radius = 1 + 0.2 * torch.sin(4 * polar) * torch.cos(3 * around)
+    x, z = radius * torch.sin(polar) * torch.cos(around), radius * torch.sin(polar) * torch.sin(around)
+    verts = torch.stack((x, torch.cos(polar).expand_as(x), z), -1).reshape(batch, -1, 3) * scale
+    verts = verts + torch.tensor([21.3, 18.2, 0.0])
+    verts[:, 40, 0], verts[:, 90, 2] = math.nan, math.inf
+    ring, column = torch.meshgrid(torch.arange(12), torch.arange(16), indexing="ij")
+    a, b = ring * 16 + column, ring * 16 + (column + 1) % 16
+    return verts, torch.stack((a, b, a + 16, b, b + 16, a + 16), -1).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("scale", [2.0, 15.0, 60.0, 400.0, 1e6])
+def test_near_and_far_sides_of_triangles_of_any_size(device, scale) -> None:
+    """Below a pixel, of some pixels, longer than the picture; seen from either side; in strips of rows too."""
+    verts, faces = closed_mesh(scale, batch=2)
+    for z in (1.0, -1.0):
+        turned = (verts * torch.tensor([1.0, 1.0, z])).to(device)
+        for cull in (False, True):
+            want = reference.rasterize(turned.cpu(), faces, (37, 43), cull_backfaces=cull)
+            got = ops.rasterize(turned, faces.to(device), (37, 43), cull_backfaces=cull)
+            assert_same(got, want)
+            assert_same(ops.rasterize(turned[1:], faces.to(device), (37, 43), cull_backfaces=cull), [part[1:] for part in want])
+    assert (got.face_id >= 0).any()
 
 
 def test_the_reference_in_small_pieces_is_the_same(generator, monkeypatch) -> None:
@@ -199,6 +276,29 @@ def test_each_image_of_a_batch_stands_alone(device, generator) -> None:
     order = torch.tensor([3, 0, 4, 2, 1], device=device)
     assert_same(ops.rasterize(verts[order], faces, (24, 32)), [part[order] for part in whole])
     assert_same(ops.rasterize(verts[1:3], faces, (24, 32)), [part[1:3] for part in whole])
+
+
+def test_the_order_of_faces_and_vertices_changes_names_alone(device, generator) -> None:
+    for verts, faces in (random_mesh(generator, device), [part.to(device) for part in closed_mesh(15.0)]):
+        out = ops.rasterize(verts, faces, (37, 43))
+        order = torch.randperm(len(faces), generator=generator).to(device)
+        names = torch.randperm(verts.shape[1], generator=generator).to(device)
+        other = ops.rasterize(verts[:, names], names.argsort()[faces[order]], (37, 43))
+        back = torch.where(other.face_id >= 0, order[other.face_id.long().clamp(min=0)].int(), -1)
+        assert_same((back, other.bary, other.depth), out)
+
+
+def test_strips_of_one_image_give_the_bits_of_the_whole() -> None:
+    verts, faces = closed_mesh(25.0)
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            results.append(ops.rasterize(verts, faces, (131, 43)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert_same(other, results[0])
 
 
 def test_threads_and_runs_do_not_change_a_bit(device, generator) -> None:

@@ -178,15 +178,24 @@ CASES = {
 }
 
 
+# Shared memory that a block may have, a part of it for queues. Images are drawn whole, in strips, or without (the plain kernels).
+QUEUES = 3072
+SHARED = {"whole": 227 << 10, "strips": QUEUES + 1200, "plain": 0}
+
+
+def rasterize_arrays(verts, faces, size: tuple[int, int], shared: int = SHARED["whole"], cull: bool = False) -> dict:
+    sizes = {"height": size[0], "width": size[1], "cull_backfaces": int(cull), "shared_bytes": shared}
+    return {"verts": verts.numpy(), "faces": faces.numpy(), **sizes}
+
+
 @every_order
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("cull", [False, True])
-def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, cull: bool, order: str) -> None:
+@pytest.mark.parametrize(("shared", "cull"), [("whole", False), ("whole", True), ("strips", False), ("plain", True)])
+def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, shared: str, cull: bool, order: str) -> None:
     batch, num_verts, num_faces, size, dtype, index = CASES[case]
     verts, faces = soup(batch, num_verts, num_faces, size, 1, dtype, index)
     want = ops.rasterize(verts, faces, size, cull_backfaces=cull)
-    arrays = {"verts": verts.numpy(), "faces": faces.numpy()}
-    out = run("rasterize", "forward", order, 7, **arrays, height=size[0], width=size[1], cull_backfaces=int(cull))
+    out = run("rasterize", "forward", order, 7, **rasterize_arrays(verts, faces, size, SHARED[shared], cull))
     for name in ("face_id", "depth", "bary"):
         same_bits(name, out[name], getattr(want, name))
     if num_faces >= 60:
@@ -194,22 +203,39 @@ def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, cull: bool, order: st
 
 
 @every_order
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rasterize_in_pieces_of_a_row_and_with_full_queues(dtype: torch.dtype, order: str) -> None:
+    wide = soup(1, 24, 40, (2, 100), 5, dtype, torch.int32)
+    want = ops.rasterize(*wide, (2, 100))
+    pixel = 8 if dtype == torch.float32 else 12
+    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*wide, (2, 100), QUEUES + 17 * pixel))  # 6 pieces a row
+    for name in ("face_id", "depth", "bary"):
+        same_bits(name, out[name], getattr(want, name))
+    many = soup(1, 300, 2500, (12, 16), 6, dtype, torch.int64)  # several rounds of each warp
+    want = ops.rasterize(*many, (12, 16))
+    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*many, (12, 16), QUEUES + 5 * 16 * pixel))
+    for name in ("face_id", "depth", "bary"):
+        same_bits(name, out[name], getattr(want, name))
+
+
+@every_order
+@pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize("case", ["float", "double"])
-def test_rasterize_has_no_race(case: str, order: str) -> None:
+def test_rasterize_has_no_race(case: str, shared: str, order: str) -> None:
     batch, num_verts, num_faces, size, dtype, index = CASES[case]
     verts, faces = soup(batch, num_verts, num_faces, size, 1, dtype, index)
-    arrays = {"verts": verts.numpy(), "faces": faces.numpy(), "height": size[0], "width": size[1], "cull_backfaces": 0}
-    out = run("rasterize", "forward", order, 7, race=True, **arrays)
+    out = run("rasterize", "forward", order, 7, race=True, **rasterize_arrays(verts, faces, size, SHARED[shared]))
     same_bits("face_id", out["face_id"], ops.rasterize(verts, faces, size).face_id)
 
 
 @every_order
-def test_a_face_that_names_no_vertex_is_skipped(order: str) -> None:
+@pytest.mark.parametrize("shared", ["whole", "plain"])
+def test_a_face_that_names_no_vertex_is_skipped(shared: str, order: str) -> None:
     verts, faces = soup(1, 40, 30, (16, 16), 3, torch.float32, torch.int32)
     want = ops.rasterize(verts, faces, (16, 16))
     wrong = torch.tensor([[0, 1, 40], [-1, 2, 3], [2**31 - 1, 0, 1]], dtype=torch.int32)
-    arrays = {"verts": verts.numpy(), "faces": torch.cat([faces, wrong]).numpy()}
-    out = run("rasterize", "forward", order, **arrays, height=16, width=16, cull_backfaces=0)
+    arrays = rasterize_arrays(verts, torch.cat([faces, wrong]), (16, 16), SHARED[shared])
+    out = run("rasterize", "forward", order, **arrays)
     same_bits("face_id", out["face_id"], want.face_id)
 
 

@@ -14,9 +14,11 @@
 
 #if defined(__CUDACC__)
 #define GCL_HD __host__ __device__ __forceinline__
+#define GCL_RARE __noinline__  // device code that would cost the common path its registers
 #elif defined(GCL_SIMT)
 #include "simt.h"
 #define GCL_HD inline
+#define GCL_RARE
 #elif defined(GCL_ISA)
 #define GCL_HD inline  // a copy for each instruction set (common/isa.h), none of which another may run
 #else

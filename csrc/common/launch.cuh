@@ -3,6 +3,8 @@
 //   GCL_LAUNCH(kernel, blocks, threads, bytes, stream, ...)  starts kernel(...) with `bytes` of dynamic shared memory;
 //                                                            a kernel name with commas stands in parentheses
 //   GCL_FILL_BYTES(pointer, byte, count, stream)             memset in stream order
+//   GCL_DYNAMIC_SHARED(T, name)                              in a kernel: its dynamic shared memory as T* name
+//   GCL_ALLOW_SHARED(kernel, bytes)                          before a launch that needs more than 48 KiB of it
 #pragma once
 
 #include "common/device.h"
@@ -14,6 +16,11 @@ using GclStream = cudaStream_t;
 #define GCL_LAUNCH(kernel, blocks, threads, bytes, stream, ...) \
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), bytes, stream>>>(__VA_ARGS__)
 #define GCL_FILL_BYTES(pointer, byte, count, stream) cudaMemsetAsync(pointer, byte, count, stream)
+#define GCL_DYNAMIC_SHARED(T, name)                                 \
+  extern __shared__ __align__(16) unsigned char gcl_shared_bytes[]; \
+  T* const name = reinterpret_cast<T*>(gcl_shared_bytes)
+#define GCL_ALLOW_SHARED(kernel, bytes) \
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))
 #endif
 
 namespace gcl {

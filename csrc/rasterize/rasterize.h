@@ -18,7 +18,9 @@ struct RasterizeParams {
   int32_t* face_id;   // [B, H, W]     -1 where there is nothing
   T* bary;            // [B, H, W, 3]  0 where there is nothing
   T* depth;           // [B, H, W]     +inf where there is nothing
-  uint64_t* zbuffer;  // [B, H, W]     workspace of the GPU kernels: the smallest key so far
+  // GPU kernels
+  int64_t shared_bytes;  // shared memory that a block may have
+  uint64_t* zbuffer;     // [B, H, W]     workspace: the smallest key so far; not used where can_fuse
 };
 
 template <class T, class Index>

@@ -12,9 +12,14 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_cuda(Tensor verts, Tensor faces, in
                                                   bool cull_backfaces) {
   const CudaScope scope(verts.get_device_index());
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
-  Tensor zbuffer = torch::stable::new_empty(verts, {verts.size(0), height, width}, ScalarType::Long);
+  int shared = 0, device = 0;
+  check_cuda(cudaGetDevice(&device), "rasterize");
+  check_cuda(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "rasterize");
+  const bool fuses = is_float(verts) ? can_fuse<float>(height, width, shared) : can_fuse<double>(height, width, shared);
+  Tensor zbuffer = torch::stable::new_empty(verts, {fuses ? 0 : verts.size(0), height, width}, ScalarType::Long);
   dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
     auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);
+    p.shared_bytes = shared;
     p.zbuffer = reinterpret_cast<uint64_t*>(zbuffer.mutable_data_ptr<int64_t>());
     launch_rasterize(p, scope.stream());
   });

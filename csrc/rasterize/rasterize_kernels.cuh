@@ -1,18 +1,18 @@
 // GPU kernels of rasterize and the order in which they run. No torch header: the same file runs on emulated threads.
 //
-// Plain form: one thread walks the box of one face and takes the minimum of (depth, face) keys in a 64-bit z-buffer; then one
-// thread per pixel reads the winner and computes what it says. Minima do not depend on order, so neither does the result.
+// Images that fit in a few blocks' shared memory are drawn by one fused kernel (rasterize_fused.cuh). Larger ones take the plain
+// form: one thread walks the box of one face and takes the minimum of (depth, face) keys in a 64-bit z-buffer; then one thread
+// per pixel reads the winner and computes what it says. Minima do not depend on order, so neither does the result.
 #pragma once
 
 #include <limits>
 
 #include "common/launch.cuh"
 #include "rasterize/rasterize.h"
+#include "rasterize/rasterize_fused.cuh"
 #include "rasterize/rasterize_math.h"
 
 namespace gcl {
-
-constexpr uint64_t kNoKey = ~uint64_t{0};  // behind every finite depth
 
 template <class T, class Index>
 __device__ bool load_triangle_of(const RasterizeParams<T, Index>& p, int64_t b, int64_t f, Triangle<T>* t) {
@@ -134,6 +134,7 @@ template <class T, class Index>
 void launch_rasterize(const RasterizeParams<T, Index>& p, GclStream stream) {
   const int64_t pixels = p.batch * p.height * p.width, triangles = p.batch * p.num_faces;
   if (pixels == 0) return;
+  if (can_fuse<T>(p.height, p.width, p.shared_bytes)) return launch_rasterize_fused(p, stream);
   GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
   if (triangles > 0) GCL_LAUNCH((rasterize_zbuffer_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
   if (sizeof(T) == 8) {

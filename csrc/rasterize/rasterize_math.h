@@ -11,22 +11,22 @@
 
 namespace gcl {
 
-constexpr int64_t kSubpixels = 256;               // steps of the snapping grid in a pixel
+constexpr int32_t kSubpixels = 256;               // steps of the snapping grid in a pixel
 constexpr int64_t kMaxCoordinate = 1 << 21;       // pixels: snapped differences < 2^31, edge functions < 2^62
 constexpr int64_t kMaxImageSize = 1 << 20;        // pixel centres are exact in float
 
 template <class T>
 struct Triangle {
   T x[3], y[3], z[3];                  // as given
-  int64_t snapped_x[3], snapped_y[3];  // in 1/256 pixel
-  int64_t orientation;                 // +1 where the corners run clockwise on the screen (y down), -1 else
-  int64_t col0, col1, row0, row1;      // box of the pixel centres that may be covered, last ones included
+  int32_t snapped_x[3], snapped_y[3];  // in 1/256 pixel; their differences, to each other and to a centre, fit too
+  int32_t orientation;                 // +1 where the corners run clockwise on the screen (y down), -1 else
+  int32_t col0, col1, row0, row1;      // box of the pixel centres that may be covered, last ones included
 };
 
 // Rows or columns whose centre (256 i + 128) lies in [low, high], cut to [0, size).
-GCL_HD void centres_between(int64_t low, int64_t high, int64_t size, int64_t* first, int64_t* last) {
-  *first = maximum<int64_t>((low - kSubpixels / 2 + kSubpixels - 1) >> 8, 0);
-  *last = minimum<int64_t>((high - kSubpixels / 2) >> 8, size - 1);
+GCL_HD void centres_between(int32_t low, int32_t high, int64_t size, int32_t* first, int32_t* last) {
+  *first = maximum((low + (kSubpixels / 2 - 1)) >> 8, 0);
+  *last = minimum((high - kSubpixels / 2) >> 8, static_cast<int32_t>(size) - 1);
 }
 
 // Box and orientation of a triangle whose corners are in x, y, z. False where it covers nothing: a coordinate is not finite or
@@ -37,12 +37,12 @@ GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, 
     const bool usable = absolute(t->x[k]) <= T(kMaxCoordinate) && absolute(t->y[k]) <= T(kMaxCoordinate) &&
                         absolute(t->z[k]) <= std::numeric_limits<T>::max();  // false for NaN too
     if (!usable) return false;
-    t->snapped_x[k] = static_cast<int64_t>(round_even(t->x[k] * T(kSubpixels)));
-    t->snapped_y[k] = static_cast<int64_t>(round_even(t->y[k] * T(kSubpixels)));
+    t->snapped_x[k] = static_cast<int32_t>(round_even(t->x[k] * T(kSubpixels)));
+    t->snapped_y[k] = static_cast<int32_t>(round_even(t->y[k] * T(kSubpixels)));
   }
-  const int64_t* sx = t->snapped_x;
-  const int64_t* sy = t->snapped_y;
-  const int64_t area = (sx[1] - sx[0]) * (sy[2] - sy[0]) - (sy[1] - sy[0]) * (sx[2] - sx[0]);
+  const int32_t* sx = t->snapped_x;
+  const int32_t* sy = t->snapped_y;
+  const int64_t area = int64_t{sx[1] - sx[0]} * (sy[2] - sy[0]) - int64_t{sy[1] - sy[0]} * (sx[2] - sx[0]);
   if (area == 0 || (cull_backfaces && area > 0)) return false;
   t->orientation = area > 0 ? 1 : -1;
   centres_between(minimum(sx[0], minimum(sx[1], sx[2])), maximum(sx[0], maximum(sx[1], sx[2])), width, &t->col0, &t->col1);
@@ -68,18 +68,49 @@ GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, 
 // Returns whether the triangle owns the centre.
 template <class T>
 GCL_HD bool covers(const Triangle<T>& t, int64_t col, int64_t row, int64_t edge[3]) {
-  const int64_t px = col * kSubpixels + kSubpixels / 2;
-  const int64_t py = row * kSubpixels + kSubpixels / 2;
+  const int32_t px = static_cast<int32_t>(col) * kSubpixels + kSubpixels / 2;
+  const int32_t py = static_cast<int32_t>(row) * kSubpixels + kSubpixels / 2;
   bool inside = true;
   for (int k = 0; k < 3; ++k) {
     const int a = (k + 1) % 3, b = (k + 2) % 3;
-    const int64_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
-    const int64_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
-    edge[k] = dx * (py - t.snapped_y[a]) - dy * (px - t.snapped_x[a]);
+    const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
+    const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
+    edge[k] = int64_t{dx} * (py - t.snapped_y[a]) - int64_t{dy} * (px - t.snapped_x[a]);
     const bool top_left = dy < 0 || (dy == 0 && dx > 0);
     inside = inside && (edge[k] > 0 || (edge[k] == 0 && top_left));
   }
   return inside;
+}
+
+constexpr int32_t kShort = 4096;  // 1/256 pixels: edge functions of triangles within such a box fit in 32 bits there
+
+// The edge functions of a short triangle at a pixel centre in its box, each lowered by one where its edge owns no centre on it:
+// the triangle owns the centre where none is negative. And what a step of one pixel adds to them.
+struct EdgeSteps {
+  int32_t value[3], across[3], down[3];
+};
+
+template <class T>
+GCL_HD bool is_short(const Triangle<T>& t) {
+  const int32_t *x = t.snapped_x, *y = t.snapped_y;
+  return maximum(x[0], maximum(x[1], x[2])) - minimum(x[0], minimum(x[1], x[2])) < kShort &&
+         maximum(y[0], maximum(y[1], y[2])) - minimum(y[0], minimum(y[1], y[2])) < kShort;
+}
+
+template <class T>
+GCL_HD EdgeSteps edge_steps(const Triangle<T>& t, int32_t col, int32_t row) {
+  const int32_t px = col * kSubpixels + kSubpixels / 2, py = row * kSubpixels + kSubpixels / 2;
+  EdgeSteps e;
+  for (int k = 0; k < 3; ++k) {
+    const int a = (k + 1) % 3, b = (k + 2) % 3;
+    const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
+    const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
+    const bool top_left = dy < 0 || (dy == 0 && dx > 0);
+    e.value[k] = dx * (py - t.snapped_y[a]) - dy * (px - t.snapped_x[a]) - (top_left ? 0 : 1);
+    e.across[k] = -dy * kSubpixels;
+    e.down[k] = dx * kSubpixels;
+  }
+  return e;
 }
 
 // The three steps of what the unsnapped triangle says at a pixel centre, for numbers and for vectors of them (one lane a pixel).
@@ -139,6 +170,19 @@ GCL_HD Weights<T> weigh(const Triangle<T>& t, int64_t col, int64_t row, const in
   w.scale = signed_sum == T(0) ? T(0) : sign / sum;
   w.depth = mix_depth(w.bary, t.z);
   return w;
+}
+
+// The barycentrics and depth of weigh() alone; false where the unsnapped area is zero and edge functions are needed.
+template <class T>
+GCL_HD bool weigh_unsnapped(const T x[3], const T y[3], const T z[3], int32_t col, int32_t row, T bary[3], T* depth) {
+  T area[3];
+  const T signed_sum = corner_areas(x, y, static_cast<T>(col) + T(0.5), static_cast<T>(row) + T(0.5), area);
+  if (signed_sum == T(0)) return false;
+  const T sign = signed_sum < T(0) ? T(-1) : T(1);
+  for (int k = 0; k < 3; ++k) area[k] = area[k] * sign;
+  clamp_to_bary(area, bary);
+  *depth = mix_depth(bary, z);
+  return true;
 }
 
 // Adds the gradient of one pixel to grad[corner][x, y, z]: the chain rule of weigh(), the depth's rounding guard left out.

@@ -44,34 +44,28 @@ class SweepWorkspace {
  public:
   SweepWorkspace(const Tensor& like, int64_t workers, int64_t num_verts, int64_t num_faces, int64_t height, int64_t width)
       : num_verts_(num_verts),
-        num_faces_(num_faces),
-        corners_(torch::stable::new_empty(like, {workers, num_verts, 4}, ScalarType::Float)),
-        snapped_(torch::stable::new_empty(like, {workers, num_verts, 2}, ScalarType::Int)),
-        later_(torch::stable::new_empty(like, {workers, num_faces + 1}, ScalarType::Int)),
-        tiles_(torch::stable::new_empty(like, {workers, tiles(height) * tiles(width)}, ScalarType::Float)),
+        room_(later_room(num_faces)),
         tile_count_(tiles(height) * tiles(width)),
-        corners(corners_.mutable_data_ptr<float>()),
-        snapped(snapped_.mutable_data_ptr<int32_t>()),
-        later(later_.mutable_data_ptr<int32_t>()),
-        tile(tiles_.mutable_data_ptr<float>()) {}
+        floats_(torch::stable::new_empty(like, {workers, 4 * num_verts_ + room_ + tile_count_}, ScalarType::Float)),
+        ints_(torch::stable::new_empty(like, {workers, 2 * room_}, ScalarType::Int)),
+        floats(floats_.mutable_data_ptr<float>()),
+        ints(ints_.mutable_data_ptr<int32_t>()) {}
 
   template <class Index>
   void give(int64_t worker, SweepParams<Index>* p) const {
-    p->corners = corners + 4 * worker * num_verts_;
-    p->snapped = snapped + 2 * worker * num_verts_;
-    p->later = later + worker * (num_faces_ + 1);
-    p->tiles = tile + worker * tile_count_;
+    p->corners = floats + worker * (4 * num_verts_ + room_ + tile_count_);
+    p->later_depth = p->corners + 4 * num_verts_;
+    p->tiles = p->later_depth + room_;
+    p->later = ints + worker * 2 * room_;
+    p->later_origin = p->later + room_;
   }
 
  private:
   static int64_t tiles(int64_t size) { return (size + kTile - 1) / kTile; }
-  int64_t num_verts_, num_faces_;
-  Tensor corners_, snapped_, later_, tiles_;
-  int64_t tile_count_;
-  float* corners;
-  int32_t* snapped;
-  int32_t* later;
-  float* tile;
+  int64_t num_verts_, room_, tile_count_;
+  Tensor floats_, ints_;
+  float* floats;
+  int32_t* ints;
 };
 
 // No crash on a face that names no vertex: say so before any thread starts.

@@ -19,7 +19,9 @@ void forward(simt::Case& c) {
   p.face_id = c.output<int32_t>("face_id", {batch, height, width});
   p.bary = c.output<T>("bary", {batch, height, width, 3});
   p.depth = c.output<T>("depth", {batch, height, width});
-  p.zbuffer = c.workspace<uint64_t>({batch, height, width});
+  p.shared_bytes = c.integer("shared_bytes");
+  const bool fuses = gcl::can_fuse<T>(height, width, p.shared_bytes);
+  p.zbuffer = c.workspace<uint64_t>({fuses ? 0 : batch, height, width});
   gcl::launch_rasterize(p, GclStream{});
 }
 
