@@ -21,10 +21,10 @@ from gcl_fast.stages.views import draw_mix
 
 OP = "step"
 CHECK = "every loss of the first iteration within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2"
-QUICK = {"stage": [3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "amp": ["off"]}
+QUICK = {"stage": [3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "precision": ["fp32"]}
 FULL = {
     "stage": [2, 3] if torch.cuda.is_available() else [3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
-    "amp": ["off", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["off"],
+    "precision": ["fp32", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["fp32"],
 }  # fmt: skip
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
 KINDS = {  # of aten's operators, by a part of their name
@@ -40,7 +40,7 @@ def config_of(case: dict, device: torch.device) -> TrainConfig:
     model = {"backbone": case["backbone"], **({"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8}
                                               if small else {})}
     height, width = case["size"]
-    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "amp": case["amp"], "model": model})
+    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "precision": case["precision"], "model": model})
 
 
 def make_stage(case: dict, device: torch.device) -> GenerativeStage:
@@ -94,7 +94,7 @@ def stepper(implementation: str, case: dict, device: torch.device) -> Callable[[
 
 def check(case: dict, device: torch.device) -> None:
     got, want = (stepper(implementation, case, device)() for implementation in ("native", "reference"))
-    tolerance = 5e-2 if case["amp"] == "bf16" else 1e-3
+    tolerance = 5e-2 if case["precision"] == "bf16" else 1e-3
     for name, value in want.items():
         assert abs(float(got[name]) - float(value)) <= tolerance * max(abs(float(value)), 10 * tolerance), name
 
