@@ -131,7 +131,7 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx, rows: Tensor) -> Tensor:
         every = rows.new_empty(world() * len(rows), *rows.shape[1:])
         with _peers():
-            dist.all_gather_into_tensor(every, rows.contiguous())
+            dist.all_gather(list(every.chunk(world())), rows.contiguous())
         return every
 
     @staticmethod
