@@ -35,16 +35,19 @@ KINDS = {  # of aten's operators, by a part of their name
 }  # fmt: skip
 
 
-def config_of(case: dict, device: torch.device) -> TrainConfig:
+def config_of(case: dict, device: torch.device, *, plain: bool = False) -> TrainConfig:
+    """plain: eager float32 in torch's own layout."""
     small = case["backbone"] == "resnet18"
     model = {"backbone": case["backbone"], **({"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8}
                                               if small else {})}
     height, width = case["size"]
-    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "precision": case["precision"], "model": model})
+    speed = {"precision": "fp32", "channels_last": "off", "compile": "off"} if plain else {"precision": case["precision"]}
+    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "model": model, **speed})
 
 
-def make_stage(case: dict, device: torch.device) -> GenerativeStage:
-    config, model = config_of(case, device), config_of(case, device).model
+def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> GenerativeStage:
+    config = config_of(case, device, plain=plain)
+    model = config.model
     torch.manual_seed(0)
     encoder = IdentityEncoder(model.variant, model.backbone, width=model.width)
     generator = Generator(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
@@ -69,9 +72,10 @@ def make_batch(case: dict, device: torch.device) -> Batch:
 
 
 def stepper(implementation: str, case: dict, device: torch.device) -> Callable[[], dict[str, Tensor]]:
-    stage, batch = make_stage(case, device), make_batch(case, device)
+    stage, batch = make_stage(case, device, plain=implementation == "reference"), make_batch(case, device)
     number = iter(range(1 << 30))
     if implementation == "native":
+        batch = batch.to(device, memory_format=stage.memory_format)
         return lambda: stage.step(batch, next(number))
     settings, contrast = stage.settings, None
     for module in stage.modules.values():

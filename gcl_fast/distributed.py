@@ -86,9 +86,7 @@ def _peers() -> Iterator[None]:
 
 
 def barrier() -> None:
-    if world() > 1:
-        with _peers():
-            dist.barrier()
+    sum_(torch.zeros(()))  # on the CPU: no GPU is waited for
 
 
 def sum_(x: Tensor) -> Tensor:
