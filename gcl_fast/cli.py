@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -37,10 +38,16 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"gcl_fast {__version__}")
         return 0
-    name, options = argv[0], argv[1:]
+    name, options, title = argv[0], argv[1:], f"gcl-fast {argv[0]}"
     if name not in COMMANDS:
         print(f"gcl-fast: no command {name!r}\n\n{_usage()}", file=sys.stderr)
         return 2
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        title += f" (rank {os.environ.get('RANK', '?')})"
+        if name != "train":
+            print(f"{title}: only train runs in several processes, torchrun started {processes}", file=sys.stderr)
+            return 1
     try:
         command = importlib.import_module("gcl_fast.commands." + name.replace("-", "_"))
     except ModuleNotFoundError as error:
@@ -59,5 +66,5 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         if "--traceback" in argv:
             raise
-        print(f"gcl-fast {name}: {error}", file=sys.stderr)
+        print(f"{title}: {error}", file=sys.stderr)
         return 1

@@ -6,34 +6,13 @@ stages 2 and 3; Cluster Contrast: stage 1), so a dataset's YAML holds only what 
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from gcl_fast.config_values import ConfigError, from_dict, not_negative, positive, require, to_dict
 
-class ConfigError(ValueError):
-    """A configuration key or value that cannot be used; the message names it."""
-
-
-def _require(ok: bool, name: str, expected: str, got: object) -> None:
-    if not ok:
-        raise ConfigError(f"{name} must be {expected}, got {got!r}")
-
-
-def _positive(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _require(value > 0, f"{type(section).__name__}.{name}", "above 0", value)
-
-
-def _not_negative(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        _require(value >= 0, f"{type(section).__name__}.{name}", "at least 0", value)
+__all__ = ["ConfigError", "TrainConfig", "from_dict", "load_shipped", "load_yaml", "shipped", "to_dict"]
 
 
 @dataclass
@@ -52,7 +31,7 @@ class ModelConfig:
     discriminator_width: int = 32
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "generator_width", "generator_mlp", "discriminator_width")
+        positive(self, "width", "generator_width", "generator_mlp", "discriminator_width")
 
 
 @dataclass
@@ -69,9 +48,9 @@ class ClusterConfig:
     """Standardise the features within each camera before clustering (arXiv 2502.10195)."""
 
     def __post_init__(self) -> None:
-        _positive(self, "k1", "k2", "eps", "min_samples")
+        positive(self, "k1", "k2", "eps", "min_samples")
         if self.rho is not None:
-            _positive(self, "rho")
+            positive(self, "rho")
 
 
 @dataclass
@@ -84,7 +63,7 @@ class AugmentConfig:
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        _not_negative(self, "flip", "pad", "erase", "color_jitter")
+        not_negative(self, "flip", "pad", "erase", "color_jitter")
 
 
 @dataclass
@@ -106,8 +85,8 @@ class WarmupConfig:
     """Use the camera-styled images of bounding_box_train_camstyle where they are; plain augmentation where not."""
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
-        _not_negative(self, "iters", "sgd_momentum", "weight_decay")
+        positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
+        not_negative(self, "iters", "sgd_momentum", "weight_decay")
 
 
 @dataclass
@@ -128,10 +107,10 @@ class MLCConfig(WarmupConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
-        _not_negative(self, "single_label_epochs", "momentum")
-        _require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
-        _require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
+        positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
+        not_negative(self, "single_label_epochs", "momentum")
+        require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
+        require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
 
 
 @dataclass
@@ -166,12 +145,12 @@ class JVTCConfig(WarmupConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "views", "local_temperature", "global_temperature", "global_from", "label_every", "temporal_from",
+        positive(self, "views", "local_temperature", "global_temperature", "global_from", "label_every", "temporal_from",
                   "bin_frames", "smooth_bins", "candidates", "eps_scale")
-        _not_negative(self, "global_weight", "momentum_step", "momentum_max")
-        _require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}",
+        not_negative(self, "global_weight", "momentum_step", "momentum_max")
+        require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}",
                  self.batch_size)
-        _require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
+        require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
 
 
 @dataclass
@@ -204,9 +183,9 @@ class Stage1Config:
     jvtc: JVTCConfig = field(default_factory=JVTCConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
-        _not_negative(self, "iters", "weight_decay", "momentum")
-        _require(self.batch_size % self.num_instances == 0, "Stage1Config.batch_size",
+        positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
+        not_negative(self, "iters", "weight_decay", "momentum")
+        require(self.batch_size % self.num_instances == 0, "Stage1Config.batch_size",
                  f"a multiple of num_instances={self.num_instances}", self.batch_size)
 
 
@@ -222,8 +201,8 @@ class LossConfig:
     mixup_alpha: float = 0.6
 
     def __post_init__(self) -> None:
-        _not_negative(self, "adversarial", "image", "code", "penalty")
-        _positive(self, "mixup_alpha")
+        not_negative(self, "adversarial", "image", "code", "penalty")
+        positive(self, "mixup_alpha")
 
 
 @dataclass
@@ -244,8 +223,8 @@ class Stage2Config:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr", "lr_gamma")
-        _not_negative(self, "iters", "beta1", "beta2", "weight_decay")
+        positive(self, "epochs", "batch_size", "lr", "lr_gamma")
+        not_negative(self, "iters", "beta1", "beta2", "weight_decay")
 
 
 @dataclass
@@ -270,8 +249,8 @@ class Stage3Config(Stage2Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
-        _not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
+        positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
+        not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
 
 
 @dataclass
@@ -293,7 +272,13 @@ class TrainConfig:
     """The run is written to <runs>/<name>."""
     seed: int = 1
     device: str = "auto"
-    amp: Literal["auto", "off", "bf16"] = "off"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: autocast, with losses, gradient penalty and optimisers in float32; auto: where the device has it
+    in hardware."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """Memory layout of images and networks; auto: on CUDA."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the networks: a minute or more at the start; auto: off."""
     workers: int = 4
     """Threads (loader torch: processes) that read ahead; 0: none."""
     loader: Literal["auto", "cached", "dali", "torch"] = "auto"
@@ -311,6 +296,8 @@ class TrainConfig:
     """Epochs between pictures."""
     eval_batch_size: int = 64
     tensorboard: bool = True
+    sync_bn: bool = False
+    """With several GPUs: batch norm over the joint batch (SyncBatchNorm) instead of each GPU's share."""
     init: str | None = None
     """Weights the first stage starts from: a run's checkpoint, or files of any kind import-checkpoint knows, joined by commas."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -319,12 +306,12 @@ class TrainConfig:
     stage3: Stage3Config = field(default_factory=Stage3Config)
 
     def __post_init__(self) -> None:
-        _positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
-        _not_negative(self, "workers", "seed")
+        positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
+        not_negative(self, "workers", "seed")
         # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
         fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
-        _require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)
-        _require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
+        require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)
+        require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -337,67 +324,6 @@ class TrainConfig:
     @property
     def mesh_dir(self) -> Path:
         return Path(self.mesh_root) if self.mesh_root else Path(self.root) / "mesh"
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain containers only, for YAML and checkpoints."""
-    plain = dataclasses.asdict(config)
-
-    def listed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: listed(v) for k, v in value.items()}
-        return [listed(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-    return listed(plain)
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a section of keys, got {value!r}")
-        return from_dict(kind, value, where + ".")
-    if origin is Literal:
-        _require(value in typing.get_args(kind), where, "one of " + ", ".join(map(repr, typing.get_args(kind))), value)
-        return value
-    if origin in (typing.Union, types.UnionType):
-        inner = [k for k in typing.get_args(kind) if k is not type(None)]
-        return None if value is None else _convert(value, inner[0], where)
-    if origin is tuple:
-        _require(isinstance(value, (list, tuple)), where, "a list", value)
-        return tuple(_convert(v, typing.get_args(kind)[0], f"{where}[{i}]") for i, v in enumerate(value))
-    if kind is float and isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-4 as text
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-    _require(right, where, words[kind.__name__], value)
-    return value
-
-
-def from_dict(kind: type, values: dict[str, Any], where: str = "", base: Any = None) -> Any:
-    """Build the dataclass `kind` from plain values, strictly.
-
-    base: an instance whose fields stand where `values` says nothing. Raises ConfigError naming the key.
-    """
-    hints = typing.get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}
-    merged: dict[str, Any] = {f.name: getattr(base, f.name) for f in dataclasses.fields(kind)} if base is not None else {}
-    blank = base if base is not None else kind()
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {where}{near[0]}?" if near else f"; known keys: {', '.join(sorted(known))}"
-            raise ConfigError(f"unknown configuration key {where}{key}{hint}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            merged[key] = from_dict(hints[key], value, f"{where}{key}.", getattr(blank, key))
-        else:
-            merged[key] = _convert(value, hints[key], where + key)
-    return kind(**merged)
 
 
 def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:

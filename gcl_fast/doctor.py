@@ -74,7 +74,7 @@ def _torch() -> list[Finding]:
     else:
         reason = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch was built without CUDA"
         findings.append(Finding(None, "GPU", f"none found ({reason}); everything runs on the CPU"))
-    bf16 = "in hardware" if has_bfloat16(torch.device("cpu")) else "not in hardware: amp auto keeps float32"
+    bf16 = "in hardware" if has_bfloat16(torch.device("cpu")) else "not in hardware: precision auto keeps float32"
     findings.append(Finding(None, "bfloat16 on CPU", bf16))
     return findings
 

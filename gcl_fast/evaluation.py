@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.data.plans import sequential
+from gcl_fast import distributed
+from gcl_fast.data.plans import Plan, sequential
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.neighbors import integer
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank as rerank_distances
@@ -45,14 +46,16 @@ def extract_features(
     amp       run the encoder under bfloat16 autocast
     progress  called with (images done, num_records) after each batch
 
+    Several processes share the work: each calls this, reads its part, and gets all features.
     RuntimeError where a feature is not finite, or the loader does not give each record once.
     """
     features: Tensor | None = None
     seen = torch.zeros(num_records, dtype=torch.int64)
     device, modes = torch.device(device), {module: module.training for module in encoder.modules()}
+    plan, ranks = sequential(num_records, batch_size), distributed.world()
     encoder.eval()
     try:
-        for batch in loader.epoch(sequential(num_records, batch_size), 0):
+        for batch in loader.epoch(Plan(plan.batches[distributed.rank() :: ranks]), 0):
             batch = batch.to(device)
             with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
                 feature = encoder(batch.image)[1]
@@ -63,10 +66,14 @@ def extract_features(
             features[index] = feature
             seen += torch.bincount(index, minlength=num_records)
             if progress is not None:
-                progress(int(seen.sum()), num_records)
+                progress(min(ranks * int(seen.sum()), num_records), num_records)
     finally:
         for module, mode in modes.items():
             module.training = mode
+    if ranks > 1:
+        if features is None:
+            features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)))
+        features, seen = distributed.sum_(features), distributed.sum_(seen)  # each row is another rank's zero
     if not bool((seen == 1).all()):
         row = int((seen != 1).nonzero()[0])
         times = f"got record {row} {int(seen[row])} times"
@@ -107,7 +114,9 @@ def evaluate(
     options = {"batch_size": batch_size, "device": device, "amp": amp}
     query_features = extract_features(encoder, query_loader, len(query), progress=after(0), **options)
     gallery_features = extract_features(encoder, gallery_loader, len(gallery), progress=after(len(query)), **options)
-    return evaluate_features(query_features, gallery_features, query, gallery, rerank=rerank, max_rank=max_rank)
+    return distributed.from_first(
+        lambda: evaluate_features(query_features, gallery_features, query, gallery, rerank=rerank, max_rank=max_rank)
+    )
 
 
 def evaluate_features(

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from gcl_fast import distributed
+
 
 @contextmanager
 def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function to call with (done, in all); silent where there is no terminal or no rich."""
+    """Gives a function to call with (done, in all); silent where there is no terminal or no rich, and but on the first rank."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,7 +19,7 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
         return
     console = Console(stderr=True)
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not distributed.first():
         yield lambda done, total: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

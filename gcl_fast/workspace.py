@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.bodies.meshes import MeshSource, open_mesh_source
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
@@ -31,14 +32,19 @@ from gcl_fast.stages.checkpoint import CheckpointError, load_checkpoint
 
 
 def choose_device(name: str) -> torch.device:
+    """The device asked for; where torchrun started several processes, each gets a GPU of its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {name!r} but torch finds no CUDA GPU; see gcl-fast doctor")
+    if device.type == "cuda" and distributed.launched() > 1:
+        if device.index is not None:
+            raise ConfigError(f"device must be 'auto', 'cpu' or 'cuda' with {distributed.launched()} processes, got {name!r}")
+        return distributed.own_gpu()
     return device
 
 
@@ -67,7 +73,7 @@ class Workspace:
     def __init__(self, config: TrainConfig, *, with_meshes: bool) -> None:
         self.config = config
         self.device = choose_device(config.device)
-        self.bf16 = use_bfloat16(config.amp, self.device)
+        self.bf16 = use_bfloat16(config.precision, self.device)
         self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None

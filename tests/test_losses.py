@@ -187,7 +187,7 @@ def test_identity_losses_by_hand():
         label[target[order[i]]] += 1 - weight
         soft -= float(label @ log_softmax(centers @ mixed[i])) / 3
     tensors = (torch.from_numpy(a) for a in (f, mixed, centers, target))
-    got = identity_losses(*tensors, weight, torch.from_numpy(order))
+    got = identity_losses(*tensors, torch.from_numpy(target[order]), weight)
     assert float(got[0]) == pytest.approx(plain, rel=1e-12)
     assert float(got[1]) == pytest.approx(soft, rel=1e-12)
 

@@ -25,7 +25,7 @@ IMAGES, SIZE, CLUSTERS = 12, (56, 40), 3
 def make_config(**changes) -> TrainConfig:
     stage = {"batch_size": 4, "lr": 1e-3}
     return from_dict(TrainConfig, {
-        "height": SIZE[0], "width": SIZE[1], "device": "cpu", "amp": "off", "stage2": stage,
+        "height": SIZE[0], "width": SIZE[1], "device": "cpu", "precision": "fp32", "stage2": stage,
         "stage3": {**stage, "lr_encoder": 1e-2, "num_negatives": 5}, **changes,
     })  # fmt: skip
 

@@ -13,7 +13,7 @@ SETTINGS = f"""
 height: {SIZE[0]}
 width: {SIZE[1]}
 workers: 0
-amp: "off"
+precision: fp32
 device: cpu
 tensorboard: false
 checkpoint_every: 1

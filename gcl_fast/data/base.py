@@ -82,7 +82,8 @@ class Loader(ABC):
         largest = max((int(b.max()) for b in plan), default=-1)
         if largest >= len(self):
             raise ValueError(f"{name}.epoch: plan must hold positions below {len(self)} (records), got {largest}")
-        return self._batches([Recipe(epoch, position, batch) for position, batch in enumerate(plan)][start:])
+        recipes = [Recipe(epoch, position, batch, plan.first_row(position)) for position, batch in enumerate(plan)]
+        return self._batches(recipes[start:])
 
     @abstractmethod
     def _batches(self, recipes: list[Recipe]) -> Iterator[Batch]:

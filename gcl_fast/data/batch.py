@@ -30,6 +30,13 @@ class Batch:
     def __len__(self) -> int:
         return self.image.shape[0]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v if v is None else v.to(device, non_blocking=non_blocking) for k, v in moved.items()})
+    def to(
+        self, device: torch.device | str, *, non_blocking: bool = True, memory_format: torch.memory_format = torch.preserve_format
+    ) -> Batch:
+        """memory_format: of the images."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            layout = memory_format if tensor is not None and tensor.dim() == 4 else torch.preserve_format
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking, memory_format=layout)
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})

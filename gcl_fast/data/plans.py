@@ -13,9 +13,13 @@ Seed = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Batches of one epoch in order; each a non-empty int64 array of positions in the loader's records."""
+    """Batches of one epoch in order; each a non-empty int64 array of positions in the loader's records.
+
+    first_rows: where these are shares of joint batches, the row of each share's first entry there; empty: all 0.
+    """
 
     batches: tuple[np.ndarray, ...]
+    first_rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for i, batch in enumerate(self.batches):
@@ -31,6 +35,24 @@ class Plan:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.batches)
+
+    def first_row(self, position: int) -> int:
+        return self.first_rows[position] if self.first_rows else 0
+
+    def share(self, rank: int, world: int, *, unit: int = 1) -> Plan:
+        """What process `rank` of `world` reads: an equal, contiguous part of every batch, cut between units of `unit` rows.
+
+        Rows beyond the last full share are left out (a batch smaller than asked for, where there are too few images).
+        ValueError where a batch has less than a unit for each process.
+        """
+        if world == 1:
+            return self
+        sizes = [batch.size // (world * unit) * unit for batch in self.batches]
+        if min(sizes, default=1) == 0:
+            smallest = min(batch.size for batch in self.batches)
+            raise ValueError(f"Plan.share: every batch must have {unit} rows for each of {world} processes, got {smallest} rows")
+        shares = (batch[rank * size : (rank + 1) * size] for batch, size in zip(self.batches, sizes, strict=True))
+        return Plan(tuple(shares), tuple(rank * size for size in sizes))
 
     @property
     def num_samples(self) -> int:

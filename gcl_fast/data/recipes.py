@@ -18,11 +18,12 @@ class Recipe(NamedTuple):
     epoch: int
     position: int
     indices: np.ndarray  # [B] int64, positions in the records
+    first_row: int = 0  # of these in the joint batch, where several processes share it
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Everything random of a batch: a function of (seed, epoch, position, row) alone."""
+    """Everything random of a batch: a function of (seed, epoch, position, row of the joint batch) alone."""
 
     seed: int
     yaws: tuple[float, ...]
@@ -40,5 +41,5 @@ class Chance:
     def _generator(self, stream: int, recipe: Recipe, row: int) -> np.random.Generator:
         # Philox is a keyed function of a counter: the lowest word counts the draws of this row
         key = np.array([self.seed, stream], dtype=np.uint64)
-        counter = np.array([0, row, recipe.position, recipe.epoch], dtype=np.uint64)
+        counter = np.array([0, recipe.first_row + row, recipe.position, recipe.epoch], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))

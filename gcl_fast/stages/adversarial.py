@@ -18,7 +18,7 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     real [B, 3, H, W] without graph. The penalty keeps a graph to the discriminator's parameters; 0 when not asked for.
     """
     real = real.detach().requires_grad_(with_penalty)
-    scores = discriminator(real)
+    scores = discriminator.forward(real)  # never compiled: a compiled graph has no second derivative
     loss = sum((full(s) - 1).square().mean() for s in scores)
     penalty = loss.new_zeros(())
     if with_penalty:

@@ -16,9 +16,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def use_bfloat16(choice: str, device: torch.device) -> bool:
-    """Resolve off, bf16 or auto."""
-    if choice not in ("off", "bf16", "auto"):
-        raise ConfigError(f"amp must be 'auto', 'off' or 'bf16', got {choice!r}")
+    """Resolve fp32, bf16 or auto."""
+    if choice not in ("fp32", "bf16", "auto"):
+        raise ConfigError(f"precision must be 'auto', 'fp32' or 'bf16', got {choice!r}")
     return choice == "bf16" or (choice == "auto" and has_bfloat16(device))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from gcl_fast.stages.log import EpochProgress, RunLog
@@ -26,6 +27,7 @@ class Engine:
     A run killed at any moment and started again with resume=True reaches the same weights, bit for bit on a CPU with
     the same number of threads: every random number is a function of seed, stage, epoch and position, and what cannot
     be recomputed (plan of the epoch, pseudo-labels, bank) is in the checkpoint.
+    Several processes (gcl_fast.distributed) share each batch of the plan; the first one writes the run folder.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class Engine:
 
     def run(self, *, resume: bool = False) -> dict[str, float]:
         """Train the stage to its end; returns the last scores, {} when nothing was scored."""
-        if resume and (self.folder / "last.pt").exists():
+        if resume and distributed.from_first((self.folder / "last.pt").exists):
             self.restore(load_checkpoint(self.folder / "last.pt", self.stage.device))
+        distributed.join(self.stage.modules.values(), self.stage.optimizers.values())
         self.log.rewind(self.stage.name, self.iteration)
         began = time.perf_counter() - self.seconds
         while self.epoch < self.stage.epochs:
@@ -66,6 +69,7 @@ class Engine:
             self._train_epoch(began)
             self._end_epoch(began)
         self.seconds = time.perf_counter() - began
+        distributed.barrier()  # what comes next may read the checkpoint
         return self.scores
 
     def _train_epoch(self, began: float) -> None:
@@ -73,11 +77,13 @@ class Engine:
         assert plan is not None
         left = stage.batches_left(plan, self.epoch, self.position)
         title = f"{stage.name} epoch {self.epoch + 1}/{stage.epochs}"
-        progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device)
+        progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device, show=distributed.first())
+        ranks = distributed.world()
+        own = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
         try:
-            for batch in stage.batches(plan, self.epoch, self.position):
-                losses = stage.step(batch.to(stage.device), self.iteration)
+            for batch in stage.batches(own, self.epoch, self.position):
+                losses = stage.step(batch.to(stage.device, memory_format=stage.memory_format), self.iteration)
                 pending.append(losses)
                 self.iteration += 1
                 self.position += 1
@@ -87,20 +93,21 @@ class Engine:
                     shown = self._flush(pending, time.perf_counter() - began)
                 if due and self.position < len(plan.batches):
                     self.save(time.perf_counter() - began)
-                progress.update(shown, len(batch))
+                progress.update(shown, ranks * len(batch))
         finally:
             progress.close()
 
     def _flush(self, pending: list[dict[str, Tensor]], seconds: float) -> float:
         """Write the mean of the waiting losses; the one place that waits for the device."""
         names = list(pending[0])
-        values = torch.stack([torch.stack([losses[n].double() for n in names]) for losses in pending]).cpu()
+        values = torch.stack([torch.stack([losses[n].double() for n in names]) for losses in pending])
+        values = distributed.mean(values).cpu()
         pending.clear()
         broken = [n for n, column in zip(names, values.T, strict=True) if not bool(torch.isfinite(column).all())]
         if broken:
             raise StageError(
                 f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: loss not finite: {', '.join(broken)}; "
-                f"the last good checkpoint is {self.folder / 'last.pt'}; lower the learning rate or try amp: off"
+                f"the last good checkpoint is {self.folder / 'last.pt'}; lower the learning rate or try --precision fp32"
             )
         means = dict(zip(names, values.mean(0).tolist(), strict=True))
         self._write(means, seconds)
@@ -112,11 +119,12 @@ class Engine:
 
     def _end_epoch(self, began: float) -> None:
         last = self.epoch + 1 == self.stage.epochs
+        distributed.average_buffers(self.stage.modules.values())
         scores = self.stage.evaluate(self.epoch)
         if scores:
             self.scores = scores
             self._write({k: v for k, v in scores.items() if k != "score"}, time.perf_counter() - began)
-        if self.show_pictures and (last or (self.epoch + 1) % self.picture_every == 0):
+        if self.show_pictures and distributed.first() and (last or (self.epoch + 1) % self.picture_every == 0):
             pictures = self.stage.pictures()
             if pictures:
                 self.show_pictures(self.stage.name, pictures, self.iteration)
@@ -125,7 +133,7 @@ class Engine:
         if better:
             self.best = scores["score"]
         self.save(time.perf_counter() - began)
-        if better or (last and self.best is None):
+        if distributed.first() and (better or (last and self.best is None)):
             save_checkpoint(self.folder / "best.pt", self.state())
 
     def state(self) -> dict[str, Any]:
@@ -149,7 +157,9 @@ class Engine:
 
     def save(self, seconds: float) -> None:
         self.seconds = seconds
-        save_checkpoint(self.folder / "last.pt", self.state())
+        distributed.average_buffers(self.stage.modules.values())
+        if distributed.first():
+            save_checkpoint(self.folder / "last.pt", self.state())
 
     def restore(self, state: dict[str, Any]) -> None:
         stage = self.stage

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms
 from gcl_fast.stages.amp import autocast, use_bfloat16
-from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
+from gcl_fast.stages.layout import prepare
+from gcl_fast.stages.stage import Stage, send, set_lr, stepped_lr
 from gcl_fast.stages.views import Views, draw_mix, generate_views, generative_losses
 
 
@@ -63,10 +65,9 @@ class GenerativeStage(Stage):
         self.seed, self.device, self.epochs = config.seed, device, self.settings.epochs
         self.encoder, self.generator, self.discriminator = encoder, generator, discriminator
         self.loader, self.num_images, self.samples = loader, num_images, samples or {}
-        self.bf16 = use_bfloat16(config.amp, device)
+        self.bf16 = use_bfloat16(config.precision, device)
         self.modules = {"encoder": encoder, "generator": generator, "discriminator": discriminator}
-        for module in self.modules.values():
-            module.to(device)
+        self.memory_format = prepare(self.modules, config, device)
         self.optimizers = {"generator": adam(generator, self.settings), "discriminator": adam(discriminator, self.settings)}
 
     def plan(self, candidates: np.ndarray, epoch: int) -> Plan:
@@ -89,10 +90,12 @@ class GenerativeStage(Stage):
         return self.loader.epoch(plan, epoch, start=start)
 
     def views(self, batch: Batch, iteration: int, *, encoder_grad: bool) -> Views:
-        weight, permutation = draw_mix(len(batch), self.settings.loss.mixup_alpha, self.iteration_rng(iteration))
-        order = torch.from_numpy(permutation).to(self.device)
+        joint = distributed.world() * len(batch)
+        weight, permutation = draw_mix(joint, self.settings.loss.mixup_alpha, self.iteration_rng(iteration))
+        order = send(distributed.own_rows(permutation), self.device)
         return generate_views(
-            self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad, encode_generated=self.encode_generated
+            self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad,
+            encode_generated=self.encode_generated, gather=distributed.gather_rows,
         )
 
     def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import Stage3Config, TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.base import Loader
@@ -24,14 +25,15 @@ from gcl_fast.stages.views import Views, generative_losses
 
 
 def identity_losses(
-    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, weight: float, order: Tensor
+    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float
 ) -> tuple[Tensor, Tensor]:
-    """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y[order])).
+    """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
 
-    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target [B] in [0, C). Means over the batch.
+    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
+    over the batch.
     """
     mixed_logits = mixed @ centers.T  # [B, C]
-    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, target[order])
+    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, partner)
     return F.cross_entropy(feature @ centers.T, target), soft
 
 
@@ -110,17 +112,19 @@ class JointStage(GenerativeStage):
         total.backward()
         for name in ("generator", "encoder"):
             self.optimizers[name].step()
-        self.memory.update(batch.index, full(views.feature.detach()))
+        self.memory.update(*map(distributed.gather_rows, (batch.index, full(views.feature.detach()))))
         return {name: loss.detach().float() for name, loss in {**losses, **generative, **contrast, "total": total}.items()}
 
     def contrast(self, batch: Batch, views: Views, mixed: Tensor, iteration: int) -> dict[str, Tensor]:
         """Memory contrast (three terms) and identity contrast (real and mixed)."""
         seed = int(self.iteration_rng(iteration).integers(2**31))
         feature = full(views.feature)
-        terms = self.memory(feature, full(views.feature_novel), batch.index, seed=seed)
-        identity, mixture = identity_losses(
-            feature, mixed, self.centers, self.memory.labels[batch.index], views.mix_weight, views.permutation
-        )
+        # The joint batch on every rank: which negatives a row has depends on its place there.
+        rows = map(distributed.gather_rows, (feature, full(views.feature_novel), batch.index))
+        joint_feature, joint_novel, joint_index = rows
+        terms = self.memory(joint_feature, joint_novel, joint_index, seed=seed)
+        target, partner = self.memory.labels[batch.index], self.memory.labels[joint_index][views.permutation]
+        identity, mixture = identity_losses(feature, mixed, self.centers, target, partner, views.mix_weight)
         return {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2], "id": identity, "id_mix": mixture}
 
     def epoch_scalars(self) -> dict[str, float]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
+from gcl_fast import distributed
 from gcl_fast.config import ClusterConfig
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
 from gcl_fast.stages.stage import StageError
@@ -11,10 +16,10 @@ from gcl_fast.stages.stage import StageError
 
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:
     """Cluster features [N, D] of the training images (cameras [N]) by `rule`; StageError where there is nothing to train on."""
-    found = cluster(
+    (found,) = from_first_rank(lambda: [cluster(
         features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples,
         debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
-    )
+    )], features.device)
     if found.num_clusters < 2:
         advice = "raise" if found.num_clusters == 0 else "lower"
         raise StageError(
@@ -23,6 +28,14 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
             "change min_samples" + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
         )
     return found
+
+
+def from_first_rank(make: Callable[[], Sequence[PseudoLabels]], device: torch.device) -> list[PseudoLabels]:
+    """Clusterings that only the first of several processes makes; their labels on `device`."""
+    if distributed.world() == 1:
+        return list(make())
+    found = distributed.from_first(lambda: [replace(one, labels=one.labels.cpu()) for one in make()])
+    return [replace(one, labels=one.labels.to(device)) for one in found]
 
 
 def label_figures(found: PseudoLabels) -> dict[str, float]:

@@ -17,13 +17,15 @@ class RunLog:
     """Scalars and pictures of one run folder.
 
     history.jsonl has one JSON object a line: stage, epoch, iteration, time (seconds since the stage began), scalars.
+    write: False writes nothing, for all processes but the first.
     """
 
-    def __init__(self, run_dir: Path, *, tensorboard: bool = True) -> None:
-        self.run_dir = run_dir
-        run_dir.mkdir(parents=True, exist_ok=True)
+    def __init__(self, run_dir: Path, *, tensorboard: bool = True, write: bool = True) -> None:
+        self.run_dir, self.write = run_dir, write
         self.history = run_dir / "history.jsonl"
-        self.writer = self._open_tensorboard() if tensorboard else None
+        if write:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        self.writer = self._open_tensorboard() if tensorboard and write else None
 
     def _open_tensorboard(self) -> Any:
         try:
@@ -35,7 +37,7 @@ class RunLog:
 
     def rewind(self, stage: str, iteration: int) -> None:
         """Forget the lines of `stage` from `iteration` on: a resumed run writes them again."""
-        if not self.history.exists():
+        if not self.write or not self.history.exists():
             return
         kept = []
         for line in self.history.read_text().splitlines():
@@ -50,6 +52,8 @@ class RunLog:
         os.replace(partial, self.history)
 
     def scalars(self, stage: str, epoch: int, iteration: int, seconds: float, values: dict[str, float]) -> None:
+        if not self.write:
+            return
         entry = {"stage": stage, "epoch": epoch, "iteration": iteration, "time": round(seconds, 3), **values}
         with open(self.history, "a") as file:
             file.write(json.dumps(entry) + "\n")
@@ -85,13 +89,13 @@ def _clock(seconds: float) -> str:
 class EpochProgress:
     """A progress bar of one epoch where there is a terminal, one line an epoch where there is none."""
 
-    def __init__(self, title: str, total: int, done: int, batches_left: int, device: torch.device) -> None:
+    def __init__(self, title: str, total: int, done: int, batches_left: int, device: torch.device, *, show: bool = True) -> None:
         """batches_left: of the whole stage, this epoch included; it makes the ETA."""
         self.title, self.total, self.start = title, total, done
         self.left, self.device, self.done, self.images = batches_left, device, done, 0
         self.began = time.perf_counter()
-        self.text = ""
-        self.bar = self._open()
+        self.text, self.show = "", show
+        self.bar = self._open() if show else None
 
     def _open(self) -> Any:
         if not sys.stderr.isatty():
@@ -124,5 +128,5 @@ class EpochProgress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
-        elif self.text:
+        elif self.text and self.show:
             print(f"{self.title}  {self.done}/{self.total}  {self.text}", file=sys.stderr, flush=True)

@@ -34,6 +34,10 @@ class Stage(ABC):
     encoder: nn.Module
     score: Callable[[nn.Module], dict[str, float]] | None = None
     eval_every: int = 1
+    memory_format: torch.memory_format = torch.preserve_format
+    """Of image batches."""
+    unit: int = 1
+    """Rows of a batch that must stay in one process."""
 
     @abstractmethod
     def begin_epoch(self, epoch: int) -> Plan:
@@ -77,6 +81,12 @@ class Stage(ABC):
         """A random stream that depends on seed, stage and iteration alone."""
         tag = sum(ord(c) << (8 * i) for i, c in enumerate(self.name[-4:]))
         return np.random.Generator(np.random.Philox(key=np.array([self.seed, (tag << 32) | iteration], dtype=np.uint64)))
+
+
+def send(array: np.ndarray, device: torch.device) -> Tensor:
+    """A small array to the device, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def stepped_lr(base: float, gamma: float, steps: Iterable[int], epoch: int) -> float:

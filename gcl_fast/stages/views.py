@@ -33,7 +33,7 @@ class Views:
     cycle: Tensor
     mixed: Tensor
     mix_weight: float
-    permutation: Tensor
+    permutation: Tensor  # [B], rows of the joint batch
 
     @property
     def fakes(self) -> dict[str, Tensor]:
@@ -55,18 +55,21 @@ def generate_views(
     *,
     encoder_grad: bool,
     encode_generated: Encode | None = None,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Views:
     """Run encoder and generator over one batch (arXiv 2301.00725, the joint iteration).
 
     encoder_grad: whether the encoder itself learns; without it the code of the real image carries no graph, while
     gradients still flow through the encoder to the generated images. encode_generated: the encoder's pass for those.
+    gather: this process's codes -> those of the joint batch, which `permutation` points into.
     """
     encode_generated = encode_generated or encoder
     with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
         code, feature = encoder(batch.image)
     # The generator has no layer that mixes the samples of a batch.
     structure, structure_novel = together(generator.encode, [batch.mesh, batch.mesh_novel])
-    mixed_code = mix_weight * code + (1 - mix_weight) * code[permutation]
+    partners = code if gather is None else gather(code)
+    mixed_code = mix_weight * code + (1 - mix_weight) * partners[permutation]
     reconstruction, novel, mixed = together(
         generator.decode, [structure, structure_novel, structure], [code, code, mixed_code], pixels=batch.image[:, 0].numel()
     )

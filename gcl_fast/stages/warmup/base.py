@@ -13,6 +13,7 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, stepped_lr
 
 Features = Callable[[nn.Module], Tensor]
@@ -57,10 +58,12 @@ class WarmupStage(Stage):
         if updates is not None:
             # Without a fixed number of iterations: at least one an epoch; the last is known when its plan is made.
             self.epochs = -(-updates // schedule.iters) if schedule.iters else updates
-        self.encoder = encoder.to(device).requires_grad_(True)
+        self.encoder = encoder.requires_grad_(True)
         self.loader, self.features, self.score = loader, features, score
-        self.bf16 = use_bfloat16(config.amp, device)
+        self.bf16 = use_bfloat16(config.precision, device)
         self.modules = {"encoder": encoder}
+        self.memory_format = prepare(self.modules, config, device)
+        self.fused = device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
 
     def age(self, epoch: int) -> int:
         """Epochs that are over, those before `first_epoch` included."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.base import Loader
@@ -41,7 +42,9 @@ class ClusterContrastStage(WarmupStage):
         super().__init__(config, self.settings, encoder, loader, **options)
         self.cameras = cameras.cpu()
         self.optimizers = {
-            "encoder": torch.optim.Adam(encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+            "encoder": torch.optim.Adam(
+                encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay, fused=self.fused
+            )
         }
         self.labels = torch.full((len(cameras),), -1, dtype=torch.int64, device=self.device)
         self.memory = self._new_memory(1)
@@ -81,7 +84,7 @@ class ClusterContrastStage(WarmupStage):
         feature, target = full(feature), self.labels[batch.index]
         loss = self.memory(feature, target)
         self.update(loss)
-        moved = feature.detach(), target
+        moved = tuple(map(distributed.gather_rows, (feature.detach(), target)))
         if self.settings.memory == "mean":
             moved = cluster_means(*moved)
         self.memory.update(*moved)

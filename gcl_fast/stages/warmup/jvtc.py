@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.camstyle import StyledRecords, several_views
@@ -19,7 +20,7 @@ from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
-from gcl_fast.stages.labels import label_figures
+from gcl_fast.stages.labels import from_first_rank, label_figures
 from gcl_fast.stages.stage import StageError
 from gcl_fast.stages.warmup.global_loss import global_loss
 from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
@@ -36,6 +37,7 @@ class JVTCStage(MemoryStage):
     ) -> None:
         super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
         self.rule = rule = config.stage1.jvtc
+        self.unit = rule.views
         records = styled.records[: self.num_images]
         self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
         # Before training: a missing frame number must not end it after thirty epochs.
@@ -60,13 +62,13 @@ class JVTCStage(MemoryStage):
     def _relabel(self) -> None:
         rule, cluster = self.rule, self.rule.cluster
         if self.frames is not None and self.number >= rule.temporal_from:
-            found, visual = joint_labels(
+            found, visual = from_first_rank(lambda: joint_labels(
                 self.bank, self.cameras, self.frames, cluster, rule.eps_scale, bin_frames=rule.bin_frames,
                 smooth_bins=rule.smooth_bins, candidates=rule.candidates,
-            )
+            ), self.device)
             self._figures["visual_clusters"] = float(visual.num_clusters)
         else:
-            found = visual_labels(self.bank, self.cameras, cluster, rule.eps_scale)
+            (found,) = from_first_rank(lambda: [visual_labels(self.bank, self.cameras, cluster, rule.eps_scale)], self.device)
         self._check(found)
         self._figures.update(label_figures(found))
         alone = found.num_clusters + torch.arange(self.num_images, device=self.device)
@@ -90,13 +92,15 @@ class JVTCStage(MemoryStage):
         rule = self.rule
         index = self.owner[batch.index][:: rule.views]  # [n]
         feature = self.feature(batch)  # [n * views, D]
-        losses = {"local": local_loss(feature, rule.views, rule.local_temperature)}
+        joint = distributed.gather_rows(feature)  # each image is told from all of the joint batch
+        losses = {"local": local_loss(joint, rule.views, rule.local_temperature)}
         total = losses["local"]
         if self.number >= rule.global_from:
             losses["global"] = global_loss(feature, self.bank, self.labels, index, rule.global_temperature)
             total = total + rule.global_weight * losses["global"]
         self.update(total)
-        bank_update_(self.bank, index, view_means(feature.detach(), rule.views), self.momentum)
+        means = view_means(joint.detach(), rule.views)
+        bank_update_(self.bank, distributed.gather_rows(index), means, self.momentum)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
     def epoch_scalars(self) -> dict[str, float]:

@@ -46,7 +46,7 @@ class MemoryStage(WarmupStage):
             {"params": [p for p in self.encoder.parameters() if id(p) not in own], "share": 1.0},
         ]
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum, nesterov=settings.sgd_momentum > 0,
-                               weight_decay=settings.weight_decay)
+                               weight_decay=settings.weight_decay, fused=self.fused)
 
     def begin(self, epoch: int) -> float:
         """Learning rate of the epoch, and the bank's first features."""

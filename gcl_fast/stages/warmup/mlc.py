@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.camstyle import StyledRecords, one_view
@@ -61,7 +62,8 @@ class MLCStage(MemoryStage):
             similarities(feature, self.bank), positive, positive_weight=rule.positive_weight, hard_share=rule.hard_share
         )
         self.update(pulled + pushed)
-        bank_update_(self.bank, index, F.normalize(feature.detach(), dim=1), self.momentum)
+        moved = map(distributed.gather_rows, (index, F.normalize(feature.detach(), dim=1)))
+        bank_update_(self.bank, *moved, self.momentum)
         figures = {"total": pulled + pushed, "positive": pulled, "negative": pushed,
                    "labels": positive.sum(1).float().mean()}
         return {name: value.detach() for name, value in figures.items()}

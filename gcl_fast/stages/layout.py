@@ -1,0 +1,32 @@
+"""How a stage's networks run: on which device, in which memory layout, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from gcl_fast.config import TrainConfig
+
+BACKEND = "inductor"  # of torch.compile
+
+
+def chosen(choice: str, auto: bool) -> bool:
+    return auto if choice == "auto" else choice == "on"
+
+
+def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch.device) -> torch.memory_format:
+    """Move and lay out the modules as configured; the layout that image batches should have, too.
+
+    Compiled are the parts that are called: encoder and discriminator, and of the generator its structure encoder and decoder.
+    """
+    channels_last = chosen(config.channels_last, device.type == "cuda")
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    for module in modules.values():
+        module.to(device=device, memory_format=torch.channels_last if channels_last else None)
+    if chosen(config.compile, False):
+        for name, module in modules.items():
+            for part in (module.structure, module.decoder) if name == "generator" else (module,):
+                part.compile(backend=BACKEND)
+    return layout
