@@ -7,7 +7,8 @@ Python that runs it (3.10 or newer, torch >= 2.10, with nvcc, cmake and pytest),
     kernels    the whole suite, ops on CPU and CUDA; tests that need an optional package that is missing are left out and listed
     sanitizer  compute-sanitizer (memcheck, racecheck, initcheck, synccheck) over the tests of the native ops on CUDA
     bench      the op benches, each checked before it is timed
-    train      stages 2 and 3 at 256x128 with ResNet-50, batches of 16 and 64, float32 and bfloat16, against the plain path
+    train      stages 2 and 3 at 256x128 with ResNet-50, batches of 16 and 64, float32 and bfloat16, against the plain path:
+               losses of some steps compared, then images/s
 
 `--only PART` runs one of them.
 
@@ -33,6 +34,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = Path(__file__).resolve().parent / "gpu_check_plugin"
+sys.path.insert(0, str(PLUGIN))
+from summary import brief, commit, findings, plain, read_json, table  # noqa: E402
+
 PARTS = ("build", "kernels", "sanitizer", "bench", "train")
 BENCHES = ("bench", "train")  # parts that write a JSON of pytest-benchmark
 OP_BENCHES = [path for path in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in path.read_text()]
@@ -41,7 +45,6 @@ NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
     "test_rasterize.py", "test_interpolate.py", "test_render_mesh.py", "test_warp.py", "test_ranking.py",
     "test_neighbors.py", "test_neighbors_native.py", "test_bank_nce.py", "test_bank_update.py", "test_gcl_memory_loss.py",
 )  # fmt: skip
-OURS = "gcl::"  # in a finding of compute-sanitizer: a kernel of this package
 SECONDS = {"build": 240, "kernels": 270, "sanitizer": 200, "bench": 150, "train": 150}  # at most
 FOUND = 86  # compute-sanitizer's exit code when it found something
 TAIL = 6000  # characters
@@ -60,6 +63,17 @@ class Machine:
     sanitizer: str | None = None
     cores: int = 1
     xdist: bool = False
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the parts run: everything on CUDA, or in the tests of this file toys on the CPU."""
+
+    device: str = "cuda"
+    tests: tuple[str, ...] = ("tests",)  # below ROOT
+    sanitized: tuple[str, ...] = tuple(f"tests/{name}" for name in NATIVE_OP_TESTS)
+    benches: tuple[Path, ...] = tuple(path for path in OP_BENCHES if path.stem not in ("step", "epoch"))
+    train: tuple[str, ...] = ("--full",)
 
 
 @dataclass(frozen=True)
@@ -141,8 +155,8 @@ def inspect() -> Machine:
 class Check:
     """The parts in order, and what came of them."""
 
-    def __init__(self, machine: Machine, runner: Runner, work: Path, seconds: float) -> None:
-        self.machine, self.runner, self.work = machine, runner, work
+    def __init__(self, machine: Machine, runner: Runner, work: Path, seconds: float, scope: Scope) -> None:
+        self.machine, self.runner, self.work, self.scope = machine, runner, work, scope
         self.site = work / "site"
         self.deadline = time.monotonic() + seconds
         self.results: list[dict] = []
@@ -160,7 +174,8 @@ class Check:
         return os.pathsep.join([*map(str, (self.site, *more)), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def build(self) -> list[Step]:
-        flags = {"GCL_CUDA": "1", "GCL_CUDA_ARCHITECTURES": self.machine.capability, "GCL_BUILD_DIR": str(self.work / "tree")}
+        cuda = self.scope.device == "cuda"
+        flags = {"GCL_CUDA": str(int(cuda)), "GCL_CUDA_ARCHITECTURES": self.machine.capability, "GCL_BUILD_DIR": str(self.work / "tree")}
         setup = (sys.executable, "setup.py", "-q", "build", "--build-base", str(self.work), "--build-lib", str(self.site))
         see = (
             "import json, sys, torch, gcl_fast\n"
@@ -168,7 +183,7 @@ class Check:
             "info = _native.info()\n"
             "print(json.dumps({'kernels': info.loaded, 'cuda': info.cuda_version, 'architectures': list(info.architectures),\n"
             "                  'error': info.error, 'from': gcl_fast.__file__}))\n"
-            "sys.exit(not (info.loaded and info.cuda))"
+            f"sys.exit(not (info.loaded and (info.cuda or {not cuda})))"
         )
         return [
             Step("build", "build", setup, flags),
@@ -180,7 +195,7 @@ class Check:
         report = self.work / f"{name}.json"
         environment = {
             "PYTHONPATH": self.python_path(PLUGIN, ROOT), "GCL_TEST_REPORT": str(report), "GCL_TESTED": str(self.site),
-            "OMP_NUM_THREADS": str(threads), **env,
+            "GCL_TEST_DEVICE": self.scope.device, "OMP_NUM_THREADS": str(threads), **env,
         }  # fmt: skip
         argv = (*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
         argv += ("-o", "addopts=-ra", "--import-mode=append", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
@@ -189,10 +204,10 @@ class Check:
     def kernels(self) -> list[Step]:
         workers = max(1, min(12, self.machine.cores - 2))  # the cores are shared by worker, not by thread
         spread = ("-n", str(workers), "--dist", "worksteal") if self.machine.xdist and workers > 1 else ()
-        return [self.pytest("kernels", "tests", *spread, "-p", "no:benchmark", str(ROOT / "tests"))]
+        return [self.pytest("kernels", "tests", *spread, "-p", "no:benchmark", *self.paths(self.scope.tests))]
 
     def sanitizer(self) -> list[Step]:
-        files = tuple(str(ROOT / "tests" / name) for name in NATIVE_OP_TESTS)
+        files = self.paths(self.scope.sanitized)
         # Without torch's memory pool, where an access behind a tensor may end in its neighbour, unseen.
         pool = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         steps = []
@@ -201,20 +216,23 @@ class Check:
                 str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND), "--report-api-errors", "no",
                 "--show-backtrace", "no", "--print-limit", "1000", "--target-processes", "application-only",
             )  # fmt: skip
-            select = ("-p", "no:benchmark", "-k", "cuda and not compile and not graph", *files)
+            select = ("-p", "no:benchmark", "-k", f"{self.scope.device} and not compile and not graph", *files)
             steps.append(self.pytest("sanitizer", tool, *select, before=before, **pool))
         return steps
 
     def bench(self) -> list[Step]:
-        return [self.benches("bench", [p for p in OP_BENCHES if p.stem != "step"])]
+        return [self.benches("bench", self.scope.benches)]
 
     def train(self) -> list[Step]:
-        return [self.benches("train", [ROOT / "bench/step.py"], "--full")]
+        return [self.benches("train", [ROOT / "bench/step.py"], *self.scope.train)]
 
-    def benches(self, part: str, files: list[Path], *more: str) -> Step:
+    def paths(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(str(ROOT / name) for name in names)
+
+    def benches(self, part: str, files: Sequence[Path], *more: str) -> Step:
         out = self.benchmark_json(part)
         out.unlink(missing_ok=True)
-        options = ("--device=cuda", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds", *more)
+        options = (f"--device={self.scope.device}", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds", *more)
         return self.pytest(part, part, *options, *map(str, files), threads=self.machine.cores)
 
     def benchmark_json(self, part: str) -> Path:
@@ -278,8 +296,8 @@ class Check:
             return "pytest wrote no report"
         if report["failed"]:
             return f"{report['failed']} tests failed"
-        if not report["passed_on_cuda"]:
-            return "no test passed on CUDA: the GPU was not tested"
+        if not report[f"passed_on_{self.scope.device}"]:
+            return f"no test passed on {self.scope.device.upper()}: it was not tested"
         native = [entry["test"] for entry in report["left_out"] if any(name in entry["test"] for name in NATIVE_OP_TESTS)]
         return f"tests of native ops were left out: {', '.join(native[:3])}" if native else None
 
@@ -294,7 +312,7 @@ class Check:
         if why is not None:
             result["why"] = why
         if report is not None:
-            result["tests"] = {key: report[key] for key in ("passed", "passed_on_cuda", "failed")}
+            result["tests"] = {key: report[key] for key in ("passed", f"passed_on_{self.scope.device}", "failed")}
             result["tests"] |= {key: len(report[key]) for key in ("skipped", "left_out")}
             result |= {"failed_tests": report["failed_tests"]} if report["failed_tests"] else {}
         if outcome is not None and name == "import" and why is None:
@@ -306,74 +324,9 @@ class Check:
         self.results.append(result)
 
 
-def findings(output: str) -> tuple[list[str], list[str]]:
-    """What compute-sanitizer found: in kernels of this package, and in others."""
-    blocks: list[str] = []
-    for line in output.splitlines():
-        if not line.startswith("========="):
-            continue
-        text = line.removeprefix("=========").removeprefix(" ")
-        if re.match(r"(Invalid|Misaligned|Uninitialized|Error|Barrier error|Potential|Out-of-range|Race)", text):
-            blocks.append(text)
-        elif text.startswith(" ") and blocks:
-            blocks[-1] += "\n" + text
-    ours = [block for block in blocks if OURS in block]
-    return ours, [block for block in blocks if OURS not in block]
-
-
-def brief(entry: dict) -> dict:
-    """A benchmark's medians and what they belong to."""
-    info = entry["extra_info"]
-    keys = ("op", "case", "implementation", "device", "check", "queued_seconds", "images_per_second", "peak_bytes", "breakdown")
-    kept = {key: info[key] for key in keys if key in info}
-    return kept | {"median_seconds": entry["stats"]["median"], "rounds": entry["stats"]["rounds"]}
-
-
-def table(summary: dict) -> str:
-    """The summary for people: the parts, then each case, this package's time beside the plain definition's."""
-    lines = [f"{summary['device']}, torch {summary['torch']}, CUDA {summary['torch_cuda']}, commit {summary['commit']}", ""]
-    for part in summary["parts"]:
-        spent = f"{part['seconds']:.0f} s" if "seconds" in part else ""
-        lines.append(f"{'ok' if part['ok'] else 'FAILED':<7} {part['part']:<10} {part['name']:<10} {spent:>6}  {part.get('why', '')}".rstrip())
-    cases: dict[tuple[str, str], dict[str, float]] = {}
-    for entry in summary["benchmarks"]:
-        case = " ".join(f"{name}={value}" for name, value in entry["case"].items())
-        cases.setdefault((entry["op"], case), {})[entry["implementation"]] = entry["median_seconds"]
-    lines += ["", f"{'native':>12} {'plain':>12} {'faster':>8}  case"] if cases else []
-    for (op, case), times in cases.items():
-        native, reference = times.get("native"), times.get("reference")
-        shown = [f"{t * 1e3:.3f} ms" if t is not None else "" for t in (native, reference)]
-        ratio = f"{reference / native:.1f}x" if native and reference else ""
-        lines.append(f"{shown[0]:>12} {shown[1]:>12} {ratio:>8}  {op} {case}")
-    return "\n".join(lines) + "\n"
-
-
-def plain(text: str) -> str:
-    """Without this machine's folders."""
-    folders = {sys.executable: "python", f"{ROOT}/": "", str(ROOT): ".", sys.prefix: "PREFIX", str(Path.home()): "~"}
-    for folder, name in folders.items():
-        text = text.replace(folder, name) if folder not in ("", "/") else text
-    return text
-
-
-def read_json(path: Path | None) -> dict | None:
-    try:
-        return json.loads(path.read_text()) if path is not None else None
-    except (OSError, ValueError):
-        return None
-
-
-def commit() -> str:
-    command = ["git", "describe", "--always", "--tags", "--dirty"]
-    try:
-        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        said = ""
-    return said or os.environ.get("GCL_COMMIT", "unknown")
-
-
 def main(
-    argv: Sequence[str] | None = None, *, runner: Runner = run, machine: Machine | None = None, work: Path | None = None
+    argv: Sequence[str] | None = None, *, runner: Runner = run, machine: Machine | None = None, work: Path | None = None,
+    scope: Scope = Scope(),
 ) -> int:
     parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be repeated); the build must be there")
@@ -386,7 +339,7 @@ def main(
         print(f"gpu-check: {machine.why_not}", file=sys.stderr)
         return 1
     begin = time.monotonic()
-    check = Check(machine, runner, work or ROOT / "build/gpu-check", options.seconds)
+    check = Check(machine, runner, work or ROOT / "build/gpu-check", options.seconds, scope)
     check.work.mkdir(parents=True, exist_ok=True)
     asked = [part for part in PARTS if part in (options.only or PARTS)]
     if "build" in asked:

@@ -129,7 +129,7 @@ def test_inspect_names_what_is_wrong_where_torch_sees_no_gpu(monkeypatch) -> Non
         ("import", {"code": 1}, "exit code 1"),
         ("tests", {"code": 1, "report": {"failed": 3, "failed_tests": ["a", "b", "c"]}}, "exit code 1"),
         ("tests", {"report": {"failed": 3}}, "3 tests failed"),
-        ("tests", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA: the GPU was not tested"),
+        ("tests", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA: it was not tested"),
         ("tests", {"report": None}, "pytest wrote no report"),
         ("tests", {"report": {"left_out": [{"test": "test_rasterize.py::a", "needs": "hypothesis"}]}}, "were left out"),
         ("tests", {"code": 124, "timed_out": True}, "its time limit"),

@@ -23,6 +23,7 @@ OPTIONAL = {
     "tensorboard": "tensorboard", "torchmetrics": "torchmetrics", "torchvision": "torchvision", "tyro": "tyro", "yaml": "pyyaml",
 }  # fmt: skip
 MARK = "left out: needs "
+DEVICE = os.environ.get("GCL_TEST_DEVICE", "cuda")  # that is to be tested
 
 
 def present(module: str) -> bool:
@@ -83,7 +84,7 @@ def pytest_make_collect_report(collector) -> Generator[None, object, None]:
 
 class _Tally:
     def __init__(self) -> None:
-        self.counts = {"passed": 0, "passed_on_cuda": 0}
+        self.counts = {"passed": 0, f"passed_on_{DEVICE}": 0}
         self.failed: set[str] = set()  # each worker of pytest-xdist reports a file that does not import
         self.skipped: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
@@ -98,7 +99,7 @@ class _Tally:
             self.skipped[report.nodeid] = reason.removeprefix("Skipped: ")
         elif counts:
             self.counts["passed"] += 1
-            self.counts["passed_on_cuda"] += "cuda" in report.nodeid.partition("[")[2]
+            self.counts[f"passed_on_{DEVICE}"] += DEVICE in report.nodeid.partition("[")[2]
 
 
 tally = _Tally()
