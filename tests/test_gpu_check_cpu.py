@@ -48,7 +48,7 @@ def test_every_part_runs_and_is_told(tmp_path: Path, machine) -> None:
     code, summary = run(tmp_path, machine)
     assert code == 0 and summary["ok"], summary["parts"]
     parts = {part["name"]: part for part in summary["parts"]}
-    assert list(parts) [:3] == ["build", "import", "tests"] and {*gpu_check.TOOLS, "bench", "train"} <= parts.keys()
+    assert list(parts)[:3] == ["build", "import", "tests"] and {*gpu_check.TOOLS, "bench", "train"} <= parts.keys()
     for name in ("tests", *gpu_check.TOOLS):
         assert parts[name]["tests"]["passed_on_cpu"] > 0 and parts[name]["tests"]["failed"] == 0
     measured = {(entry["op"], entry["implementation"]) for entry in summary["benchmarks"]}
