@@ -17,7 +17,7 @@ from tests.test_gpu_check import gpu_check
 
 SMALL = ("tests/test_bank_update.py",)
 SCOPE = gpu_check.Scope(
-    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/warp.py",), train=("-k", "step and stage"),
+    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/ranking.py",), train=("-k", "step and stage"),
 )  # fmt: skip
 
 
