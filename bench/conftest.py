@@ -68,16 +68,18 @@ def _label(case: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def measure(benchmark, request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Checks the case, then times the implementation: median of rounds after a warm-up, the GPU waited for in each."""
+def measure(benchmark, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Checks the case, then times the implementation: median of rounds after a warm-up, the GPU waited for in each. `see` is
+    given what is timed."""
 
-    def run() -> None:
+    def run(see: Callable[[Any], object] = lambda call: None) -> None:
         case, implementation, device = (request.getfixturevalue(name) for name in ("case", "implementation", "device"))
         module, op = request.module, request.module.OP
         if (op, _label(case), device.type) not in _checked:
             module.check(case, device)
             _checked.add((op, _label(case), device.type))
         call = module.call(implementation, case, device)
+        see(call)
 
         def synchronised() -> None:
             call()

@@ -233,6 +233,7 @@ class Check:
         out = self.benchmark_json(part)
         out.unlink(missing_ok=True)
         options = (f"--device={self.scope.device}", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds", *more)
+        options += ("--import-mode=importlib",)  # names such as warp are packages elsewhere
         return self.pytest(part, part, *options, *map(str, files), threads=self.machine.cores)
 
     def benchmark_json(self, part: str) -> Path:

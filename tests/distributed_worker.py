@@ -133,6 +133,10 @@ def main(out: Path, cases: list[str]) -> None:
                 distributed.barrier()
             found[f"{case}_again"] = run(case, out / f"{case}_again", resume=True, batch_norm=True)
             found[f"{case}_whole"] = run(case, out / f"{case}_whole", batch_norm=True)
+        try:  # goes on alone in the tests
+            run("cluster-contrast", out / "stopped", stop_at=3)
+        except Killed:
+            distributed.barrier()
         half = torch.arange(4, dtype=torch.bfloat16).view(2, 2) + 4 * rank
         found["gathered"] = distributed.gather_rows(half)
         torch.save(found, out / f"rank{rank}.pt")

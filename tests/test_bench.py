@@ -35,10 +35,13 @@ def test_the_command_prints_and_writes(monkeypatch, tmp_path: Path, capsys) -> N
     monkeypatch.setattr(bench, "run", fake)
     monkeypatch.setattr(bench, "ROOT", ROOT)  # the package may be installed elsewhere
     out = tmp_path / "new" / "out.json"
-    assert bench.main(["--op", "neighbors", "--full", "--json", str(out)]) == 0
+    plot = tmp_path / "new" / "out.html"
+    assert bench.main(["--op", "neighbors", "--full", "--json", str(out), "--plot", str(plot)]) == 0
     said = capsys.readouterr().out
     assert "250.0x" in said and "A CPU, 2 cores" in said and "commit abc" in said
     assert len(json.loads(out.read_text())["benchmarks"]) == 2
+    html = plot.read_text()
+    assert html.count("<tr>") == 3 and 'class="own" style="width:0.4%"' in html and "500 ms" in html and "commit abc" in html
 
 
 def test_a_failed_bench_is_an_error(monkeypatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_two_processes_train_as_one_with_the_joint_batch(case: str, ranks, tmp_p
 def test_a_stopped_run_resumes_to_the_same_bits(case: str, ranks) -> None:
     _, found, _ = ranks
     equal(found[f"{case}_again"], found[f"{case}_whole"])
+
+
+def test_one_process_goes_on_with_a_run_of_two(ranks, tmp_path: Path) -> None:
+    out, found, _ = ranks
+    shutil.copytree(out / "stopped", tmp_path / "stopped")
+    alone = worker.run("cluster-contrast", tmp_path / "stopped", resume=True)
+    want = dict(leaves(found["cluster-contrast"]["modules"]))
+    for name, value in leaves(alone["modules"]):
+        assert (value - want[name]).abs().max() <= 1e-9 * want[name].abs().max().clamp_min(1e-3), name
 
 
 def test_half_precision_rows_are_gathered_in_order(ranks) -> None:

@@ -105,6 +105,7 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
     benches = {Path(argument).name for argument in steps["bench"].argv if argument.endswith(".py")}
     assert "rasterize.py" in benches and not benches & {"conftest.py", "gpu_check.py", "step.py"}
     assert steps["train"].argv[-1].endswith("bench/step.py") and "--full" in steps["train"].argv
+    assert all("--import-mode=importlib" in steps[name].argv for name in ("bench", "train"))  # warp is a package elsewhere
 
 
 def test_without_a_gpu_nothing_is_built(tmp_path: Path, capsys) -> None:

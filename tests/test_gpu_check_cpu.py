@@ -17,12 +17,13 @@ from tests.test_gpu_check import gpu_check
 
 SMALL = ("tests/test_bank_update.py",)
 SCOPE = gpu_check.Scope(
-    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/warp.py",), train=("-k", "step and stage"),
+    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/ranking.py",), train=("-k", "step and stage"),
 )  # fmt: skip
 
 
 @pytest.fixture
-def machine(tmp_path: Path):
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would not time in a worker's child
     script = tmp_path / "compute-sanitizer"
     script.write_text('#!/bin/sh\necho "========= COMPUTE-SANITIZER"\nshift 12\nexec "$@"\n')
     script.chmod(0o755)
@@ -48,7 +49,7 @@ def test_every_part_runs_and_is_told(tmp_path: Path, machine) -> None:
     code, summary = run(tmp_path, machine)
     assert code == 0 and summary["ok"], summary["parts"]
     parts = {part["name"]: part for part in summary["parts"]}
-    assert list(parts) [:3] == ["build", "import", "tests"] and {*gpu_check.TOOLS, "bench", "train"} <= parts.keys()
+    assert list(parts)[:3] == ["build", "import", "tests"] and {*gpu_check.TOOLS, "bench", "train"} <= parts.keys()
     for name in ("tests", *gpu_check.TOOLS):
         assert parts[name]["tests"]["passed_on_cpu"] > 0 and parts[name]["tests"]["failed"] == 0
     measured = {(entry["op"], entry["implementation"]) for entry in summary["benchmarks"]}

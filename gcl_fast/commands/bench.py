@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Literal
 
 import gcl_fast
 from gcl_fast.commands.options import parse
 
-OPS = ("rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step")
+OPS = ("rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 
 
@@ -22,12 +23,14 @@ ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal["all", "rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step"] = "all"
-    """One op, the training step, or all of them."""
+    op: Literal["all", "rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"] = "all"
+    """One op, the training step, a whole epoch, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""
     json: Path | None = None
     """Write the numbers here too, with device, commit, command and versions."""
+    plot: Path | None = None
+    """Write the table here as an HTML page with bars."""
 
 
 def run(op: str, full: bool, into: Path) -> int:
@@ -86,6 +89,30 @@ def show(lines: list[tuple[str, ...]]) -> None:
     Console().print(table)
 
 
+def page(report: dict) -> str:
+    """The table as HTML: in each case a bar for each implementation, as long as its share of the slowest's time."""
+    from gcl_fast.report.style import STYLE
+
+    groups: dict[str, list[dict]] = {}
+    for entry in report["benchmarks"]:
+        groups.setdefault(entry["group"], []).append(entry)
+    body = []
+    for group, entries in groups.items():
+        slowest = max(entry["stats"]["median"] for entry in entries)
+        for entry in sorted(entries, key=lambda e: e["stats"]["median"]):
+            info, median = entry["extra_info"], entry["stats"]["median"]
+            own = ' class="own"' if info["implementation"] == "native" else ""
+            cells = [escape(group), escape(info["implementation"]), seconds(median)]
+            body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells)
+                        + f'<td class="bar"><i{own} style="width:{100 * median / slowest:.1f}%"></i></td></tr>')
+    devices = "; ".join(sorted({entry["extra_info"]["device"] for entry in report["benchmarks"]}))
+    commits = ", ".join(sorted({entry["extra_info"]["commit"] for entry in report["benchmarks"]}))
+    head = "<tr><th>case</th><th>implementation</th><th>median</th><th></th></tr>"
+    return (f'<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{STYLE}</style><main><h1>gcl-fast bench</h1>'
+            f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p><div class="table"><table><thead>{head}</thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div></main>\n")
+
+
 def main(argv: list[str]) -> int:
     options = parse(BenchOptions, argv, prog="gcl-fast bench")
     if not (ROOT / "bench" / "conftest.py").is_file():
@@ -109,8 +136,9 @@ def main(argv: list[str]) -> int:
         info = report["benchmarks"][0]["extra_info"]
         print("; ".join(sorted({entry["extra_info"]["device"] for entry in report["benchmarks"]})))
         print(f"medians; torch {info['torch']}, CUDA {info['cuda']}, commit {info['commit']}, {info['threads']} threads")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text)
-        print(f"written: {options.json}")
+    for path, content in ((options.json, text), (options.plot, page(report))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+            print(f"written: {path}")
     return 0
