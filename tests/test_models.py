@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.blocks import ChannelLayerNorm, adain
+from gcl_fast.models.norms import ChannelLayerNorm, adain
+from gcl_fast.reference.step import adain as plain_adain
+from gcl_fast.reference.step import layer_norm
 
 DOUBLE = torch.float64
 
@@ -206,10 +208,43 @@ def test_channel_layer_norm_by_hand(device: torch.device) -> None:
     assert torch.autograd.gradcheck(norm, x.requires_grad_(), fast_mode=True)
 
 
+def test_norms_equal_the_plain_ones_with_their_gradients(device: torch.device) -> None:
+    norm = seeded(ChannelLayerNorm, 3).to(device, DOUBLE)
+    scale, shift = (randn(2, 3, device=device, seed=s, dtype=DOUBLE).requires_grad_() for s in (2, 3))
+    grad = randn(2, 3, 7, 5, device=device, seed=4, dtype=DOUBLE)
+    for size in (1e-4, 1.0, 1e3):  # beside the 1e-5 that is added to the deviation
+        x = (size * (1 + randn(2, 3, 7, 5, device=device, dtype=DOUBLE))).requires_grad_()
+        for fast, plain, parameters in (
+            (norm, lambda x: layer_norm(x, norm.gamma, norm.beta), (x, norm.gamma, norm.beta)),
+            (lambda x: adain(x, scale, shift), lambda x: plain_adain(x, scale, shift), (x, scale, shift)),
+            (lambda x: adain(x, scale, shift, slope=0.2), lambda x: F.leaky_relu(plain_adain(x, scale, shift), 0.2), (x, scale, shift)),
+        ):
+            got, want = fast(x), plain(x)
+            torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+            for a, b in zip(*(torch.autograd.grad(y, parameters, grad) for y in (got, want)), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().max()))
+
+
+def test_norms_keep_half_precision(device: torch.device) -> None:
+    norm = seeded(ChannelLayerNorm, 3).to(device)
+    x = (1 + randn(2, 3, 16, 16, device=device)).bfloat16().requires_grad_()
+    scale, shift = (randn(2, 3, device=device, seed=s).bfloat16().requires_grad_() for s in (2, 3))
+    grad = randn(2, 3, 16, 16, device=device, seed=4)
+    for got, want in (
+        (norm(x), layer_norm(x.double(), norm.gamma.double(), norm.beta.double())),
+        (adain(x, scale, shift), plain_adain(*(t.double() for t in (x, scale, shift)))),
+    ):
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got.double(), want, rtol=2e-2, atol=3e-2)
+        (a,), (b,) = (torch.autograd.grad(y, x, grad.to(y.dtype), retain_graph=True) for y in (got, want))
+        torch.testing.assert_close(a.double(), b.double(), rtol=2e-2, atol=2e-2 * float(b.abs().max()))
+
+
 def test_channel_layer_norm_of_a_constant_has_finite_gradients() -> None:
     x = torch.full((1, 2, 4, 4), 3.0, requires_grad=True)
-    seeded(ChannelLayerNorm, 2)(x).sum().backward()
-    assert x.grad.isfinite().all()
+    norm = seeded(ChannelLayerNorm, 2)
+    norm(x).sum().backward()
+    assert all(t.grad.isfinite().all() for t in (x, norm.gamma, norm.beta))
 
 
 def test_adain_gives_channels_the_asked_mean_and_deviation(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Building blocks of the generator and the discriminator: convolution, normalisation and residual blocks."""
+"""Building blocks of the generator and the discriminator: convolution and residual blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .norms import ChannelLayerNorm, adain
+
 SLOPE = 0.2  # of every leaky ReLU
-EPS = 1e-5  # of every normalisation
 
 
 def check_images(where: str, name: str, x: Tensor, channels: int, *, multiple: int = 1, minimum: int = 1) -> None:
@@ -40,32 +41,6 @@ def reflect_conv(c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilatio
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, padding_mode=mode)
 
 
-def adain(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Adaptive instance normalisation: each channel to mean 0, variance 1 over H x W, times scale, plus shift.
-
-    x [B, C, H, W]; scale, shift [B, C], used as they are (no 1 is added to scale). Huang & Belongie, ICCV 2017.
-    Gradient to all three.
-    """
-    return F.instance_norm(x, eps=EPS) * scale[:, :, None, None] + shift[:, :, None, None]
-
-
-class ChannelLayerNorm(nn.Module):
-    """Layer normalisation over C, H, W with one gamma and one beta per channel.
-
-    Divides by (std + 1e-5) with the unbiased std, unlike `nn.LayerNorm`; gamma starts as U(0, 1), beta as 0.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.rand(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W]
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)  # [B, 1, 1, 1]
-        std = x.std(dim=(1, 2, 3), keepdim=True)
-        return (x - mean) / (std + EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
-
-
 class ConvBlock(nn.Module):
     """Convolution with reflection padding, then norm, then leaky ReLU 0.2; the last two where asked for."""
 
@@ -83,7 +58,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = reflect_conv(c_in, c_out, kernel, stride=stride, dilation=dilation)
         self.norm = norm(c_out) if norm else nn.Identity()
-        self.activation = nn.LeakyReLU(SLOPE) if activation else nn.Identity()
+        # In place where what it overwrites is no view: autograd would copy the gradient of one.
+        inplace = norm in (None, ChannelLayerNorm)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=inplace) if activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # [B, c_in, H, W] -> [B, c_out, ceil(H/stride), ceil(W/stride)]
         return self.activation(self.norm(self.conv(x)))
@@ -170,5 +147,5 @@ class AdaINResidualBlock(nn.Module):
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # [B, C, H, W], [B, 2C], [B, 2C]
         scale1, scale2 = scale.chunk(2, dim=1)  # [B, C] for the first AdaIN, [B, C] for the second
         shift1, shift2 = shift.chunk(2, dim=1)
-        y = F.leaky_relu(adain(self.first(x), scale1, shift1), SLOPE)
+        y = adain(self.first(x), scale1, shift1, slope=SLOPE)
         return x + adain(self.second(y), scale2, shift2)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from .blocks import (
     SLOPE,
     AdaINResidualBlock,
-    ChannelLayerNorm,
     ConvBlock,
     ResidualBlock,
     UpsampledConvBlock,
@@ -16,6 +15,7 @@ from .blocks import (
     check_width,
     reflect_conv,
 )
+from .norms import ChannelLayerNorm
 
 BLOCKS = 4  # residual blocks of the encoder and of the decoder; the code is cut into as many slices
 DILATIONS = (3, 6, 9)

@@ -43,15 +43,28 @@ class Weights:
     penalty: float = 0.01
 
 
+def adain(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Each channel of x [B, C, H, W] to mean 0 and variance 1, times scale [B, C], plus shift [B, C]."""
+    return F.instance_norm(x, eps=1e-5) * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """x [B, C, H, W] of each sample to mean 0, divided by (std + 1e-5); then gamma and beta [C]."""
+    mean, std = x.mean(dim=(1, 2, 3), keepdim=True), x.std(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) / (std + 1e-5) * gamma[:, None, None] + beta[:, None, None]
+
+
 def decode(generator: nn.Module, structure: Tensor, code: Tensor) -> Tensor:
     """The image of a structure [B, S, h, w] and a code [B, C]: `Generator.decode`, layer by layer as the method says."""
     decoder = generator.decoder
     x = structure
     for i, (block, part) in enumerate(zip(decoder.residual, code.chunk(len(decoder.residual), dim=1), strict=True)):
-        x = block(x, generator.scale[i](part), generator.shift[i](part))
+        scales, shifts = generator.scale[i](part).chunk(2, dim=1), generator.shift[i](part).chunk(2, dim=1)
+        y = F.leaky_relu(adain(block.first(x), scales[0], shifts[0]), 0.2)
+        x = x + adain(block.second(y), scales[1], shifts[1])
     for block in decoder.up:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        x = F.leaky_relu(block.norm(block.conv(x)), 0.2)
+        x = F.leaky_relu(layer_norm(block.conv(x), block.norm.gamma, block.norm.beta), 0.2)
     return decoder.image(decoder.smooth(x))
 
 
