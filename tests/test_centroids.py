@@ -79,3 +79,12 @@ def test_compiled_is_the_same(device):
     got = loss_and_gradient(torch.compile(centroid_cross_entropy, fullgraph=True, backend="aot_eager"), *given, 0.05)
     for a, b in zip(got, loss_and_gradient(centroid_cross_entropy, *given, 0.05), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("b", "c", "d"), SIZES)
+@pytest.mark.parametrize("bad", [-100, -1, "C"])
+def test_a_target_that_is_no_centroid_is_named(b, c, d, bad):
+    query, centroids, targets = some(b, c, d, torch.float32, torch.device("cpu"))
+    targets[-1] = bad = c if bad == "C" else bad
+    with pytest.raises(ValueError, match=f"centroid_cross_entropy: targets must be rows of the bank, 0 to {c - 1}, got {bad}"):
+        centroid_cross_entropy(query, centroids, targets, 0.05)

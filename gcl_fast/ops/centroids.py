@@ -14,6 +14,7 @@ from gcl_fast.ops.bank import _check_rows, _no_second_derivative, bank_nce
 
 FEW = 2048  # centroids
 LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
+NO_INDEX = -(1 << 62)  # nothing is ignored: -100 would be, by default
 
 
 class _ByProduct(torch.autograd.Function):
@@ -22,10 +23,10 @@ class _ByProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
         log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
-        loss = F.nll_loss(log_share, targets)
+        loss = F.nll_loss(log_share, targets, ignore_index=NO_INDEX)
         if ctx.needs_input_grad[0]:
             weight = log_share.exp_().scatter_add_(1, targets[:, None], log_share.new_full((len(targets), 1), -1.0))
-            ctx.save_for_backward(weight.div_(temperature * len(targets)) @ centroids)  # [B, D]
+            ctx.save_for_backward((weight @ centroids).div_(temperature * len(targets)))  # [B, D]
         return loss
 
     @staticmethod
@@ -42,11 +43,15 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
     (deterministic as torch's products are), over many by `bank_nce`. Not cast by autocast.
     """
     (batch, _), count = query.shape, len(centroids)
-    _check_rows("centroid_cross_entropy", "targets", targets, count)
     if batch == 0:
         return query.sum()
     if count < FEW or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
-        with torch.autocast(query.device.type, enabled=False):
-            return _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+        try:
+            with torch.autocast(query.device.type, enabled=False):
+                return _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+        except IndexError:
+            _check_rows("centroid_cross_entropy", "targets", targets, count)  # names it
+            raise
+    _check_rows("centroid_cross_entropy", "targets", targets, count)
     each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
     return bank_nce(query, centroids, each, targets, temperature=temperature).mean()
