@@ -19,6 +19,7 @@ except ImportError as _error:
 
 loaded: bool = _C is not None
 has_cuda: bool = loaded and _C.cuda()
+isa: str = _C.isa() if loaded else ""  # of the CPU kernels: "baseline", "avx2" or "avx512"
 BUILD = "pip install --no-build-isolation -e ."
 
 

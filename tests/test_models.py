@@ -95,7 +95,8 @@ def test_backbone_is_torchvisions_with_last_stride_1(backbone: str) -> None:
     theirs.avgpool, theirs.fc = nn.Identity(), nn.Identity()
     image = randn(1, 3, 64, 32)
     with torch.no_grad():
-        torch.testing.assert_close(ours.backbone(image).flatten(1), theirs(image))
+        got, float32, exact = ours.backbone(image).flatten(1), theirs(image), theirs.double()(image.double())
+    assert (got - exact).abs().max() <= 2 * (float32 - exact).abs().max()
 
 
 @settings(deadline=None, max_examples=12, derandomize=True)

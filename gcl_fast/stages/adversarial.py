@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.ops.conv import image_gradients_only
 from gcl_fast.stages.amp import full
 from gcl_fast.stages.passes import together
 
@@ -23,7 +24,8 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     penalty = loss.new_zeros(())
     if with_penalty:
         for score in scores:
-            (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+            with image_gradients_only():
+                (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
             penalty = penalty + gradient.square().sum((1, 2, 3)).mean()
     return loss, penalty
 
