@@ -12,7 +12,7 @@ from torch import Tensor
 from gcl_fast.ops.conv import conv3x3
 
 OP = "conv"
-CHECK = "at most twice the error of F.conv2d in float32, beside F.conv2d in float64"
+CHECK = "beside F.conv2d in float64 at most twice the error of F.conv2d in float32 and eight roundings of the largest value"
 PASSES = ("forward", "image", "weight")
 QUICK = {"channels": [(64, 64)], "size": [(16, 8)], "batch": [4], "padding": ["reflect"], "pass": list(PASSES)}
 LAYERS = [((64, 64), (64, 32)), ((128, 128), (64, 32)), ((128, 256), (64, 32)), ((64, 128), (128, 64)), ((256, 256), (16, 8)),
@@ -49,7 +49,8 @@ def check(case: dict, device: torch.device) -> None:
     given = inputs(case, device)
     exact = results("reference", case, *(t.double() for t in given))()
     ours, theirs = (results(name, case, *(t.clone() for t in given))() for name in ("native", "reference"))
-    assert (ours - exact).abs().max() <= 2 * (theirs - exact).abs().max()
+    rounding = 8 * torch.finfo(torch.float32).eps * exact.abs().max()
+    assert (ours - exact).abs().max() <= 2 * (theirs - exact).abs().max() + rounding
 
 
 def call(implementation: str, case: dict, device: torch.device) -> Callable[[], object]:
