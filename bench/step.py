@@ -31,7 +31,7 @@ FULL = {
 }  # fmt: skip
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
 KINDS = {  # of aten's operators, by a part of their name
-    "convolution backward": ("convolution_backward",), "convolution": ("conv",), "normalisation": ("norm", "std", "mean"),
+    "convolution backward": ("convolution_backward", "conv3x3_input", "conv3x3_weight"), "convolution": ("conv",), "normalisation": ("norm", "std", "mean"),
     "padding and resampling": ("pad", "upsample", "pool", "pixel_shuffle"), "activation": ("relu", "threshold", "clamp"),
     "products": ("mm", "linear", "dot"), "optimiser": ("adam", "sgd", "addcdiv", "addcmul", "lerp", "foreach"),
     "memory": ("bank", "gcl_fast"), "copies": ("copy", "fill", "zero", "cat", "contiguous"),
