@@ -74,6 +74,16 @@ def engine_of(stage, run_dir, **options):
     return Engine(stage, log, config={}, **{"checkpoint_every": 3, "log_every": 2, **options})
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_each_step_of_cuda_graphs_is_announced(graphs, tmp_path, monkeypatch):
+    marks = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(None))
+    stage = ToyStage(epochs=2)
+    stage.graphs = graphs
+    engine_of(stage, tmp_path).run()
+    assert len(marks) == (2 * 8 if graphs else 0)
+
+
 @pytest.mark.parametrize("kill_at", [0, 2, 5, 8, 9, 14, 23])
 def test_resume_reaches_the_same_weights(tmp_path, kill_at):
     whole = ToyStage()

@@ -103,6 +103,17 @@ def test_the_compiled_discriminator_has_its_gradient_penalty(monkeypatch) -> Non
     assert float(got.detach()) == pytest.approx(float(want.detach()), rel=1e-12) and graphs
 
 
+def test_graphs_are_asked_of_the_compiler_and_of_a_gpu_only(monkeypatch) -> None:
+    asked, networks = [], small_networks(CPU)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append(options))
+    monkeypatch.setattr(nn.Module, "to", lambda self, **options: self)
+    for choice in ("auto", "off", "on", "graphs"):
+        layout.prepare(networks, make_config(compile=choice), torch.device("cuda"))
+    assert [options["mode"] for options in asked] == [None] * 4 + ["reduce-overhead"] * 4
+    with pytest.raises(ConfigError, match="compile 'graphs' needs a CUDA device, got cpu"):
+        layout.prepare(networks, make_config(compile="graphs"), CPU)
+
+
 def test_bfloat16_keeps_the_losses() -> None:
     """bfloat16 rounds each value by up to 2^-9 = 0.2 %, some 40 layers deep: sqrt(40) * 0.2 % is 1.3 %, which the first step's
     losses may be off. Real images meet the discriminator in float32: those two losses are the same bits."""

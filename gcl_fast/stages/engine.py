@@ -83,6 +83,8 @@ class Engine:
         pending: list[dict[str, Tensor]] = []
         try:
             for batch in stage.batches(own, self.epoch, self.position):
+                if stage.graphs:
+                    torch.compiler.cudagraph_mark_step_begin()
                 losses = stage.step(batch.to(stage.device, memory_format=stage.memory_format), self.iteration)
                 pending.append(losses)
                 self.iteration += 1

@@ -68,6 +68,7 @@ class GenerativeStage(Stage):
         self.bf16 = use_bfloat16(config.precision, device)
         self.modules = {"encoder": encoder, "generator": generator, "discriminator": discriminator}
         self.memory_format = prepare(self.modules, config, device)
+        self.graphs = config.compile == "graphs"
         self.optimizers = {"generator": adam(generator, self.settings), "discriminator": adam(discriminator, self.settings)}
 
     def plan(self, candidates: np.ndarray, epoch: int) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from gcl_fast.config import TrainConfig
+from gcl_fast.config import ConfigError, TrainConfig
 
 BACKEND = "inductor"  # of torch.compile
 
@@ -25,8 +25,11 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
     layout = torch.channels_last if channels_last else torch.preserve_format
     for module in modules.values():
         module.to(device=device, memory_format=torch.channels_last if channels_last else None)
-    if chosen(config.compile, False):
+    if config.compile == "graphs" and device.type != "cuda":
+        raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
+    if config.compile in ("on", "graphs"):
+        mode = "reduce-overhead" if config.compile == "graphs" else None
         for name, module in modules.items():
             for part in (module.structure, module.decoder) if name == "generator" else (module,):
-                part.compile(backend=BACKEND)
+                part.compile(backend=BACKEND, mode=mode)
     return layout

@@ -36,6 +36,8 @@ class Stage(ABC):
     eval_every: int = 1
     memory_format: torch.memory_format = torch.preserve_format
     """Of image batches."""
+    graphs: bool = False
+    """Networks run as CUDA graphs: torch must be told where a step begins."""
     unit: int = 1
     """Rows of a batch that must stay in one process."""
 

@@ -63,6 +63,7 @@ class WarmupStage(Stage):
         self.bf16 = use_bfloat16(config.precision, device)
         self.modules = {"encoder": encoder}
         self.memory_format = prepare(self.modules, config, device)
+        self.graphs = config.compile == "graphs"
         self.fused = device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
 
     def age(self, epoch: int) -> int:
