@@ -1,5 +1,5 @@
-"""One training iteration of stages 2 and 3 against the plain path (`reference.step`: eager float32, nothing shared), which also
-checks it. Full: the published networks at 256x128, batches of 4 on a CPU and of 16 and 64 on a GPU.
+"""One training iteration of each stage (of stage 1 Cluster Contrast) against the plain path (`reference.step`: eager float32,
+nothing shared), which also checks it. Full: the published networks at 256x128, batches of 4 on a CPU and of 16 and 64 on a GPU.
 
 With each number: `images_per_second`; on a GPU `peak_bytes`; where the time goes, by kind of work (`breakdown`, seconds).
 """
@@ -15,18 +15,20 @@ from torch import Tensor, nn
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.batch import Batch
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.reference.step import Contrast, plain_step
+from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
+from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.views import draw_mix
+from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 
 OP = "step"
 STEPS = 5  # compared
 CHECK = (f"every loss of {STEPS} iterations (of one at full size on a CPU), each from the plain path's weights, optimisers and bank, "
          "within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2")
-QUICK = {"stage": [3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "precision": ["fp32"]}
+QUICK = {"stage": [1, 3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "precision": ["fp32"]}
 FULL = {
-    "stage": [2, 3] if torch.cuda.is_available() else [3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
+    "stage": [1, 2, 3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
     "precision": ["fp32", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["fp32"],
 }  # fmt: skip
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
@@ -45,7 +47,7 @@ def config_of(case: dict, device: torch.device, *, plain: bool = False) -> Train
                                               if small else {})}
     height, width = case["size"]
     speed = {"precision": "fp32", "channels_last": "off", "compile": "off"} if plain else {"precision": case["precision"]}
-    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "model": model, **speed})
+    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "model": model, "stage1": {"memory": "hard"}, **speed})
 
 
 def calm(encoder: IdentityEncoder) -> None:
@@ -57,13 +59,15 @@ def calm(encoder: IdentityEncoder) -> None:
             nn.init.constant_(last.weight, 0.2)
 
 
-def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> GenerativeStage:
+def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> Stage:
     config = config_of(case, device, plain=plain)
     model = config.model
     torch.manual_seed(0)
     encoder = IdentityEncoder(model.variant, model.backbone, width=model.width)
     generator = Generator(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
     calm(encoder)
+    if case["stage"] == 1:
+        return warm_up(config, encoder, device)
     networks = (encoder, generator, Discriminator(model.discriminator_width))
     if case["stage"] == 2:
         return GenerativeStage(config, *networks, None, IMAGES, device=device)
@@ -76,6 +80,16 @@ def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> Gene
     return stage
 
 
+def warm_up(config: TrainConfig, encoder: IdentityEncoder, device: torch.device) -> ClusterContrastStage:
+    cameras = torch.zeros(IMAGES, dtype=torch.int64)
+    stage = ClusterContrastStage(config, encoder.to(device), None, cameras, device=device, features=lambda e: None)
+    rng = torch.Generator().manual_seed(1)
+    stage.labels.copy_(torch.arange(IMAGES) % CLUSTERS)
+    stage.memory = stage._new_memory(CLUSTERS)
+    stage.memory.features.copy_(nn.functional.normalize(torch.randn(CLUSTERS, encoder.feature_dim, generator=rng), dim=1))
+    return stage
+
+
 def make_batch(case: dict, device: torch.device) -> Batch:
     rng = torch.Generator().manual_seed(2)
     count, size = case["batch"], case["size"]
@@ -84,13 +98,18 @@ def make_batch(case: dict, device: torch.device) -> Batch:
     return Batch(torch.randn(count, 3, *size, generator=rng), mesh, novel, index, index, index).to(device)
 
 
-def stepper(implementation: str, stage: GenerativeStage, batch: Batch) -> Callable[[], dict[str, Tensor]]:
+def stepper(implementation: str, stage: Stage, batch: Batch) -> Callable[[], dict[str, Tensor]]:
     number = iter(range(1 << 30))
     if implementation == "native":
         return lambda: stage.step(batch, next(number))
     settings, contrast, device = stage.settings, None, stage.device
     for module in stage.modules.values():
         module.train()
+    if stage.name == "stage1":
+        return lambda: plain_cluster_contrast_step(
+            stage.encoder, stage.optimizers["encoder"], batch.image, stage.labels[batch.index], stage.memory.features,
+            temperature=settings.temperature, momentum=settings.momentum, hard=True,
+        )  # fmt: skip
     if stage.name == "stage2":
         stage.encoder.eval()
     else:
@@ -107,13 +126,13 @@ def stepper(implementation: str, stage: GenerativeStage, batch: Batch) -> Callab
     return step
 
 
-def side(implementation: str, case: dict, device: torch.device) -> tuple[GenerativeStage, Callable[[], dict[str, Tensor]]]:
+def side(implementation: str, case: dict, device: torch.device) -> tuple[Stage, Callable[[], dict[str, Tensor]]]:
     stage = make_stage(case, device, plain=implementation == "reference")
     batch = make_batch(case, device).to(device, memory_format=stage.memory_format)
     return stage, stepper(implementation, stage, batch)
 
 
-def take_over(stage: GenerativeStage, other: GenerativeStage) -> None:
+def take_over(stage: Stage, other: Stage) -> None:
     """The other's weights, optimisers and bank: from its own, rounding would soon lead a stage elsewhere."""
     for kind in ("modules", "optimizers"):
         for name, part in getattr(stage, kind).items():

@@ -13,6 +13,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.batch import Batch
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.reference.step import plain_cluster_contrast_step
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 
 IMAGES, CLUSTERS, STEPS = 24, 4, 3
@@ -42,19 +43,8 @@ def test_losses_weights_and_centroids_are_those_of_a_plain_loop(memory, clusters
         image = torch.randn(8, 3, 56, 40, generator=rng, dtype=torch.float64).to(device)
         got = stage.step(Batch(image, None, None, index, index, index), step)["contrast"]
 
-        feature, target = F.normalize(plain(image)[1], dim=1), stage.labels[index]
-        loss = F.cross_entropy(feature @ centroids.T / 0.05, target)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        torch.testing.assert_close(got, loss.detach(), rtol=1e-9, atol=1e-9)
-        rows, own = feature.detach(), target.tolist()
-        chosen = list(range(8))
-        if memory == "hard":
-            likeness = [float(rows[i] @ centroids[y]) for i, y in enumerate(own)]
-            chosen = [min((i for i in range(8) if own[i] == y), key=likeness.__getitem__) for y in sorted(set(own))]
-        for i in chosen:
-            centroids[own[i]] = F.normalize(0.1 * centroids[own[i]] + 0.9 * rows[i], dim=0)
+        want = plain_cluster_contrast_step(plain, adam, image, stage.labels[index], centroids, hard=memory == "hard")["contrast"]
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
     torch.testing.assert_close(stage.memory.features, centroids, rtol=1e-8, atol=1e-9)
     for (name, ours), theirs in zip(encoder.named_parameters(), plain.parameters(), strict=True):

@@ -1,5 +1,5 @@
 """One training iteration straight from the method, loss by loss, nothing shared: the oracle of the stages' steps, and what
-their speed is measured against.
+their speed is measured against. `plain_cluster_contrast_step` is stage 1's, `plain_step` that of stages 2 and 3:
 
 Every fake goes through the discriminator on its own, with its own real pass and gradient penalty beside it; every image
 through the encoder and the decoder on its own; the decoder convolves the doubled image itself; float32 or float64, eager,
@@ -157,3 +157,35 @@ def plain_step(
     if joint:
         bank_update_(contrast.bank, batch.index, feature.detach(), contrast.momentum, normalise=True)
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+
+@plain_convolutions()
+def plain_cluster_contrast_step(
+    encoder: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    image: Tensor,
+    target: Tensor,
+    centroids: Tensor,
+    *,
+    temperature: float = 0.05,
+    momentum: float = 0.1,
+    hard: bool = False,
+) -> dict[str, Tensor]:
+    """One update of the encoder, in training mode, against the centroids [C, D] of unit rows, which then move in place.
+
+    image [B, 3, H, W]; target [B], the rows of centroids that the images belong to. A centroid moves by each of its images in
+    batch order; hard: by the least similar one alone. Returns the loss "contrast".
+    """
+    feature = F.normalize(encoder(image)[1], dim=1)
+    loss = F.cross_entropy(feature @ centroids.clone().T / temperature, target)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    rows, own = feature.detach(), target.tolist()
+    chosen = list(range(len(own)))
+    if hard:
+        likeness = [float(row @ centroids[y]) for row, y in zip(rows, own, strict=True)]
+        chosen = [min((i for i in chosen if own[i] == y), key=likeness.__getitem__) for y in sorted(set(own))]
+    for i in chosen:
+        centroids[own[i]] = F.normalize(momentum * centroids[own[i]] + (1 - momentum) * rows[i], dim=0)
+    return {"contrast": loss.detach()}
