@@ -44,7 +44,7 @@ def info() -> NativeInfo:
     if _C is None:
         return NativeInfo(False, error, "", "", False, "", (), "")
     architectures = tuple(filter(None, _C.architectures()))
-    return NativeInfo(True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), architectures, _C.isa())
+    return NativeInfo(True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), architectures, isa)
 
 
 def require(op: str, device: torch.device) -> None:

@@ -4,18 +4,12 @@
 #include <limits>
 
 #include "bank/bank_tensors.h"
+#include "common/parallel.h"
 
 namespace gcl {
 namespace {
 
 constexpr int64_t kTasks = 8;  // at least so many sweeps, where the bank is large enough; each has B x D sums of its own
-
-template <class F>
-void in_parallel(int64_t count, F&& f) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(i);
-  });
-}
 
 // Sums in double, eight at a time so that the compiler may use vectors.
 template <class A, class S>

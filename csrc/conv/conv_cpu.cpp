@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/parallel.h"
 #include "common/tensor.h"
 #include "conv/winograd.h"
 
@@ -17,13 +18,6 @@ constexpr int64_t kSharedFloats = int64_t{1} << 20;  // of the panels that all t
 
 int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x < high ? x : high; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <class F>
-void in_parallel(int64_t count, F&& f) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(i);
-  });
-}
 
 // Which of `size` rows a margin's row copies: `at` is -1 or size.
 int64_t mirrored(int64_t at, int64_t size, int64_t padding) {
