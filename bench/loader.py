@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcl_fast.bodies.mesh_files import write_faces, write_mesh
-from gcl_fast.bodies.meshes import open_mesh_source
+from gcl_fast.meshes.mesh_files import write_faces, write_mesh
+from gcl_fast.meshes.sources import open_mesh_source
 from gcl_fast.data import CachedLoader, DaliLoader, TorchLoader, load_dataset, shuffled
 from gcl_fast.data.base import NOVEL_YAWS, Loader
 

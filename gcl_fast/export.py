@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.bodies.mesh_files import write_atomically
+from gcl_fast.meshes.mesh_files import write_atomically
 from gcl_fast.data.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 

@@ -13,11 +13,11 @@ import numpy as np
 from gcl_fast.bodies.estimate_files import SUFFIXES
 from gcl_fast.bodies.estimates import Estimate, read_estimates
 from gcl_fast.bodies.estimator_cameras import reshape_image
-from gcl_fast.bodies.mean_body import mean_body
-from gcl_fast.bodies.mesh_files import Mesh, read_faces, write_faces, write_mesh
+from gcl_fast.meshes.mean_body import mean_body
+from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.bodies.mesh_formats import read_surface
-from gcl_fast.bodies.meshes import mesh_key, split_folder
-from gcl_fast.bodies.smpl import SMPL
+from gcl_fast.meshes.sources import mesh_key, split_folder
+from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.data.images import pillow
 
 MISSING = ("error", "leave-out", "mean")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.bodies.meshes import MeshSource, open_mesh_source
+from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.base import Loader

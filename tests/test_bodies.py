@@ -217,7 +217,7 @@ def test_writers_at_once_leave_one_whole_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def body():
-    from gcl_fast.bodies.anny_body import AnnyBody
+    from gcl_fast.meshes.anny_body import AnnyBody
 
     return AnnyBody()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.bodies.meshes import RenderedFolders
+from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data import choose, free_memory
 from gcl_fast.data.augment import Augment

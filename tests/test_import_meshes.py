@@ -13,15 +13,15 @@ import torch
 from gcl_fast.bodies import open_mesh_source, project, read_mesh
 from gcl_fast.bodies.estimates import read_estimates
 from gcl_fast.bodies.estimator_cameras import reshape_image
-from gcl_fast.bodies.mean_body import mean_body
-from gcl_fast.bodies.mesh_files import Mesh
+from gcl_fast.meshes.mean_body import mean_body
+from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.bodies.mesh_formats import read_surface
-from gcl_fast.bodies.smpl import SMPL
-from gcl_fast.bodies.yaw import turn
+from gcl_fast.meshes.smpl import SMPL
+from gcl_fast.meshes.yaw import turn
 from gcl_fast.cli import main
 from gcl_fast.data.records import load_dataset
 from gcl_fast.import_meshes import import_meshes
-from gcl_fast.mesh_preview import overlay, preview_meshes
+from gcl_fast.meshes.preview import overlay, preview_meshes
 from tests.test_convert import MakesFolder
 from tests.tiny_smpl import tiny_smpl, write_python2_pickle
 from tests.toy_world import SETTINGS, SIZE, ellipsoid, write_toy_world
@@ -144,7 +144,7 @@ def test_4d_humans_on_the_whole_image(world, tmp_path):
 
 
 def test_4d_humans_without_vertices(world, tmp_path, smpl_file):
-    from gcl_fast.bodies.smpl import rotations
+    from gcl_fast.meshes.smpl import rotations
 
     pose, shape = np.random.default_rng(1).normal(0, 0.3, (1, 24, 3)), np.random.default_rng(2).normal(0, 1, (1, 10))
     content = hmr2()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gcl_fast.bodies import RenderedFolders, VertexMeshes, open_mesh_source, write_faces, write_mesh
-from gcl_fast.render import AUTHORS_ANGLES, render_dataset
+from gcl_fast.meshes.render_folders import AUTHORS_ANGLES, render_dataset
 
 SIZE = (24, 12)
 FACES = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]], np.int32)

@@ -13,8 +13,8 @@ import torch
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.spatial.transform import Rotation
 
-from gcl_fast.bodies.plain_pickle import read_plain_pickle
-from gcl_fast.bodies.smpl import SMPL, rotations
+from gcl_fast.meshes.plain_pickle import read_plain_pickle
+from gcl_fast.meshes.smpl import SMPL, rotations
 from tests.test_convert import MakesFolder
 from tests.tiny_smpl import PARENTS, tiny_smpl, write_python2_pickle
 

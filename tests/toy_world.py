@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcl_fast.bodies.mesh_files import write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 
 SIZE = (80, 40)  # the smallest the generator takes
 SETTINGS = f"""

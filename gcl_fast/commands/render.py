@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     options = parse(RenderOptions, argv, prog="gcl-fast render")
 
     from gcl_fast.progress import counting
-    from gcl_fast.render import render_dataset
+    from gcl_fast.meshes.render_folders import render_dataset
 
     out = options.out or Path(options.mesh_root or Path(options.root) / "mesh")
     with counting("render") as progress:

@@ -14,7 +14,7 @@ from gcl_fast.data.reid_data import Record
 from gcl_fast.data.samples import render_views
 
 if TYPE_CHECKING:
-    from gcl_fast.bodies.meshes import MeshSource
+    from gcl_fast.meshes.sources import MeshSource
 
 AHEAD = 2  # batches that are begun before they are asked for
 

@@ -14,7 +14,7 @@ from gcl_fast.data.recipes import Chance, Recipe
 from gcl_fast.data.reid_data import Record
 
 if TYPE_CHECKING:
-    from gcl_fast.bodies.meshes import MeshSource
+    from gcl_fast.meshes.sources import MeshSource
 
 NOVEL_YAWS = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 

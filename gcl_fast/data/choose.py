@@ -17,7 +17,7 @@ from gcl_fast.data.reid_data import Record
 from gcl_fast.data.stores import Stores
 
 if TYPE_CHECKING:
-    from gcl_fast.bodies.meshes import MeshSource
+    from gcl_fast.meshes.sources import MeshSource
 
 KINDS = ("auto", "cached", "dali", "torch")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gcl_fast.bodies.meshes import RenderedFolders
+from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.data.ahead import MeshesAhead
 from gcl_fast.data.base import Loader
 from gcl_fast.data.batch import Batch

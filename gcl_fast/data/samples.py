@@ -16,7 +16,7 @@ from gcl_fast.data.recipes import Chance, Recipe
 from gcl_fast.data.reid_data import Record
 
 if TYPE_CHECKING:
-    from gcl_fast.bodies.meshes import MeshSource
+    from gcl_fast.meshes.sources import MeshSource
 
 
 class Cache:

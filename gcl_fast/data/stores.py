@@ -15,7 +15,7 @@ from gcl_fast.data.reid_data import Record
 from gcl_fast.data.samples import render_views
 
 if TYPE_CHECKING:
-    from gcl_fast.bodies.meshes import MeshSource
+    from gcl_fast.meshes.sources import MeshSource
 
 Load = Callable[[int, Sequence[int]], np.ndarray]
 

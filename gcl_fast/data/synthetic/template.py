@@ -57,7 +57,7 @@ def rest_bodies(phenotypes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def _body():  # noqa: ANN202 - the body model is loaded on first use only
-    from gcl_fast.bodies.anny_body import AnnyBody
+    from gcl_fast.meshes.anny_body import AnnyBody
 
     return AnnyBody()
 

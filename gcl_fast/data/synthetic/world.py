@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcl_fast.bodies.mesh_files import write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.data.synthetic.cameras import Camera, develop, make_cameras, photograph
 from gcl_fast.data.synthetic.config import WorldConfig
 from gcl_fast.data.synthetic.garments import Dressed, dress

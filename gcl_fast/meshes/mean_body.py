@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gcl_fast.bodies.mesh_files import Mesh
+from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.ops._camera import project
 
 

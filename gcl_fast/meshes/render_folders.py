@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gcl_fast.bodies.mesh_files import write_atomically
-from gcl_fast.bodies.meshes import VertexMeshes, mesh_key, open_mesh_source, split_folder, view_folder
+from gcl_fast.meshes.mesh_files import write_atomically
+from gcl_fast.meshes.sources import VertexMeshes, mesh_key, open_mesh_source, split_folder, view_folder
 
 AUTHORS_ANGLES = (0, 45, 90, 135, 180, 225, 270, 315)
 

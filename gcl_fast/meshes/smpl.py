@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcl_fast.bodies.plain_pickle import read_plain_pickle
+from gcl_fast.meshes.plain_pickle import read_plain_pickle
 
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 
