@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from gcl_fast.bodies import open_mesh_source, project, read_mesh
-from gcl_fast.bodies.estimates import read_estimates
-from gcl_fast.bodies.estimator_cameras import reshape_image
+from gcl_fast.meshes.importing.estimates import read_estimates
+from gcl_fast.meshes.importing.estimator_cameras import reshape_image
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh
-from gcl_fast.bodies.mesh_formats import read_surface
+from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.meshes.yaw import turn
 from gcl_fast.cli import main
 from gcl_fast.data.records import load_dataset
-from gcl_fast.import_meshes import import_meshes
+from gcl_fast.meshes.importing.importer import import_meshes
 from gcl_fast.meshes.preview import overlay, preview_meshes
 from tests.test_convert import MakesFolder
 from tests.tiny_smpl import tiny_smpl, write_python2_pickle

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.bodies import open_mesh_source
     from gcl_fast.data.records import load_dataset
-    from gcl_fast.import_meshes import import_meshes
+    from gcl_fast.meshes.importing.importer import import_meshes
     from gcl_fast.meshes.preview import preview_meshes
     from gcl_fast.progress import counting
     from gcl_fast.meshes.render_folders import AUTHORS_ANGLES, render_dataset

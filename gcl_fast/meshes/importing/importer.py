@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gcl_fast.bodies.estimate_files import SUFFIXES
-from gcl_fast.bodies.estimates import Estimate, read_estimates
-from gcl_fast.bodies.estimator_cameras import reshape_image
+from gcl_fast.meshes.importing.estimate_files import SUFFIXES
+from gcl_fast.meshes.importing.estimates import Estimate, read_estimates
+from gcl_fast.meshes.importing.estimator_cameras import reshape_image
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
-from gcl_fast.bodies.mesh_formats import read_surface
+from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.sources import mesh_key, split_folder
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.data.images import pillow
@@ -64,7 +64,7 @@ def import_meshes(
 ) -> MeshReport:
     """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for every image that `sources` hold a body for.
 
-    sources     files, or folders searched through; formats as `gcl_fast.bodies.estimates` lists them
+    sources     files, or folders searched through; formats as `gcl_fast.meshes.importing.estimates` lists them
     smpl        the user's SMPL model (.npz or .pkl), needed where a file holds pose and shape instead of vertices
     faces       a .npy, .obj or .ply with the triangles, where neither the files nor the model have them
     axes        of vertices: "y-down" (x right, y down, z away, as estimators write them) or "y-up" (y up, z towards the camera)

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from gcl_fast.bodies.mesh_formats import read_surface
+from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.plain_pickle import load_plain, read_plain_pickle
 
 SUFFIXES = (".npz", ".npy", ".pkl", ".pickle", ".pt", ".pth", ".json", ".obj", ".ply")

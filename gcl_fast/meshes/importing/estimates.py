@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gcl_fast.bodies.estimate_files import read_estimate_file
-from gcl_fast.bodies.estimator_cameras import perspective_in_box, perspective_of_image, weak_in_box, whole_box
+from gcl_fast.meshes.importing.estimate_files import read_estimate_file
+from gcl_fast.meshes.importing.estimator_cameras import perspective_in_box, perspective_of_image, weak_in_box, whole_box
 
 FORMATS = ("hmr", "4d-humans", "cliff", "sam-3d-body", "vertices")
 NAMES = ("imgname", "img_name", "img_path", "image_path", "imgpath", "image", "name")
