@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.meshes.mesh_files import write_atomically
-from gcl_fast.data.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 
 FORMATS = ("safetensors", "torch", "onnx")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from gcl_fast import export
 from gcl_fast.cli import main
-from gcl_fast.data.images import normalise
+from gcl_fast.images import normalise
 from gcl_fast.export import FeatureOf, export_encoder, parity
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.stages.checkpoint import save_checkpoint

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.data.images import normalise
+from gcl_fast.images import normalise
 from gcl_fast.generation import (
     generate_pictures,
     identity_mix,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcl_fast.data.images import normalise
+from gcl_fast.images import normalise
 from gcl_fast.visuals import (
     compose,
     image_rows,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gcl_fast.data.images import IMAGENET_MEAN
+from gcl_fast.images import IMAGENET_MEAN
 
 FILL = np.array([round(255 * m) for m in IMAGENET_MEAN], dtype=np.uint8)  # zero after normalisation, but for rounding
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.augment import FILL, LUMA, Change, jitter_colors
-from gcl_fast.data.images import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD
 
 MESH_MEAN = MESH_STD = 0.5
 

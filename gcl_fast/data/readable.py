@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gcl_fast.data.images import pillow
+from gcl_fast.images import pillow
 from gcl_fast.data.reid_data import Record, ReIDData
 
 Broken = list[tuple[pathlib.Path, str]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.images import load_uint8, normalise
+from gcl_fast.images import load_uint8, normalise
 from gcl_fast.data.recipes import Chance, Recipe
 from gcl_fast.data.reid_data import Record
 

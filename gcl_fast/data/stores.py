@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.images import load_uint8
+from gcl_fast.images import load_uint8
 from gcl_fast.data.reid_data import Record
 from gcl_fast.data.samples import render_views
 

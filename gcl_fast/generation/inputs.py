@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcl_fast.data.images import load_image, load_uint8
+from gcl_fast.images import load_image, load_uint8
 
 
 def load_photos(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcl_fast.data.images import normalise
+from gcl_fast.images import normalise
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.ops import mesh_warp
 from gcl_fast.visuals.files import save_png

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.images import load_uint8
+from gcl_fast.images import load_uint8
 
 from .canvas import BLUE, GREEN, RED, compose
 

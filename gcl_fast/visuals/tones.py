@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.images import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _check(image: Tensor, name: str, channels: tuple[int, ...]) -> None:

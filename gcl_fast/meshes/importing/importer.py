@@ -18,7 +18,7 @@ from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.sources import mesh_key, split_folder
 from gcl_fast.meshes.smpl import SMPL
-from gcl_fast.data.images import pillow
+from gcl_fast.images import pillow
 
 MISSING = ("error", "leave-out", "mean")
 
