@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gcl_fast.data.layouts import image_files
-from gcl_fast.data.reid_data import Record, relabel
+from gcl_fast.records import Record, relabel
 from gcl_fast.data.records import find_broken, load_dataset, require_readable
 
 MARKET = {

@@ -20,7 +20,7 @@ from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.pixels import finish_batch, finish_images
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
 from gcl_fast.data.recipes import Chance, Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 from gcl_fast.data.stores import Stores
 from tests.test_loader import FakeMeshes
 

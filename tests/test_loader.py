@@ -19,7 +19,7 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.images import IMAGENET_MEAN, denormalise, load_image, load_uint8, normalise
 from gcl_fast.data.loader import NOVEL_YAWS, TorchLoader
 from gcl_fast.data.plans import sequential, shuffled
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 
 SIZE = (16, 8)
 

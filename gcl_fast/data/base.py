@@ -11,7 +11,7 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.data.plans import Plan
 from gcl_fast.data.readable import name_files
 from gcl_fast.data.recipes import Chance, Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

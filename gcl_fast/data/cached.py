@@ -16,7 +16,7 @@ from gcl_fast.data.base import Loader
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.pixels import finish_images, finish_meshes
 from gcl_fast.data.recipes import Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 from gcl_fast.data.stores import Stores
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcl_fast.data.layouts import image_files
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 
 FOLDER = "bounding_box_train_camstyle"
 NAME = re.compile(r"(.+)_fake_(?:\d+to)?(\d+)")

@@ -13,7 +13,7 @@ from gcl_fast.data.cached import CachedLoader
 from gcl_fast.data.dali import SUFFIXES, DaliLoader
 from gcl_fast.data.free_memory import cached_bytes, may_take
 from gcl_fast.data.loader import TorchLoader
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 from gcl_fast.data.stores import Stores
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import csv
 import pathlib
 
 from gcl_fast.data.layouts import check_folder, listing
-from gcl_fast.data.reid_data import Record, ReIDData, relabel
+from gcl_fast.records import Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"
 

@@ -19,7 +19,7 @@ from gcl_fast.data.batch import Batch
 from gcl_fast.data.pixels import finish_images, finish_meshes
 from gcl_fast.data.readable import why_broken
 from gcl_fast.data.recipes import Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 
 DEPTH = 2  # batches that DALI works ahead
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from gcl_fast.data.base import NOVEL_YAWS, Loader
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.recipes import Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 from gcl_fast.data.samples import Cache, Samples
 
 __all__ = ["NOVEL_YAWS", "TorchLoader"]

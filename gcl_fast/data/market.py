@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from gcl_fast.data.layouts import Place, find_place, image_files, listing
-from gcl_fast.data.reid_data import Record, ReIDData, relabel
+from gcl_fast.records import Record, ReIDData, relabel
 
 TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
 PLACES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from gcl_fast.data.layouts import Place, find_place
-from gcl_fast.data.reid_data import Record, ReIDData, relabel
+from gcl_fast.records import Record, ReIDData, relabel
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gcl_fast.images import pillow
-from gcl_fast.data.reid_data import Record, ReIDData
+from gcl_fast.records import Record, ReIDData
 
 Broken = list[tuple[pathlib.Path, str]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from gcl_fast.data.batch import Batch
 from gcl_fast.images import load_uint8, normalise
 from gcl_fast.data.recipes import Chance, Recipe
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gcl_fast.data.reid_data import Record
+    from gcl_fast.records import Record
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.images import load_uint8
-from gcl_fast.data.reid_data import Record
+from gcl_fast.records import Record
 from gcl_fast.data.samples import render_views
 
 if TYPE_CHECKING:
