@@ -17,12 +17,12 @@ from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.base import Loader
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.camstyle import StyledRecords, with_camstyle
+from gcl_fast.data.datasets.camstyle import StyledRecords, with_camstyle
 from gcl_fast.data.choose import Reader
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.data.readable import find_broken, name_files, require_readable
-from gcl_fast.data.records import ReIDData, Record, load_dataset
+from gcl_fast.data.datasets.readable import find_broken, name_files, require_readable
+from gcl_fast.data.datasets.load import ReIDData, Record, load_dataset
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import Part, read_published

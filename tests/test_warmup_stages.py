@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gcl_fast.cli import main
-from gcl_fast.data.camstyle import one_view, several_views, with_camstyle
-from gcl_fast.data.records import Record, load_dataset
+from gcl_fast.data.datasets.camstyle import one_view, several_views, with_camstyle
+from gcl_fast.data.datasets.load import Record, load_dataset
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.test_end_to_end import _equal, _kill_inside
 from tests.toy_world import SETTINGS, write_toy_world

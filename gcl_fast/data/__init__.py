@@ -8,7 +8,7 @@ from gcl_fast.data.choose import Reader
 from gcl_fast.data.dali import DaliLoader
 from gcl_fast.data.loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
-from gcl_fast.data.records import DATASETS, Record, ReIDData, find_broken, load_dataset, require_readable
+from gcl_fast.data.datasets.load import DATASETS, Record, ReIDData, find_broken, load_dataset, require_readable
 
 __all__ = [
     "DATASETS",

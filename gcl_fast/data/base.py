@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.plans import Plan
-from gcl_fast.data.readable import name_files
+from gcl_fast.data.datasets.readable import name_files
 from gcl_fast.data.recipes import Chance, Recipe
 from gcl_fast.records import Record
 

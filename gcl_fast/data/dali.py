@@ -17,7 +17,7 @@ from gcl_fast.data.ahead import MeshesAhead
 from gcl_fast.data.base import Loader
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.pixels import finish_images, finish_meshes
-from gcl_fast.data.readable import why_broken
+from gcl_fast.data.datasets.readable import why_broken
 from gcl_fast.data.recipes import Recipe
 from gcl_fast.records import Record
 

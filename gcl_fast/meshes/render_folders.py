@@ -57,7 +57,7 @@ def render_dataset(
     if not views:
         raise ValueError("render_dataset: angles must name at least one angle, got none")
     if data is None:
-        from gcl_fast.data.records import load_dataset
+        from gcl_fast.data.datasets.load import load_dataset
 
         data = load_dataset(data_name, root)
     mesh_root = pathlib.Path(root) / "mesh" if mesh_root is None else pathlib.Path(mesh_root)

@@ -82,7 +82,7 @@ def import_meshes(
     if axes not in ("y-down", "y-up"):
         raise ValueError(f"import_meshes: axes must be y-down or y-up, got {axes!r}")
     if data is None:
-        from gcl_fast.data.records import load_dataset
+        from gcl_fast.data.datasets.load import load_dataset
 
         data = load_dataset(data_name, root)
     mesh_root = pathlib.Path(root) / "mesh" if mesh_root is None else pathlib.Path(mesh_root)

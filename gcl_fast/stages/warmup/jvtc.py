@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.camstyle import StyledRecords, several_views
+from gcl_fast.data.datasets.camstyle import StyledRecords, several_views
 from gcl_fast.data.base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from gcl_fast.data.layouts import Place, find_place
+from gcl_fast.data.datasets.folders import Place, find_place
 from gcl_fast.records import Record, ReIDData, relabel
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")

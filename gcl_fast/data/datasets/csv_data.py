@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 
-from gcl_fast.data.layouts import check_folder, listing
+from gcl_fast.data.datasets.folders import check_folder, listing
 from gcl_fast.records import Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"

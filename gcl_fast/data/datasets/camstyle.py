@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.data.layouts import image_files
+from gcl_fast.data.datasets.folders import image_files
 from gcl_fast.records import Record
 
 FOLDER = "bounding_box_train_camstyle"

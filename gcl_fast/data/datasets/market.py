@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from gcl_fast.data.layouts import Place, find_place, image_files, listing
+from gcl_fast.data.datasets.folders import Place, find_place, image_files, listing
 from gcl_fast.records import Record, ReIDData, relabel
 
 TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
