@@ -20,7 +20,7 @@ import torch
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.meshes.sources import open_mesh_source
 from gcl_fast.data import CachedLoader, DaliLoader, TorchLoader, load_dataset, shuffled
-from gcl_fast.data.base import NOVEL_YAWS, Loader
+from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
 
 OP = "loader"
 CHECK = (
@@ -118,7 +118,7 @@ class Official(torch.utils.data.Dataset):
 
 
 def official(meshes: bool) -> Callable[[], Iterator]:
-    from gcl_fast.data.recipes import Chance, Recipe
+    from gcl_fast.data.loaders.recipes import Chance, Recipe
 
     chance = Chance(0, NOVEL_YAWS, None, SIZE)
     draws = [[chance.yaw(Recipe(0, p, b), row) for row in range(len(b))] for p, b in enumerate(plan())]

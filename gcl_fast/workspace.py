@@ -15,11 +15,11 @@ from gcl_fast import distributed
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords, with_camstyle
-from gcl_fast.data.choose import Reader
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.loaders.reader import Reader
+from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.data.datasets.readable import find_broken, name_files, require_readable
 from gcl_fast.data.datasets.load import ReIDData, Record, load_dataset

@@ -10,18 +10,19 @@ from PIL import Image
 
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
-from gcl_fast.data import choose, free_memory
+from gcl_fast.data.loaders import free_memory
+from gcl_fast.data.loaders import reader as choose
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.cached import CachedLoader
-from gcl_fast.data.choose import Reader
-from gcl_fast.data.dali import DaliLoader, dali
-from gcl_fast.data.loader import TorchLoader
-from gcl_fast.data.pixels import finish_batch, finish_images
+from gcl_fast.data.loaders.cached import CachedLoader
+from gcl_fast.data.loaders.reader import Reader
+from gcl_fast.data.loaders.dali import DaliLoader, dali
+from gcl_fast.data.loaders.torch_loader import TorchLoader
+from gcl_fast.data.loaders.finish import finish_batch, finish_images
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
-from gcl_fast.data.recipes import Chance, Recipe
+from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.records import Record
-from gcl_fast.data.stores import Stores
+from gcl_fast.data.loaders.stores import Stores
 from tests.test_loader import FakeMeshes
 
 SIZE = (16, 8)
@@ -131,7 +132,7 @@ def test_the_orientation_tag_is_left_alone(world, tmp_path):
 
 
 def test_each_picture_is_read_once_for_all_loaders(world, monkeypatch):
-    from gcl_fast.data import stores as module
+    from gcl_fast.data.loaders import stores as module
 
     records, pictures = world
     read, decode = [], module.load_uint8

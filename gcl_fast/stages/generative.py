@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gcl_fast import distributed
 from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms
 from gcl_fast.stages.amp import autocast, use_bfloat16

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.pseudo_labels import centroids

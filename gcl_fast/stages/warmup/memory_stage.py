@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gcl_fast.config import TrainConfig, WarmupConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.warmup.base import WarmupStage

@@ -15,7 +15,7 @@ from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords, one_view
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
 from gcl_fast.stages.warmup.memory_stage import MemoryStage

@@ -10,7 +10,7 @@ from gcl_fast.data.augment import Augment
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.plans import Plan
 from gcl_fast.data.datasets.readable import name_files
-from gcl_fast.data.recipes import Chance, Recipe
+from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.records import Record
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from gcl_fast.data.base import NOVEL_YAWS, Loader
+from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.recipes import Recipe
+from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.records import Record
-from gcl_fast.data.samples import Cache, Samples
+from gcl_fast.data.loaders.samples import Cache, Samples
 
 __all__ = ["NOVEL_YAWS", "TorchLoader"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gcl_fast.images import load_uint8
 from gcl_fast.records import Record
-from gcl_fast.data.samples import render_views
+from gcl_fast.data.loaders.samples import render_views
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gcl_fast.data.recipes import Chance, Recipe
+from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.records import Record
-from gcl_fast.data.samples import render_views
+from gcl_fast.data.loaders.samples import render_views
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

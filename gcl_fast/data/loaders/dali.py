@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gcl_fast.meshes.sources import RenderedFolders
-from gcl_fast.data.ahead import MeshesAhead
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.pixels import finish_images, finish_meshes
+from gcl_fast.data.loaders.finish import finish_images, finish_meshes
 from gcl_fast.data.datasets.readable import why_broken
-from gcl_fast.data.recipes import Recipe
+from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.records import Record
 
 DEPTH = 2  # batches that DALI works ahead

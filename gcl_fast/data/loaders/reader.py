@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gcl_fast.data.base import Loader
-from gcl_fast.data.cached import CachedLoader
-from gcl_fast.data.dali import SUFFIXES, DaliLoader
-from gcl_fast.data.free_memory import cached_bytes, may_take
-from gcl_fast.data.loader import TorchLoader
+from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.cached import CachedLoader
+from gcl_fast.data.loaders.dali import SUFFIXES, DaliLoader
+from gcl_fast.data.loaders.free_memory import cached_bytes, may_take
+from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.records import Record
-from gcl_fast.data.stores import Stores
+from gcl_fast.data.loaders.stores import Stores
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

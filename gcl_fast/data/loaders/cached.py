@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.ahead import AHEAD, MeshesAhead
-from gcl_fast.data.base import Loader
+from gcl_fast.data.loaders.meshes_ahead import AHEAD, MeshesAhead
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.batch import Batch
-from gcl_fast.data.pixels import finish_images, finish_meshes
-from gcl_fast.data.recipes import Recipe
+from gcl_fast.data.loaders.finish import finish_images, finish_meshes
+from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.records import Record
-from gcl_fast.data.stores import Stores
+from gcl_fast.data.loaders.stores import Stores
 
 
 class CachedLoader(Loader):
