@@ -17,15 +17,15 @@ pytest.importorskip("anny", reason="the synthetic people are anny bodies")
 from gcl_fast.bodies import open_mesh_source  # noqa: E402
 from gcl_fast.data.datasets.load import load_dataset  # noqa: E402
 from gcl_fast.data.synthetic import WorldConfig, write_world  # noqa: E402
-from gcl_fast.data.synthetic import world as world_module  # noqa: E402
-from gcl_fast.data.synthetic.cameras import develop, make_cameras  # noqa: E402
-from gcl_fast.data.synthetic.gait import HANDS, joint_angles  # noqa: E402
-from gcl_fast.data.synthetic.garments import dress, wardrobe  # noqa: E402
-from gcl_fast.data.synthetic.people import make_person  # noqa: E402
-from gcl_fast.data.synthetic.plan import DISTRACTOR, JUNK, make_plan  # noqa: E402
-from gcl_fast.data.synthetic.renderer import crop_lens, pose_figures, render_layers, turn_axis, turned  # noqa: E402
-from gcl_fast.data.synthetic.schedule import Shot, travel_frames, walk  # noqa: E402
-from gcl_fast.data.synthetic.seeds import stream  # noqa: E402
+from gcl_fast.synthetic import world as world_module  # noqa: E402
+from gcl_fast.synthetic.cameras import develop, make_cameras  # noqa: E402
+from gcl_fast.synthetic.gait import HANDS, joint_angles  # noqa: E402
+from gcl_fast.synthetic.garments import dress, wardrobe  # noqa: E402
+from gcl_fast.synthetic.people import make_person  # noqa: E402
+from gcl_fast.synthetic.plan import DISTRACTOR, JUNK, make_plan  # noqa: E402
+from gcl_fast.synthetic.renderer import crop_lens, pose_figures, render_layers, turn_axis, turned  # noqa: E402
+from gcl_fast.synthetic.schedule import Shot, travel_frames, walk  # noqa: E402
+from gcl_fast.synthetic.seeds import stream  # noqa: E402
 from gcl_fast.ops import render_mesh  # noqa: E402
 
 SIZE = (64, 32)

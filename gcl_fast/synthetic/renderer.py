@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gcl_fast.data.synthetic.backgrounds import background, noise
-from gcl_fast.data.synthetic.cameras import Camera
-from gcl_fast.data.synthetic.clothes import albedo
-from gcl_fast.data.synthetic.config import WorldConfig
-from gcl_fast.data.synthetic.gait import Stride, bone_transforms, joint_angles, skin
-from gcl_fast.data.synthetic.garments import HAIR, SKIRT, Dressed, wardrobe
-from gcl_fast.data.synthetic.occluders import occluder
-from gcl_fast.data.synthetic.people import Person
-from gcl_fast.data.synthetic.schedule import Shot
-from gcl_fast.data.synthetic.seeds import stream
+from gcl_fast.synthetic.backgrounds import background, noise
+from gcl_fast.synthetic.cameras import Camera
+from gcl_fast.synthetic.clothes import albedo
+from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.gait import Stride, bone_transforms, joint_angles, skin
+from gcl_fast.synthetic.garments import HAIR, SKIRT, Dressed, wardrobe
+from gcl_fast.synthetic.occluders import occluder
+from gcl_fast.synthetic.people import Person
+from gcl_fast.synthetic.schedule import Shot
+from gcl_fast.synthetic.seeds import stream
 
 SAMPLES = 2  # a side, of each output pixel
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gcl_fast.data.synthetic.garments import BACKPACK, BODY, HAIR, HAIRLINE, KNOB, SHOULDER_BAG, SKIRT
-from gcl_fast.data.synthetic.people import Outfit
+from gcl_fast.synthetic.garments import BACKPACK, BODY, HAIR, HAIRLINE, KNOB, SHOULDER_BAG, SKIRT
+from gcl_fast.synthetic.people import Outfit
 
 SHOULDER_Y = -0.44  # where sleeves join on, template metres
 ARM_LENGTH = 0.50

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.data.synthetic.cameras import Camera
-from gcl_fast.data.synthetic.config import WorldConfig
-from gcl_fast.data.synthetic.gait import HANDS
-from gcl_fast.data.synthetic.seeds import stream
+from gcl_fast.synthetic.cameras import Camera
+from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.gait import HANDS
+from gcl_fast.synthetic.seeds import stream
 
 WALKING_SPEED = 1.25  # metres a second
 STEP_CYCLES = 0.92  # gait cycles a second

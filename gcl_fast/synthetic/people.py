@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.data.synthetic.config import WorldConfig
-from gcl_fast.data.synthetic.gait import Stride
-from gcl_fast.data.synthetic.seeds import stream
+from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.gait import Stride
+from gcl_fast.synthetic.seeds import stream
 
 # sRGB in [0, 1]; ordered so that a smaller count keeps the commoner colours
 SHIRTS = np.array(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.data.synthetic.template import Template
+from gcl_fast.synthetic.template import Template
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.data.synthetic.people import Outfit, Person
-from gcl_fast.data.synthetic.template import Template, load_template, rest_bodies
+from gcl_fast.synthetic.people import Outfit, Person
+from gcl_fast.synthetic.template import Template, load_template, rest_bodies
 
 BODY, SKIRT, HAIR, BACKPACK, SHOULDER_BAG, KNOB = range(6)  # part of a face; the knob is a hair bun or the brim of a cap
 SKIRT_RINGS, SKIRT_SIDES = 12, 40

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gcl_fast.data.synthetic.cameras import GROUNDS, WALLS, Camera
-from gcl_fast.data.synthetic.seeds import stream
+from gcl_fast.synthetic.cameras import GROUNDS, WALLS, Camera
+from gcl_fast.synthetic.seeds import stream
 
 NOISE = 256  # size of the tiling noise table
 SECTION = 7.0  # metres of street with one kind of ground and wall

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gcl_fast.data.synthetic.backgrounds import noise
+from gcl_fast.synthetic.backgrounds import noise
 
 KINDS = ("pole", "box", "bush", "bicycle", "rail")
 

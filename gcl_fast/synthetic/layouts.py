@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from gcl_fast.data.synthetic.plan import Entry
+from gcl_fast.synthetic.plan import Entry
 
 LAYOUTS = ("market1501", "dukemtmc", "msmt17")
 MOST_CAMERAS = {"market1501": 9, "dukemtmc": 9, "msmt17": 99}  # as many as the file names can say

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
-from gcl_fast.data.synthetic.cameras import Camera, develop, make_cameras, photograph
-from gcl_fast.data.synthetic.config import WorldConfig
-from gcl_fast.data.synthetic.garments import Dressed, dress
-from gcl_fast.data.synthetic.layouts import LAYOUTS, MOST_CAMERAS, Layout
-from gcl_fast.data.synthetic.people import Person, make_person
-from gcl_fast.data.synthetic.plan import JUNK, Entry, batches, make_plan, own_identities
-from gcl_fast.data.synthetic.renderer import Figure, compose, crop_lens, occluder_for, place_behind, pose_figures, render_layers
-from gcl_fast.data.synthetic.seeds import stream
-from gcl_fast.data.synthetic.template import load_template
-from gcl_fast.data.synthetic.truth import write_truth
+from gcl_fast.synthetic.cameras import Camera, develop, make_cameras, photograph
+from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.garments import Dressed, dress
+from gcl_fast.synthetic.layouts import LAYOUTS, MOST_CAMERAS, Layout
+from gcl_fast.synthetic.people import Person, make_person
+from gcl_fast.synthetic.plan import JUNK, Entry, batches, make_plan, own_identities
+from gcl_fast.synthetic.renderer import Figure, compose, crop_lens, occluder_for, place_behind, pose_figures, render_layers
+from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.template import load_template
+from gcl_fast.synthetic.truth import write_truth
 
 VERSION = 1  # of what is drawn; raise it when the same parameters give other pictures
 MARKER = "world.json"  # written last: a folder without it is no finished world

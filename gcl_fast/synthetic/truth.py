@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcl_fast.data.synthetic.cameras import Camera, develop, to_bytes
-from gcl_fast.data.synthetic.renderer import Figure, compose, place_behind, render_layers, shrink
-from gcl_fast.data.synthetic.schedule import Shot
+from gcl_fast.synthetic.cameras import Camera, develop, to_bytes
+from gcl_fast.synthetic.renderer import Figure, compose, place_behind, render_layers, shrink
+from gcl_fast.synthetic.schedule import Shot
 
 YAWS = tuple(range(0, 360, 45))
 
