@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gcl_fast import ops
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.data.synthetic import write_world
+from gcl_fast.synthetic import write_world
 from gcl_fast.evaluation import extract_features
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.joint import JointStage

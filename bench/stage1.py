@@ -22,7 +22,7 @@ import torch
 from demo_seeds import cpu_name
 
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.data.synthetic import write_world
+from gcl_fast.synthetic import write_world
 from gcl_fast.demo import WORLD
 from gcl_fast.run_files import read_metrics
 from gcl_fast.training import train

@@ -24,7 +24,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
 
     A finished demo is not repeated unless `fresh`, which deletes it first; a stopped one goes on where it stopped.
     """
-    from gcl_fast.data.synthetic import write_world
+    from gcl_fast.synthetic import write_world
     from gcl_fast.progress import counting
     from gcl_fast.training import train
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gcl_fast import ops
-from gcl_fast.bodies import (
+from gcl_fast.meshes import (
     RenderedFolders,
     VertexMeshes,
     mesh_key,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from tests.toy_meshes import EYE, WEAK, ellipsoid
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gcl_fast import demo, training
-from gcl_fast.data import synthetic
+from gcl_fast import synthetic
 from gcl_fast.run_files import RunError
 
 

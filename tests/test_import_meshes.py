@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.bodies import open_mesh_source, project, read_mesh
+from gcl_fast.meshes import open_mesh_source, project, read_mesh
 from gcl_fast.meshes.importing.estimates import read_estimates
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
 from gcl_fast.meshes.mean_body import mean_body

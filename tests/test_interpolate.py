@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from gcl_fast.ops.interpolate import _entries_by_row
 from tests.toy_meshes import WEAK, ellipsoid, soup
 

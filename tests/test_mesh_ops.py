@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcl_fast import ops
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from tests.toy_meshes import WEAK, ellipsoid
 
 

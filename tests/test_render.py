@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.bodies import RenderedFolders, VertexMeshes, open_mesh_source, write_faces, write_mesh
+from gcl_fast.meshes import RenderedFolders, VertexMeshes, open_mesh_source, write_faces, write_mesh
 from gcl_fast.meshes.render_folders import AUTHORS_ANGLES, render_dataset
 
 SIZE = (24, 12)

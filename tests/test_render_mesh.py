@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gcl_fast import ops, reference
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from tests.toy_meshes import EYE, WEAK, ellipsoid, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcl_fast import ops
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.simt.harness import ORDERS, run
 from tests.test_simt import same_bits, soup

@@ -14,9 +14,9 @@ from PIL import Image
 
 pytest.importorskip("anny", reason="the synthetic people are anny bodies")
 
-from gcl_fast.bodies import open_mesh_source  # noqa: E402
+from gcl_fast.meshes import open_mesh_source  # noqa: E402
 from gcl_fast.data.datasets.load import load_dataset  # noqa: E402
-from gcl_fast.data.synthetic import WorldConfig, write_world  # noqa: E402
+from gcl_fast.synthetic import WorldConfig, write_world  # noqa: E402
 from gcl_fast.synthetic import world as world_module  # noqa: E402
 from gcl_fast.synthetic.cameras import develop, make_cameras  # noqa: E402
 from gcl_fast.synthetic.gait import HANDS, joint_angles  # noqa: E402
@@ -138,7 +138,7 @@ def test_truth_at_yaw_zero_is_the_dataset_image_before_noise(market: Path) -> No
 
 
 def test_turn_is_that_of_render_mesh() -> None:
-    from gcl_fast.bodies import turn
+    from gcl_fast.meshes import turn
 
     verts = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     for yaw in (0.0, 45.0, 180.0, 310.0):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
-from gcl_fast.bodies import project, turn
+from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.toy_meshes import EYE, WEAK, ellipsoid, soup, square
 

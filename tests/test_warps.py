@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("PIL", reason="reading photos needs pillow")
 
-from gcl_fast.bodies import open_mesh_source
+from gcl_fast.meshes import open_mesh_source
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.generation import warp_pictures, warped_views
 from gcl_fast.generation.inputs import load_photos

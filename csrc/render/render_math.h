@@ -1,5 +1,5 @@
 // The mathematics of render_mesh, once for host and device: a body turned about its vertical axis, projected, and shaded flat.
-// Compiled without fused multiply-add: both give the same bits. Turning and projecting take the steps of gcl_fast.bodies.turn
+// Compiled without fused multiply-add: both give the same bits. Turning and projecting take the steps of gcl_fast.ops.camera.turn
 // and project in their order, so that a pixel shows the face that rasterize gives for those. Functions choose instead of
 // branching, so that the CPU takes many vertices or faces at once.
 #pragma once

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
     import numpy as np
 
-    from gcl_fast.bodies import open_mesh_source
+    from gcl_fast.meshes import open_mesh_source
     from gcl_fast.data.datasets.load import load_dataset
     from gcl_fast.meshes.importing.importer import import_meshes
     from gcl_fast.meshes.preview import preview_meshes

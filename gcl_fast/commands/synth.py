@@ -34,7 +34,7 @@ class SynthOptions:
 def main(argv: list[str]) -> int:
     options = parse(SynthOptions, argv, prog="gcl-fast synth")
 
-    from gcl_fast.data.synthetic import write_world
+    from gcl_fast.synthetic import write_world
     from gcl_fast.progress import counting
 
     with counting("write the world") as progress:

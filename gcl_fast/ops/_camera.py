@@ -1,4 +1,4 @@
-"""Turning a body about its vertical axis and projecting it to pixels; `gcl_fast.bodies` re-exports both."""
+"""Turning a body about its vertical axis and projecting it to pixels; `gcl_fast.meshes` re-exports both."""
 
 from __future__ import annotations
 

@@ -21,15 +21,15 @@ def render_mesh(
 
     A body pixel is 0.25 + 0.75 max(0, n.l), n the unit normal of its face turned to the viewer (flat shading),
     l = (-0.4, -0.6, -1.0) normalised, the direction to a far light at the upper left in front; background is 0. The face of
-    a pixel is the one that `rasterize` gives for the vertices of `gcl_fast.bodies.turn` and `project`. A face with a vertex
+    a pixel is the one that `rasterize` gives for the vertices of `gcl_fast.ops.camera.turn` and `project`. A face with a vertex
     at or behind a perspective camera is dropped.
 
     Args:
         verts: [B, V, 3] float32 or float64 in body axes (x right, y down, z away from the camera), metres.
         faces: [F, 3] int32 or int64, shared by the batch.
-        camera: [B, 3] weak perspective or [B, 6] perspective, floating point, see `gcl_fast.bodies.project`.
+        camera: [B, 3] weak perspective or [B, 6] perspective, floating point, see `gcl_fast.ops.camera.project`.
         yaw_degrees: R angles, a list or a tensor; the body turns about the vertical axis through the middle of its x/z
-            bounding box, see `gcl_fast.bodies.turn`.
+            bounding box, see `gcl_fast.ops.camera.turn`.
         image_size: (H, W), each at most 2^20.
 
     Returns:

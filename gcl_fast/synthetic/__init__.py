@@ -1,6 +1,6 @@
 """A synthetic world of walking people seen by several cameras, written as a ReID data set.
 
->>> from gcl_fast.data.synthetic import write_world
+>>> from gcl_fast.synthetic import write_world
 >>> print(write_world("data/synthetic", layout="market1501", num_train_ids=40, num_test_ids=20))
 """
 
