@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import ops
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config.schema import TrainConfig, from_dict
 from gcl_fast.synthetic import write_world
 from gcl_fast.evaluation import extract_features
 from gcl_fast.pseudo_labels import centroids

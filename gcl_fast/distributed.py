@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gcl_fast.config_values import ConfigError
+from gcl_fast.config.values import ConfigError
 
 T = TypeVar("T")
 TIMEOUT = datetime.timedelta(hours=2)  # others wait while the first rank clusters and scores

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config import ConfigError, TrainConfig, to_dict
+from gcl_fast.config.schema import ConfigError, TrainConfig, to_dict
 from gcl_fast.run_files import RunError, read_config, read_metrics, write_config, write_metrics
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.batch import Batch

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gcl_fast import distributed
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config.schema import TrainConfig, from_dict
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.datasets.load import Record

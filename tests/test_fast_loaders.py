@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gcl_fast.meshes.sources import RenderedFolders
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.loaders import free_memory
 from gcl_fast.data.loaders import reader as choose
 from gcl_fast.data.augment import Augment

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.cli import main
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config.schema import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import read_published, recognise
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from gcl_fast.commands.options import parse, positional
-from gcl_fast.config import TrainConfig
+from gcl_fast.config.schema import TrainConfig
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.config import TrainConfig, WarmupConfig
+from gcl_fast.config.schema import TrainConfig, WarmupConfig
 from gcl_fast.data.batch import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.loaders.loader_base import Loader

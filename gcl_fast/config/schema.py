@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config_values import ConfigError, from_dict, not_negative, positive, require, to_dict
+from gcl_fast.config.values import ConfigError, from_dict, not_negative, positive, require, to_dict
 
 __all__ = ["ConfigError", "TrainConfig", "from_dict", "load_shipped", "load_yaml", "shipped", "to_dict"]
 
