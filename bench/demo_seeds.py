@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from gcl_fast.demo import run_demo, summary
+from gcl_fast.runs.synthetic_demo import run_demo, summary
 
 KEEP = ("untrained", "stage1", "stage2", "stage3", "control", "times", "seconds")
 

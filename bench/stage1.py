@@ -23,9 +23,9 @@ from demo_seeds import cpu_name
 
 from gcl_fast.config.schema import TrainConfig, load_shipped
 from gcl_fast.synthetic import write_world
-from gcl_fast.demo import WORLD
-from gcl_fast.run_files import read_metrics
-from gcl_fast.training import train
+from gcl_fast.runs.synthetic_demo import WORLD
+from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.training import train
 
 METHODS = {"cluster-contrast": "act", "mlc": "mlc", "jvtc": "jvtc"}  # each with another head of the encoder
 NOTE = (

@@ -19,7 +19,7 @@ from gcl_fast import distributed
 from gcl_fast.cli import main
 from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.plans import Plan
-from gcl_fast.training import check_shares
+from gcl_fast.runs.training import check_shares
 from tests import distributed_worker as worker
 from tests.toy_world import SETTINGS, write_toy_world
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcl_fast import export
+from gcl_fast.runs import encoder_export as export
 from gcl_fast.cli import main
 from gcl_fast.images import normalise
-from gcl_fast.export import FeatureOf, export_encoder, parity
+from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.stages.checkpoint import save_checkpoint
 

@@ -158,7 +158,7 @@ def test_damaged_and_malicious_files(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tyro", reason="the command line needs tyro")
-    from gcl_fast.workspace import build_networks
+    from gcl_fast.runs.dataset import build_networks
 
     root = write_toy_world(tmp_path / "data")
     settings = tmp_path / "toy.yaml"

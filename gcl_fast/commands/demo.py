@@ -21,7 +21,7 @@ class DemoOptions:
 def main(argv: list[str]) -> int:
     options = parse(DemoOptions, argv, prog="gcl-fast demo")
 
-    from gcl_fast.demo import run_demo, summary
+    from gcl_fast.runs.synthetic_demo import run_demo, summary
 
     print(summary(run_demo(options.out, seed=options.seed, fresh=options.fresh)))
     print(f"report: {options.out / 'report.html'}\ncheckpoints, events and pictures: {options.out}")

@@ -51,8 +51,8 @@ def other_data(config: TrainConfig, dataset: str | None, root: str | None, devic
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
-    from gcl_fast.after_training import ranked_lists_picture
-    from gcl_fast.workspace import Workspace, networks_of
+    from gcl_fast.runs.pictures import ranked_lists_picture
+    from gcl_fast.runs.dataset import Workspace, networks_of
 
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=False)
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         ranked_lists_picture(encoder, space, options.ranked_lists, f"{options.checkpoint}")
         print(f"ranked lists: {options.ranked_lists}")
     if options.output is not None:
-        from gcl_fast.run_files import write_whole
+        from gcl_fast.runs.folder import write_whole
 
         write_whole(options.output, json.dumps(scores, indent=2) + "\n")
     return 0

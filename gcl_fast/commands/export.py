@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
     from gcl_fast.commands.evaluate import find_checkpoint
-    from gcl_fast.export import export_encoder
-    from gcl_fast.workspace import encoder_of
+    from gcl_fast.runs.encoder_export import export_encoder
+    from gcl_fast.runs.dataset import encoder_of
 
     path = find_checkpoint(options.checkpoint)
     encoder, size = encoder_of(path)

@@ -39,7 +39,7 @@ def write_scores(options, config, networks, space, meshes, fid) -> str:
     """Scores of the whole split, as a line and as a file."""
     from gcl_fast.generation import score_generated
     from gcl_fast.progress import counting
-    from gcl_fast.run_files import write_whole
+    from gcl_fast.runs.folder import write_whole
 
     with counting("score generated images") as progress:
         found = score_generated(
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
     from gcl_fast.generation import FrechetDistance, draw_records, generate_pictures, warp_pictures
-    from gcl_fast.workspace import Workspace, networks_of
+    from gcl_fast.runs.dataset import Workspace, networks_of
 
     if options.fid_weights is not None and options.scores is None:
         raise ValueError("--fid-weights needs --scores FILE.json, where the FID is written")

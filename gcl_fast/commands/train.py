@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     if options.method is not None:
         config = replace(config, stage1=replace(config.stage1, method=options.method))
 
-    from gcl_fast.training import train
+    from gcl_fast.runs.training import train
 
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
     train(config, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config.schema import ConfigError, TrainConfig, to_dict
-from gcl_fast.run_files import RunError, read_config, read_metrics, write_config, write_metrics
+from gcl_fast.runs.folder import RunError, read_config, read_metrics, write_config, write_metrics
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -19,7 +19,7 @@ from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmup import warmup_stage
-from gcl_fast.workspace import Networks, Workspace, build_networks, choose_device, load_module, load_networks
+from gcl_fast.runs.dataset import Networks, Workspace, build_networks, choose_device, load_module, load_networks
 
 NOT_TRAINING = ("runs", "name", "device", "workers", "loader", "cache", "compile", "tensorboard", "log_every", "checkpoint_every",
                 "picture_every", "eval_batch_size", "skip_broken")
@@ -206,7 +206,7 @@ def train(
 
     Started by torchrun, the processes train together; the first then makes scores, pictures and report alone.
     """
-    from gcl_fast.after_training import scores_and_pictures
+    from gcl_fast.runs.pictures import scores_and_pictures
     from gcl_fast.report import write_report
 
     with distributed.session(choose_device(config.device)) as rank:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
-from gcl_fast.run_files import read_metrics, write_metrics
+from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.visuals import ranked_lists_from_features, save_png
-from gcl_fast.workspace import Workspace, networks_of
+from gcl_fast.runs.dataset import Workspace, networks_of
 
 
 def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: Tensor) -> None:

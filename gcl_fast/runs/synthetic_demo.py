@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.config.schema import TrainConfig, load_shipped
-from gcl_fast.run_files import RunError, read_metrics, write_metrics
+from gcl_fast.runs.folder import RunError, read_metrics, write_metrics
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 
@@ -26,7 +26,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     """
     from gcl_fast.synthetic import write_world
     from gcl_fast.progress import counting
-    from gcl_fast.training import train
+    from gcl_fast.runs.training import train
 
     config = demo_config(seed, out)
     if fresh and out.exists():
