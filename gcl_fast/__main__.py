@@ -1,3 +1,3 @@
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 
 raise SystemExit(main())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gcl_fast.commands import bench
+from gcl_fast.cli.main import bench
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from gcl_fast.runs import encoder_export as export
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 from gcl_fast.images import normalise
 from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
 from gcl_fast.models import IdentityEncoder

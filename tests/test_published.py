@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 from gcl_fast.config.schema import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import read_published, recognise

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 from gcl_fast.generation import FrechetDistance, score_generated, score_novel_views, ssim
 from tests.test_generation import SIZE, Bars, MeanCode, Paint, world  # noqa: F401
 from tests.toy_world import SETTINGS, write_toy_world

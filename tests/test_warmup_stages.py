@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.cli import main
+from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.camstyle import one_view, several_views, with_camstyle
 from gcl_fast.data.datasets.load import Record, load_dataset
 from gcl_fast.stages.checkpoint import load_checkpoint

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import gcl_fast
-from gcl_fast.commands.options import parse
+from gcl_fast.cli.options import parse
 
 OPS = ("rasterize", "interpolate", "render", "warp", "conv", "bank", "neighbors", "ranking", "loader", "step", "epoch")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]

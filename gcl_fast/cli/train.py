@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gcl_fast.commands.options import base_config, parse
+from gcl_fast.cli.options import base_config, parse
 from gcl_fast.config.schema import TrainConfig
 
 

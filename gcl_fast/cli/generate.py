@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gcl_fast.commands.evaluate import find_checkpoint, other_data
-from gcl_fast.commands.options import parse, positional
+from gcl_fast.cli.evaluate import find_checkpoint, other_data
+from gcl_fast.cli.options import parse, positional
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gcl_fast.commands.options import parse, positional
+from gcl_fast.cli.options import parse, positional
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ExportOptions:
 def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
-    from gcl_fast.commands.evaluate import find_checkpoint
+    from gcl_fast.cli.evaluate import find_checkpoint
     from gcl_fast.runs.encoder_export import export_encoder
     from gcl_fast.runs.dataset import encoder_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gcl_fast.commands.options import parse, positional
+from gcl_fast.cli.options import parse, positional
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main(argv: list[str]) -> int:
     """0 when the kernels load; optional packages may be missing."""
-    from gcl_fast.doctor import examine, table
+    from gcl_fast.cli.machine import examine, table
 
     if argv:
         print("usage: gcl-fast doctor (it takes no options)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from gcl_fast.commands.options import parse, positional
+from gcl_fast.cli.options import parse, positional
 from gcl_fast.config.schema import TrainConfig
 
 

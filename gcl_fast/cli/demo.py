@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcl_fast.commands.options import parse
+from gcl_fast.cli.options import parse
 
 
 @dataclass
