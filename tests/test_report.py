@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
-from gcl_fast.report.files import read_history
+from gcl_fast.report.run_data import read_history
 from gcl_fast.report.sections import group_of
 
 METRICS = {

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from gcl_fast.generation.inputs import load_photos, render_meshes
-from gcl_fast.generation.views import identity_mix, novel_views, reconstruct
-from gcl_fast.visuals.files import save_png
+from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
+from gcl_fast.visuals.png import save_png
 from gcl_fast.visuals.grids import image_rows, novel_view_grid
 from gcl_fast.visuals.tones import photo_to_uint8
 

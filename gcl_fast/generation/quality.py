@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.generation.scores import psnr
-from gcl_fast.generation.views import novel_views, reconstruct
+from gcl_fast.generation.decoding import novel_views, reconstruct
 from gcl_fast.models.weights import load_weights
 from gcl_fast.visuals.tones import photo_to_unit
 

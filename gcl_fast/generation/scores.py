@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
-from gcl_fast.generation.views import novel_views
+from gcl_fast.generation.decoding import novel_views
 from gcl_fast.visuals.grids import novel_view_grid
 from gcl_fast.visuals.tones import photo_to_unit
 

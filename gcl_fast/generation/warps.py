@@ -12,7 +12,7 @@ from torch import Tensor
 from gcl_fast.images import normalise
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.ops import mesh_warp
-from gcl_fast.visuals.files import save_png
+from gcl_fast.visuals.png import save_png
 from gcl_fast.visuals.grids import novel_view_grid
 
 PAPER = 235  # grey level behind a turned body: nothing is known there

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gcl_fast.meshes.mesh_files import Mesh
-from gcl_fast.ops._camera import project
+from gcl_fast.ops.camera import project
 
 
 def mean_body(meshes: Sequence[Mesh], image_size: tuple[int, int]) -> Mesh:

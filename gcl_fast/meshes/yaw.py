@@ -1,5 +1,5 @@
 """Turning bodies about their vertical axis."""
 
-from gcl_fast.ops._camera import turn
+from gcl_fast.ops.camera import turn
 
 __all__ = ["turn"]

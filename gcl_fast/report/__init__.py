@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 import gcl_fast
-from gcl_fast.visuals.files import write_atomically
+from gcl_fast.visuals.png import write_atomically
 
 from . import sections
 from .files import read_run

@@ -9,7 +9,7 @@ from torch import nn
 
 from gcl_fast.config.schema import TrainConfig
 from gcl_fast.data.augment import Augment
-from gcl_fast.stages.warmup.base import WarmupStage
+from gcl_fast.stages.warmup.warmup_stage import WarmupStage
 
 
 def warmup_stage(config: TrainConfig, encoder: nn.Module, space: Any, **changes: Any) -> WarmupStage:

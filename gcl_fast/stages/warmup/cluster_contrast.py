@@ -21,7 +21,7 @@ from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.labels import epoch_labels, label_figures
 from gcl_fast.stages.stage import set_lr
-from gcl_fast.stages.warmup.base import WarmupStage
+from gcl_fast.stages.warmup.warmup_stage import WarmupStage
 
 
 def cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

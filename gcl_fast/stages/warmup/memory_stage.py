@@ -15,7 +15,7 @@ from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.amp import autocast, full
-from gcl_fast.stages.warmup.base import WarmupStage
+from gcl_fast.stages.warmup.warmup_stage import WarmupStage
 
 
 class MemoryStage(WarmupStage):
