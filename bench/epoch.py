@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 
 from gcl_fast import ops
-from gcl_fast.config.schema import TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.synthetic import write_world
 from gcl_fast.evaluation import extract_features
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.stages.joint import JointStage
-from gcl_fast.runs.dataset import Workspace, build_networks
+from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.networks import build_networks
 
 OP = "epoch"
 CHECK = "the same features give the same pseudo-labels and, within 1e-4, the same mAP; losses: see bench/step.py"

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from demo_seeds import cpu_name
 
-from gcl_fast.config.schema import TrainConfig, load_shipped
+from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.synthetic import write_world
 from gcl_fast.runs.synthetic_demo import WORLD
 from gcl_fast.runs.folder import read_metrics

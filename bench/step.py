@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.config.schema import TrainConfig, from_dict
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.records import Batch
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage

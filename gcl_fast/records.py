@@ -1,13 +1,14 @@
-"""One image of a person, and a dataset of them."""
+"""What travels through the package: one image of a person, a data set of them, a batch of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from gcl_fast.data.statistics import SplitStatistics, split_statistics, table
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,44 @@ class Record:
     pid: int
     camera: int
     frame: int = -1
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts of one split. `unlabelled` images (pid -1) count as no identity; `distractors` are gallery images of
+    people whom no query shows (Market-1501's pid 0 among them)."""
+
+    images: int
+    identities: int
+    cameras: int
+    unlabelled: int = 0
+    distractors: int = 0
+
+
+def split_statistics(records: Sequence[Record], query: Sequence[Record] | None = None) -> SplitStatistics:
+    """Counts of `records`; with `query` given also how many of them show nobody in it."""
+    asked = None if query is None else {r.pid for r in query}
+    return SplitStatistics(
+        images=len(records),
+        identities=len({r.pid for r in records if r.pid >= 0}),
+        cameras=len({r.camera for r in records}),
+        unlabelled=sum(r.pid < 0 for r in records),
+        distractors=0 if asked is None else sum(r.pid not in asked for r in records),
+    )
+
+
+def table(title: str, splits: dict[str, SplitStatistics]) -> str:
+    """One line a split: images, identities, cameras, and a note where some images carry no (queried) identity."""
+    lines = [title, f"  {'':<8} {'images':>9} {'identities':>11} {'cameras':>8}"]
+    for name, s in splits.items():
+        notes = []
+        if s.unlabelled:
+            notes.append(f"{s.unlabelled:,} without identity")
+        if s.distractors:
+            notes.append(f"{s.distractors:,} distractors")
+        note = "  (" + ", ".join(notes) + ")" if notes else ""
+        lines.append(f"  {name:<8} {s.images:>9,} {s.identities:>11,} {s.cameras:>8,}{note}")
+    return "\n".join(lines)
 
 
 @dataclass
@@ -55,3 +94,37 @@ def relabel(records: Sequence[Record]) -> list[Record]:
     """The same records with their identities renumbered 0 .. P-1 in sorted order; -1 stays -1."""
     new = {pid: i for i, pid in enumerate(sorted({r.pid for r in records if r.pid >= 0}))}
     return [dataclasses.replace(r, pid=new.get(r.pid, -1)) for r in records]
+
+
+@dataclass
+class Batch:
+    """One batch of training or evaluation samples.
+
+    image       [B, 3, H, W] float32, ImageNet-normalised
+    mesh        [B, 1, H, W] float32 in [-1, 1], the body in the photo's own view; None where no mesh was asked for
+    mesh_novel  [B, 1, H, W] float32 in [-1, 1], the same body turned; None likewise
+    pid         [B] int64, person (-1 unknown); never used for training
+    camera      [B] int64, zero-based
+    index       [B] int64, position in the records the loader was made from (row of the memory bank)
+    """
+
+    image: Tensor
+    mesh: Tensor | None
+    mesh_novel: Tensor | None
+    pid: Tensor
+    camera: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def to(
+        self, device: torch.device | str, *, non_blocking: bool = True, memory_format: torch.memory_format = torch.preserve_format
+    ) -> Batch:
+        """memory_format: of the images."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            layout = memory_format if tensor is not None and tensor.dim() == 4 else torch.preserve_format
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking, memory_format=layout)
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})

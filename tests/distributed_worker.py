@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import TrainConfig, from_dict
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
-from gcl_fast.data.datasets.load import Record
+from gcl_fast.records import Record
 from gcl_fast.evaluation import extract_features
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.stages.engine import Engine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gcl_fast.cli.main import bench
+from gcl_fast.cli import bench
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
-from gcl_fast.config.schema import TrainConfig, from_dict
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.records import Batch
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.reference.step import plain_cluster_contrast_step
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
+from gcl_fast.config import ConfigError, TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
 
 
 def test_published_defaults():

@@ -9,7 +9,8 @@ from PIL import Image
 
 from gcl_fast.data.datasets.folders import image_files
 from gcl_fast.records import Record, relabel
-from gcl_fast.data.datasets.load import find_broken, load_dataset, require_readable
+from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.data.datasets.readable import find_broken, require_readable
 
 MARKET = {
     "bounding_box_train": ["0007_c3s2_000451_03.jpg", "0002_c1s1_000451_03.jpg", "0002_c6s4_012345_01.jpg"],

@@ -17,7 +17,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import distributed
 from gcl_fast.cli.main import main
-from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.plans import Plan
 from gcl_fast.runs.training import check_shares
 from tests import distributed_worker as worker

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.evaluation import evaluate, evaluate_features, extract_features, scores, top_matches
 from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
 

@@ -100,7 +100,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tyro", reason="the command line needs tyro")
-    from gcl_fast.config.schema import TrainConfig, from_dict, to_dict
+    from gcl_fast.config import TrainConfig, from_dict, to_dict
 
     encoder = small("act")
     config = from_dict(TrainConfig, {"height": 64, "width": 40, "model": {"variant": "act", "backbone": "resnet18", "width": 8}})

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from gcl_fast.meshes.sources import RenderedFolders
-from gcl_fast.config.schema import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.loaders import free_memory
 from gcl_fast.data.loaders import reader as choose
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.cached import CachedLoader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.dali import DaliLoader, dali

@@ -17,7 +17,7 @@ from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.smpl import SMPL
-from gcl_fast.meshes.yaw import turn
+from gcl_fast.ops.camera import turn
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes.importing.importer import import_meshes

@@ -15,7 +15,7 @@ from torchvision import transforms
 from gcl_fast.data.loaders import torch_loader as loader_module
 from gcl_fast.data.loaders import samples as samples_module
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.images import IMAGENET_MEAN, denormalise, load_image, load_uint8, normalise
 from gcl_fast.data.loaders.torch_loader import NOVEL_YAWS, TorchLoader
 from gcl_fast.data.plans import sequential, shuffled

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcl_fast.config.schema import LossConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import LossConfig
+from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, generator_terms, real_terms
 from gcl_fast.stages.joint import identity_losses
 from gcl_fast.stages.views import draw_mix, generate_views, generative_losses

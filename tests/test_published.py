@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.cli.main import main
-from gcl_fast.config.schema import TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import read_published, recognise
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
@@ -158,7 +158,7 @@ def test_damaged_and_malicious_files(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tyro", reason="the command line needs tyro")
-    from gcl_fast.runs.dataset import build_networks
+    from gcl_fast.runs.networks import build_networks
 
     root = write_toy_world(tmp_path / "data")
     settings = tmp_path / "toy.yaml"

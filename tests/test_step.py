@@ -11,8 +11,8 @@ from torch import nn
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
-from gcl_fast.config.schema import from_dict, TrainConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import from_dict, TrainConfig
+from gcl_fast.records import Batch
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.reference.step import Contrast, Weights, plain_step
 from gcl_fast.stages.generative import GenerativeStage

@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("anny", reason="the synthetic people are anny bodies")
 
 from gcl_fast.meshes import open_mesh_source  # noqa: E402
-from gcl_fast.data.datasets.load import load_dataset  # noqa: E402
+from gcl_fast.records import load_dataset  # noqa: E402
 from gcl_fast.synthetic import WorldConfig, write_world  # noqa: E402
 from gcl_fast.synthetic import world as world_module  # noqa: E402
 from gcl_fast.synthetic.cameras import develop, make_cameras  # noqa: E402

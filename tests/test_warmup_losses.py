@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from gcl_fast.config.schema import ClusterConfig
-from gcl_fast.data.datasets.load import Record
+from gcl_fast.config import ClusterConfig
+from gcl_fast.records import Record
 from gcl_fast.reference import warmup as plain
 from gcl_fast.stages.stage import StageError
 from gcl_fast.stages.warmup import multilabel

@@ -10,7 +10,8 @@ import torch
 
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.camstyle import one_view, several_views, with_camstyle
-from gcl_fast.data.datasets.load import Record, load_dataset
+from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.records import Record
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.test_end_to_end import _equal, _kill_inside
 from tests.toy_world import SETTINGS, write_toy_world

@@ -1,12 +1,109 @@
-"""gcl-fast doctor: what is here, what is missing."""
+"""gcl-fast doctor: what was found and built on this machine, what is missing and how to get it."""
 
 from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import dataclass
+
+OPTIONAL = (
+    # module, distributions that bring it, what it is for, how to get it
+    ("torchvision", ("torchvision",), "backbones of the identity encoder", "pip install torchvision"),
+    ("PIL", ("pillow",), "reading images", "pip install pillow"),
+    ("yaml", ("pyyaml",), "configuration files", "pip install pyyaml"),
+    ("tyro", ("tyro",), "command line", "pip install tyro"),
+    ("rich", ("rich",), "progress bars", "pip install rich"),
+    ("tensorboard", ("tensorboard",), "TensorBoard events", "pip install tensorboard"),
+    ("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
+    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "ONNX export and its check", "pip install onnx onnxscript onnxruntime"),
+    ("anny", ("anny",), "bodies of the synthetic world", "pip install anny"),
+    ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"),
+    ("torchmetrics", ("torchmetrics",), "SSIM and FID of generated images", "pip install torchmetrics torch-fidelity"),
+    ("faiss", ("faiss-gpu", "faiss-cpu", "faiss-gpu-cu12"), "faiss backend of knn", "pip install faiss-gpu"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: ok None marks a fact that is neither good nor bad."""
+
+    ok: bool | None
+    name: str
+    text: str
+
+
+def _version(distributions: tuple[str, ...]) -> str:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _native() -> list[Finding]:
+    from gcl_fast import _native
+
+    built = _native.info()
+    if not built.loaded:
+        return [Finding(False, "kernels", f"not loaded: {built.error}; build with: {_native.BUILD}")]
+    text = f"CPU ({built.isa}): gcl_fast {built.version}, built against torch {built.torch_version}"
+    findings = [Finding(True, "kernels", text)]
+    if built.cuda:
+        kinds = ", ".join(built.architectures)
+        findings.append(Finding(True, "CUDA kernels", f"built with CUDA {built.cuda_version} for architectures {kinds}"))
+    else:
+        findings.append(Finding(None, "CUDA kernels", "not built: CPU only (no nvcc at build time, or GCL_CUDA=0); "
+                                f"install the CUDA toolkit and run: GCL_CUDA=1 {_native.BUILD}"))
+    return findings
+
+
+def _torch() -> list[Finding]:
+    import torch
+
+    from gcl_fast.stages.amp import has_bfloat16
+
+    findings = [Finding(True, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            findings.append(Finding(True, f"GPU {i}", f"{properties.name}, sm_{properties.major}{properties.minor}, "
+                                    f"{properties.total_memory / 2**30:.0f} GiB"))
+    else:
+        reason = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch was built without CUDA"
+        findings.append(Finding(None, "GPU", f"none found ({reason}); everything runs on the CPU"))
+    bf16 = "in hardware" if has_bfloat16(torch.device("cpu")) else "not in hardware: precision auto keeps float32"
+    findings.append(Finding(None, "bfloat16 on CPU", bf16))
+    return findings
+
+
+def examine() -> list[Finding]:
+    """Everything the doctor knows, in order."""
+    findings = [Finding(True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    findings += _torch() + _native()
+    nvcc = shutil.which("nvcc")
+    findings.append(Finding(None, "nvcc", "found" if nvcc else "not found: CUDA kernels cannot be built here"))
+    for module, distributions, purpose, how in OPTIONAL:
+        try:
+            importlib.import_module(module)
+            findings.append(Finding(True, module, f"{_version(distributions)} ({purpose})"))
+        except ModuleNotFoundError:
+            findings.append(Finding(False, module, f"missing ({purpose}): {how}"))
+        except Exception as error:  # a broken installation may raise anything
+            findings.append(Finding(False, module, f"broken ({purpose}): {type(error).__name__}: {error}; reinstall: {how}"))
+    return findings
+
+
+def table(findings: list[Finding]) -> str:
+    marks = {True: "ok", False: "--", None: "  "}
+    width = max(len(finding.name) for finding in findings)
+    return "\n".join(f"{marks[f.ok]}  {f.name:<{width}}  {f.text}" for f in findings)
 
 
 def main(argv: list[str]) -> int:
     """0 when the kernels load; optional packages may be missing."""
-    from gcl_fast.cli.machine import examine, table
-
     if argv:
         print("usage: gcl-fast doctor (it takes no options)")
         return 0 if argv[0] in ("-h", "--help") else 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from gcl_fast.cli.options import parse, positional
-from gcl_fast.config.schema import TrainConfig
+from gcl_fast.config import TrainConfig
 
 
 @dataclass
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
     from gcl_fast.runs.pictures import ranked_lists_picture
-    from gcl_fast.runs.dataset import Workspace, networks_of
+    from gcl_fast.runs.dataset import Workspace
+    from gcl_fast.runs.networks import networks_of
 
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=False)

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.cli.evaluate import find_checkpoint
     from gcl_fast.runs.encoder_export import export_encoder
-    from gcl_fast.runs.dataset import encoder_of
+    from gcl_fast.runs.networks import encoder_of
 
     path = find_checkpoint(options.checkpoint)
     encoder, size = encoder_of(path)

@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
     from gcl_fast.generation import FrechetDistance, draw_records, generate_pictures, warp_pictures
-    from gcl_fast.runs.dataset import Workspace, networks_of
+    from gcl_fast.runs.dataset import Workspace
+    from gcl_fast.runs.networks import networks_of
 
     if options.fid_weights is not None and options.scores is None:
         raise ValueError("--fid-weights needs --scores FILE.json, where the FID is written")

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{title}: only train runs in several processes, torchrun started {processes}", file=sys.stderr)
             return 1
     try:
-        command = importlib.import_module("gcl_fast.commands." + name.replace("-", "_"))
+        command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("gcl_fast"):
             raise

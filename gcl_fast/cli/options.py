@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, TypeVar
 
-from gcl_fast.config.schema import TrainConfig, load_shipped, load_yaml, shipped
+from gcl_fast.config import TrainConfig, load_shipped, load_yaml, shipped
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gcl_fast.cli.options import base_config, parse
-from gcl_fast.config.schema import TrainConfig
+from gcl_fast.config import TrainConfig
 
 
 @dataclass

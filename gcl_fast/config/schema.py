@@ -1,6 +1,6 @@
-"""Typed configuration: dataclasses, strict YAML, and where the shipped YAML files lie.
+"""The settings of a run as dataclasses.
 
-An unknown key or a bad value is a ConfigError that names it. Defaults are the published ones (of GCL-extended:
+A bad value is a ConfigError that names its key. Defaults are the published ones (of GCL-extended:
 stages 2 and 3; Cluster Contrast: stage 1), so a dataset's YAML holds only what differs.
 """
 
@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.values import ConfigError, from_dict, not_negative, positive, require, to_dict
-
-__all__ = ["ConfigError", "TrainConfig", "from_dict", "load_shipped", "load_yaml", "shipped", "to_dict"]
+from gcl_fast.config.values import not_negative, positive, require
 
 
 @dataclass
@@ -324,36 +322,3 @@ class TrainConfig:
     @property
     def mesh_dir(self) -> Path:
         return Path(self.mesh_root) if self.mesh_root else Path(self.root) / "mesh"
-
-
-def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
-    """Read a YAML file over `base` (default: the published settings)."""
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no configuration file at {path}; shipped ones: {', '.join(shipped())}")
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
-    try:
-        return from_dict(TrainConfig, values, base=base)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def config_dir() -> Path:
-    """The shipped YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def shipped() -> list[str]:
-    return sorted(p.stem for p in config_dir().glob("*.yaml"))
-
-
-def load_shipped(name: str) -> TrainConfig:
-    return load_yaml(config_dir() / f"{name}.yaml")

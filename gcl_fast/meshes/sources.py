@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.meshes.camera import project
+from gcl_fast.ops.camera import project
 from gcl_fast.meshes.mesh_files import read_faces, read_mesh
-from gcl_fast.meshes.yaw import turn
+from gcl_fast.ops.camera import turn
 from gcl_fast.ops import render_mesh
 
 FOLDERS = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config.schema import TrainConfig, load_yaml, to_dict
+from gcl_fast.config import TrainConfig, load_yaml, to_dict
 
 
 class RunError(RuntimeError):

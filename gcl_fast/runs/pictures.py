@@ -12,7 +12,8 @@ from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
 from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.visuals import ranked_lists_from_features, save_png
-from gcl_fast.runs.dataset import Workspace, networks_of
+from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.networks import networks_of
 
 
 def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: Tensor) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config.schema import TrainConfig, load_shipped
+from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.runs.folder import RunError, read_metrics, write_metrics
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}

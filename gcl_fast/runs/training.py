@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import ConfigError, TrainConfig, to_dict
+from gcl_fast.config import ConfigError, TrainConfig, to_dict
 from gcl_fast.runs.folder import RunError, read_config, read_metrics, write_config, write_metrics
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine
@@ -19,7 +19,9 @@ from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmup import warmup_stage
-from gcl_fast.runs.dataset import Networks, Workspace, build_networks, choose_device, load_module, load_networks
+from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.device import choose_device
+from gcl_fast.runs.networks import Networks, build_networks, load_module, load_networks
 
 NOT_TRAINING = ("runs", "name", "device", "workers", "loader", "cache", "compile", "tensorboard", "log_every", "checkpoint_every",
                 "picture_every", "eval_batch_size", "skip_broken")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import Stage2Config, TrainConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import Stage2Config, TrainConfig
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms

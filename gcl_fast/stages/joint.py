@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import Stage3Config, TrainConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import Stage3Config, TrainConfig
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import ClusterConfig
+from gcl_fast.config import ClusterConfig
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
 from gcl_fast.stages.stage import StageError
 

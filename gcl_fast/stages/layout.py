@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from gcl_fast.config.schema import ConfigError, TrainConfig
+from gcl_fast.config import ConfigError, TrainConfig
 
 BACKEND = "inductor"  # of torch.compile
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.data.plans import Plan
 
 

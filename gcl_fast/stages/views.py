@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.config.schema import LossConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import LossConfig
+from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial import generator_terms
 from gcl_fast.stages.amp import full
 from gcl_fast.stages.passes import together

@@ -7,10 +7,7 @@ import pathlib
 from gcl_fast.data.datasets.csv_data import read_csv_dataset
 from gcl_fast.data.datasets.market import read_market
 from gcl_fast.data.datasets.msmt17 import read_msmt17
-from gcl_fast.data.datasets.readable import find_broken, require_readable
-from gcl_fast.records import Record, ReIDData, relabel
-
-__all__ = ["DATASETS", "Record", "ReIDData", "find_broken", "load_dataset", "relabel", "require_readable"]
+from gcl_fast.records import ReIDData
 
 DATASETS = ("market1501", "dukemtmc", "msmt17", "csv")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcl_fast.data.loaders.meshes_ahead import AHEAD, MeshesAhead
 from gcl_fast.data.loaders.loader_base import Loader
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.finish import finish_images, finish_meshes
 from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.records import Record

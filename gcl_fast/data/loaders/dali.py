@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
 from gcl_fast.data.loaders.loader_base import Loader
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.finish import finish_images, finish_meshes
 from gcl_fast.data.datasets.readable import why_broken
 from gcl_fast.data.loaders.recipes import Recipe

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.images import load_uint8, normalise
 from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.records import Record

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
-from gcl_fast.data.batch import Batch
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.records import Record
 from gcl_fast.data.loaders.samples import Cache, Samples

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gcl_fast.config.schema import TrainConfig
+from gcl_fast.config import TrainConfig
 from gcl_fast.data.augment import Augment
 from gcl_fast.stages.warmup.warmup_stage import WarmupStage
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config.schema import TrainConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory

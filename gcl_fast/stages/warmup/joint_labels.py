@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcl_fast.config.schema import ClusterConfig
+from gcl_fast.config import ClusterConfig
 from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
 from gcl_fast.pseudo_labels import PseudoLabels, eps_by_rho, remove_camera_bias
 from gcl_fast.stages.warmup.temporal import IntervalModel, interval_model, joint_similarity

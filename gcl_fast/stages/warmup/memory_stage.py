@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.config.schema import TrainConfig, WarmupConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig, WarmupConfig
+from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.config.schema import TrainConfig
-from gcl_fast.data.batch import Batch
+from gcl_fast.config import TrainConfig
+from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.stages.amp import use_bfloat16

@@ -1,0 +1,38 @@
+"""Typed configuration: dataclasses (`schema`), plain values into them (`values`), YAML files (`yaml_files`)."""
+
+from gcl_fast.config.schema import (
+    AugmentConfig,
+    ClusterConfig,
+    JVTCConfig,
+    LossConfig,
+    MLCConfig,
+    ModelConfig,
+    Stage1Config,
+    Stage2Config,
+    Stage3Config,
+    TrainConfig,
+    WarmupConfig,
+)
+from gcl_fast.config.values import ConfigError, from_dict, to_dict
+from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
+
+__all__ = [
+    "AugmentConfig",
+    "ClusterConfig",
+    "ConfigError",
+    "JVTCConfig",
+    "LossConfig",
+    "MLCConfig",
+    "ModelConfig",
+    "Stage1Config",
+    "Stage2Config",
+    "Stage3Config",
+    "TrainConfig",
+    "WarmupConfig",
+    "config_dir",
+    "from_dict",
+    "load_shipped",
+    "load_yaml",
+    "shipped",
+    "to_dict",
+]
