@@ -141,7 +141,5 @@ class BuildPy(build_py):
 
 
 setup(
-    version=version(),
-    ext_modules=[Extension("gcl_fast._C", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy},
+    version=version(), ext_modules=[Extension("gcl_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy}
 )

@@ -32,8 +32,14 @@ OP = "bank"
 IMPLEMENTATIONS = ("native", "reference", "eager", "compiled", "official", "read")
 CHECK = "losses and gradients within 1e-5 (relative to the largest) of the reference in float64, the bank after it within 1e-6"
 QUICK = {"kind": ["images"], "batch": [16], "rows": [2048], "dim": [256], "negatives": [1024], "dtype": ["float32"]}
-FULL = {"kind": ["images", "clusters"], "batch": [16, 64], "rows": [1000, 12936, 1_000_000], "dim": [256, 2048],
-        "negatives": [8192], "dtype": ["float32", "bfloat16"]}  # fmt: skip
+FULL = {
+    "kind": ["images", "clusters"],
+    "batch": [16, 64],
+    "rows": [1000, 12936, 1_000_000],
+    "dim": [256, 2048],
+    "negatives": [8192],
+    "dtype": ["float32", "bfloat16"],
+}
 TEMPERATURE, MOMENTUM = 0.04, 0.2
 LARGEST = 1_000_000 * 256  # entries of a bank
 
@@ -48,8 +54,13 @@ def inputs(case: dict, device: torch.device, dtype: torch.dtype | None = None) -
     f, view = (torch.randn(batch, dim, generator=rng) for _ in range(2))
     dtype = dtype or getattr(torch, case["dtype"])
     real = torch.float64 if dtype == torch.float64 else torch.float32
-    return {"bank": bank.to(device, dtype), "labels": labels.to(device), "index": index.to(device),
-            "f": f.to(device, real), "view": view.to(device, real)}  # fmt: skip
+    return {
+        "bank": bank.to(device, dtype),
+        "labels": labels.to(device),
+        "index": index.to(device),
+        "f": f.to(device, real),
+        "view": view.to(device, real),
+    }
 
 
 def step(module, case: dict, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +105,9 @@ def eager_step(function: Callable[..., Tensor], case: dict, given: dict[str, Ten
     others = torch.multinomial(same.float(), 2, replacement=True)  # [B, 2]
     loss = function(f, view, bank, ~same, torch.cat([index[:, None], others], 1), case["negatives"])
     grads = torch.autograd.grad(loss, (f, view))
-    bank[index] = F.normalize(MOMENTUM * bank[index].float() + (1 - MOMENTUM) * F.normalize(f.detach(), dim=1), dim=1).to(bank.dtype)
+    bank[index] = F.normalize(MOMENTUM * bank[index].float() + (1 - MOMENTUM) * F.normalize(f.detach(), dim=1), dim=1).to(
+        bank.dtype
+    )
     return grads[0]
 
 

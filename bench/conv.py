@@ -15,8 +15,14 @@ OP = "conv"
 CHECK = "beside F.conv2d in float64 at most twice the error of F.conv2d in float32 and eight roundings of the largest value"
 PASSES = ("forward", "image", "weight")
 QUICK = {"channels": [(64, 64)], "size": [(16, 8)], "batch": [4], "padding": ["reflect"], "pass": list(PASSES)}
-LAYERS = [((64, 64), (64, 32)), ((128, 128), (64, 32)), ((128, 256), (64, 32)), ((64, 128), (128, 64)), ((256, 256), (16, 8)),
-          ((512, 512), (16, 8))]  # fmt: skip
+LAYERS = [
+    ((64, 64), (64, 32)),
+    ((128, 128), (64, 32)),
+    ((128, 256), (64, 32)),
+    ((64, 128), (128, 64)),
+    ((256, 256), (16, 8)),
+    ((512, 512), (16, 8)),
+]
 FULL = QUICK | {"channels": [channels for channels, _ in LAYERS], "size": sorted({size for _, size in LAYERS})}
 
 

@@ -53,7 +53,9 @@ def main() -> int:
         metrics = run_demo(options.runs / f"seed{seed}", seed=seed)
         print(f"seed {seed}\n{summary(metrics)}\n", flush=True)
         runs[str(seed)] = {name: metrics[name] for name in KEEP if name in metrics}
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     result = {
         "command": "python bench/demo_seeds.py " + " ".join(sys.argv[1:]),
         "commit": commit,

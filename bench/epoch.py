@@ -24,12 +24,12 @@ from torch import Tensor
 
 from gcl_fast import ops
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.synthetic import write_world
 from gcl_fast.evaluation import extract_features
 from gcl_fast.pseudo_labels import centroids
-from gcl_fast.stages.joint import JointStage
 from gcl_fast.runs.dataset import Workspace
 from gcl_fast.runs.networks import build_networks
+from gcl_fast.stages.joint import JointStage
+from gcl_fast.synthetic import write_world
 
 OP = "epoch"
 CHECK = "the same features give the same pseudo-labels and, within 1e-4, the same mAP; losses: see bench/step.py"
@@ -57,8 +57,14 @@ def world(images: int, size: tuple[int, int]) -> Path:
     root = Path(tempfile.mkdtemp(prefix="gcl_bench_"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     people = images // PER_ID
-    write_world(root / "data", num_train_ids=people, num_test_ids=max(people // 2, 16), images_per_id=PER_ID, image_size=size,
-                novel_views=False)  # fmt: skip
+    write_world(
+        root / "data",
+        num_train_ids=people,
+        num_test_ids=max(people // 2, 16),
+        images_per_id=PER_ID,
+        image_size=size,
+        novel_views=False,
+    )
     return root / "data"
 
 
@@ -69,19 +75,37 @@ class Epoch:
         plain = implementation == "reference"
         small = {"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8}
         model = {"backbone": case["backbone"], **(small if case["backbone"] == "resnet18" else {})}
-        self.config = from_dict(TrainConfig, {
-            "root": str(world(case["images"], case["size"])), "height": case["size"][0], "width": case["size"][1], "model": model,
-            "device": str(device), "workers": 0, "loader": "torch" if plain else "cached",
-            **({"precision": "fp32", "channels_last": "off", "compile": "off"} if plain else {}),
-            "stage3": {"batch_size": 16, "cluster": {"k1": K1, "k2": K2, "eps": 0.6, "min_samples": 2, "debias_cameras": False}},
-        })  # fmt: skip
+        self.config = from_dict(
+            TrainConfig,
+            {
+                "root": str(world(case["images"], case["size"])),
+                "height": case["size"][0],
+                "width": case["size"][1],
+                "model": model,
+                "device": str(device),
+                "workers": 0,
+                "loader": "torch" if plain else "cached",
+                **({"precision": "fp32", "channels_last": "off", "compile": "off"} if plain else {}),
+                "stage3": {
+                    "batch_size": 16,
+                    "cluster": {"k1": K1, "k2": K2, "eps": 0.6, "min_samples": 2, "debias_cameras": False},
+                },
+            },
+        )
         self.plain, self.device, self.seconds = plain, device, {}
         self.space = space = Workspace(self.config, with_meshes=True)
         networks = build_networks(self.config)
         self.stage = JointStage(
-            self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True), space.cameras,
-            device=device, features=space.features, score=space.score,
-        )  # fmt: skip
+            self.config,
+            networks.encoder,
+            networks.generator,
+            networks.discriminator,
+            space.train_loader(meshes=True),
+            space.cameras,
+            device=device,
+            features=space.features,
+            score=space.score,
+        )
         self.updates = 0
 
     def __call__(self) -> None:
@@ -112,8 +136,12 @@ class Epoch:
         else:
             stage.score(stage.encoder)
         done = clock()
-        self.seconds = {"features and labels": labelled - begin, "updates": trained - labelled, "of them waiting for data": waited,
-                        "evaluation": done - trained}  # fmt: skip
+        self.seconds = {
+            "features and labels": labelled - begin,
+            "updates": trained - labelled,
+            "of them waiting for data": waited,
+            "evaluation": done - trained,
+        }
 
 
 def usual_labels(features: Tensor, config: TrainConfig) -> Tensor:
@@ -130,7 +158,9 @@ def held_out(space: Workspace, encoder: torch.nn.Module) -> list[Tensor]:
     """Query and gallery features, then their people and cameras."""
     sides = space.data.query, space.data.gallery
     found = [
-        extract_features(encoder, loader, len(records), batch_size=space.config.eval_batch_size, device=space.device, amp=space.bf16)
+        extract_features(
+            encoder, loader, len(records), batch_size=space.config.eval_batch_size, device=space.device, amp=space.bf16
+        )
         for loader, records in zip(space.test_loaders(), sides, strict=True)
     ]
     return [*found, *(torch.tensor([getattr(r, field) for r in records]) for field in ("pid", "camera") for records in sides)]

@@ -42,9 +42,17 @@ BENCHES = ("bench", "train")  # parts that write a JSON of pytest-benchmark
 OP_BENCHES = [path for path in sorted((ROOT / "bench").glob("*.py")) if "\nOP = " in path.read_text()]
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
-    "test_rasterize.py", "test_interpolate.py", "test_render_mesh.py", "test_warp.py", "test_ranking.py",
-    "test_neighbors.py", "test_neighbors_native.py", "test_bank_nce.py", "test_bank_update.py", "test_gcl_memory_loss.py",
-)  # fmt: skip
+    "test_rasterize.py",
+    "test_interpolate.py",
+    "test_render_mesh.py",
+    "test_warp.py",
+    "test_ranking.py",
+    "test_neighbors.py",
+    "test_neighbors_native.py",
+    "test_bank_nce.py",
+    "test_bank_update.py",
+    "test_gcl_memory_loss.py",
+)
 SECONDS = {"build": 240, "kernels": 270, "sanitizer": 200, "bench": 150, "train": 150}  # at most
 FOUND = 86  # compute-sanitizer's exit code when it found something
 TAIL = 6000  # characters
@@ -103,9 +111,15 @@ def run(step: Step, seconds: float) -> Outcome:
     """Runs the command, ends it and its children after `seconds`."""
     begin = time.monotonic()
     process = subprocess.Popen(
-        step.argv, cwd=step.cwd, env=os.environ | step.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-    )  # fmt: skip
+        step.argv,
+        cwd=step.cwd,
+        env=os.environ | step.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     try:
         output, _ = process.communicate(timeout=seconds)
         return Outcome(process.returncode, time.monotonic() - begin, output)
@@ -147,9 +161,16 @@ def inspect() -> Machine:
         xdist_here = False
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
-        None, torch.cuda.get_device_name(), f"{major}{minor}", python, torch.__version__, str(torch.version.cuda),
-        find_sanitizer(), cores, xdist_here,
-    )  # fmt: skip
+        None,
+        torch.cuda.get_device_name(),
+        f"{major}{minor}",
+        python,
+        torch.__version__,
+        str(torch.version.cuda),
+        find_sanitizer(),
+        cores,
+        xdist_here,
+    )
 
 
 class Check:
@@ -166,8 +187,13 @@ class Check:
     # Commands
 
     def steps(self, part: str) -> list[Step]:
-        return {"build": self.build, "kernels": self.kernels, "sanitizer": self.sanitizer, "bench": self.bench,
-                "train": self.train}[part]()
+        return {
+            "build": self.build,
+            "kernels": self.kernels,
+            "sanitizer": self.sanitizer,
+            "bench": self.bench,
+            "train": self.train,
+        }[part]()
 
     def python_path(self, *more: Path) -> str:
         """The build first, what the caller had on the path last."""
@@ -175,7 +201,11 @@ class Check:
 
     def build(self) -> list[Step]:
         cuda = self.scope.device == "cuda"
-        flags = {"GCL_CUDA": str(int(cuda)), "GCL_CUDA_ARCHITECTURES": self.machine.capability, "GCL_BUILD_DIR": str(self.work / "tree")}
+        flags = {
+            "GCL_CUDA": str(int(cuda)),
+            "GCL_CUDA_ARCHITECTURES": self.machine.capability,
+            "GCL_BUILD_DIR": str(self.work / "tree"),
+        }
         setup = (sys.executable, "setup.py", "-q", "build", "--build-base", str(self.work), "--build-lib", str(self.site))
         see = (
             "import json, sys, torch, gcl_fast\n"
@@ -194,9 +224,13 @@ class Check:
         """pytest on this build, not on the checkout's gcl_fast: begun elsewhere, and the checkout comes last on the path."""
         report = self.work / f"{name}.json"
         environment = {
-            "PYTHONPATH": self.python_path(PLUGIN, ROOT), "GCL_TEST_REPORT": str(report), "GCL_TESTED": str(self.site),
-            "GCL_TEST_DEVICE": self.scope.device, "OMP_NUM_THREADS": str(threads), **env,
-        }  # fmt: skip
+            "PYTHONPATH": self.python_path(PLUGIN, ROOT),
+            "GCL_TEST_REPORT": str(report),
+            "GCL_TESTED": str(self.site),
+            "GCL_TEST_DEVICE": self.scope.device,
+            "OMP_NUM_THREADS": str(threads),
+            **env,
+        }
         argv = (*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
         argv += ("-o", "addopts=-ra", "--import-mode=append", "-q", "-p", "left_out", "-p", "no:cacheprovider", *arguments)
         return Step(part, name, argv, environment, self.work, report)
@@ -213,9 +247,20 @@ class Check:
         steps = []
         for tool in TOOLS:
             before = (
-                str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND), "--report-api-errors", "no",
-                "--show-backtrace", "no", "--print-limit", "1000", "--target-processes", "application-only",
-            )  # fmt: skip
+                str(self.machine.sanitizer),
+                "--tool",
+                tool,
+                "--error-exitcode",
+                str(FOUND),
+                "--report-api-errors",
+                "no",
+                "--show-backtrace",
+                "no",
+                "--print-limit",
+                "1000",
+                "--target-processes",
+                "application-only",
+            )
             select = ("-p", "no:benchmark", "-k", f"{self.scope.device} and not compile and not graph", *files)
             steps.append(self.pytest("sanitizer", tool, *select, before=before, **pool))
         return steps
@@ -232,7 +277,13 @@ class Check:
     def benches(self, part: str, files: Sequence[Path], *more: str) -> Step:
         out = self.benchmark_json(part)
         out.unlink(missing_ok=True)
-        options = (f"--device={self.scope.device}", "--benchmark-only", f"--benchmark-json={out}", "--benchmark-columns=median,iqr,rounds", *more)
+        options = (
+            f"--device={self.scope.device}",
+            "--benchmark-only",
+            f"--benchmark-json={out}",
+            "--benchmark-columns=median,iqr,rounds",
+            *more,
+        )
         options += ("--import-mode=importlib",)  # names such as warp are packages elsewhere
         return self.pytest(part, part, *options, *map(str, files), threads=self.machine.cores)
 
@@ -244,8 +295,14 @@ class Check:
     def part(self, name: str) -> bool:
         """Runs one part; True if all its steps are well."""
         if name == "sanitizer" and self.machine.sanitizer is None:
-            self.add(name, name, "", None, "compute-sanitizer was not found: it comes with the CUDA toolkit (package "
-                     "cuda-sanitizer); put its folder on PATH or set CUDA_HOME")  # fmt: skip
+            self.add(
+                name,
+                name,
+                "",
+                None,
+                "compute-sanitizer was not found: it comes with the CUDA toolkit (package "
+                "cuda-sanitizer); put its folder on PATH or set CUDA_HOME",
+            )
             return False
         if name != "build" and not list((self.site / "gcl_fast").glob("_C*")):
             self.add(name, name, "", None, "not run: there is no build in build/gpu-check/site (part build)")
@@ -326,7 +383,11 @@ class Check:
 
 
 def main(
-    argv: Sequence[str] | None = None, *, runner: Runner = run, machine: Machine | None = None, work: Path | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    runner: Runner = run,
+    machine: Machine | None = None,
+    work: Path | None = None,
     scope: Scope = Scope(),
 ) -> int:
     parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -351,8 +412,12 @@ def main(
         summary = {
             "ok": ok and part == asked[-1],
             "parts_asked": asked,
-            "device": machine.device, "compute_capability": machine.capability, "cores": machine.cores,
-            "python": machine.python, "torch": machine.torch, "torch_cuda": machine.torch_cuda,
+            "device": machine.device,
+            "compute_capability": machine.capability,
+            "cores": machine.cores,
+            "python": machine.python,
+            "torch": machine.torch,
+            "torch_cuda": machine.torch_cuda,
             "commit": commit(),
             "command": plain(" ".join(["python", "bench/gpu_check.py", *(sys.argv[1:] if argv is None else argv)])),
             "seconds": round(time.monotonic() - begin, 1),
@@ -361,7 +426,7 @@ def main(
             "left_out": check.tested.get("left_out", []),
             "skipped": check.tested.get("skipped", []),
             "benchmarks": check.benchmarks,
-        }  # fmt: skip
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(summary, indent=1) + "\n")  # after each part: what is cut short is still told
         options.out.with_suffix(".txt").write_text(table(summary))

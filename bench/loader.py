@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcl_fast.meshes.mesh_files import write_faces, write_mesh
-from gcl_fast.meshes.sources import open_mesh_source
 from gcl_fast.data import CachedLoader, DaliLoader, TorchLoader, load_dataset, shuffled
 from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
+from gcl_fast.meshes.mesh_files import write_faces, write_mesh
+from gcl_fast.meshes.sources import open_mesh_source
 
 OP = "loader"
 CHECK = (
@@ -95,7 +95,7 @@ class Official(torch.utils.data.Dataset):
     def __init__(self, meshes: bool, draws: list[list[int]]) -> None:
         from torchvision import transforms as T
 
-        def steps(mean, std):  # noqa: ANN001, ANN202
+        def steps(mean, std):
             resize = T.Resize(SIZE, interpolation=T.InterpolationMode.BICUBIC)
             return T.Compose([resize, T.ToTensor(), T.Normalize(mean, std)])
 

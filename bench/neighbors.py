@@ -1,9 +1,9 @@
 """ops.knn, what jaccard_distance does after it, and ops.dbscan, on clustered features, each against what it replaces:
 
-    knn        the bare blocked product, every block thrown away: the least that exact neighbours can cost without symmetry
-    faiss      knn again, against faiss' IndexFlatIP (where it is installed)
-    jaccard    neighbours given; against the usual algorithm: dense N x N weights, a Python loop over images
-    dbscan     Jaccard distance given; against scikit-learn on the dense matrix
+knn        the bare blocked product, every block thrown away: the least that exact neighbours can cost without symmetry
+faiss      knn again, against faiss' IndexFlatIP (where it is installed)
+jaccard    neighbours given; against the usual algorithm: dense N x N weights, a Python loop over images
+dbscan     Jaccard distance given; against scikit-learn on the dense matrix
 """
 
 from __future__ import annotations

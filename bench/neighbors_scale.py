@@ -30,9 +30,9 @@ def memory(field: str) -> float:
 
 def one(rows: int, dim: int) -> dict:
     import torch
+    from neighbors import features
 
     from gcl_fast import ops
-    from neighbors import features
 
     def timed(work):
         begin = time.perf_counter()
@@ -50,9 +50,15 @@ def one(rows: int, dim: int) -> dict:
     labels, dbscan = timed(lambda: ops.dbscan(distance, EPS, MIN_SAMPLES))
     peak = memory("VmHWM")
     return {
-        "rows": rows, "dim": dim, "knn_s": knn, "jaccard_s": jaccard, "dbscan_s": dbscan,
+        "rows": rows,
+        "dim": dim,
+        "knn_s": knn,
+        "jaccard_s": jaccard,
+        "dbscan_s": dbscan,
         "peak_rss_mb": round(max(peak, knn_peak)),
-        "jaccard_dbscan_extra_mb": round(peak - before), "pairs": len(distance.values), "clusters": int(labels.max()) + 1,
+        "jaccard_dbscan_extra_mb": round(peak - before),
+        "pairs": len(distance.values),
+        "clusters": int(labels.max()) + 1,
         "outliers": int((labels < 0).sum()),
     }
 
@@ -75,10 +81,13 @@ def main() -> None:
         return
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {
-        "device": processor(), "commit": commit.stdout.strip(),
+        "device": processor(),
+        "commit": commit.stdout.strip(),
         "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
         "command": "python bench/neighbors_scale.py --rows " + " ".join(map(str, options.rows)),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())), "note": options.note, "sizes": [],
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())),
+        "note": options.note,
+        "sizes": [],
     }
     for rows, dim in [MARKET, *((rows, DIM) for rows in options.rows)]:
         command = [sys.executable, __file__, "--one", str(rows), str(dim)]

@@ -29,8 +29,11 @@ CHECK = (
 )
 QUICK = {"batch": [1, 16], "size": [(256, 128)], "rings": [103], "pass": ["forward"]}
 FULL = {
-    "batch": [1, 16, 64], "size": [(128, 64), (256, 128), (512, 256)], "rings": [31, 103, 147], "pass": ["forward", "backward"],
-}  # fmt: skip
+    "batch": [1, 16, 64],
+    "size": [(128, 64), (256, 128), (512, 256)],
+    "rings": [31, 103, 147],
+    "pass": ["forward", "backward"],
+}
 Drawn = tuple[Tensor, Tensor, Tensor]  # face_id [B,H,W], bary or its like [B,H,W,2 or 3], depth [B,H,W]
 
 

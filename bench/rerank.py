@@ -76,10 +76,16 @@ def main() -> None:
     best = {name: round(min(values), 4) for name, values in seconds.items()}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {
-        "device": processor(), "commit": commit.stdout.strip(),
+        "device": processor(),
+        "commit": commit.stdout.strip(),
         "command": f"python bench/rerank.py --queries {q} --gallery {options.gallery} --rounds {options.rounds}",
-        "threads": torch.get_num_threads(), "note": options.note, "queries": q, "gallery": options.gallery,
-        "largest_difference": difference, "seconds_best_of": options.rounds, "seconds": best,
+        "threads": torch.get_num_threads(),
+        "note": options.note,
+        "queries": q,
+        "gallery": options.gallery,
+        "largest_difference": difference,
+        "seconds_best_of": options.rounds,
+        "seconds": best,
         "ratio": round(best["usual"] / best["native"], 2),
     }
     print(json.dumps(result, indent=1))

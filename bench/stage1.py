@@ -22,10 +22,10 @@ import torch
 from demo_seeds import cpu_name
 
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.synthetic import write_world
-from gcl_fast.runs.synthetic_demo import WORLD
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.synthetic_demo import WORLD
 from gcl_fast.runs.training import train
+from gcl_fast.synthetic import write_world
 
 METHODS = {"cluster-contrast": "act", "mlc": "mlc", "jvtc": "jvtc"}  # each with another head of the encoder
 NOTE = (
@@ -35,10 +35,26 @@ NOTE = (
 )
 SHORT = {
     "cluster-contrast": {"epochs": 6, "lr_steps": (4,)},
-    "mlc": {"epochs": 16, "batch_size": 64, "lr": 0.05, "backbone_lr": 1.0, "lr_steps": (12,), "single_label_epochs": 4,
-            "momentum_epochs": 16},
-    "jvtc": {"epochs": 8, "iters": 12, "batch_size": 128, "lr": 0.02, "lr_steps": (6,), "global_from": 3, "label_every": 1,
-             "temporal_from": 5, "momentum_step": 0.1},
+    "mlc": {
+        "epochs": 16,
+        "batch_size": 64,
+        "lr": 0.05,
+        "backbone_lr": 1.0,
+        "lr_steps": (12,),
+        "single_label_epochs": 4,
+        "momentum_epochs": 16,
+    },
+    "jvtc": {
+        "epochs": 8,
+        "iters": 12,
+        "batch_size": 128,
+        "lr": 0.02,
+        "lr_steps": (6,),
+        "global_from": 3,
+        "label_every": 1,
+        "temporal_from": 5,
+        "momentum_step": 0.1,
+    },
 }
 
 
@@ -50,8 +66,14 @@ def one_config(method: str, seed: int, runs: Path, joint: int) -> TrainConfig:
     else:
         stage1 = replace(stage1, **{method: replace(getattr(stage1, method), **SHORT[method])})
     return replace(
-        demo, name=f"{method}_seed{seed}", runs=str(runs), root=str(runs / f"world{seed}"), seed=seed,
-        model=replace(demo.model, variant=METHODS[method]), stage1=stage1, tensorboard=False,
+        demo,
+        name=f"{method}_seed{seed}",
+        runs=str(runs),
+        root=str(runs / f"world{seed}"),
+        seed=seed,
+        model=replace(demo.model, variant=METHODS[method]),
+        stage1=stage1,
+        tensorboard=False,
         stage2=replace(demo.stage2, epochs=1, iters=max(joint, 1), lr_steps=()),
         stage3=replace(demo.stage3, epochs=1, iters=max(joint, 1), lr_steps=()),
     )
@@ -80,8 +102,12 @@ def going_on(method: str, seed: int, runs: Path, joint: int) -> dict:
     if not (config.run_dir / "report.html").exists():
         train(config, (2, 3), resume=True)
     metrics = read_metrics(config.run_dir)
-    return {"seed": seed, "iterations": joint, "stage3": metrics["stage3"],
-            **{f"{stage}_novel_view_psnr": metrics[stage]["novel_view_psnr"] for stage in ("stage2", "stage3")}}
+    return {
+        "seed": seed,
+        "iterations": joint,
+        "stage3": metrics["stage3"],
+        **{f"{stage}_novel_view_psnr": metrics[stage]["novel_view_psnr"] for stage in ("stage2", "stage3")},
+    }
 
 
 def write(out: Path, result: dict) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.records import Batch
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
@@ -24,30 +24,45 @@ from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 
 OP = "step"
 STEPS = 5  # compared
-CHECK = (f"every loss of {STEPS} iterations (of one at full size on a CPU), each from the plain path's weights, optimisers and bank, "
-         "within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2")
+CHECK = (
+    f"every loss of {STEPS} iterations (of one at full size on a CPU), each from the plain path's weights, optimisers and bank, "
+    "within 1e-3 of the plain path's (relative, at least 1e-2 absolute), with bf16 within 5e-2"
+)
 QUICK = {"stage": [1, 3], "batch": [4], "size": [(64, 40)], "backbone": ["resnet18"], "precision": ["fp32"]}
 FULL = {
-    "stage": [1, 2, 3], "batch": [16, 64] if torch.cuda.is_available() else [4], "size": [(256, 128)], "backbone": ["resnet50"],
+    "stage": [1, 2, 3],
+    "batch": [16, 64] if torch.cuda.is_available() else [4],
+    "size": [(256, 128)],
+    "backbone": ["resnet50"],
     "precision": ["fp32", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["fp32"],
-}  # fmt: skip
+}
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
 KINDS = {  # of aten's operators, by a part of their name
-    "convolution backward": ("convolution_backward", "conv3x3_input", "conv3x3_weight"), "convolution": ("conv",), "normalisation": ("norm", "std", "mean"),
-    "padding and resampling": ("pad", "upsample", "pool", "pixel_shuffle"), "activation": ("relu", "threshold", "clamp"),
-    "products": ("mm", "linear", "dot"), "optimiser": ("adam", "sgd", "addcdiv", "addcmul", "lerp", "foreach"),
-    "memory": ("bank", "gcl_fast"), "copies": ("copy", "fill", "zero", "cat", "contiguous"),
-}  # fmt: skip
+    "convolution backward": ("convolution_backward", "conv3x3_input", "conv3x3_weight"),
+    "convolution": ("conv",),
+    "normalisation": ("norm", "std", "mean"),
+    "padding and resampling": ("pad", "upsample", "pool", "pixel_shuffle"),
+    "activation": ("relu", "threshold", "clamp"),
+    "products": ("mm", "linear", "dot"),
+    "optimiser": ("adam", "sgd", "addcdiv", "addcmul", "lerp", "foreach"),
+    "memory": ("bank", "gcl_fast"),
+    "copies": ("copy", "fill", "zero", "cat", "contiguous"),
+}
 
 
 def config_of(case: dict, device: torch.device, *, plain: bool = False) -> TrainConfig:
     """plain: eager float32 in torch's own layout."""
     small = case["backbone"] == "resnet18"
-    model = {"backbone": case["backbone"], **({"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8}
-                                              if small else {})}
+    model = {
+        "backbone": case["backbone"],
+        **({"width": 16, "generator_width": 4, "generator_mlp": 32, "discriminator_width": 8} if small else {}),
+    }
     height, width = case["size"]
     speed = {"precision": "fp32", "channels_last": "off", "compile": "off"} if plain else {"precision": case["precision"]}
-    return from_dict(TrainConfig, {"height": height, "width": width, "device": str(device), "model": model, "stage1": {"memory": "hard"}, **speed})
+    return from_dict(
+        TrainConfig,
+        {"height": height, "width": width, "device": str(device), "model": model, "stage1": {"memory": "hard"}, **speed},
+    )
 
 
 def calm(encoder: IdentityEncoder) -> None:
@@ -107,14 +122,26 @@ def stepper(implementation: str, stage: Stage, batch: Batch) -> Callable[[], dic
         module.train()
     if stage.name == "stage1":
         return lambda: plain_cluster_contrast_step(
-            stage.encoder, stage.optimizers["encoder"], batch.image, stage.labels[batch.index], stage.memory.features,
-            temperature=settings.temperature, momentum=settings.momentum, hard=True,
-        )  # fmt: skip
+            stage.encoder,
+            stage.optimizers["encoder"],
+            batch.image,
+            stage.labels[batch.index],
+            stage.memory.features,
+            temperature=settings.temperature,
+            momentum=settings.momentum,
+            hard=True,
+        )
     if stage.name == "stage2":
         stage.encoder.eval()
     else:
-        contrast = Contrast(stage.memory.features, stage.memory.labels, stage.centers, settings.temperature,
-                            settings.num_negatives, settings.bank_momentum)  # fmt: skip
+        contrast = Contrast(
+            stage.memory.features,
+            stage.memory.labels,
+            stage.centers,
+            settings.temperature,
+            settings.num_negatives,
+            settings.bank_momentum,
+        )
 
     def step() -> dict[str, Tensor]:
         iteration = next(number)

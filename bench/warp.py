@@ -21,9 +21,12 @@ CHECK = (
 )
 # pass: "kernel" is mesh_warp without the two rasters
 QUICK = {
-    "batch": [16], "views": [1], "size": [(64, 32), (256, 128)], "rings": [31, 103],
+    "batch": [16],
+    "views": [1],
+    "size": [(64, 32), (256, 128)],
+    "rings": [31, 103],
     "pass": ["flow", "warp", "kernel", "backward"],
-}  # fmt: skip
+}
 FULL = QUICK | {"batch": [1, 16], "views": [1, 8], "size": [(64, 32), (128, 64), (256, 128), (512, 256)]}
 
 

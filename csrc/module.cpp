@@ -26,7 +26,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("torch_version", [] { return std::string(GCL_TORCH_VERSION); }, "Version of the torch headers this was built with.");
   m.def("cuda", [] { return GCL_WITH_CUDA != 0; }, "Whether the CUDA kernels are built in.");
   m.def("cuda_version", [] { return std::string(GCL_CUDA_VERSION); }, "Version of the CUDA compiler, empty without CUDA.");
-  m.def("isa", [] { return std::string(gcl::isa_name()); },
-        "Instruction set of the CPU kernels that this processor runs; GCL_ISA=baseline|avx2|avx512 asks for a lesser one.");
+  m.def(
+      "isa", [] { return std::string(gcl::isa_name()); },
+      "Instruction set of the CPU kernels that this processor runs; GCL_ISA=baseline|avx2|avx512 asks for a lesser one.");
   m.def("architectures", &architectures, "CUDA architectures built in, as CMake writes them.");
 }

@@ -24,10 +24,8 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "knn_update_(Tensor block, Tensor rows, int first_row, int first_column, Tensor penalty, Tensor original,"
       " Tensor copy_start, Tensor copies, Tensor(a!) value, Tensor(b!) index) -> ()");
-  m.def(
-      "reciprocal_sets(Tensor rank, int half_width) -> (Tensor near, Tensor num_near, Tensor close, Tensor num_close)");
-  m.def(
-      "expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) -> (Tensor accepted, Tensor count)");
+  m.def("reciprocal_sets(Tensor rank, int half_width) -> (Tensor near, Tensor num_near, Tensor close, Tensor num_close)");
+  m.def("expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) -> (Tensor accepted, Tensor count)");
   m.def(
       "expansion_weights(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted, Tensor rank,"
       " Tensor similarity, Tensor features, Tensor start, SymInt total) -> (Tensor columns, Tensor values)");
@@ -35,8 +33,7 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "mean_rows(Tensor start, Tensor columns, Tensor values, Tensor rank, int group, Tensor out_start, SymInt total)"
       " -> (Tensor columns, Tensor values)");
-  m.def(
-      "transpose_rows(Tensor start, Tensor columns, Tensor values) -> (Tensor start, Tensor rows, Tensor values)");
+  m.def("transpose_rows(Tensor start, Tensor columns, Tensor values) -> (Tensor start, Tensor rows, Tensor values)");
   m.def(
       "overlap_count(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
       " Tensor holder_values) -> Tensor");

@@ -65,8 +65,10 @@ def session(device: torch.device) -> Iterator[int]:
     if not dist.is_initialized():
         absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if absent:
-            raise ConfigError(f"WORLD_SIZE={launched()} asks for several processes, but {', '.join(absent)} is not set: "
-                              "start them with torchrun")
+            raise ConfigError(
+                f"WORLD_SIZE={launched()} asks for several processes, but {', '.join(absent)} is not set: "
+                "start them with torchrun"
+            )
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)

@@ -12,7 +12,8 @@ from gcl_fast import distributed
 from gcl_fast.data.plans import Plan, sequential
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.neighbors import integer
-from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank as rerank_distances
+from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
+from gcl_fast.ops.ranking import rerank as rerank_distances
 
 Progress = Callable[[int, int], None]
 
@@ -131,7 +132,8 @@ def evaluate_features(
     """The scores of `evaluate` from features [Q, D], [G, D] (L2-normalised inside) and their records."""
     ids = [
         torch.tensor([getattr(record, field) for record in records], dtype=torch.int64)
-        for field in ("pid", "camera") for records in (query, gallery)
+        for field in ("pid", "camera")
+        for records in (query, gallery)
     ]
     if rerank:
         distances = rerank_distances(query_features, gallery_features)

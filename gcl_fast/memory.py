@@ -39,14 +39,7 @@ class InstanceMemory(nn.Module):
         """Features of photos and of their novel views [B, D] (normalised here), image rows [B] -> the three mean terms [3]
         of `gcl_memory_loss`. Does not update."""
         return gcl_memory_loss(
-            f,
-            f_nv,
-            self.features,
-            self.labels,
-            index,
-            temperature=self.temperature,
-            num_negatives=self.num_negatives,
-            seed=seed,
+            f, f_nv, self.features, self.labels, index, temperature=self.temperature, num_negatives=self.num_negatives, seed=seed
         )
 
     @torch.no_grad()
@@ -70,13 +63,7 @@ class ClusterMemory(nn.Module):
     features: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        num_clusters: int,
-        *,
-        temperature: float = 0.05,
-        momentum: float = 0.1,
-        use_hard: bool = False,
+        self, num_features: int, num_clusters: int, *, temperature: float = 0.05, momentum: float = 0.1, use_hard: bool = False
     ) -> None:
         super().__init__()
         self.temperature, self.momentum, self.use_hard = temperature, momentum, use_hard

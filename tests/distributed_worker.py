@@ -12,11 +12,10 @@ from torch import nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
-from gcl_fast.records import Record
 from gcl_fast.evaluation import extract_features
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.records import Batch, Record
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
@@ -31,16 +30,31 @@ PEOPLE, IMAGES, SIZE = 4, 16, (40, 40)
 CPU = torch.device("cpu")
 CLUSTER = {"k1": 4, "k2": 2, "eps": 0.7, "min_samples": 2}
 CONFIG = {
-    "height": SIZE[0], "width": SIZE[1], "device": "cpu", "precision": "fp32",
+    "height": SIZE[0],
+    "width": SIZE[1],
+    "device": "cpu",
+    "precision": "fp32",
     "stage1": {
-        "epochs": 2, "iters": 2, "batch_size": 8, "num_instances": 2, "lr": 1e-3, "cluster": CLUSTER,
+        "epochs": 2,
+        "iters": 2,
+        "batch_size": 8,
+        "num_instances": 2,
+        "lr": 1e-3,
+        "cluster": CLUSTER,
         "mlc": {"epochs": 2, "iters": 2, "batch_size": 8, "lr": 0.05, "single_label_epochs": 1, "min_neighbors": 3},
-        "jvtc": {"epochs": 2, "iters": 2, "batch_size": 16, "global_from": 1, "temporal_from": 9, "lr": 0.05,
-                 "cluster": {**CLUSTER, "rho": None}},
+        "jvtc": {
+            "epochs": 2,
+            "iters": 2,
+            "batch_size": 16,
+            "global_from": 1,
+            "temporal_from": 9,
+            "lr": 0.05,
+            "cluster": {**CLUSTER, "rho": None},
+        },
     },
     "stage2": {"epochs": 1, "iters": 3, "batch_size": 4},
     "stage3": {"epochs": 2, "iters": 2, "batch_size": 4, "num_negatives": 5, "cluster": CLUSTER, "lr_encoder": 1e-2},
-}  # fmt: skip
+}
 
 
 class Pictures:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 
 from gcl_fast import ops, reference
-from tests.bank_cases import BOTH, cross_entropy, nce_by_hand, problems, small, some
+from tests.bank_cases import BOTH, nce_by_hand, problems, small, some
 
 
 @BOTH

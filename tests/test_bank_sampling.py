@@ -21,7 +21,7 @@ def test_keys_are_the_documented_integers(seed, stream, device):
 
 def test_keys_of_a_row_are_distinct(device):
     for row in sampling_keys(7, 0, 2, 100_000, torch.device(device)):
-        assert len(row.unique()) == 100_000 and 0 <= int(row.min()) and int(row.max()) < 2**32
+        assert len(row.unique()) == 100_000 and int(row.min()) >= 0 and int(row.max()) < 2**32
 
 
 def drawn(labels, positive, k, seed, device="cpu"):

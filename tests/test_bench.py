@@ -63,8 +63,11 @@ def test_every_bench_is_found_with_both_implementations() -> None:
     for flags in ([], ["--full"]):
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files, *flags],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         for file in files:
             names = [line for line in done.stdout.splitlines() if line.startswith(file)]

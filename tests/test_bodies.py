@@ -301,6 +301,8 @@ def test_its_picture_shows_head_over_feet_and_two_hands(body):
     assert rows[0].max() > 1.4 * rows[1].max()  # a person is wider from the front than from the side
     across = (image[0] > 0).int().diff(dim=1).abs().sum(1)  # outlines crossed in each row
     assert across[26:32].max() >= 6 and across[50] == 4  # arm, trunk, arm; two legs
-    left, right = (project(joint[None, None], camera, (64, 48))[0, 0, 0] for joint in (
-        bone(body, body.vertices_and_joints()[1], "wrist.L"), bone(body, body.vertices_and_joints()[1], "wrist.R")))
+    left, right = (
+        project(joint[None, None], camera, (64, 48))[0, 0, 0]
+        for joint in (bone(body, body.vertices_and_joints()[1], "wrist.L"), bone(body, body.vertices_and_joints()[1], "wrist.R"))
+    )
     assert left > 24 > right

@@ -31,7 +31,9 @@ def plain(query, centroids, targets, temperature):
 def test_equal_to_cross_entropy(b, c, d, device):
     if device.type == "cpu":
         given = some(b, c, d, torch.float64, device)
-        for got, want in zip(loss_and_gradient(centroid_cross_entropy, *given, 0.05), loss_and_gradient(plain, *given, 0.05), strict=True):
+        for got, want in zip(
+            loss_and_gradient(centroid_cross_entropy, *given, 0.05), loss_and_gradient(plain, *given, 0.05), strict=True
+        ):
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     given = some(b, c, d, torch.float32, device)
     exact = loss_and_gradient(plain, *(t.double() if t.is_floating_point() else t for t in given), 0.05)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.records import Batch
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.records import Batch
 from gcl_fast.reference.step import plain_cluster_contrast_step
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 
@@ -25,7 +25,15 @@ def test_losses_weights_and_centroids_are_those_of_a_plain_loop(memory, clusters
     torch.manual_seed(0)
     encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6).double().to(device)
     plain = copy.deepcopy(encoder)
-    settings = {"memory": memory, "batch_size": 8, "num_instances": 2, "lr": 1e-3, "weight_decay": 5e-4, "temperature": 0.05, "momentum": 0.1}
+    settings = {
+        "memory": memory,
+        "batch_size": 8,
+        "num_instances": 2,
+        "lr": 1e-3,
+        "weight_decay": 5e-4,
+        "temperature": 0.05,
+        "momentum": 0.1,
+    }
     config = from_dict(TrainConfig, {"device": "cpu", "precision": "fp32", "stage1": settings})
     stage = ClusterContrastStage(
         config, encoder, None, torch.zeros(IMAGES, dtype=torch.int64), device=device, features=lambda e: torch.zeros(IMAGES, 6)

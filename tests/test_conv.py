@@ -57,9 +57,13 @@ def assert_as_exact(ours, theirs, exact) -> None:
 @native_here
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
-    b=st.integers(1, 5), c=st.integers(4, 14), k=st.integers(4, 14), h=st.integers(1, 19), w=st.integers(1, 40),
+    b=st.integers(1, 5),
+    c=st.integers(4, 14),
+    k=st.integers(4, 14),
+    h=st.integers(1, 19),
+    w=st.integers(1, 40),
     padding=st.sampled_from(PADDINGS),
-)  # fmt: skip
+)
 def test_values_and_gradients_over_random_shapes(b, c, k, h, w, padding) -> None:
     given = some(b, 4 * c, 4 * k, 2 * h, 2 * w)
     assert conv._is_native(*given[:3])
@@ -175,7 +179,9 @@ def test_module_is_a_conv2d() -> None:
 def test_compiled_and_exported_it_is_conv2d() -> None:
     ours, x = Conv3x3(16, 16, 3, padding=1), some(2, 16, 16, 8, 6)[0]
     graph = torch.export.export(ours, (x,)).graph
-    assert any("conv2d" in str(node.target) for node in graph.nodes) and not any("gcl_fast" in str(node.target) for node in graph.nodes)
+    assert any("conv2d" in str(node.target) for node in graph.nodes) and not any(
+        "gcl_fast" in str(node.target) for node in graph.nodes
+    )
     torch.testing.assert_close(torch.compile(ours, backend="eager", fullgraph=True)(x), ours(x), rtol=1e-4, atol=1e-5)
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from gcl_fast.data.datasets.folders import image_files
-from gcl_fast.records import Record, relabel
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.readable import find_broken, require_readable
+from gcl_fast.records import Record, relabel
 
 MARKET = {
     "bounding_box_train": ["0007_c3s2_000451_03.jpg", "0002_c1s1_000451_03.jpg", "0002_c6s4_012345_01.jpg"],
@@ -165,9 +165,13 @@ def test_missing_folders_say_what_was_expected_and_found(tmp_path):
     check(FileNotFoundError, "market1501", tmp_path / "reid", "Market1501 (expected name: market1501)")
     make_market(tmp_path / "half" / "market1501", {"query": MARKET["query"]})
     check(
-        FileNotFoundError, "market1501", tmp_path / "half",
-        f"Nearest is {tmp_path / 'half' / 'market1501'}", "lacks bounding_box_train, bounding_box_test", "holds query/",
-    )  # fmt: skip
+        FileNotFoundError,
+        "market1501",
+        tmp_path / "half",
+        f"Nearest is {tmp_path / 'half' / 'market1501'}",
+        "lacks bounding_box_train, bounding_box_test",
+        "holds query/",
+    )
     (tmp_path / "deep" / "market1501" / "images").mkdir(parents=True)
     check(FileNotFoundError, "market1501", tmp_path / "deep", f"{tmp_path / 'deep' / 'market1501'} holds images/")
     (tmp_path / "file").write_text("")

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gcl_fast import synthetic
 from gcl_fast.runs import synthetic_demo as demo
 from gcl_fast.runs import training
-from gcl_fast import synthetic
 from gcl_fast.runs.folder import RunError
 
 
@@ -60,9 +60,15 @@ def test_the_demo_fits_the_published_method():
 
 def test_summary_has_every_score():
     scores = {"mAP": 0.5, "rank1": 0.6}
-    text = demo.summary({
-        "untrained": scores, "stage1": scores, "stage3": scores, "control": scores, "seconds": 400.0,
-        "stage2": {"novel_view_psnr": 17.5, "mean_image_psnr": 17.9, "blank_background_psnr": 19.0},
-    })
+    text = demo.summary(
+        {
+            "untrained": scores,
+            "stage1": scores,
+            "stage3": scores,
+            "control": scores,
+            "seconds": 400.0,
+            "stage2": {"novel_view_psnr": 17.5, "mean_image_psnr": 17.9, "blank_background_psnr": 19.0},
+        }
+    )
     for word in ("untrained", "stage1", "stage3", "control", "50.0%", "17.50 dB", "400 seconds"):
         assert word in text

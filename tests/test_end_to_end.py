@@ -68,8 +68,9 @@ def _last(run, stage):
 def _kill_inside(command, run, stage, iteration):
     """Start the command in its own process and SIGKILL it once `stage` has passed `iteration`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "gcl_fast", *command], env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gcl_fast", *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 240
     try:
         while process.poll() is None and time.monotonic() < deadline:

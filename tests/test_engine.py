@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.records import Batch
 from gcl_fast.data.plans import Plan
+from gcl_fast.records import Batch
 from gcl_fast.stages.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.log import RunLog

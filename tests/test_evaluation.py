@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.records import Batch
 from gcl_fast.evaluation import evaluate, evaluate_features, extract_features, scores, top_matches
 from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
+from gcl_fast.records import Batch
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,16 @@ def test_evaluate_scores_the_features(rerank_too: bool) -> None:
     encoder, query, gallery = Encoder(), shots(14, 1), shots(40, 2)
     calls: list[tuple[int, int]] = []
     found = evaluate(
-        encoder, Images(images(14, 1)), Images(images(40, 2)), query, gallery, batch_size=16, device="cpu",
-        rerank=rerank_too, max_rank=12, progress=lambda *at: calls.append(at),
+        encoder,
+        Images(images(14, 1)),
+        Images(images(40, 2)),
+        query,
+        gallery,
+        batch_size=16,
+        device="cpu",
+        rerank=rerank_too,
+        max_rank=12,
+        progress=lambda *at: calls.append(at),
     )
     features = [extract_features(encoder, Images(images(n, s)), n, batch_size=64, device="cpu") for n, s in ((14, 1), (40, 2))]
     ids = [torch.tensor([getattr(r, f) for r in rows]) for f in ("pid", "camera") for rows in (query, gallery)]

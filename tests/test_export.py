@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcl_fast.runs import encoder_export as export
 from gcl_fast.cli.main import main
 from gcl_fast.images import normalise
-from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.runs import encoder_export as export
+from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
 from gcl_fast.stages.checkpoint import save_checkpoint
 
 SIZE = (64, 40)
@@ -51,7 +51,11 @@ def test_weights_and_program(tmp_path: Path) -> None:
     for batch in (1, 2, 7):
         torch.testing.assert_close(program.module()(IMAGE[:batch]), features(encoder, PIXELS[:batch]), rtol=0, atol=1e-5)
     facts = json.loads(files["encoder.json"])
-    assert "inside the exported graph" in facts["normalisation"] and "[B, 3, 64, 40]" in facts["input"] and facts["source"] == "run/last.pt"
+    assert (
+        "inside the exported graph" in facts["normalisation"]
+        and "[B, 3, 64, 40]" in facts["input"]
+        and facts["source"] == "run/last.pt"
+    )
     with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
         assert "not in the weights" in file.metadata()["normalisation"] and file.metadata()["variant"] == "jvtc"
         assert set(file.keys()) == set(encoder.state_dict())
@@ -106,15 +110,38 @@ def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.Ca
     config = from_dict(TrainConfig, {"height": 64, "width": 40, "model": {"variant": "act", "backbone": "resnet18", "width": 8}})
     modules = {"encoder": encoder.state_dict()}
     save_checkpoint(tmp_path / "run" / "stage3" / "last.pt", {"stage": "stage3", "config": to_dict(config), "modules": modules})
-    torch.save({"state_dict": {"module.base." + k.removeprefix("backbone.") if k.startswith("backbone.") else "module.feat_" + k: v
-                               for k, v in encoder.state_dict().items()}}, tmp_path / "foreign.pth")
+    torch.save(
+        {
+            "state_dict": {
+                "module.base." + k.removeprefix("backbone.") if k.startswith("backbone.") else "module.feat_" + k: v
+                for k, v in encoder.state_dict().items()
+            }
+        },
+        tmp_path / "foreign.pth",
+    )
     run = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "a"), "--format", "safetensors", "torch"]
     assert main(run) == 0
     text = capsys.readouterr().out
     assert "differ from the checkpoint's by at most" in text and "[B, 3, 64, 40]" in text and "normalised inside" in text
     got = torch.export.load(tmp_path / "a" / "encoder.pt2").module()(IMAGE)
     torch.testing.assert_close(got, features(encoder, PIXELS), rtol=0, atol=1e-5)
-    assert main(["export", str(tmp_path / "foreign.pth"), "--out", str(tmp_path / "b"), "--format", "safetensors", "--height", "64", "--width", "40"]) == 0
+    assert (
+        main(
+            [
+                "export",
+                str(tmp_path / "foreign.pth"),
+                "--out",
+                str(tmp_path / "b"),
+                "--format",
+                "safetensors",
+                "--height",
+                "64",
+                "--width",
+                "40",
+            ]
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "b" / "encoder.json").read_text())["variant"] == "act"
     torch.save({"backbone.conv1.weight": encoder.backbone.conv1.weight.data}, tmp_path / "head_less.pth")
     assert main(["export", str(tmp_path / "head_less.pth"), "--out", str(tmp_path / "c")]) == 1

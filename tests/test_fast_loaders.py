@@ -8,21 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders import free_memory
 from gcl_fast.data.loaders import reader as choose
-from gcl_fast.data.augment import Augment
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.cached import CachedLoader
-from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.dali import DaliLoader, dali
-from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.loaders.finish import finish_batch, finish_images
-from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.records import Record
 from gcl_fast.data.loaders.stores import Stores
+from gcl_fast.data.loaders.torch_loader import TorchLoader
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.meshes.sources import RenderedFolders
+from gcl_fast.records import Batch, Record
 from tests.test_loader import FakeMeshes
 
 SIZE = (16, 8)
@@ -70,8 +69,11 @@ def same(want: list[Batch], got: list[Batch]) -> None:
 def test_the_torch_loaders_batches(world, kind, workers):
     records, pictures = world
     labels, cameras = [r.pid for r in records], [r.camera for r in records]
-    plans = [shuffled(range(12), 5, seed=1, drop_last=False), identity_batches(labels, 2, 4, seed=2),
-             camera_aware_batches(labels, cameras, 3, 4, seed=3)]  # fmt: skip
+    plans = [
+        shuffled(range(12), 5, seed=1, drop_last=False),
+        identity_batches(labels, 2, 4, seed=2),
+        camera_aware_batches(labels, cameras, 3, 4, seed=3),
+    ]
     # Pillow and torch may round a resized pixel to neighbouring levels, three factors of colour jitter up to 1.5 spread it
     pixel = 0 if kind is CachedLoader else LEVEL + 1e-5
     for options, image, mesh in (

@@ -83,7 +83,17 @@ def test_the_op_is_well_formed(device):
     seed = torch.tensor(1, device=device)
     for dtype in (torch.float64, torch.float32):
         for a in (f.to(dtype).requires_grad_(), f.to(dtype)):
-            args = (a, (a.detach() + 1).requires_grad_(a.requires_grad), bank.to(dtype), labels, index, 0.5, 3, seed, a.requires_grad)
+            args = (
+                a,
+                (a.detach() + 1).requires_grad_(a.requires_grad),
+                bank.to(dtype),
+                labels,
+                index,
+                0.5,
+                3,
+                seed,
+                a.requires_grad,
+            )
             torch.library.opcheck(torch.ops.gcl_fast.gcl_memory_loss.default, args)
     torch.library.opcheck(torch.ops.gcl_fast.bank_draw_positives.default, (labels, index, seed))
 

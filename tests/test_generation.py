@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.images import normalise
 from gcl_fast.generation import (
     generate_pictures,
     identity_mix,
@@ -23,6 +22,7 @@ from gcl_fast.generation import (
     reconstruct,
     score_novel_views,
 )
+from gcl_fast.images import normalise
 from gcl_fast.models import Generator, IdentityEncoder
 
 PIL_Image = pytest.importorskip("PIL.Image")

@@ -216,7 +216,7 @@ def test_the_real_runner_ends_what_takes_too_long(tmp_path: Path) -> None:
     assert (outcome.code, outcome.output, outcome.timed_out) == (3, "b\n", False)
 
 
-TESTS = '''
+TESTS = """
 import subprocess, sys
 import pytest
 
@@ -244,7 +244,7 @@ def test_fails(): assert 1 + 1 == 3
 def test_lacks_something_that_is_not_optional(): raise ModuleNotFoundError("No module named 'gcl_fast.nothing'")
 def test_a_package_that_is_here(): raise ImportError("this needs torch: pip install torch")
 def test_skipped(): pytest.skip("for another reason")
-'''
+"""
 
 
 def test_it_stops_where_another_package_would_be_tested(tmp_path: Path) -> None:
@@ -276,10 +276,15 @@ def test_only_tests_that_lack_an_optional_package_are_left_out(tmp_path: Path) -
     assert (said["passed"], said["passed_on_cuda"], said["failed"]) == (2, 1, 3)
     assert said["skipped"] == [{"test": "test_some.py::test_skipped", "reason": "for another reason"}]
     assert [name.partition("::")[2] for name in said["failed_tests"]] == [
-        "test_a_package_that_is_here", "test_fails", "test_lacks_something_that_is_not_optional",
-    ]  # fmt: skip
+        "test_a_package_that_is_here",
+        "test_fails",
+        "test_lacks_something_that_is_not_optional",
+    ]
     assert {entry["needs"] for entry in said["left_out"]} == {"gone-body"}
     assert [entry["test"] for entry in said["left_out"]] == [
-        "test_some.py::test_is_told_so_by_a_command", "test_some.py::test_is_told_so_by_our_error", "test_some.py::test_needs_it",
-        "test_some.py::test_needs_it_in_a_fixture", "test_whole_file.py",
-    ]  # fmt: skip
+        "test_some.py::test_is_told_so_by_a_command",
+        "test_some.py::test_is_told_so_by_our_error",
+        "test_some.py::test_needs_it",
+        "test_some.py::test_needs_it_in_a_fixture",
+        "test_whole_file.py",
+    ]

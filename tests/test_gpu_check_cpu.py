@@ -17,8 +17,8 @@ from tests.test_gpu_check import gpu_check
 
 SMALL = ("tests/test_bank_update.py",)
 SCOPE = gpu_check.Scope(
-    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/ranking.py",), train=("-k", "step and stage"),
-)  # fmt: skip
+    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/ranking.py",), train=("-k", "step and stage")
+)
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_every_part_runs_and_is_told(tmp_path: Path, machine) -> None:
 
 def test_a_failing_test_fails_the_check(tmp_path: Path, machine) -> None:
     broken = tmp_path / "test_broken.py"
-    broken.write_text("import pytest\n@pytest.mark.parametrize('device', ['cpu'])\ndef test_it(device): assert device == 'cuda'\n")
+    broken.write_text(
+        "import pytest\n@pytest.mark.parametrize('device', ['cpu'])\ndef test_it(device): assert device == 'cuda'\n"
+    )
     scope = gpu_check.Scope(device="cpu", tests=(str(broken),))
     code, summary = run(tmp_path, machine, "--only", "build", "--only", "kernels", scope=scope)
     assert code == 1 and not summary["ok"]

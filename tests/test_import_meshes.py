@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from gcl_fast.cli.main import main
+from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes import open_mesh_source, project, read_mesh
 from gcl_fast.meshes.importing.estimates import read_estimates
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
+from gcl_fast.meshes.importing.importer import import_meshes
+from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh
-from gcl_fast.meshes.importing.mesh_formats import read_surface
+from gcl_fast.meshes.preview import overlay, preview_meshes
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.ops.camera import turn
-from gcl_fast.cli.main import main
-from gcl_fast.data.datasets.load import load_dataset
-from gcl_fast.meshes.importing.importer import import_meshes
-from gcl_fast.meshes.preview import overlay, preview_meshes
 from tests.test_convert import MakesFolder
 from tests.tiny_smpl import tiny_smpl, write_python2_pickle
 from tests.toy_world import SETTINGS, SIZE, ellipsoid, write_toy_world
@@ -98,8 +98,11 @@ def test_hmr(world, tmp_path, smpl_file, form):
 
 def test_hmr_with_its_crop(world, tmp_path):
     scale = 224 / BOX[2]
-    content = {"verts": VERTICES[None], "cams": np.array([[0.9, 0.05, -0.1]]),
-               "proc_param": {"scale": scale, "start_pt": np.array(BOX[:2]) * scale, "img_size": 224}}
+    content = {
+        "verts": VERTICES[None],
+        "cams": np.array([[0.9, 0.05, -0.1]]),
+        "proc_param": {"scale": scale, "start_pt": np.array(BOX[:2]) * scale, "img_size": 224},
+    }
     path = tmp_path / f"{STEM}.pkl"
     path.write_bytes(pickle.dumps(content))
     mesh = imported(world, [path], faces=faces_file(tmp_path))
@@ -115,9 +118,14 @@ def hmr2(**more: object) -> dict[str, object]:
     """The model's output and the batch's crop, one person."""
     cam = np.array([0.8, 0.1, 0.05], np.float32)
     return {
-        "pred_cam": torch.tensor(cam[None]), "pred_vertices": torch.from_numpy(VERTICES[None]), "personid": torch.tensor([0]),
-        "pred_cam_t": torch.tensor([[cam[1], cam[2], 2 * 5000 / (256 * cam[0] + 1e-9)]]), "focal_length": torch.tensor([[5000.0, 5000.0]]),
-        "box_center": torch.tensor([BOX[:2]]), "box_size": torch.tensor([BOX[2]]), "img_size": torch.tensor([[float(W), float(H)]]),
+        "pred_cam": torch.tensor(cam[None]),
+        "pred_vertices": torch.from_numpy(VERTICES[None]),
+        "personid": torch.tensor([0]),
+        "pred_cam_t": torch.tensor([[cam[1], cam[2], 2 * 5000 / (256 * cam[0] + 1e-9)]]),
+        "focal_length": torch.tensor([[5000.0, 5000.0]]),
+        "box_center": torch.tensor([BOX[:2]]),
+        "box_size": torch.tensor([BOX[2]]),
+        "img_size": torch.tensor([[float(W), float(H)]]),
     } | more
 
 
@@ -150,7 +158,11 @@ def test_4d_humans_without_vertices(world, tmp_path, smpl_file):
     content = hmr2()
     del content["pred_vertices"], content["focal_length"]
     matrices = torch.from_numpy(rotations(pose))
-    content["pred_smpl_params"] = {"global_orient": matrices[:, :1], "body_pose": matrices[:, 1:], "betas": torch.from_numpy(shape)}
+    content["pred_smpl_params"] = {
+        "global_orient": matrices[:, :1],
+        "body_pose": matrices[:, 1:],
+        "betas": torch.from_numpy(shape),
+    }
     torch.save(content, tmp_path / f"{STEM}.pt")
     mesh = imported(world, [tmp_path / f"{STEM}.pt"], smpl=smpl_file)
     body = SMPL.load(smpl_file).vertices(pose.reshape(1, 72), shape)[0]
@@ -163,8 +175,16 @@ def test_cliff(world, tmp_path, smpl_file):
     pose, shape = rng.normal(0, 0.2, (3, 72)), rng.normal(0, 1, (3, 10))
     place, focal = np.array([[0, 0, 9.0], [0.1, 0.0, 10], [0, 0.1, 11]]), np.full(3, np.hypot(H, W))
     boxes = np.array([[0, 0, 0, 5, 9, 1, 1, 0], [0, 5, 5, 30, 70, 1, 1, 0], [1, 0, 0, 30, 70, 1, 1, 0]], np.float32)
-    np.savez(tmp_path / "photos_cliff_hr48.npz", imgname=[f"/x/{STEM}.jpg", f"/x/{other}.jpg"], pose=pose, shape=shape, global_t=place,
-             pred_joints=np.zeros((3, 24, 3)), focal_l=focal, detection_all=boxes)
+    np.savez(
+        tmp_path / "photos_cliff_hr48.npz",
+        imgname=[f"/x/{STEM}.jpg", f"/x/{other}.jpg"],
+        pose=pose,
+        shape=shape,
+        global_t=place,
+        pred_joints=np.zeros((3, 24, 3)),
+        focal_l=focal,
+        detection_all=boxes,
+    )
     report = import_meshes("market1501", world, [tmp_path], image_size=SIZE, smpl=smpl_file, missing="leave-out")
     assert report.several == [STEM] and len(report.written) == 2 and "several people" in str(report)
     bodies = SMPL.load(smpl_file).vertices(pose, shape)
@@ -177,9 +197,20 @@ def test_cliff(world, tmp_path, smpl_file):
 def test_sam_3d_body(world, tmp_path, suffix):
     """A list of people, as process_one_image returns it; the larger box is taken."""
     people = [
-        {"bbox": np.array([0, 0, 9, 9.0]), "focal_length": np.float32(300), "pred_vertices": VERTICES * 0.1, "pred_cam_t": np.array([0, 0, 9.0])},
-        {"bbox": np.array([0, 0, 40, 80.0]), "focal_length": np.float32(310), "pred_vertices": VERTICES, "pred_cam_t": np.array([0.1, 0, 8.0]),
-         "pred_keypoints_2d": np.zeros((70, 2)), "mask": None},
+        {
+            "bbox": np.array([0, 0, 9, 9.0]),
+            "focal_length": np.float32(300),
+            "pred_vertices": VERTICES * 0.1,
+            "pred_cam_t": np.array([0, 0, 9.0]),
+        },
+        {
+            "bbox": np.array([0, 0, 40, 80.0]),
+            "focal_length": np.float32(310),
+            "pred_vertices": VERTICES,
+            "pred_cam_t": np.array([0.1, 0, 8.0]),
+            "pred_keypoints_2d": np.zeros((70, 2)),
+            "mask": None,
+        },
     ]
     path = tmp_path / f"{STEM}.{suffix}"
     if suffix == "npy":
@@ -187,21 +218,33 @@ def test_sam_3d_body(world, tmp_path, suffix):
     elif suffix == "pkl":
         path.write_bytes(pickle.dumps(people))
     else:
-        path.write_text(json.dumps([{k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in p.items() if v is not None}
-                                    for p in people]))
+        path.write_text(
+            json.dumps(
+                [
+                    {k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in p.items() if v is not None}
+                    for p in people
+                ]
+            )
+        )
     mesh = imported(world, [path], faces=faces_file(tmp_path))
     np.testing.assert_allclose(pixels(mesh), pinhole(VERTICES, np.array([0.1, 0, 8.0]), 310) + [W / 2, H / 2], atol=1e-3)
 
 
 def obj(path: Path, vertices: np.ndarray = VERTICES, faces: np.ndarray = FACES) -> Path:
-    lines = ["# a mesh", *(f"v {x:.8f} {y:.8f} {z:.8f}" for x, y, z in vertices), *("f " + " ".join(f"{i + 1}//{i + 1}" for i in f) for f in faces)]
+    lines = [
+        "# a mesh",
+        *(f"v {x:.8f} {y:.8f} {z:.8f}" for x, y, z in vertices),
+        *("f " + " ".join(f"{i + 1}//{i + 1}" for i in f) for f in faces),
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def ply(path: Path, form: str) -> Path:
-    head = (f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(VERTICES)}\nproperty float x\nproperty float y\nproperty float z\n"
-            f"property uchar red\nelement face {len(FACES)}\nproperty list uchar int vertex_indices\nend_header\n")
+    head = (
+        f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(VERTICES)}\nproperty float x\nproperty float y\nproperty float z\n"
+        f"property uchar red\nelement face {len(FACES)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
     if form == "ascii":
         body = "".join(f"{x} {y} {z} 7\n" for x, y, z in VERTICES) + "".join(f"3 {a} {b} {c}\n" for a, b, c in FACES)
         path.write_bytes((head + body).encode())
@@ -302,8 +345,12 @@ def test_the_mean_body_of_turned_ones_is_that_body_in_the_mean_box():
     turned = turn(torch.from_numpy(body.astype(np.float32)), angles).numpy()
     mean = mean_body([Mesh(v, np.array([0.8 + 0.1 * i, 0, 0], np.float32), FACES) for i, v in enumerate(turned)], SIZE)
     sizes = np.ptp(mean.vertices, 0)
-    best = min(np.abs(turn(torch.from_numpy(mean.vertices), [a])[0].numpy() - (turned[0] - (turned[0].min(0) + turned[0].max(0)) / 2)).max()
-               for a in np.arange(0, 360, 0.5))
+    best = min(
+        np.abs(
+            turn(torch.from_numpy(mean.vertices), [a])[0].numpy() - (turned[0] - (turned[0].min(0) + turned[0].max(0)) / 2)
+        ).max()
+        for a in np.arange(0, 360, 0.5)
+    )
     assert best < 0.02 and sizes[1] == pytest.approx(np.ptp(body[:, 1]), rel=1e-5)
     height = np.ptp(pixels(mean)[:, 1])
     assert height == pytest.approx(np.mean([np.ptp(body[:, 1]) * (0.8 + 0.1 * i) * H / 2 for i in range(4)]), rel=1e-5)
@@ -372,7 +419,10 @@ def test_images_of_one_name_need_their_folder(tmp_path):
         records.append(SimpleNamespace(path=path))
     data = SimpleNamespace(train=records[:1], query=records[1:], gallery=[])
     content = {"vertices": VERTICES, "faces": FACES, "camera": np.array([1.0, 0, 0])}
-    loose, placed = tmp_path / records[0].path.with_suffix(".npz").name, tmp_path / "out" / "test" / "0007" / "0007_000_01_0303noon_0606_2.npz"
+    loose, placed = (
+        tmp_path / records[0].path.with_suffix(".npz").name,
+        tmp_path / "out" / "test" / "0007" / "0007_000_01_0303noon_0606_2.npz",
+    )
     placed.parent.mkdir(parents=True)
     np.savez(loose, **content)
     np.savez(placed, **content)
@@ -410,7 +460,18 @@ def test_stage_2_runs_on_meshes_that_came_from_an_estimator(world, tmp_path, smp
     rows[:, 3:6] = 0
     names = np.array([str(r.path) for r in records])
     np.savez(tmp_path / "hmr.npz", theta=rows[1:], imgname=names[1:])  # one training image without
-    command = ["import-meshes", str(tmp_path / "hmr.npz"), "--root", str(world), "--smpl", str(smpl_file), "--height", str(H), "--width", str(W)]
+    command = [
+        "import-meshes",
+        str(tmp_path / "hmr.npz"),
+        "--root",
+        str(world),
+        "--smpl",
+        str(smpl_file),
+        "--height",
+        str(H),
+        "--width",
+        str(W),
+    ]
     assert main(command) == 1
     assert f"1 images without a mesh: {records[0].path.name}" in capsys.readouterr().err
     assert main([*command, "--missing", "leave-out", "--preview", str(tmp_path / "preview.png"), "--rendered"]) == 0
@@ -422,8 +483,25 @@ def test_stage_2_runs_on_meshes_that_came_from_an_estimator(world, tmp_path, smp
 
     encoder = IdentityEncoder("jvtc", "resnet18", width=8)
     torch.save(encoder.state_dict(), tmp_path / "id.pt")
-    command = ["train", "--config", str(settings), "--root", str(world), "--runs", str(tmp_path), "--name", "run", "--stage", "2", "--init",
-               str(tmp_path / "id.pt"), "--stage2.batch-size", "3", "--stage2.iters", "1"]
+    command = [
+        "train",
+        "--config",
+        str(settings),
+        "--root",
+        str(world),
+        "--runs",
+        str(tmp_path),
+        "--name",
+        "run",
+        "--stage",
+        "2",
+        "--init",
+        str(tmp_path / "id.pt"),
+        "--stage2.batch-size",
+        "3",
+        "--stage2.iters",
+        "1",
+    ]
     assert main(command) == 1
     assert "--skip-unmeshed" in capsys.readouterr().err
     assert main([*command, "--skip-unmeshed"]) == 0

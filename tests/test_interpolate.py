@@ -132,8 +132,11 @@ def test_float32_is_no_worse_than_plain_pytorch(shared, device):
 @pytest.mark.parametrize("shared", [True, False])
 def test_no_bit_depends_on_threads_or_on_the_batch(shared):
     verts, faces = ellipsoid(20, 30, dtype=torch.float32)
-    pixels = project(turn(verts[None].expand(3, -1, -1), [0.0])[:, 0] * torch.tensor([1, 0.9, 0.8])[:, None, None],
-                     WEAK.float().expand(3, -1), (96, 64))  # fmt: skip
+    pixels = project(
+        turn(verts[None].expand(3, -1, -1), [0.0])[:, 0] * torch.tensor([1, 0.9, 0.8])[:, None, None],
+        WEAK.float().expand(3, -1),
+        (96, 64),
+    )
     raster = ops.rasterize(pixels, faces, (96, 64))
     g = torch.Generator().manual_seed(1)
     attributes = torch.randn(*(() if shared else (3,)), len(verts), 4, generator=g)

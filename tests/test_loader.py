@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from gcl_fast.data.loaders import torch_loader as loader_module
-from gcl_fast.data.loaders import samples as samples_module
 from gcl_fast.data.augment import Augment
-from gcl_fast.records import Batch
-from gcl_fast.images import IMAGENET_MEAN, denormalise, load_image, load_uint8, normalise
+from gcl_fast.data.loaders import samples as samples_module
+from gcl_fast.data.loaders import torch_loader as loader_module
 from gcl_fast.data.loaders.torch_loader import NOVEL_YAWS, TorchLoader
 from gcl_fast.data.plans import sequential, shuffled
-from gcl_fast.records import Record
+from gcl_fast.images import IMAGENET_MEAN, denormalise, load_image, load_uint8, normalise
+from gcl_fast.records import Batch, Record
 
 SIZE = (16, 8)
 
@@ -66,11 +65,13 @@ def all_equal(left: Sequence[Batch], right: Sequence[Batch]) -> bool:
 
 
 def test_pixels_are_torchvisions(records):
-    official = transforms.Compose([
-        transforms.Resize(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
-        transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    ])  # fmt: skip
+    official = transforms.Compose(
+        [
+            transforms.Resize(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
     for record in records[:3]:
         with Image.open(record.path) as image:
             expected = official(image.convert("RGB"))
@@ -244,7 +245,7 @@ def test_bad_arguments(records):
         loader.epoch(sequential(12, 4), 0, start=4)
     with pytest.raises(ValueError, match="epoch"):
         loader.epoch(sequential(12, 4), -1)
-    assert loader_module.NOVEL_YAWS == tuple(range(45, 316, 45))
+    assert tuple(range(45, 316, 45)) == loader_module.NOVEL_YAWS
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -100,9 +100,7 @@ def test_penalty_is_the_squared_gradient_norm_by_finite_differences(toys):
 def test_real_pass_once_weighted_equals_four_passes(toys):
     _, _, discriminator, batch = toys
     fakes = {str(k): batch.image * k for k in (0.1, 0.2, 0.3, 0.4)}
-    once = discriminator_loss(
-        fake_terms(discriminator, fakes), *real_terms(discriminator, batch.image, with_penalty=True), 0.01
-    )
+    once = discriminator_loss(fake_terms(discriminator, fakes), *real_terms(discriminator, batch.image, with_penalty=True), 0.01)
     gradients = torch.autograd.grad(once, list(discriminator.parameters()))
     four = 0.0
     for name, fake in fakes.items():

@@ -73,8 +73,10 @@ def test_identity_encoder_shapes(variant: str, backbone: str, width: int, channe
 def test_published_sizes() -> None:
     with torch.device("meta"):
         assert {v: (e.code_dim, e.feature_dim) for v in ("jvtc", "mlc", "act") if (e := IdentityEncoder(v))} == {
-            "jvtc": (8192, 512), "mlc": (8192, 2048), "act": (8192, 2048),
-        }  # fmt: skip
+            "jvtc": (8192, 512),
+            "mlc": (8192, 2048),
+            "act": (8192, 2048),
+        }
         assert IdentityEncoder(backbone="resnet18").code_dim == 2048
         assert IdentityEncoder().backbone(torch.empty(1, 3, 256, 128)).shape == (1, 2048, 16, 8)
         assert Generator().encode(torch.empty(1, 1, 256, 128)).shape == (1, 128, 64, 32)
@@ -218,7 +220,11 @@ def test_norms_equal_the_plain_ones_with_their_gradients(device: torch.device) -
         for fast, plain, parameters in (
             (norm, lambda x: layer_norm(x, norm.gamma, norm.beta), (x, norm.gamma, norm.beta)),
             (lambda x: adain(x, scale, shift), lambda x: plain_adain(x, scale, shift), (x, scale, shift)),
-            (lambda x: adain(x, scale, shift, slope=0.2), lambda x: F.leaky_relu(plain_adain(x, scale, shift), 0.2), (x, scale, shift)),
+            (
+                lambda x: adain(x, scale, shift, slope=0.2),
+                lambda x: F.leaky_relu(plain_adain(x, scale, shift), 0.2),
+                (x, scale, shift),
+            ),
         ):
             got, want = fast(x), plain(x)
             torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)

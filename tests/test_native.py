@@ -14,7 +14,6 @@ import torch
 import gcl_fast
 from gcl_fast import _native
 
-
 OPTIONAL = {"torchvision", "PIL", "scipy", "sklearn", "yaml", "anny", "rich", "tyro", "matplotlib", "tensorboard", "faiss"}
 OPTIONAL |= {"safetensors", "torchmetrics", "pybind11"}
 
@@ -44,8 +43,10 @@ REGISTRATION = Path(__file__).resolve().parent.parent / "csrc/registration.cpp"
 OPS = re.findall(r'"(\w+)\(', REGISTRATION.read_text())
 CPU_ONLY = {
     "transpose_rows",  # torch's stable sort does it on CUDA
-    "conv3x3", "conv3x3_input", "conv3x3_weight",  # cuDNN does it there
-}  # fmt: skip
+    "conv3x3",
+    "conv3x3_input",
+    "conv3x3_weight",  # cuDNN does it there
+}
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -183,9 +183,7 @@ def test_bad_arguments_are_named(call, error: type[Exception], words: str) -> No
 
 
 @quick
-@given(
-    n=st.integers(1, 45), d=st.integers(2, 12), k1=st.integers(1, 50), k2=st.integers(1, 8), seed=st.integers(0, 999),
-)
+@given(n=st.integers(1, 45), d=st.integers(2, 12), k1=st.integers(1, 50), k2=st.integers(1, 8), seed=st.integers(0, 999))
 def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int) -> None:
     x = crowd(n, d, seed)
     unit = x.double().numpy()
@@ -268,8 +266,12 @@ def test_sparse_distance_reads_absent_as_one() -> None:
 
 @settings(deadline=None, max_examples=120, derandomize=True)
 @given(
-    n=st.integers(1, 30), seed=st.integers(0, 9999), density=st.floats(0.02, 0.6), eps=st.sampled_from([0.25, 0.5, 0.55, 0.75]),
-    min_samples=st.integers(1, 6), dtype=st.sampled_from([np.float32, np.float64]),
+    n=st.integers(1, 30),
+    seed=st.integers(0, 9999),
+    density=st.floats(0.02, 0.6),
+    eps=st.sampled_from([0.25, 0.5, 0.55, 0.75]),
+    min_samples=st.integers(1, 6),
+    dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_dbscan_labels_are_scikit_learn_s(n: int, seed: int, density: float, eps: float, min_samples: int, dtype: type) -> None:
     """Symmetric distances from a coarse grid that holds eps itself; copies at distance 0; most pairs 1 apart."""

@@ -60,7 +60,7 @@ def test_a_wrong_number_in_a_direct_call_is_an_error_not_a_crash() -> None:
         op = getattr(native, name)
         for at, value in enumerate(arguments):
             if isinstance(value, Tensor) and value.numel() and not value.is_floating_point() and name != "knn_update_":
-                if name == "dbscan_labels" and at == 4 or value.dtype == torch.uint8:
+                if (name == "dbscan_labels" and at == 4) or value.dtype == torch.uint8:
                     continue  # a label is only copied; any byte but 0 is yes
                 wrong = value.clone()
                 wrong.view(-1)[-1] = 10**6

@@ -23,7 +23,7 @@ DOUBLE = torch.float64
 def renamed(state: dict[str, Tensor], **prefixes: str) -> dict[str, Tensor]:
     """Entries with the beginning of their names replaced; a name is `a__b` for `a.b`."""
     table = {old.replace("__", "."): new for old, new in prefixes.items()}
-    return {next((new + k[len(old):] for old, new in table.items() if k.startswith(old)), k): v for k, v in state.items()}
+    return {next((new + k[len(old) :] for old, new in table.items() if k.startswith(old)), k): v for k, v in state.items()}
 
 
 def forms() -> dict[str, tuple]:
@@ -34,13 +34,30 @@ def forms() -> dict[str, tuple]:
     fast = {("heads.bottleneck.0" + k[2:] if k.startswith("bn.") else f"backbone.{k}"): v for k, v in bare.items()}
     return {
         "authors' id": ({"id": jvtc}, jvtc, "id_jvtc", "JVTC", []),
-        "jvtc": ({f"module.{k}": v for k, v in (jvtc | classifier).items()}, jvtc, "id_jvtc", "JVTC", ["classifier.weight", "classifier.bias"]),
+        "jvtc": (
+            {f"module.{k}": v for k, v in (jvtc | classifier).items()},
+            jvtc,
+            "id_jvtc",
+            "JVTC",
+            ["classifier.weight", "classifier.bias"],
+        ),
         "mlc": (mlc, mlc, "id_mlc", "MLC", []),
         "act": ({"state_dict": {f"module.{k}": v for k, v in act.items()}, "epoch": 3}, act, "id_act", "ACT", []),
-        "cluster-contrast": ({"state_dict": {numbered(k): v for k, v in act.items()}, "best_mAP": 0.8}, act, "id_act", "contrast", []),
+        "cluster-contrast": (
+            {"state_dict": {numbered(k): v for k, v in act.items()}, "best_mAP": 0.8},
+            act,
+            "id_act",
+            "contrast",
+            [],
+        ),
         "bag of tricks": (renamed(mlc, bn__="bottleneck."), mlc, "id_mlc", "bag-of-tricks", []),
-        "fast-reid": ({"model": fast | {"heads.weight": torch.ones(3, 2), "pixel_mean": torch.ones(1, 3, 1, 1)}, "iteration": 9},
-                      mlc, "id_mlc", "fast-reid", ["heads.weight", "pixel_mean"]),
+        "fast-reid": (
+            {"model": fast | {"heads.weight": torch.ones(3, 2), "pixel_mean": torch.ones(1, 3, 1, 1)}, "iteration": 9},
+            mlc,
+            "id_mlc",
+            "fast-reid",
+            ["heads.weight", "pixel_mean"],
+        ),
     }
 
 
@@ -65,7 +82,9 @@ def test_linear_heads_of_other_projects_map_onto_jvtcs() -> None:
     (part,) = recognise(torchreid)
     assert part.variant == "jvtc" and "ReLU" in part.report()
     assert part.state["feat.weight"] is jvtc["feat.weight"] and part.state["bn.running_var"] is jvtc["feat_bn.running_var"]
-    fast = {f"backbone.{k}": v for k, v in backbone.items()} | {"heads.bottleneck.0.weight": jvtc["feat.weight"][:, :, None, None]}
+    fast = {f"backbone.{k}": v for k, v in backbone.items()} | {
+        "heads.bottleneck.0.weight": jvtc["feat.weight"][:, :, None, None]
+    }
     fast |= {k.replace("feat_bn", "heads.bottleneck.1"): v for k, v in jvtc.items() if k.startswith("feat_bn")}
     (part,) = recognise({"model": fast})
     assert torch.equal(part.state["feat.weight"], jvtc["feat.weight"]) and not part.state["feat.bias"].any()
@@ -163,8 +182,19 @@ def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest
     root = write_toy_world(tmp_path / "data")
     settings = tmp_path / "toy.yaml"
     settings.write_text(SETTINGS)
-    config = from_dict(TrainConfig, {"model": {"backbone": "resnet18", "width": 8, "variant": "mlc", "generator_width": 4,
-                                               "generator_mlp": 8, "discriminator_width": 4}})
+    config = from_dict(
+        TrainConfig,
+        {
+            "model": {
+                "backbone": "resnet18",
+                "width": 8,
+                "variant": "mlc",
+                "generator_width": 4,
+                "generator_mlp": 8,
+                "discriminator_width": 4,
+            }
+        },
+    )
     networks = build_networks(config)
     files = {}
     for name in ("encoder", "generator", "discriminator"):
@@ -175,8 +205,28 @@ def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest
 
     def run(stage: str, init: str, *more: str) -> tuple[int, Path]:
         name = f"run{next(runs)}"
-        command = ["train", "--config", str(settings), "--root", str(root), "--runs", str(tmp_path), "--name", name, "--stage", stage,
-                   "--init", init, "--model.variant", "mlc", "--stage1.epochs", "1", "--stage3.epochs", "1", *more]
+        command = [
+            "train",
+            "--config",
+            str(settings),
+            "--root",
+            str(root),
+            "--runs",
+            str(tmp_path),
+            "--name",
+            name,
+            "--stage",
+            stage,
+            "--init",
+            init,
+            "--model.variant",
+            "mlc",
+            "--stage1.epochs",
+            "1",
+            "--stage3.epochs",
+            "1",
+            *more,
+        ]
         return main(command), tmp_path / name
 
     code, folder = run("2", str(files["encoder"]))

@@ -155,10 +155,44 @@ def test_generate_writes_scores(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tyro", reason="the command line needs tyro")
     root = write_toy_world(tmp_path / "data")
     (tmp_path / "toy.yaml").write_text(SETTINGS)
-    assert main(["train", "--config", str(tmp_path / "toy.yaml"), "--root", str(root), "--runs", str(tmp_path / "runs"),
-                 "--stage1.epochs", "1", "--stage", "1"]) == 0
-    assert main(["train", "--config", str(tmp_path / "toy.yaml"), "--root", str(root), "--runs", str(tmp_path / "runs"),
-                 "--stage", "2", "--name", "two", "--init", str(tmp_path / "runs" / "run" / "stage1" / "last.pt")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(tmp_path / "toy.yaml"),
+                "--root",
+                str(root),
+                "--runs",
+                str(tmp_path / "runs"),
+                "--stage1.epochs",
+                "1",
+                "--stage",
+                "1",
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(tmp_path / "toy.yaml"),
+                "--root",
+                str(root),
+                "--runs",
+                str(tmp_path / "runs"),
+                "--stage",
+                "2",
+                "--name",
+                "two",
+                "--init",
+                str(tmp_path / "runs" / "run" / "stage1" / "last.pt"),
+            ]
+        )
+        == 0
+    )
     import gcl_fast.generation as generation
 
     stand_in = lambda weights, device: FrechetDistance(features=Pooled(), device=device)  # noqa: E731

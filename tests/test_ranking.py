@@ -50,8 +50,13 @@ def same(found: ops.RankMetrics, expected: tuple) -> None:
 
 @quick
 @given(
-    q=st.integers(0, 12), g=st.integers(0, 30), people=st.integers(1, 6), cameras=st.integers(1, 3), seed=st.integers(0, 9999),
-    levels=st.sampled_from([1, 3, 1000]), max_rank=st.integers(1, 40),
+    q=st.integers(0, 12),
+    g=st.integers(0, 30),
+    people=st.integers(1, 6),
+    cameras=st.integers(1, 3),
+    seed=st.integers(0, 9999),
+    levels=st.sampled_from([1, 3, 1000]),
+    max_rank=st.integers(1, 40),
 )
 def test_scores_are_those_by_hand(q: int, g: int, people: int, cameras: int, seed: int, levels: int, max_rank: int) -> None:
     """levels 1 and 3: nearly everything ties, and the gallery index decides."""
@@ -96,8 +101,12 @@ def test_distances_of_any_type_and_layout(dtype: torch.dtype, device: torch.devi
 
 def test_more_matches_than_a_register_holds_and_extreme_distances(device: torch.device) -> None:
     rng = np.random.default_rng(4)
-    ids = [torch.zeros(3, dtype=torch.int64), torch.from_numpy(rng.integers(-1, 2, 400)), torch.tensor([0, 1, 5]),
-           torch.from_numpy(rng.integers(0, 3, 400))]  # fmt: skip
+    ids = [
+        torch.zeros(3, dtype=torch.int64),
+        torch.from_numpy(rng.integers(-1, 2, 400)),
+        torch.tensor([0, 1, 5]),
+        torch.from_numpy(rng.integers(0, 3, 400)),
+    ]
     distance = rng.normal(size=(3, 400))
     distance[:, ::7], distance[:, ::11] = np.inf, -np.inf
     distance[2] = 0.0
@@ -198,8 +207,10 @@ def test_reranking_in_small_blocks_and_of_nothing(monkeypatch: pytest.MonkeyPatc
 )
 def test_bad_arguments_are_named(change: dict, error: type[Exception], words: str) -> None:
     good = {"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), "max_rank": 5}
-    good |= {name: torch.zeros(n, dtype=torch.int64) for name, n in (
-        ("query_pids", 2), ("gallery_pids", 3), ("query_camids", 2), ("gallery_camids", 3))}
+    good |= {
+        name: torch.zeros(n, dtype=torch.int64)
+        for name, n in (("query_pids", 2), ("gallery_pids", 3), ("query_camids", 2), ("gallery_camids", 3))
+    }
     with pytest.raises(error, match=words):
         rank_metrics(**(good | change))
 

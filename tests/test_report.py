@@ -22,8 +22,13 @@ METRICS = {
     "untrained": {"mAP": 0.123, "rank1": 0.2},
     "stage1": {"mAP": 0.432, "rank1": 0.61, "rank5": 0.7},
     "stage2": {
-        "novel_view_psnr": 19.43, "blank_background_psnr": 14.2, "mean_image_psnr": 15.83, "novel_view_psnr_body": 12.5,
-        "mean_image_psnr_body": 9.25, "novel_view_psnr_per_yaw": {"45": 19.0, "90": 19.8}, "novel_view_images": 56,
+        "novel_view_psnr": 19.43,
+        "blank_background_psnr": 14.2,
+        "mean_image_psnr": 15.83,
+        "novel_view_psnr_body": 12.5,
+        "mean_image_psnr_body": 9.25,
+        "novel_view_psnr_per_yaw": {"45": 19.0, "90": 19.8},
+        "novel_view_images": 56,
     },
     "stage3": {"mAP": 0.478, "rank1": 0.66},
     "control": {"mAP": 0.44, "rank1": 0.6},
@@ -93,11 +98,36 @@ def test_all_sections(run):
     page = Page(html)
     text = "\n".join(page.text)
     for section in (
-        "Scores", "Novel views against the truth", "Curves", "Novel views", "Ranked lists", "Pictures", "Times", "Configuration",
-        "Untrained network", "Stage 1: identity encoder warm-up", "Stage 3: joint training", "Control: stage 1 continued",
-        "12.3%", "43.2%", "47.8%", "44.0%", "19.43 dB", "14.20 dB", "15.83 dB", "12.50 dB", "9 min 03 s", "45°",
-        "A caption with <angles> & more", "name: '<demo>'", "cpu <2 cores>",
-        "Total loss", "Image L1", "Adversarial, generator", "Held-out scores", "Pseudo-labels",
+        "Scores",
+        "Novel views against the truth",
+        "Curves",
+        "Novel views",
+        "Ranked lists",
+        "Pictures",
+        "Times",
+        "Configuration",
+        "Untrained network",
+        "Stage 1: identity encoder warm-up",
+        "Stage 3: joint training",
+        "Control: stage 1 continued",
+        "12.3%",
+        "43.2%",
+        "47.8%",
+        "44.0%",
+        "19.43 dB",
+        "14.20 dB",
+        "15.83 dB",
+        "12.50 dB",
+        "9 min 03 s",
+        "45°",
+        "A caption with <angles> & more",
+        "name: '<demo>'",
+        "cpu <2 cores>",
+        "Total loss",
+        "Image L1",
+        "Adversarial, generator",
+        "Held-out scores",
+        "Pseudo-labels",
     ):
         assert section in text, section
     assert "+4.6" in text and "+3.8" in text and "+35.5" in text  # points over stage 1, the control, untrained
@@ -185,8 +215,18 @@ def test_history_of_a_killed_and_resumed_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "group"),
-    [("mAP", "scores"), ("rank1", "scores"), ("image_rec", "image"), ("outliers", "clusters"), ("largest_cluster", "clusters"),
-     ("lr_encoder", "lr"), ("total", "total"), ("train/loss", "train"), ("id_mix", "id"), ("mem_self", "mem")],
+    [
+        ("mAP", "scores"),
+        ("rank1", "scores"),
+        ("image_rec", "image"),
+        ("outliers", "clusters"),
+        ("largest_cluster", "clusters"),
+        ("lr_encoder", "lr"),
+        ("total", "total"),
+        ("train/loss", "train"),
+        ("id_mix", "id"),
+        ("mem_self", "mem"),
+    ],
 )
 def test_groups(name, group):
     assert group_of(name) == group

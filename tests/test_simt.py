@@ -251,9 +251,14 @@ def test_rasterize_backward_gives_the_bits_of_the_cpu_op(case: str, race: bool, 
     corner, corner_order = torch.sort(faces.reshape(-1).long(), stable=True)
     corner_begin = torch.searchsorted(corner, torch.arange(num_verts + 1))
     arguments = {
-        "grad_bary": grad_bary, "grad_depth": grad_depth, "verts": verts, "faces": faces, "face_id": seen.face_id,
-        "corner_order": corner_order, "corner_begin": corner_begin,
-    }  # fmt: skip
+        "grad_bary": grad_bary,
+        "grad_depth": grad_depth,
+        "verts": verts,
+        "faces": faces,
+        "face_id": seen.face_id,
+        "corner_order": corner_order,
+        "corner_begin": corner_begin,
+    }
     want = torch.ops.gcl_fast.rasterize_backward(*arguments.values())
     out = run("rasterize", "backward", order, 7, race=race, **{name: value.numpy() for name, value in arguments.items()})
     same_bits("grad_verts", out["grad_verts"], want)

@@ -31,9 +31,12 @@ def given(bank: torch.Tensor, kind: str, **more) -> dict:
 
 def options(labels: torch.Tensor, k: int | None, seed: int, chunks: int) -> dict:
     return {
-        "labels": labels.numpy(), "count": -1 if k is None else k, "key": np.array(seed), "temperature": np.array(0.1),
+        "labels": labels.numpy(),
+        "count": -1 if k is None else k,
+        "key": np.array(seed),
+        "temperature": np.array(0.1),
         "chunks": chunks,
-    }  # fmt: skip
+    }
 
 
 CASES = {  # B, N, D, K, parts: one warp and several, groups that are not full, widths that are not whole, a part without rows

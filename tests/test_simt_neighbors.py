@@ -32,8 +32,7 @@ def same(got: np.ndarray, want: Tensor, name: str = "") -> None:
 
 @watched
 @pytest.mark.parametrize(
-    ("n", "k", "kind", "penalised"),
-    [(40, 9, "signs", False), (45, 40, "crowd", True), (5, 1, "signs", True)],
+    ("n", "k", "kind", "penalised"), [(40, 9, "signs", False), (45, 40, "crowd", True), (5, 1, "signs", True)]
 )
 @every_dtype
 def test_knn_update(n: int, k: int, kind: str, penalised: bool, dtype: torch.dtype, race: bool, order: str) -> None:
@@ -63,8 +62,17 @@ def chain(dtype: torch.dtype, n: int = 40) -> dict[str, Tensor]:
     accepted, count = native.expansion_count(*sets.values())
     start, total = _jaccard._starts(count)
     columns, weight = native.expansion_weights(*sets.values(), accepted, rank, similarity, x, start, total)
-    return {"x": x, "similarity": similarity, "rank": rank, "accepted": accepted, "count": count, "start": start,
-            "columns": columns, "weight": weight, **sets}  # fmt: skip
+    return {
+        "x": x,
+        "similarity": similarity,
+        "rank": rank,
+        "accepted": accepted,
+        "count": count,
+        "start": start,
+        "columns": columns,
+        "weight": weight,
+        **sets,
+    }
 
 
 @watched

@@ -15,11 +15,19 @@ def arguments(queries: int, gallery: int, people: int, dtype: torch.dtype, level
     qp, gp, qc, gc = identities(queries, gallery, people, 3, rng)
     qp[:1] = -1  # a person that none may match
     distances = torch.from_numpy(rng.integers(0, levels, (queries, gallery)) / 8).to(dtype)
-    distances.flatten()[:: 11] = float("inf")
+    distances.flatten()[::11] = float("inf")
     pids, order = torch.sort(gp, stable=True)
     begin, end = (torch.searchsorted(pids, qp, right=right) for right in (False, True))
-    return {"distances": distances, "query_pids": qp, "gallery_pids": gp, "query_camids": qc, "gallery_camids": gc,
-            "gallery_order": order, "begin": begin, "end": end}  # fmt: skip
+    return {
+        "distances": distances,
+        "query_pids": qp,
+        "gallery_pids": gp,
+        "query_camids": qc,
+        "gallery_camids": gc,
+        "gallery_order": order,
+        "begin": begin,
+        "end": end,
+    }
 
 
 CASES = {

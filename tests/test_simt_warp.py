@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcl_fast import ops
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.simt.harness import ORDERS, run

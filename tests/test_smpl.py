@@ -38,9 +38,15 @@ def posed(model: dict[str, np.ndarray], pose: np.ndarray, shape: np.ndarray) -> 
         local = np.eye(4)
         local[:3, :3], local[:3, 3] = matrices[k], joints[k] - (joints[parent] if parent >= 0 else 0)
         world.append(local if parent < 0 else world[parent] @ local)
-    rest = [w @ np.block([[np.eye(3), -j[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]) for w, j in zip(world, joints, strict=True)]
-    return np.array([sum(w * (g @ np.append(v, 1))[:3] for w, g in zip(weights, rest, strict=True))
-                     for v, weights in zip(bent, model["weights"], strict=True)])
+    rest = [
+        w @ np.block([[np.eye(3), -j[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]) for w, j in zip(world, joints, strict=True)
+    ]
+    return np.array(
+        [
+            sum(w * (g @ np.append(v, 1))[:3] for w, g in zip(weights, rest, strict=True))
+            for v, weights in zip(bent, model["weights"], strict=True)
+        ]
+    )
 
 
 def test_bodies_equal_the_paper(model):
@@ -63,8 +69,16 @@ def test_bodies_equal_smplx(model):
     rng = np.random.default_rng(4)
     pose, shape = rng.normal(0, 0.6, (2, 72)), rng.standard_normal((2, 10))
     a = {k: torch.from_numpy(np.asarray(v, np.float64)) for k, v in arrays.items()}
-    theirs = lbs(torch.from_numpy(shape), torch.from_numpy(pose), a["v_template"], a["shapedirs"], a["posedirs"].reshape(-1, 207).T,
-                 a["J_regressor"], torch.tensor(PARENTS), a["weights"])[0]
+    theirs = lbs(
+        torch.from_numpy(shape),
+        torch.from_numpy(pose),
+        a["v_template"],
+        a["shapedirs"],
+        a["posedirs"].reshape(-1, 207).T,
+        a["J_regressor"],
+        torch.tensor(PARENTS),
+        a["weights"],
+    )[0]
     np.testing.assert_allclose(smpl.vertices(pose, shape), theirs.numpy(), atol=1e-6)
 
 
@@ -85,11 +99,22 @@ def test_the_published_pickle_is_the_same_model(model, tmp_path):
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_plain_content_comes_back(protocol, tmp_path):
     content = {
-        "f4": np.arange(6, dtype=np.float32).reshape(2, 3), "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)), "none": None,
-        "big": np.arange(3, dtype=">i2"), "empty": np.zeros((0, 3)), "zero": np.array(2.5), "text": np.array(["a", "bc"]), "bytes": b"\xff\x00",
-        "scalar": np.float64(1.5), "list": [1, (2.0, "x")], "ordered": collections.OrderedDict(a=np.ones(2)),
-        "objects": np.array([{"a": np.ones(2)}, None], object), "csc": csc_matrix(np.eye(3)), "csr": csr_matrix(np.eye(2, 3)),
-        "tensor": torch.arange(6.0).reshape(2, 3).T, "half": torch.ones(2, dtype=torch.float16),
+        "f4": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "none": None,
+        "big": np.arange(3, dtype=">i2"),
+        "empty": np.zeros((0, 3)),
+        "zero": np.array(2.5),
+        "text": np.array(["a", "bc"]),
+        "bytes": b"\xff\x00",
+        "scalar": np.float64(1.5),
+        "list": [1, (2.0, "x")],
+        "ordered": collections.OrderedDict(a=np.ones(2)),
+        "objects": np.array([{"a": np.ones(2)}, None], object),
+        "csc": csc_matrix(np.eye(3)),
+        "csr": csr_matrix(np.eye(2, 3)),
+        "tensor": torch.arange(6.0).reshape(2, 3).T,
+        "half": torch.ones(2, dtype=torch.float16),
     }
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
@@ -117,8 +142,16 @@ class Calls:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_malicious_pickle_is_refused_and_not_executed(protocol, tmp_path):
     mark = tmp_path / "executed"
-    for content in (MakesFolder(mark), {"v_template": np.ones(3), "x": MakesFolder(mark)}, [Calls(eval, "1")], Calls(getattr, dict, "x"),
-                    np.load, Rotation, Calls(np.ones, 3), np.array([MakesFolder(mark)], object)):
+    for content in (
+        MakesFolder(mark),
+        {"v_template": np.ones(3), "x": MakesFolder(mark)},
+        [Calls(eval, "1")],
+        Calls(getattr, dict, "x"),
+        np.load,
+        Rotation,
+        Calls(np.ones, 3),
+        np.array([MakesFolder(mark)], object),
+    ):
         path = tmp_path / "evil.pkl"
         path.write_bytes(pickle.dumps(content, protocol=protocol))
         with pytest.raises(ValueError, match=r"evil\.pkl was refused: it holds \S+"):

@@ -11,9 +11,9 @@ from torch import nn
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
-from gcl_fast.config import from_dict, TrainConfig
-from gcl_fast.records import Batch
+from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, Weights, plain_step
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
@@ -24,10 +24,18 @@ IMAGES, SIZE, CLUSTERS = 12, (56, 40), 3
 
 def make_config(**changes) -> TrainConfig:
     stage = {"batch_size": 4, "lr": 1e-3}
-    return from_dict(TrainConfig, {
-        "height": SIZE[0], "width": SIZE[1], "device": "cpu", "precision": "fp32", "stage2": stage,
-        "stage3": {**stage, "lr_encoder": 1e-2, "num_negatives": 5}, **changes,
-    })  # fmt: skip
+    return from_dict(
+        TrainConfig,
+        {
+            "height": SIZE[0],
+            "width": SIZE[1],
+            "device": "cpu",
+            "precision": "fp32",
+            "stage2": stage,
+            "stage3": {**stage, "lr_encoder": 1e-2, "num_negatives": 5},
+            **changes,
+        },
+    )
 
 
 def make_networks(device: torch.device) -> dict[str, nn.Module]:
@@ -76,8 +84,16 @@ def test_every_weight_moves_as_in_the_plain_step(name: str, device: torch.device
     contrast = None
     if name == "stage3":
         memory = plain.memory
-        contrast = Contrast(memory.features, memory.labels, plain.centers, settings.temperature, settings.num_negatives,
-                            settings.bank_momentum, settings.memory_w, settings.id_w)  # fmt: skip
+        contrast = Contrast(
+            memory.features,
+            memory.labels,
+            plain.centers,
+            settings.temperature,
+            settings.num_negatives,
+            settings.bank_momentum,
+            settings.memory_w,
+            settings.id_w,
+        )
     for module in plain.modules.values():
         module.train()
     if name == "stage2":
@@ -87,9 +103,15 @@ def test_every_weight_moves_as_in_the_plain_step(name: str, device: torch.device
         got = fast.step(batch, iteration)
         mix_weight, order = draw_mix(len(batch), settings.loss.mixup_alpha, plain.iteration_rng(iteration))
         want = plain_step(
-            plain.modules, plain.optimizers, batch, mix_weight=mix_weight, order=torch.from_numpy(order).to(device),
-            weights=Weights(), contrast=contrast, seed=int(plain.iteration_rng(iteration).integers(2**31)),
-        )  # fmt: skip
+            plain.modules,
+            plain.optimizers,
+            batch,
+            mix_weight=mix_weight,
+            order=torch.from_numpy(order).to(device),
+            weights=Weights(),
+            contrast=contrast,
+            seed=int(plain.iteration_rng(iteration).integers(2**31)),
+        )
         assert set(got) == set(want)
         for loss, value in want.items():
             assert float(got[loss]) == pytest.approx(float(value), rel=2e-6), loss  # the log keeps float32

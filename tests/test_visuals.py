@@ -110,8 +110,11 @@ def test_compose_errors():
 def test_labels_do_not_cover_pictures():
     cells = [[flat((10, 20, 30)), flat((10, 20, 30))]]
     sheet = compose(
-        cells, row_titles=["a very long name of a row\nin two lines"], column_titles=["a very long column title", "2"],
-        captions=[["some caption\nof two lines", "another"]], title="title " * 30,
+        cells,
+        row_titles=["a very long name of a row\nin two lines"],
+        column_titles=["a very long column title", "2"],
+        captions=[["some caption\nof two lines", "another"]],
+        title="title " * 30,
     )
     assert share(sheet, (10, 20, 30)) == 2 * 200 * 100
     for edge in (sheet[:4], sheet[-4:], sheet[:, :4], sheet[:, -4:]):
@@ -175,8 +178,12 @@ def test_ranked_lists_frames():
     dark = flat((5, 5, 5))
     correct = [[True, False, True], [False, True]]
     sheet = ranked_lists(
-        [dark, dark], [[dark] * 3, [dark] * 2], correct, [[0.9, 0.8, 0.7], [0.5, 0.25]],
-        query_labels=["pid 1\ncam 1", "pid 2\ncam 2"], match_labels=[["pid 1"] * 3, ["pid 2"] * 2],
+        [dark, dark],
+        [[dark] * 3, [dark] * 2],
+        correct,
+        [[0.9, 0.8, 0.7], [0.5, 0.25]],
+        query_labels=["pid 1\ncam 1", "pid 2\ncam 2"],
+        match_labels=[["pid 1"] * 3, ["pid 2"] * 2],
     )
     frame = 208 * 108 - 200 * 100  # pixels of a frame 4 wide
     assert share(sheet, GREEN) == 3 * frame and share(sheet, RED) == 3 * frame - frame and share(sheet, BLUE) == 2 * frame

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.records import Record
@@ -35,8 +36,14 @@ def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> t
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(2, 40), groups=st.integers(1, 6), spread=st.sampled_from([0.0, 0.2, 0.6, 1.5]), seed=st.integers(0, 999),
-       threshold=st.sampled_from([-1.0, 0.3, 0.6, 0.95]), least=st.sampled_from([1, 3, 10]))
+@given(
+    n=st.integers(2, 40),
+    groups=st.integers(1, 6),
+    spread=st.sampled_from([0.0, 0.2, 0.6, 1.5]),
+    seed=st.integers(0, 999),
+    threshold=st.sampled_from([-1.0, 0.3, 0.6, 0.95]),
+    least=st.sampled_from([1, 3, 10]),
+)
 def test_multi_labels_as_defined(n, groups, spread, seed, threshold, least):
     bank = grouped_rows(n, 5, groups, spread, seed)
     # exact fractions, so that the order of equals does not hang on rounding

@@ -55,13 +55,25 @@ def add_camstyle(root, *, only=None):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("method", "variant"), [("mlc", "mlc"), ("mlc", "act"), ("jvtc", "jvtc"), ("cluster-contrast", "act")]
-)
+@pytest.mark.parametrize(("method", "variant"), [("mlc", "mlc"), ("mlc", "act"), ("jvtc", "jvtc"), ("cluster-contrast", "act")])
 def test_all_stages_from_each_method_and_variant(tmp_path, settings, method, variant, capsys):
     root = write_toy_world(tmp_path / "data")
-    command = train(settings, root, tmp_path / "runs", "--name", "run", "--stage", "all", "--method", method, "--control",
-                    "--model.variant", variant, "--stage3.epochs", "1")
+    command = train(
+        settings,
+        root,
+        tmp_path / "runs",
+        "--name",
+        "run",
+        "--stage",
+        "all",
+        "--method",
+        method,
+        "--control",
+        "--model.variant",
+        variant,
+        "--stage3.epochs",
+        "1",
+    )
     assert main(command) == 0, capsys.readouterr().err
     run = tmp_path / "runs" / "run"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -73,8 +85,11 @@ def test_all_stages_from_each_method_and_variant(tmp_path, settings, method, var
     assert joint["config"]["stage1"]["method"] == method
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     names = {name for line in history if line["stage"] == "stage1" for name in line}
-    expected = {"mlc": {"positive", "negative", "labels", "total"}, "jvtc": {"local", "global", "visual_clusters", "clusters"},
-                "cluster-contrast": {"contrast", "clusters"}}[method]
+    expected = {
+        "mlc": {"positive", "negative", "labels", "total"},
+        "jvtc": {"local", "global", "visual_clusters", "clusters"},
+        "cluster-contrast": {"contrast", "clusters"},
+    }[method]
     assert expected <= names
 
 
@@ -117,8 +132,29 @@ def test_the_loss_falls_while_the_task_stays_the_same(tmp_path, settings, method
         "mlc": ["--stage1.mlc.epochs", "8", "--stage1.mlc.single-label-epochs", "8", "--stage1.mlc.lr-steps", "7"],
         "jvtc": ["--stage1.jvtc.epochs", "4", "--stage1.jvtc.global-from", "9", "--stage1.jvtc.temporal-from", "9"],
     }[method]
-    assert main(train(settings, root, tmp_path / "runs", "--stage", "1", "--method", method, "--name", "run", *changes,
-                      "--stage1.eval-every", "10", "--stage1.augment.erase", "0", "--stage1.augment.pad", "0")) == 0
+    assert (
+        main(
+            train(
+                settings,
+                root,
+                tmp_path / "runs",
+                "--stage",
+                "1",
+                "--method",
+                method,
+                "--name",
+                "run",
+                *changes,
+                "--stage1.eval-every",
+                "10",
+                "--stage1.augment.erase",
+                "0",
+                "--stage1.augment.pad",
+                "0",
+            )
+        )
+        == 0
+    )
     history = [json.loads(line) for line in (tmp_path / "runs" / "run" / "history.jsonl").read_text().splitlines()]
     losses = [line["total"] for line in history if line["stage"] == "stage1" and "total" in line]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses

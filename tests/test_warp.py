@@ -257,8 +257,18 @@ def test_positions_far_outside_do_not_crash(device):
 def test_calling_the_operators_themselves_wrongly_does_not_crash(device):
     src, dst, faces, image = scene(device)
     views = [*_inputs(src.contiguous(), dst, faces, *image.shape[-2:])]
-    for n, wrong in ((0, src[..., :2]), (0, src.half()), (1, faces.long()), (1, faces[0]), (2, views[2][:1]), (2, views[2].long()),
-                     (3, views[3].float()), (4, views[4][:, 1:]), (5, views[5].float()), (5, views[5][0])):  # fmt: skip
+    for n, wrong in (
+        (0, src[..., :2]),
+        (0, src.half()),
+        (1, faces.long()),
+        (1, faces[0]),
+        (2, views[2][:1]),
+        (2, views[2].long()),
+        (3, views[3].float()),
+        (4, views[4][:, 1:]),
+        (5, views[5].float()),
+        (5, views[5][0]),
+    ):
         arguments = [*views[:n], wrong, *views[n + 1 :]]
         with pytest.raises(RuntimeError, match="mesh_flow"):
             torch.ops.gcl_fast.mesh_flow(*arguments)

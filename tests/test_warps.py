@@ -7,10 +7,10 @@ import torch
 
 pytest.importorskip("PIL", reason="reading photos needs pillow")
 
-from gcl_fast.meshes import open_mesh_source
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.generation import warp_pictures, warped_views
 from gcl_fast.generation.inputs import load_photos
+from gcl_fast.meshes import open_mesh_source
 from tests.toy_world import SIZE, write_toy_world
 
 

@@ -23,9 +23,13 @@ def tiny_smpl(seed: int = 0) -> dict[str, np.ndarray]:
     table = np.array([PARENTS, range(joints)], np.int64)
     table[0, 0] = 2**32 - 1
     return {
-        "v_template": vertices.astype(np.float64), "f": faces.astype(np.uint32), "kintree_table": table,
-        "shapedirs": 0.01 * rng.standard_normal((count, 3, 10)), "posedirs": 0.005 * rng.standard_normal((count, 3, 207)),
-        "weights": weights / weights.sum(1, keepdims=True), "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "v_template": vertices.astype(np.float64),
+        "f": faces.astype(np.uint32),
+        "kintree_table": table,
+        "shapedirs": 0.01 * rng.standard_normal((count, 3, 10)),
+        "posedirs": 0.005 * rng.standard_normal((count, 3, 207)),
+        "weights": weights / weights.sum(1, keepdims=True),
+        "J_regressor": regressor / regressor.sum(1, keepdims=True),
     }
 
 
@@ -41,7 +45,11 @@ def write_python2_pickle(path: Path, model: dict[str, np.ndarray]) -> None:
 
     class MatVecMult(Ch): ...
 
-    modules = {"chumpy": ModuleType("chumpy"), "chumpy.ch": ModuleType("chumpy.ch"), "chumpy.reordering": ModuleType("chumpy.reordering")}
+    modules = {
+        "chumpy": ModuleType("chumpy"),
+        "chumpy.ch": ModuleType("chumpy.ch"),
+        "chumpy.reordering": ModuleType("chumpy.reordering"),
+    }
     for kind, module in ((Ch, "chumpy.ch"), (MatVecMult, "chumpy.ch"), (Select, "chumpy.reordering")):
         kind.__module__, kind.__qualname__ = module, kind.__name__
         setattr(modules[module], kind.__name__, kind)
@@ -53,9 +61,12 @@ def write_python2_pickle(path: Path, model: dict[str, np.ndarray]) -> None:
         whole = np.empty(template.size)
         whole[order] = template.ravel()
         content = model | {
-            "J_regressor": csc_matrix(model["J_regressor"]), "shapedirs": Ch(x=model["shapedirs"], _itr=None),
+            "J_regressor": csc_matrix(model["J_regressor"]),
+            "shapedirs": Ch(x=model["shapedirs"], _itr=None),
             "v_template": Select(a=Ch(x=whole), idxs=order, preferred_shape=template.shape),
-            "J": MatVecMult(terms=["mtx", "vec"], _depends_on_deps=None), "bs_type": "lrotmin", "weights": np.asfortranarray(model["weights"]),
+            "J": MatVecMult(terms=["mtx", "vec"], _depends_on_deps=None),
+            "bs_type": "lrotmin",
+            "weights": np.asfortranarray(model["weights"]),
         }
         data = pickle.dumps(content, protocol=2)
     finally:

@@ -32,8 +32,12 @@ def ellipsoid(rings: int = 8, around: int = 10) -> tuple[np.ndarray, np.ndarray]
     """vertices [V, 3] of a person-sized ellipsoid about the origin, faces [F, 3]."""
     angle = np.linspace(0, np.pi, rings)[:, None]
     turn = np.linspace(0, 2 * np.pi, around, endpoint=False)[None]
-    grid = np.stack(np.broadcast_arrays(0.3 * np.sin(angle) * np.cos(turn), -0.85 * np.cos(angle) + 0 * turn,
-                                        0.2 * np.sin(angle) * np.sin(turn)), -1)
+    grid = np.stack(
+        np.broadcast_arrays(
+            0.3 * np.sin(angle) * np.cos(turn), -0.85 * np.cos(angle) + 0 * turn, 0.2 * np.sin(angle) * np.sin(turn)
+        ),
+        -1,
+    )
     faces = []
     for r in range(rings - 1):
         for a in range(around):

@@ -18,10 +18,22 @@ import pytest
 
 # import name -> name to install
 OPTIONAL = {
-    "anny": "anny", "faiss": "faiss-gpu", "matplotlib": "matplotlib", "nvidia.dali": "nvidia-dali-cuda130", "PIL": "pillow",
-    "rich": "rich", "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn", "smplx": "smplx",
-    "tensorboard": "tensorboard", "torchmetrics": "torchmetrics", "torchvision": "torchvision", "tyro": "tyro", "yaml": "pyyaml",
-}  # fmt: skip
+    "anny": "anny",
+    "faiss": "faiss-gpu",
+    "matplotlib": "matplotlib",
+    "nvidia.dali": "nvidia-dali-cuda130",
+    "PIL": "pillow",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "smplx": "smplx",
+    "tensorboard": "tensorboard",
+    "torchmetrics": "torchmetrics",
+    "torchvision": "torchvision",
+    "tyro": "tyro",
+    "yaml": "pyyaml",
+}
 MARK = "left out: needs "
 DEVICE = os.environ.get("GCL_TEST_DEVICE", "cuda")  # that is to be tested
 

@@ -15,11 +15,12 @@ int64_t processors(int32_t device) {
   return count;
 }
 
-NceOptions options_of(const char* op, const Tensor& query, const Tensor& bank, double temperature, int64_t count, bool with_grad) {
+NceOptions options_of(const char* op, const Tensor& query, const Tensor& bank, double temperature, int64_t count,
+                      bool with_grad) {
   const int64_t batch = query.size(0), rows = bank.size(0), dim = query.size(1), most = processors(query.get_device_index());
   STD_TORCH_CHECK(dim <= kWidest, op, ": rows must have at most ", kWidest, " elements on CUDA, got ", dim);
-  const int64_t chunks = is_double(query) ? SweepShape<double>(dim).chunks(batch, rows, most)
-                                          : SweepShape<float>(dim).chunks(batch, rows, most);
+  const int64_t chunks =
+      is_double(query) ? SweepShape<double>(dim).chunks(batch, rows, most) : SweepShape<float>(dim).chunks(batch, rows, most);
   return {temperature, count, with_grad, chunks, count >= 0};
 }
 

@@ -49,7 +49,7 @@ template <int COUNT, class T>
 __device__ T fold_warp(T* value) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   int count = COUNT;
-GCL_UNROLL
+  GCL_UNROLL
   for (int offset = 16; offset > 0; offset /= 2) {
     if (count == 1) {
       value[0] += __shfl_xor_sync(0xffffffffu, value[0], offset);
@@ -57,7 +57,7 @@ GCL_UNROLL
     }
     count /= 2;
     const bool upper = (lane & offset) != 0;
-GCL_UNROLL
+    GCL_UNROLL
     for (int i = 0; i < COUNT / 2; ++i) {
       if (i >= count) break;
       const T send = upper ? value[i] : value[i + count], keep = upper ? value[i + count] : value[i];
@@ -99,15 +99,15 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_kernel(NceParams<T> 
     total[q] = 0;
   }
   T sum[QUERIES][kColumns], x[kTileRows][kColumns], next[kTileRows][kColumns];
-GCL_UNROLL
+  GCL_UNROLL
   for (int q = 0; q < QUERIES; ++q) {
-GCL_UNROLL
+    GCL_UNROLL
     for (int e = 0; e < kColumns; ++e) sum[q][e] = T(0);
   }
   const auto load_tile = [&](int64_t n0) {
-GCL_UNROLL
+    GCL_UNROLL
     for (int r = 0; r < kTileRows; ++r) {
-GCL_UNROLL
+      GCL_UNROLL
       for (int v = 0; v < FOURS; ++v) {
         const int64_t d = (int64_t{v} * threads + t) * 4, n = minimum(n0 + r, p.num_rows - 1);  // past the end: not kept
         load_four<T>(bank + n * p.stride, d, p.dim, whole, next[r] + 4 * v);
@@ -118,29 +118,29 @@ GCL_UNROLL
   __syncthreads();
 
   for (int64_t n0 = begin; n0 < end; n0 += kTileRows) {
-GCL_UNROLL
+    GCL_UNROLL
     for (int r = 0; r < kTileRows; ++r) {
-GCL_UNROLL
+      GCL_UNROLL
       for (int e = 0; e < kColumns; ++e) x[r][e] = next[r][e];
     }
     if (n0 + kTileRows < end) load_tile(n0 + kTileRows);
 
     // Logits: this thread's columns, then its warp's, then the block's.
-GCL_UNROLL
+    GCL_UNROLL
     for (int side = 0; side < QUERIES; side += kSide) {
       T pair[kPairs];  // [kTileRows][kSide]
-GCL_UNROLL
+      GCL_UNROLL
       for (int k = 0; k < kPairs; ++k) pair[k] = T(0);
-GCL_UNROLL
+      GCL_UNROLL
       for (int v = 0; v < FOURS; ++v) {
-GCL_UNROLL
+        GCL_UNROLL
         for (int q = 0; q < kSide; ++q) {
           const int64_t d = (int64_t{v} * threads + t) * 4, b = minimum(b0 + side + q, p.batch - 1);  // past the end: not kept
           T element[4];
           load_four<T>(p.query + b * p.dim, d, p.dim, whole_query, element);
-GCL_UNROLL
+          GCL_UNROLL
           for (int r = 0; r < kTileRows; ++r) {
-GCL_UNROLL
+            GCL_UNROLL
             for (int e = 0; e < 4; ++e) pair[r * kSide + q] = fused(x[r][4 * v + e], element[e], pair[r * kSide + q]);
           }
         }
@@ -176,16 +176,16 @@ GCL_UNROLL
     }
     const bool any_moved = __syncthreads_or(moved) != 0;
     if (!p.with_grad) continue;
-GCL_UNROLL
+    GCL_UNROLL
     for (int q = 0; q < QUERIES; ++q) {
       if (any_moved) {
-GCL_UNROLL
+        GCL_UNROLL
         for (int e = 0; e < kColumns; ++e) sum[q][e] *= scale[q];
       }
-GCL_UNROLL
+      GCL_UNROLL
       for (int r = 0; r < kTileRows; ++r) {
         const T w = weight[r][q];
-GCL_UNROLL
+        GCL_UNROLL
         for (int e = 0; e < kColumns; ++e) sum[q][e] = fused(w, x[r][e], sum[q][e]);
       }
     }
@@ -196,12 +196,12 @@ GCL_UNROLL
     p.part_sum[chunk * p.batch + b0 + q] = total[q];
   }
   if (!p.with_grad) return;
-GCL_UNROLL
+  GCL_UNROLL
   for (int q = 0; q < QUERIES; ++q) {
     T* mean = p.part_mean + (chunk * p.batch + b0 + q) * padded_dim(p.dim);
-GCL_UNROLL
+    GCL_UNROLL
     for (int v = 0; v < FOURS; ++v) {
-GCL_UNROLL
+      GCL_UNROLL
       for (int e = 0; e < 4; ++e) {
         const int64_t d = (int64_t{v} * threads + t) * 4 + e;
         if (b0 + q < p.batch && d < p.dim) mean[d] = sum[q][4 * v + e];

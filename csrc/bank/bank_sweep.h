@@ -68,14 +68,14 @@ struct SelectParams {
   int64_t count;          // K
 };
 
-// sweep_bank: one pass over [begin, end). widen_bank_row: row n as float32. last_key: the K-th smallest key of a query's negatives, every key when fewer.
-// smallest_key: the row of `own_label` with the smallest key, `first` when there is no label.
-#define GCL_DECLARE_BANK(isa)                    \
-  namespace isa {                                \
-  void sweep_bank(const SweepParams& p);         \
+// sweep_bank: one pass over [begin, end). widen_bank_row: row n as float32. last_key: the K-th smallest key of a query's
+// negatives, every key when fewer. smallest_key: the row of `own_label` with the smallest key, `first` when there is no label.
+#define GCL_DECLARE_BANK(isa)                           \
+  namespace isa {                                       \
+  void sweep_bank(const SweepParams& p);                \
   void widen_bank_row(const WidenParams& p, int64_t n); \
-  uint32_t last_key(const SelectParams& p);      \
-  int64_t smallest_key(const SelectParams& p);   \
+  uint32_t last_key(const SelectParams& p);             \
+  int64_t smallest_key(const SelectParams& p);          \
   }
 GCL_EACH_ISA(GCL_DECLARE_BANK)
 #undef GCL_DECLARE_BANK

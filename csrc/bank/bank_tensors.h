@@ -12,11 +12,16 @@ namespace gcl {
 
 inline Storage storage_of(const char* op, const Tensor& bank) {
   switch (bank.scalar_type()) {
-    case ScalarType::Float: return Storage::float32;
-    case ScalarType::Double: return Storage::float64;
-    case ScalarType::BFloat16: return Storage::bfloat16;
-    case ScalarType::Half: return Storage::float16;
-    default: STD_TORCH_CHECK(false, op, ": bank must be float32, float64, bfloat16 or float16");
+    case ScalarType::Float:
+      return Storage::float32;
+    case ScalarType::Double:
+      return Storage::float64;
+    case ScalarType::BFloat16:
+      return Storage::bfloat16;
+    case ScalarType::Half:
+      return Storage::float16;
+    default:
+      STD_TORCH_CHECK(false, op, ": bank must be float32, float64, bfloat16 or float16");
   }
   return Storage::float32;
 }

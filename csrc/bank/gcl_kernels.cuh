@@ -50,7 +50,8 @@ __global__ void gcl_gradient_kernel(GclParams<T> q, NceParams<T> p) {
   for (int64_t k = 0; k < 3; ++k) {
     const T scale = p.weight[3 * b + k] / p.temperature, *none = nullptr;
     T* grad = q.view_grad + (3 * b + k) * p.dim;  // holds the positive row
-    if (k == 2) write_gradient(scale, none, grad, q.unit_photo + b * p.dim, q.photo_length[b], p.dim, q.photo_grad + b * p.dim, room);
+    if (k == 2)
+      write_gradient(scale, none, grad, q.unit_photo + b * p.dim, q.photo_length[b], p.dim, q.photo_grad + b * p.dim, room);
     write_gradient(scale, p.mean + b * p.dim, k < 2 ? grad : none, q.unit_view + b * p.dim, q.view_length[b], p.dim, grad, room);
   }
 }

@@ -32,12 +32,18 @@ GCL_HD float round_even(float x) { return ::rintf(x); }
 GCL_HD double round_even(double x) { return ::rint(x); }
 
 template <class T>
-GCL_HD T absolute(T x) { return x < T(0) ? -x : x; }
+GCL_HD T absolute(T x) {
+  return x < T(0) ? -x : x;
+}
 
 template <class T>
-GCL_HD T minimum(T a, T b) { return b < a ? b : a; }
+GCL_HD T minimum(T a, T b) {
+  return b < a ? b : a;
+}
 
 template <class T>
-GCL_HD T maximum(T a, T b) { return a < b ? b : a; }
+GCL_HD T maximum(T a, T b) {
+  return a < b ? b : a;
+}
 
 }  // namespace gcl

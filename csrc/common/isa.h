@@ -10,9 +10,9 @@
 
 #if defined(__x86_64__)
 #define GCL_EACH_ISA(X) X(baseline) X(avx2) X(avx512)
-#define GCL_PICK(function)                                       \
-  (::gcl::isa() == ::gcl::Isa::avx512 ? ::gcl::avx512::function  \
-   : ::gcl::isa() == ::gcl::Isa::avx2 ? ::gcl::avx2::function    \
+#define GCL_PICK(function)                                      \
+  (::gcl::isa() == ::gcl::Isa::avx512 ? ::gcl::avx512::function \
+   : ::gcl::isa() == ::gcl::Isa::avx2 ? ::gcl::avx2::function   \
                                       : ::gcl::baseline::function)
 #else
 #define GCL_EACH_ISA(X) X(baseline)

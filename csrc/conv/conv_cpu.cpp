@@ -97,9 +97,8 @@ Tensor convolve(const Tensor& image, const Tensor& weight, const float* bias, in
   const TapParams taps{weight.const_data_ptr<float>(), outputs, inputs, turned, u.mutable_data_ptr<float>()};
   std::vector<int64_t> blocks{0};
   while (blocks.back() < outputs) blocks.push_back(blocks.back() + GCL_PICK(block_rows)(outputs - blocks.back()));
-  in_parallel(static_cast<int64_t>(blocks.size()) - 1, [&](int64_t n) {
-    GCL_PICK(transform_taps)(taps, blocks[n], blocks[n + 1] - blocks[n]);
-  });
+  in_parallel(static_cast<int64_t>(blocks.size()) - 1,
+              [&](int64_t n) { GCL_PICK(transform_taps)(taps, blocks[n], blocks[n + 1] - blocks[n]); });
 
   const TileGrid tiles{batch, (height - 2) / 2, (width - 2) / 2};
   const WinogradParams p{tiles, planes_of(input, inputs, height, width), taps.u, bias, output.mutable_data_ptr<float>(), outputs};

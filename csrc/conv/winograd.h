@@ -45,15 +45,15 @@ struct TapParams {
   float* u;
 };
 
-#define GCL_DECLARE(isa)                                                                                                     \
-  namespace isa {                                                                                                            \
-  int64_t block_rows(int64_t left);                                                                                          \
-  void transform_taps(const TapParams& p, int64_t first, int64_t rows);                                                      \
-  void convolve(const WinogradParams& p, int64_t first_panel, int64_t panels, float* v, float* m);                           \
-  void input_panel(const TileGrid& tiles, const Planes& input, int64_t panel, float* v, int64_t product_stride);             \
-  void gradient_panel(const TileGrid& tiles, const Planes& grad, int64_t panel, float* m, int64_t product_stride);           \
+#define GCL_DECLARE(isa)                                                                                                      \
+  namespace isa {                                                                                                             \
+  int64_t block_rows(int64_t left);                                                                                           \
+  void transform_taps(const TapParams& p, int64_t first, int64_t rows);                                                       \
+  void convolve(const WinogradParams& p, int64_t first_panel, int64_t panels, float* v, float* m);                            \
+  void input_panel(const TileGrid& tiles, const Planes& input, int64_t panel, float* v, int64_t product_stride);              \
+  void gradient_panel(const TileGrid& tiles, const Planes& grad, int64_t panel, float* m, int64_t product_stride);            \
   void correlate(const float* m, const float* v, int64_t panels, int64_t outputs, int64_t inputs, int64_t first, float* sum); \
-  void taps_of(const float* sums, int64_t outputs, int64_t inputs, int64_t output, float* grad_weight);                      \
+  void taps_of(const float* sums, int64_t outputs, int64_t inputs, int64_t output, float* grad_weight);                       \
   }
 GCL_EACH_ISA(GCL_DECLARE)
 #undef GCL_DECLARE

@@ -221,7 +221,8 @@ void input_panel(const TileGrid& tiles, const Planes& input, int64_t panel, floa
   for (int64_t c = 0; c < input.channels; ++c) {
     if (is_partial(s, n)) std::memset(d, 0, sizeof d);
     for (int g = 0; g < n; ++g) {
-      const float* from = input.data + ((s[g].image * input.channels + c) * input.height + 2 * s[g].row) * input.width + 2 * s[g].column;
+      const float* from =
+          input.data + ((s[g].image * input.channels + c) * input.height + 2 * s[g].row) * input.width + 2 * s[g].column;
       for (int r = 0; r < 4; ++r, from += input.width) {
         for (int l = 0; l < s[g].tiles; l += kWidth) {
           Vector even, odd, next_even, next_odd;
@@ -263,7 +264,8 @@ void gradient_panel(const TileGrid& tiles, const Planes& grad, int64_t panel, fl
   for (int64_t k = 0; k < grad.channels; ++k) {
     for (int r = 0; r < 2; ++r) {
       for (int g = 0; g < n; ++g) {
-        const float* from = grad.data + ((s[g].image * grad.channels + k) * grad.height + 2 * s[g].row + r) * grad.width + 2 * s[g].column;
+        const float* from =
+            grad.data + ((s[g].image * grad.channels + k) * grad.height + 2 * s[g].row + r) * grad.width + 2 * s[g].column;
         std::memcpy(line[r] + 2 * s[g].lane, from, 2 * s[g].tiles * sizeof(float));
       }
     }

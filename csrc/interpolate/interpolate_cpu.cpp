@@ -31,11 +31,16 @@ void interpolate_range(const InterpolateParams<T>& p, int64_t begin, int64_t end
 template <class T>
 void interpolate_pixels(const InterpolateParams<T>& p, int64_t begin, int64_t end) {
   switch (p.channels) {
-    case 1: return interpolate_range<1>(p, begin, end);
-    case 2: return interpolate_range<2>(p, begin, end);
-    case 3: return interpolate_range<3>(p, begin, end);
-    case 4: return interpolate_range<4>(p, begin, end);
-    default: return interpolate_range<0>(p, begin, end);
+    case 1:
+      return interpolate_range<1>(p, begin, end);
+    case 2:
+      return interpolate_range<2>(p, begin, end);
+    case 3:
+      return interpolate_range<3>(p, begin, end);
+    case 4:
+      return interpolate_range<4>(p, begin, end);
+    default:
+      return interpolate_range<0>(p, begin, end);
   }
 }
 
@@ -83,9 +88,8 @@ void backward(const InterpolateBackwardParams<T>& p) {
   }
   if (p.grad_attributes == nullptr) return;
   if (f.shared) {  // one table: each thread reads every pixel and keeps to its own vertices
-    parallel_for(0, f.num_verts, kVertsAtOnce, [&](int64_t first, int64_t last) {
-      add_attribute_gradient(p, p.grad_attributes, 0, pixels, first, last);
-    });
+    parallel_for(0, f.num_verts, kVertsAtOnce,
+                 [&](int64_t first, int64_t last) { add_attribute_gradient(p, p.grad_attributes, 0, pixels, first, last); });
     return;
   }
   parallel_for(0, f.batch, 1, [&](int64_t first, int64_t last) {
@@ -110,9 +114,9 @@ Tensor interpolate_cpu(Tensor attributes, Tensor faces, Tensor face_id, Tensor b
   return out;
 }
 
-std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id,
-                                                    Tensor bary, Tensor entry_order, Tensor entry_begin,
-                                                    bool need_attributes, bool need_bary) {
+std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id, Tensor bary,
+                                                    Tensor entry_order, Tensor entry_begin, bool need_attributes,
+                                                    bool need_bary) {
   InterpolateBackwardTensors t = interpolate_backward_tensors(grad_out, attributes, faces, face_id, bary, entry_order,
                                                               entry_begin, need_attributes, need_bary);
   is_float(attributes) ? backward(interpolate_backward_params<float>(t)) : backward(interpolate_backward_params<double>(t));

@@ -25,8 +25,8 @@ Tensor interpolate_cuda(Tensor attributes, Tensor faces, Tensor face_id, Tensor 
 }
 
 std::tuple<Tensor, Tensor> interpolate_backward_cuda(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id,
-                                                     Tensor bary, Tensor entry_order, Tensor entry_begin,
-                                                     bool need_attributes, bool need_bary) {
+                                                     Tensor bary, Tensor entry_order, Tensor entry_begin, bool need_attributes,
+                                                     bool need_bary) {
   const CudaScope scope(attributes.get_device_index());
   InterpolateBackwardTensors t = interpolate_backward_tensors(grad_out, attributes, faces, face_id, bary, entry_order,
                                                               entry_begin, need_attributes, need_bary);

@@ -12,8 +12,8 @@ struct InterpolateTensors {
   Tensor attributes, faces, face_id, bary;
 };
 
-inline InterpolateTensors interpolate_inputs(const char* op, const Tensor& attributes, const Tensor& faces,
-                                             const Tensor& face_id, const Tensor& bary) {
+inline InterpolateTensors interpolate_inputs(const char* op, const Tensor& attributes, const Tensor& faces, const Tensor& face_id,
+                                             const Tensor& bary) {
   check_shape(op, "face_id", face_id, {kAnySize, kAnySize, kAnySize});
   const int64_t batch = face_id.size(0);
   STD_TORCH_CHECK(attributes.dim() == 2 || (attributes.dim() == 3 && attributes.size(0) == batch), op,
@@ -59,10 +59,9 @@ struct InterpolateBackwardTensors {
 };
 
 inline InterpolateBackwardTensors interpolate_backward_tensors(const Tensor& grad_out, const Tensor& attributes,
-                                                               const Tensor& faces, const Tensor& face_id,
-                                                               const Tensor& bary, const Tensor& entry_order,
-                                                               const Tensor& entry_begin, bool need_attributes,
-                                                               bool need_bary) {
+                                                               const Tensor& faces, const Tensor& face_id, const Tensor& bary,
+                                                               const Tensor& entry_order, const Tensor& entry_begin,
+                                                               bool need_attributes, bool need_bary) {
   const char* op = "interpolate_backward";
   InterpolateTensors t = interpolate_inputs(op, attributes, faces, face_id, bary);
   const int64_t d = attributes.dim(), rows = attributes.size(d - 2) * (d == 3 ? attributes.size(0) : 1);
@@ -82,8 +81,14 @@ inline InterpolateBackwardTensors interpolate_backward_tensors(const Tensor& gra
   };
   Tensor grad_attributes = rows_of(t.attributes, need_attributes);
   Tensor grad_bary = rows_of(t.bary, need_bary);
-  return {std::move(t), contiguous(grad_out), contiguous(entry_order), contiguous(entry_begin), grad_attributes,
-          grad_bary, need_attributes, need_bary};
+  return {std::move(t),
+          contiguous(grad_out),
+          contiguous(entry_order),
+          contiguous(entry_begin),
+          grad_attributes,
+          grad_bary,
+          need_attributes,
+          need_bary};
 }
 
 template <class T>

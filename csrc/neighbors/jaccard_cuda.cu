@@ -30,8 +30,7 @@ std::tuple<Tensor, Tensor> expansion_count_cuda(Tensor near, Tensor num_near, Te
 }
 
 std::tuple<Tensor, Tensor> expansion_weights_cuda(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted,
-                                                  Tensor rank, Tensor similarity, Tensor features, Tensor start,
-                                                  int64_t total) {
+                                                  Tensor rank, Tensor similarity, Tensor features, Tensor start, int64_t total) {
   const CudaScope scope(near.get_device_index());
   const ExpansionTensors t("expansion_weights", near, num_near, close, num_close);
   const WeightTensors w("expansion_weights", t, accepted, rank, similarity, features, start, total);

@@ -24,9 +24,9 @@ GCL_HD int64_t first_at_least(const int32_t* list, int64_t low, int64_t high, in
   return low;
 }
 
-#define GCL_EACH_ROW(i, rows)                                                                                   \
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,                                 \
-               step_of_rows = static_cast<int64_t>(gridDim.x) * blockDim.x;                                     \
+#define GCL_EACH_ROW(i, rows)                                                   \
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, \
+               step_of_rows = static_cast<int64_t>(gridDim.x) * blockDim.x;     \
        i < (rows); i += step_of_rows)
 
 template <class Params>

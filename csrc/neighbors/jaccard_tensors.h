@@ -28,10 +28,14 @@ inline ReciprocalTensors reciprocal_tensors(const Tensor& rank, int64_t half_wid
                       empty_like_device(rank, {rows}, ScalarType::Int),
                       empty_like_device(rank, {rows, half_width}, ScalarType::Int),
                       empty_like_device(rank, {rows}, ScalarType::Int)};
-  t.p = {t.rank.const_data_ptr<int32_t>(),        rows,
-         width,                                   half_width,
-         t.near.mutable_data_ptr<int32_t>(),      t.num_near.mutable_data_ptr<int32_t>(),
-         t.close.mutable_data_ptr<int32_t>(),     t.num_close.mutable_data_ptr<int32_t>()};
+  t.p = {t.rank.const_data_ptr<int32_t>(),
+         rows,
+         width,
+         half_width,
+         t.near.mutable_data_ptr<int32_t>(),
+         t.num_near.mutable_data_ptr<int32_t>(),
+         t.close.mutable_data_ptr<int32_t>(),
+         t.num_close.mutable_data_ptr<int32_t>()};
   return t;
 }
 
@@ -40,8 +44,7 @@ struct ExpansionTensors {
   Tensor near, num_near, close, num_close;
   int64_t rows, width, half_width;
 
-  ExpansionTensors(const char* op, const Tensor& near_, const Tensor& num_near_, const Tensor& close_,
-                   const Tensor& num_close_) {
+  ExpansionTensors(const char* op, const Tensor& near_, const Tensor& num_near_, const Tensor& close_, const Tensor& num_close_) {
     check_shape(op, "near", near_, {kAnySize, kAnySize});
     rows = near_.size(0), width = near_.size(1);
     check_shape(op, "num_near", num_near_, {rows});
@@ -107,11 +110,8 @@ struct WeightTensors {
     check_shape(op, "start", start_, {t.rows + 1});
     check_int64(op, "start", start_);
     STD_TORCH_CHECK(total >= 0, op, ": total must be at least 0");
-    const std::pair<const char*, const Tensor*> all[] = {{"accepted", &accepted_},
-                                                         {"rank", &rank_},
-                                                         {"similarity", &similarity_},
-                                                         {"features", &features_},
-                                                         {"start", &start_}};
+    const std::pair<const char*, const Tensor*> all[] = {
+        {"accepted", &accepted_}, {"rank", &rank_}, {"similarity", &similarity_}, {"features", &features_}, {"start", &start_}};
     for (const auto& [name, tensor] : all) check_same_device(op, name, *tensor, t.near);
     accepted = torch::stable::contiguous(accepted_), rank = torch::stable::contiguous(rank_);
     similarity = torch::stable::contiguous(similarity_), features = torch::stable::contiguous(features_);

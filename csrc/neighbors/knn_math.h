@@ -15,10 +15,14 @@ GCL_HD bool comes_before(T value, int64_t index, T other_value, int64_t other_in
 
 // NaN, the difference of two infinities, comes last.
 template <class T>
-GCL_HD T ordered(T value) { return value == value ? value : -std::numeric_limits<T>::infinity(); }
+GCL_HD T ordered(T value) {
+  return value == value ? value : -std::numeric_limits<T>::infinity();
+}
 
 template <class T>
-GCL_HD int64_t row_number(const KnnParams<T>& p, int64_t r) { return p.rows == nullptr ? p.first_row + r : p.rows[r]; }
+GCL_HD int64_t row_number(const KnnParams<T>& p, int64_t r) {
+  return p.rows == nullptr ? p.first_row + r : p.rows[r];
+}
 
 template <class T>
 GCL_HD T entry(const KnnParams<T>& p, int64_t r, int64_t c) {

@@ -25,8 +25,8 @@ struct KnnTensors {
       STD_TORCH_CHECK(t->scalar_type() == block_.scalar_type(), op, ": penalty and value must have the type of block");
     }
     if (original_.numel() != 0) check_shape(op, "copy_start", copy_start_, {original_.size(0) + 1});
-    const std::pair<const char*, const Tensor*> all[] = {{"rows", &rows_},         {"original", &original_},
-                                                         {"copy_start", &copy_start_}, {"copies", &copies_}};
+    const std::pair<const char*, const Tensor*> all[] = {
+        {"rows", &rows_}, {"original", &original_}, {"copy_start", &copy_start_}, {"copies", &copies_}};
     for (const auto& [name, tensor] : all) check_int64(op, name, *tensor);
     for (const Tensor* t : {&rows_, &penalty_, &original_, &copy_start_, &copies_, &value, &index}) {
       check_same_device(op, "an argument", *t, block_);

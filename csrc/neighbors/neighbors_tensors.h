@@ -24,7 +24,9 @@ inline void check_real(const char* op, const char* name, const Tensor& t) {
 
 // Calls f(T{}) with the element type of `real`.
 template <class F>
-void dispatch_real(const Tensor& real, F&& f) { is_double(real) ? f(double{}) : f(float{}); }
+void dispatch_real(const Tensor& real, F&& f) {
+  is_double(real) ? f(double{}) : f(float{});
+}
 
 // CPU tensors only: every number is in [low, high).
 template <class Index>
@@ -45,6 +47,8 @@ inline void check_starts(const char* op, const char* name, const Tensor& tensor,
 }
 
 template <class T>
-const T* pointer_or_null(const Tensor& tensor) { return tensor.numel() == 0 ? nullptr : tensor.const_data_ptr<T>(); }
+const T* pointer_or_null(const Tensor& tensor) {
+  return tensor.numel() == 0 ? nullptr : tensor.const_data_ptr<T>();
+}
 
 }  // namespace gcl

@@ -44,8 +44,7 @@ void rank_one(const RankingParams<T>& p, int64_t q, const int64_t* junk, int64_t
 
 }  // namespace
 
-void rank_query_f32(const RankingParams<float>& p, int64_t q, const int64_t* junk, int64_t num_junk, float* row,
-                    int64_t* rank) {
+void rank_query_f32(const RankingParams<float>& p, int64_t q, const int64_t* junk, int64_t num_junk, float* row, int64_t* rank) {
   rank_one(p, q, junk, num_junk, row, rank);
 }
 

@@ -21,11 +21,17 @@ inline RankingTensors ranking_tensors(const Tensor& distances, const Tensor& que
   STD_TORCH_CHECK(is_float(distances) || is_double(distances), op, ": distances must be float32 or float64");
   const int64_t num_query = distances.size(0), num_gallery = distances.size(1);
   STD_TORCH_CHECK(num_gallery < (int64_t{1} << 31), op, ": fewer than 2^31 gallery images");
-  const struct { const char* name; const Tensor* tensor; int64_t size; } ids[] = {
-      {"query_pids", &query_pids, num_query},     {"gallery_pids", &gallery_pids, num_gallery},
-      {"query_camids", &query_camids, num_query}, {"gallery_camids", &gallery_camids, num_gallery},
-      {"order", &order, num_gallery},             {"begin", &begin, num_query},
-      {"end", &end, num_query}};
+  const struct {
+    const char* name;
+    const Tensor* tensor;
+    int64_t size;
+  } ids[] = {{"query_pids", &query_pids, num_query},
+             {"gallery_pids", &gallery_pids, num_gallery},
+             {"query_camids", &query_camids, num_query},
+             {"gallery_camids", &gallery_camids, num_gallery},
+             {"order", &order, num_gallery},
+             {"begin", &begin, num_query},
+             {"end", &end, num_query}};
   for (const auto& [name, tensor, size] : ids) {
     check_shape(op, name, *tensor, {size});
     check_same_device(op, name, *tensor, distances);

@@ -24,15 +24,18 @@ inline void snap(const Floats from[3], Ints to[3]) {
 }
 
 template <class V>
-V least(const V v[3]) { return minimum(v[0], minimum(v[1], v[2])); }
+V least(const V v[3]) {
+  return minimum(v[0], minimum(v[1], v[2]));
+}
 template <class V>
-V greatest(const V v[3]) { return maximum(v[0], maximum(v[1], v[2])); }
+V greatest(const V v[3]) {
+  return maximum(v[0], maximum(v[1], v[2]));
+}
 
 template <class Index>
 class Blocks {
  public:
-  explicit Blocks(const SweepParams<Index>& params)
-      : p(params), width_(params.width) {}
+  explicit Blocks(const SweepParams<Index>& params) : p(params), width_(params.width) {}
 
   // Adds the lanes that `press` keeps: faces `id` and the blocks at `origin` (row << 16 | column of the first centre).
   void add(const Press& press, Ints id, Ints origin, const Corners& c) {

@@ -60,8 +60,7 @@ void sweep_images(const RasterizeParams<float, Index>& p, const Tensor& like) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width,
-                                                 bool cull_backfaces) {
+std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
   dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
     const auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);

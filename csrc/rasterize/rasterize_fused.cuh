@@ -28,8 +28,8 @@ constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int64_t kStripBytes = 64 << 10;
 constexpr int64_t kQueueBytes = int64_t{kFusedThreads} * 2 * sizeof(int32_t);
-constexpr int64_t kMaxStrips = 16;     // of an image; beyond, looking at every face in each of them costs more than it saves
-constexpr int kLargeBox = 48;      // pixels from which a warp walks a box together
+constexpr int64_t kMaxStrips = 16;  // of an image; beyond, looking at every face in each of them costs more than it saves
+constexpr int kLargeBox = 48;  // pixels from which a warp walks a box together
 static_assert(kFusedThreads % kWarpLanes == 0);
 
 // How an image is cut: pieces of rows x cols pixels, at the last ones fewer.

@@ -35,8 +35,8 @@ struct SweepParams {
   float* tiles;           // [ceil(H / kTile), ceil(W / kTile)]
 };
 
-#define GCL_DECLARE(isa)                      \
-  namespace isa {                             \
+#define GCL_DECLARE(isa)                       \
+  namespace isa {                              \
   void sweep32(const SweepParams<int32_t>& p); \
   void sweep64(const SweepParams<int64_t>& p); \
   }

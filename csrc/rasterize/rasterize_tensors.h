@@ -26,11 +26,9 @@ inline RasterizeTensors rasterize_tensors(const Tensor& verts, const Tensor& fac
   STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= kMaxImageSize && width <= kMaxImageSize, op,
                   ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
   const int64_t batch = verts.size(0);
-  return {torch::stable::contiguous(verts),
-          torch::stable::contiguous(faces),
+  return {torch::stable::contiguous(verts), torch::stable::contiguous(faces),
           torch::stable::new_empty(verts, {batch, height, width}, ScalarType::Int),
-          torch::stable::new_empty(verts, {batch, height, width, 3}),
-          torch::stable::new_empty(verts, {batch, height, width})};
+          torch::stable::new_empty(verts, {batch, height, width, 3}), torch::stable::new_empty(verts, {batch, height, width})};
 }
 
 template <class T, class Index>
@@ -66,9 +64,9 @@ inline BackwardTensors backward_tensors(const Tensor& grad_bary, const Tensor& g
   check_shape(op, "faces", faces, {kAnySize, 3});
   check_shape(op, "corner_order", corner_order, {3 * faces.size(0)});
   check_shape(op, "corner_begin", corner_begin, {verts.size(1) + 1});
-  const std::pair<const char*, const Tensor*> others[] = {{"grad_bary", &grad_bary},       {"grad_depth", &grad_depth},
-                                                          {"faces", &faces},               {"face_id", &face_id},
-                                                          {"corner_order", &corner_order}, {"corner_begin", &corner_begin}};
+  const std::pair<const char*, const Tensor*> others[] = {
+      {"grad_bary", &grad_bary}, {"grad_depth", &grad_depth},     {"faces", &faces},
+      {"face_id", &face_id},     {"corner_order", &corner_order}, {"corner_begin", &corner_begin}};
   for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, verts);
   STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
   STD_TORCH_CHECK(grad_bary.scalar_type() == verts.scalar_type() && grad_depth.scalar_type() == verts.scalar_type(), op,

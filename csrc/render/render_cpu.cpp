@@ -15,10 +15,14 @@ template <class T>
 class Easels {
  public:
   Easels(const Tensor& like, int64_t workers, int64_t num_verts, int64_t num_faces, int64_t pixels)
-      : verts_(num_verts), faces_(num_faces), pixels_(pixels), reals_(6 * num_verts + 5 * num_faces + 1 + pixels),
+      : verts_(num_verts),
+        faces_(num_faces),
+        pixels_(pixels),
+        reals_(6 * num_verts + 5 * num_faces + 1 + pixels),
         real_(torch::stable::new_empty(like, {workers, reals_})),
         face_id_(torch::stable::new_empty(like, {workers, pixels}, ScalarType::Int)),
-        real(real_.mutable_data_ptr<T>()), face_id(face_id_.mutable_data_ptr<int32_t>()) {}
+        real(real_.mutable_data_ptr<T>()),
+        face_id(face_id_.mutable_data_ptr<int32_t>()) {}
 
   Easel<T> of(int64_t worker) const {
     Easel<T> e{};

@@ -79,8 +79,8 @@ void find_facing(const RenderParams<T, Index>& p, int64_t body, const Easel<T>& 
 
 template <class T, class Index>
 View<T> view_of(const RenderParams<T, Index>& p, int64_t body, int64_t view, const Easel<T>& e) {
-  return make_view(e.middle, p.camera + (p.perspective ? 6 : 3) * body, p.perspective, p.turns[2 * view],
-                   p.turns[2 * view + 1], p.height, p.width);
+  return make_view(e.middle, p.camera + (p.perspective ? 6 : 3) * body, p.perspective, p.turns[2 * view], p.turns[2 * view + 1],
+                   p.height, p.width);
 }
 
 template <bool kPerspective, class T>
@@ -133,7 +133,9 @@ void paint(const RenderParams<T, Index>& p, int64_t body, int64_t view, int64_t 
 }  // namespace
 
 template <class P>
-void take_body(const P& p, int64_t body, Easel<typename P::Real>* easel) { body_of(p, body, easel); }
+void take_body(const P& p, int64_t body, Easel<typename P::Real>* easel) {
+  body_of(p, body, easel);
+}
 template <class P>
 void project_view(const P& p, int64_t body, int64_t view, const Easel<typename P::Real>& easel) {
   project_all(p, body, view, easel);
@@ -143,9 +145,9 @@ void paint_view(const P& p, int64_t body, int64_t view, int64_t row, int64_t row
   paint(p, body, view, row, row_end, easel);
 }
 
-#define GCL_RENDER(T, Index)                                                                                      \
-  template void take_body(const RenderParams<T, Index>& p, int64_t body, Easel<T>* easel);                        \
-  template void project_view(const RenderParams<T, Index>& p, int64_t body, int64_t view, const Easel<T>& easel); \
+#define GCL_RENDER(T, Index)                                                                                          \
+  template void take_body(const RenderParams<T, Index>& p, int64_t body, Easel<T>* easel);                            \
+  template void project_view(const RenderParams<T, Index>& p, int64_t body, int64_t view, const Easel<T>& easel);     \
   template void paint_view(const RenderParams<T, Index>& p, int64_t body, int64_t view, int64_t row, int64_t row_end, \
                            const Easel<T>& easel);
 GCL_RENDER(float, int32_t)

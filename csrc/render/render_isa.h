@@ -18,15 +18,14 @@ struct Easel {
   T middle[2];
 };
 
-#define GCL_DECLARE_RENDER(isa)                                                               \
-  namespace isa {                                                                             \
-  template <class P>                                                                          \
-  void take_body(const P& p, int64_t body, Easel<typename P::Real>* easel);                   \
-  template <class P>                                                                          \
-  void project_view(const P& p, int64_t body, int64_t view, const Easel<typename P::Real>& easel); \
-  template <class P>                                                                          \
-  void paint_view(const P& p, int64_t body, int64_t view, int64_t row, int64_t row_end,       \
-                  const Easel<typename P::Real>& easel);                                      \
+#define GCL_DECLARE_RENDER(isa)                                                                                                \
+  namespace isa {                                                                                                              \
+  template <class P>                                                                                                           \
+  void take_body(const P& p, int64_t body, Easel<typename P::Real>* easel);                                                    \
+  template <class P>                                                                                                           \
+  void project_view(const P& p, int64_t body, int64_t view, const Easel<typename P::Real>& easel);                             \
+  template <class P>                                                                                                           \
+  void paint_view(const P& p, int64_t body, int64_t view, int64_t row, int64_t row_end, const Easel<typename P::Real>& easel); \
   }
 GCL_EACH_ISA(GCL_DECLARE_RENDER)
 #undef GCL_DECLARE_RENDER

@@ -15,20 +15,26 @@ GCL_HD double root(double x) { return ::sqrt(x); }
 
 // A minimum and a maximum that, once NaN, stay so, as those of tensors do: a body without a middle is not drawn.
 template <class T>
-GCL_HD T low_or_nan(T a, T b) { return (a != a) | (a < b) ? a : b; }
+GCL_HD T low_or_nan(T a, T b) {
+  return (a != a) | (a < b) ? a : b;
+}
 
 template <class T>
-GCL_HD T high_or_nan(T a, T b) { return (a != a) | (a > b) ? a : b; }
+GCL_HD T high_or_nan(T a, T b) {
+  return (a != a) | (a > b) ? a : b;
+}
 
 template <class T>
-GCL_HD T middle_of(T low, T high) { return (low + high) / T(2); }
+GCL_HD T middle_of(T low, T high) {
+  return (low + high) / T(2);
+}
 
 // One view of one body.
 template <class T>
 struct View {
   T cosine, sine;
   T middle_x, middle_z;  // the body turns about the vertical line through it
-  T camera[6];           // three numbers or six
+  T camera[6];  // three numbers or six
   T height, half_height, half_width;  // pixels
 };
 

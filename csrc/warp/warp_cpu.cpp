@@ -21,10 +21,12 @@ void find_limits(const FlowParams<T>& p) {
 }
 
 template <class T>
-int64_t rows_at_once(const FlowParams<T>& p) { return p.width < kPixelsAtOnce ? kPixelsAtOnce / (p.width + 1) + 1 : 1; }
+int64_t rows_at_once(const FlowParams<T>& p) {
+  return p.width < kPixelsAtOnce ? kPixelsAtOnce / (p.width + 1) + 1 : 1;
+}
 
-std::tuple<Tensor, Tensor> mesh_flow_cpu(Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary,
-                                         Tensor src_face_id, Tensor src_depth) {
+std::tuple<Tensor, Tensor> mesh_flow_cpu(Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary, Tensor src_face_id,
+                                         Tensor src_depth) {
   FlowTensors t = flow_tensors("mesh_flow", src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth);
   Tensor grid = flow_grid(t);
   const auto run = [&](auto real) {

@@ -10,8 +10,8 @@
 namespace gcl {
 namespace {
 
-std::tuple<Tensor, Tensor> mesh_flow_cuda(Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary,
-                                          Tensor src_face_id, Tensor src_depth) {
+std::tuple<Tensor, Tensor> mesh_flow_cuda(Tensor src_verts, Tensor faces, Tensor dst_face_id, Tensor dst_bary, Tensor src_face_id,
+                                          Tensor src_depth) {
   const CudaScope scope(src_verts.get_device_index());
   FlowTensors t = flow_tensors("mesh_flow", src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth);
   Tensor grid = flow_grid(t);

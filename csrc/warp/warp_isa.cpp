@@ -234,22 +234,30 @@ void limits(const FlowParams<T>& p, int64_t image) {
 }  // namespace
 
 template <class P>
-void flow_limits(const P& p, int64_t image) { limits(p, image); }
+void flow_limits(const P& p, int64_t image) {
+  limits(p, image);
+}
 template <class P>
-void flow_rows(const P& p, int64_t begin, int64_t end) { flow(p, begin, end); }
+void flow_rows(const P& p, int64_t begin, int64_t end) {
+  flow(p, begin, end);
+}
 template <class P>
-void warp_rows(const P& p, int64_t begin, int64_t end) { warp(p, begin, end); }
+void warp_rows(const P& p, int64_t begin, int64_t end) {
+  warp(p, begin, end);
+}
 template <class P>
-void warp_backward(const P& p, int64_t image, int64_t begin, int64_t end) { backward(p, image, begin, end); }
+void warp_backward(const P& p, int64_t image, int64_t begin, int64_t end) {
+  backward(p, image, begin, end);
+}
 
-#define GCL_FLOW(T)                                                  \
-  template void flow_limits(const FlowParams<T>& p, int64_t image);  \
+#define GCL_FLOW(T)                                                 \
+  template void flow_limits(const FlowParams<T>& p, int64_t image); \
   template void flow_rows(const FlowParams<T>& p, int64_t begin, int64_t end);
 GCL_FLOW(float)
 GCL_FLOW(double)
 
-#define GCL_WARP(T, S)                                                             \
-  template void warp_rows(const WarpParams<T, S>& p, int64_t begin, int64_t end);  \
+#define GCL_WARP(T, S)                                                            \
+  template void warp_rows(const WarpParams<T, S>& p, int64_t begin, int64_t end); \
   template void warp_backward(const WarpBackwardParams<T, S>& p, int64_t image, int64_t begin, int64_t end);
 GCL_WARP(float, float)
 GCL_WARP(float, double)

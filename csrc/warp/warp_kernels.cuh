@@ -142,8 +142,8 @@ __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
       }
       if (tap < 0) break;
       for (int k = 0; k < 4; ++k) head[k] += k == tap;
-      const Tap<T> t = tap_at(p.source[2 * from], p.source[2 * from + 1], tap, static_cast<int32_t>(p.height),
-                              static_cast<int32_t>(p.width));
+      const Tap<T> t =
+          tap_at(p.source[2 * from], p.source[2 * from + 1], tap, static_cast<int32_t>(p.height), static_cast<int32_t>(p.width));
       sum += S(t.weight) * p.grad_warped[plane * pixels + from - b * pixels];
     }
     p.grad_image[n] = sum;

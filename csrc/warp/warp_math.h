@@ -123,6 +123,8 @@ GCL_HD bool is_visible(const SourcePoint<T>& p, T covered, T agreeing, int32_t h
 
 // Pixels -> grid_sample(align_corners=False) units.
 template <class T>
-GCL_HD T grid_units(T position, int32_t size) { return T(2) * position / T(size) - T(1); }
+GCL_HD T grid_units(T position, int32_t size) {
+  return T(2) * position / T(size) - T(1);
+}
 
 }  // namespace gcl

@@ -33,10 +33,10 @@ inline FlowTensors flow_tensors(const char* op, const Tensor& src_verts, const T
   STD_TORCH_CHECK(is_float(src_verts) || is_double(src_verts), op, ": src_verts must be float32 or float64");
   STD_TORCH_CHECK(dst_bary.scalar_type() == src_verts.scalar_type() && src_depth.scalar_type() == src_verts.scalar_type(), op,
                   ": dst_bary and src_depth must have the type of src_verts");
-  STD_TORCH_CHECK(is_int32(faces) && is_int32(dst_face_id) && is_int32(src_face_id), op,
-                  ": faces and face ids must be int32");
+  STD_TORCH_CHECK(is_int32(faces) && is_int32(dst_face_id) && is_int32(src_face_id), op, ": faces and face ids must be int32");
   const bool fits = height * width <= kMaxFlowIndex && src_verts.size(1) <= kMaxFlowIndex / 3;
-  STD_TORCH_CHECK(fits && faces.size(0) <= kMaxFlowIndex / 3, op, ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
+  STD_TORCH_CHECK(fits && faces.size(0) <= kMaxFlowIndex / 3, op,
+                  ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
   using torch::stable::contiguous;
   return {contiguous(src_verts),
           contiguous(faces),
@@ -125,7 +125,7 @@ inline WarpBackwardTensors warp_backward_tensors(const Tensor& grad_warped, cons
       {"source", &source}, {"visibility", &visibility}, {"pixel_order", &pixel_order}, {"cell_begin", &cell_begin}};
   for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, grad_warped);
   using torch::stable::contiguous;
-  return {contiguous(grad_warped),    contiguous(source),     contiguous(visibility),
+  return {contiguous(grad_warped), contiguous(source),     contiguous(visibility),
           contiguous(pixel_order), contiguous(cell_begin), torch::stable::new_empty(grad_warped, grad_warped.sizes())};
 }
 

@@ -23,7 +23,9 @@ ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal["all", "rasterize", "interpolate", "render", "warp", "conv", "bank", "neighbors", "ranking", "loader", "step", "epoch"] = "all"
+    op: Literal[
+        "all", "rasterize", "interpolate", "render", "warp", "conv", "bank", "neighbors", "ranking", "loader", "step", "epoch"
+    ] = "all"
     """One op, the training step, a whole epoch, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""
@@ -103,14 +105,19 @@ def page(report: dict) -> str:
             info, median = entry["extra_info"], entry["stats"]["median"]
             own = ' class="own"' if info["implementation"] == "native" else ""
             cells = [escape(group), escape(info["implementation"]), seconds(median)]
-            body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells)
-                        + f'<td class="bar"><i{own} style="width:{100 * median / slowest:.1f}%"></i></td></tr>')
+            body.append(
+                "<tr>"
+                + "".join(f"<td>{cell}</td>" for cell in cells)
+                + f'<td class="bar"><i{own} style="width:{100 * median / slowest:.1f}%"></i></td></tr>'
+            )
     devices = "; ".join(sorted({entry["extra_info"]["device"] for entry in report["benchmarks"]}))
     commits = ", ".join(sorted({entry["extra_info"]["commit"] for entry in report["benchmarks"]}))
     head = "<tr><th>case</th><th>implementation</th><th>median</th><th></th></tr>"
-    return (f'<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{STYLE}</style><main><h1>gcl-fast bench</h1>'
-            f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p><div class="table"><table><thead>{head}</thead>'
-            f"<tbody>{''.join(body)}</tbody></table></div></main>\n")
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{STYLE}</style><main><h1>gcl-fast bench</h1>'
+        f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p><div class="table"><table><thead>{head}</thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></main>\n"
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -55,8 +55,14 @@ def _native() -> list[Finding]:
         kinds = ", ".join(built.architectures)
         findings.append(Finding(True, "CUDA kernels", f"built with CUDA {built.cuda_version} for architectures {kinds}"))
     else:
-        findings.append(Finding(None, "CUDA kernels", "not built: CPU only (no nvcc at build time, or GCL_CUDA=0); "
-                                f"install the CUDA toolkit and run: GCL_CUDA=1 {_native.BUILD}"))
+        findings.append(
+            Finding(
+                None,
+                "CUDA kernels",
+                "not built: CPU only (no nvcc at build time, or GCL_CUDA=0); "
+                f"install the CUDA toolkit and run: GCL_CUDA=1 {_native.BUILD}",
+            )
+        )
     return findings
 
 
@@ -69,8 +75,13 @@ def _torch() -> list[Finding]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
-            findings.append(Finding(True, f"GPU {i}", f"{properties.name}, sm_{properties.major}{properties.minor}, "
-                                    f"{properties.total_memory / 2**30:.0f} GiB"))
+            findings.append(
+                Finding(
+                    True,
+                    f"GPU {i}",
+                    f"{properties.name}, sm_{properties.major}{properties.minor}, {properties.total_memory / 2**30:.0f} GiB",
+                )
+            )
     else:
         reason = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch was built without CUDA"
         findings.append(Finding(None, "GPU", f"none found ({reason}); everything runs on the CPU"))

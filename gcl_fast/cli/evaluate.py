@@ -51,9 +51,9 @@ def other_data(config: TrainConfig, dataset: str | None, root: str | None, devic
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
-    from gcl_fast.runs.pictures import ranked_lists_picture
     from gcl_fast.runs.dataset import Workspace
     from gcl_fast.runs.networks import networks_of
+    from gcl_fast.runs.pictures import ranked_lists_picture
 
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=False)

@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
     for name, (file, difference) in written.items():
         print(f"{name}: {file}  (features differ from the checkpoint's by at most {difference:.1e})")
-    print(f"input: RGB in [0, 1], [B, 3, {size[0]}, {size[1]}]; normalised inside .pt2 and .onnx, not in the weights; "
-          f"see {options.out / 'encoder.json'}")
+    print(
+        f"input: RGB in [0, 1], [B, 3, {size[0]}, {size[1]}]; normalised inside .pt2 and .onnx, not in the weights; "
+        f"see {options.out / 'encoder.json'}"
+    )
     return 0

@@ -43,8 +43,15 @@ def write_scores(options, config, networks, space, meshes, fid) -> str:
 
     with counting("score generated images") as progress:
         found = score_generated(
-            networks.encoder, networks.generator, getattr(space.data, options.split), meshes, config.image_size, space.device,
-            yaws=options.angles, fid=fid, progress=progress,
+            networks.encoder,
+            networks.generator,
+            getattr(space.data, options.split),
+            meshes,
+            config.image_size,
+            space.device,
+            yaws=options.angles,
+            fid=fid,
+            progress=progress,
         )
     write_whole(options.scores, json.dumps({**found, "split": options.split, "angles": list(options.angles)}, indent=2) + "\n")
     return "  ".join(f"{name} {value:.4g}" for name, value in found.items())
@@ -70,16 +77,28 @@ def main(argv: list[str]) -> int:
     records = getattr(space.data, options.split)
     if options.warp:
         sheet = warp_pictures(
-            draw_records(records, options.num, options.seed), meshes, options.out, angles=options.angles,
-            image_size=config.image_size, device=space.device,
+            draw_records(records, options.num, options.seed),
+            meshes,
+            options.out,
+            angles=options.angles,
+            image_size=config.image_size,
+            device=space.device,
         )
         print(f"photos and their warped views: {sheet}")
         return 0
     fid = FrechetDistance(options.fid_weights, device=space.device) if options.fid_weights is not None else None
     written = generate_pictures(
-        networks.encoder.to(space.device), networks.generator.to(space.device), records, meshes,
-        options.out, what=options.what, angles=options.angles, num=options.num, image_size=config.image_size,
-        device=space.device, seed=options.seed,
+        networks.encoder.to(space.device),
+        networks.generator.to(space.device),
+        records,
+        meshes,
+        options.out,
+        what=options.what,
+        angles=options.angles,
+        num=options.num,
+        image_size=config.image_size,
+        device=space.device,
+        seed=options.seed,
     )
     print(f"{len(written)} pictures; the sheet is {written[0]}")
     if options.scores is not None:

@@ -49,8 +49,10 @@ def main(argv: list[str]) -> int:
         targets = [options.out / (f"{f.stem}_{part.module}" if f in several else f.stem) for f, part in found]
         targets = [t.with_name(t.name + ".safetensors") for t in targets]
         if len(set(targets)) < len(targets):
-            raise ValueError(f"two of the files would both become one of {', '.join(sorted({t.name for t in targets}))}: "
-                             "convert them one by one")
+            raise ValueError(
+                f"two of the files would both become one of {', '.join(sorted({t.name for t in targets}))}: "
+                "convert them one by one"
+            )
     for (file, part), target in zip(found, targets, strict=True):
         print(f"{file}: {part.report()}")
         if target is None:

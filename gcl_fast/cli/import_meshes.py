@@ -54,21 +54,32 @@ def main(argv: list[str]) -> int:
 
     import numpy as np
 
-    from gcl_fast.meshes import open_mesh_source
     from gcl_fast.data.datasets.load import load_dataset
+    from gcl_fast.meshes import open_mesh_source
     from gcl_fast.meshes.importing.importer import import_meshes
     from gcl_fast.meshes.preview import preview_meshes
-    from gcl_fast.progress import counting
     from gcl_fast.meshes.render_folders import AUTHORS_ANGLES, render_dataset
+    from gcl_fast.progress import counting
 
     size = (options.height, options.width)
     mesh_root = Path(options.mesh_root) if options.mesh_root else Path(options.root) / "mesh"
     data = load_dataset(options.dataset, options.root)
     with counting("import meshes") as progress:
         report = import_meshes(
-            options.dataset, options.root, options.sources, mesh_root=mesh_root, format=options.format, smpl=options.smpl,
-            faces=options.faces, axes=options.axes, focal=options.focal, fit=options.fit, image_size=size, missing=options.missing,
-            data=data, progress=progress,
+            options.dataset,
+            options.root,
+            options.sources,
+            mesh_root=mesh_root,
+            format=options.format,
+            smpl=options.smpl,
+            faces=options.faces,
+            axes=options.axes,
+            focal=options.focal,
+            fit=options.fit,
+            image_size=size,
+            missing=options.missing,
+            data=data,
+            progress=progress,
         )
     print(report)
     if options.missing == "leave-out":
@@ -82,6 +93,17 @@ def main(argv: list[str]) -> int:
         print(f"preview: {preview_meshes(source, [shown[i] for i in chosen], options.preview, size)}")
     if options.rendered:
         with counting("render") as progress:
-            print(render_dataset(options.dataset, options.root, mesh_root, mesh_root, AUTHORS_ANGLES, size, data=data,
-                                 overwrite=True, progress=progress))
+            print(
+                render_dataset(
+                    options.dataset,
+                    options.root,
+                    mesh_root,
+                    mesh_root,
+                    AUTHORS_ANGLES,
+                    size,
+                    data=data,
+                    overwrite=True,
+                    progress=progress,
+                )
+            )
     return 0

@@ -29,14 +29,20 @@ class RenderOptions:
 def main(argv: list[str]) -> int:
     options = parse(RenderOptions, argv, prog="gcl-fast render")
 
-    from gcl_fast.progress import counting
     from gcl_fast.meshes.render_folders import render_dataset
+    from gcl_fast.progress import counting
 
     out = options.out or Path(options.mesh_root or Path(options.root) / "mesh")
     with counting("render") as progress:
         report = render_dataset(
-            options.dataset, options.root, options.mesh_root, out, options.angles, (options.height, options.width),
-            overwrite=options.overwrite, progress=progress,
+            options.dataset,
+            options.root,
+            options.mesh_root,
+            out,
+            options.angles,
+            (options.height, options.width),
+            overwrite=options.overwrite,
+            progress=progress,
         )
     print(report)
     return 0

@@ -34,14 +34,22 @@ class SynthOptions:
 def main(argv: list[str]) -> int:
     options = parse(SynthOptions, argv, prog="gcl-fast synth")
 
-    from gcl_fast.synthetic import write_world
     from gcl_fast.progress import counting
+    from gcl_fast.synthetic import write_world
 
     with counting("write the world") as progress:
         summary = write_world(
-            options.out, layout=options.layout, num_train_ids=options.train_ids, num_test_ids=options.test_ids,
-            images_per_id=options.images_per_id, image_size=(options.height, options.width), num_cameras=options.cameras,
-            seed=options.seed, rendered_meshes=options.rendered_meshes, novel_views=options.novel_views, progress=progress,
+            options.out,
+            layout=options.layout,
+            num_train_ids=options.train_ids,
+            num_test_ids=options.test_ids,
+            images_per_id=options.images_per_id,
+            image_size=(options.height, options.width),
+            num_cameras=options.cameras,
+            seed=options.seed,
+            rendered_meshes=options.rendered_meshes,
+            novel_views=options.novel_views,
+            progress=progress,
         )
     print(summary)
     return 0

@@ -1,3 +1,5 @@
 from gcl_fast.compat.memory import ClusterMemory, Memory
 from gcl_fast.compat.neighbors import compute_jaccard_distance
 from gcl_fast.compat.ranking import evaluate_rank, re_ranking
+
+__all__ = ["ClusterMemory", "Memory", "compute_jaccard_distance", "evaluate_rank", "re_ranking"]

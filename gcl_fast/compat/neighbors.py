@@ -12,12 +12,7 @@ from gcl_fast.ops.neighbors import jaccard_distance, nearest_by_distance
 
 
 def compute_jaccard_distance(
-    target_features: Tensor,
-    k1: int = 20,
-    k2: int = 6,
-    print_flag: bool = True,
-    search_option: int = 0,
-    use_float16: bool = False,
+    target_features: Tensor, k1: int = 20, k2: int = 6, print_flag: bool = True, search_option: int = 0, use_float16: bool = False
 ) -> np.ndarray:
     """Dense Jaccard distance [N, N] (float32, or float16 where asked for) of features [N, D] on any device.
 

@@ -65,12 +65,7 @@ def _single_shot(
 
 
 def re_ranking(
-    q_g_dist: np.ndarray,
-    q_q_dist: np.ndarray,
-    g_g_dist: np.ndarray,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
+    q_g_dist: np.ndarray, q_q_dist: np.ndarray, g_g_dist: np.ndarray, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017): distances [Q, G], [Q, Q], [G, G] -> re-ranked [Q, G] float32.
 

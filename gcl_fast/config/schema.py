@@ -143,11 +143,21 @@ class JVTCConfig(WarmupConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "views", "local_temperature", "global_temperature", "global_from", "label_every", "temporal_from",
-                  "bin_frames", "smooth_bins", "candidates", "eps_scale")
+        positive(
+            self,
+            "views",
+            "local_temperature",
+            "global_temperature",
+            "global_from",
+            "label_every",
+            "temporal_from",
+            "bin_frames",
+            "smooth_bins",
+            "candidates",
+            "eps_scale",
+        )
         not_negative(self, "global_weight", "momentum_step", "momentum_max")
-        require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}",
-                 self.batch_size)
+        require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}", self.batch_size)
         require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
 
 
@@ -183,8 +193,12 @@ class Stage1Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
         not_negative(self, "iters", "weight_decay", "momentum")
-        require(self.batch_size % self.num_instances == 0, "Stage1Config.batch_size",
-                 f"a multiple of num_instances={self.num_instances}", self.batch_size)
+        require(
+            self.batch_size % self.num_instances == 0,
+            "Stage1Config.batch_size",
+            f"a multiple of num_instances={self.num_instances}",
+            self.batch_size,
+        )
 
 
 @dataclass

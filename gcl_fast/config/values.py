@@ -10,10 +10,9 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
-
 # What runs of earlier commits hold: (key, class) -> its key and value today.
 RENAMED: dict[tuple[str, str], Callable[[Any], tuple[str, Any]]] = {
-    ("amp", "TrainConfig"): lambda value: ("precision", "fp32" if value in ("off", False) else value),  # YAML 1.1: off is false
+    ("amp", "TrainConfig"): lambda value: ("precision", "fp32" if value in ("off", False) else value)  # YAML 1.1: off is false
 }
 
 

@@ -68,12 +68,7 @@ def sequential(n: int, batch_size: int) -> Plan:
 
 
 def shuffled(
-    indices: Sequence[int] | np.ndarray,
-    batch_size: int,
-    *,
-    seed: Seed,
-    drop_last: bool = True,
-    num_batches: int | None = None,
+    indices: Sequence[int] | np.ndarray, batch_size: int, *, seed: Seed, drop_last: bool = True, num_batches: int | None = None
 ) -> Plan:
     """`indices` in random order, cut into batches; with `drop_last` the last incomplete one is left out.
 
@@ -97,9 +92,7 @@ def shuffled(
     return Plan(tuple(batches[:wanted]))
 
 
-def identity_batches(
-    labels: Sequence[int] | np.ndarray, P: int, K: int, *, seed: Seed, num_batches: int | None = None
-) -> Plan:
+def identity_batches(labels: Sequence[int] | np.ndarray, P: int, K: int, *, seed: Seed, num_batches: int | None = None) -> Plan:
     """P identities a batch, K images of each, side by side (row p * K + k). For cluster-contrast and its kin.
 
     labels       [N] integers, one a record; -1 (outlier) is left out

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.generation.decoding import novel_views, reconstruct
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.generation.scores import psnr
-from gcl_fast.generation.decoding import novel_views, reconstruct
 from gcl_fast.models.weights import load_weights
 from gcl_fast.visuals.tones import photo_to_unit
 
@@ -86,8 +86,9 @@ class FrechetDistance:
     def value(self) -> float:
         """ValueError with fewer than two images on a side. Small sets overestimate: the papers use thousands."""
         if min(self.num_real, self.num_generated) < 2:
-            raise ValueError(f"FrechetDistance: needs at least 2 real and 2 generated images, got {self.num_real} and "
-                             f"{self.num_generated}")
+            raise ValueError(
+                f"FrechetDistance: needs at least 2 real and 2 generated images, got {self.num_real} and {self.num_generated}"
+            )
         return float(self._metric.compute())
 
 

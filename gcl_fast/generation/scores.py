@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
 from gcl_fast.generation.decoding import novel_views
+from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
 from gcl_fast.visuals.grids import novel_view_grid
 from gcl_fast.visuals.tones import photo_to_unit
 
@@ -66,9 +66,15 @@ class NovelViewScores:
     def as_metrics(self) -> dict[str, Any]:
         """For metrics.json, under "stage2"."""
         same_view = {} if np.isnan(self.psnr_same_view) else {"same_view_psnr": self.psnr_same_view}
-        ssim = {} if np.isnan(self.ssim) else {
-            "novel_view_ssim": self.ssim, "mean_image_ssim": self.ssim_mean_image, "source_image_ssim": self.ssim_source_image,
-        }
+        ssim = (
+            {}
+            if np.isnan(self.ssim)
+            else {
+                "novel_view_ssim": self.ssim,
+                "mean_image_ssim": self.ssim_mean_image,
+                "source_image_ssim": self.ssim_source_image,
+            }
+        )
         return {
             **same_view,
             **ssim,

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcl_fast.images import normalise
 from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.images import normalise
 from gcl_fast.ops import mesh_warp
-from gcl_fast.visuals.png import save_png
 from gcl_fast.visuals.grids import novel_view_grid
+from gcl_fast.visuals.png import save_png
 
 PAPER = 235  # grey level behind a turned body: nothing is known there
 
@@ -45,7 +45,12 @@ def warped_views(
 
 
 def warp_pictures(
-    records: Sequence[Any], mesh_source: Any, out: str | Path, *, angles: Sequence[float], image_size: tuple[int, int],
+    records: Sequence[Any],
+    mesh_source: Any,
+    out: str | Path,
+    *,
+    angles: Sequence[float],
+    image_size: tuple[int, int],
     device: torch.device | str = "cpu",
 ) -> Path:
     """Write a sheet `warp.png` into `out`: each record's photo and its warped views, the meshes above. Returns its path."""
@@ -55,7 +60,7 @@ def warp_pictures(
     meshes = render_meshes(mesh_source, records, angles)
     pictures, _ = warped_views(photos, records, mesh_source, angles, meshes)
     sheet = novel_view_grid(
-        photos, pictures, angles, meshes=meshes, row_titles=[Path(record.path).stem for record in records], made="warped",
+        photos, pictures, angles, meshes=meshes, row_titles=[Path(record.path).stem for record in records], made="warped"
     )
     caption = "Each photo's pixels carried to new angles by its mesh; bare mesh where the photo does not show the body."
     return save_png(Path(out) / "warp.png", sheet, caption)

@@ -90,8 +90,7 @@ class AnnyBody:
                 given = rotation_matrix(given)
             if given.dim() not in (2, 3):
                 raise ValueError(
-                    f"pose: rotations[{name!r}] must have shape [3], [B, 3], [3, 3] or [B, 3, 3], "
-                    f"got {list(np.shape(value))}"
+                    f"pose: rotations[{name!r}] must have shape [3], [B, 3], [3, 3] or [B, 3, 3], got {list(np.shape(value))}"
                 )
             matrices[name] = given.reshape(-1, 3, 3)
         sizes = {m.shape[0] for m in matrices.values()} - {1}

@@ -191,8 +191,10 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
         with path.open("rb") as file:
             return load_plain(file)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"file {path} was refused: it holds {error}, and objects other than arrays and plain containers can run "
-                         "code when read") from error
+        raise ValueError(
+            f"file {path} was refused: it holds {error}, and objects other than arrays and plain containers can run "
+            "code when read"
+        ) from error
     except RecursionError as error:
         raise ValueError(f"file {path} was refused: it holds itself, or is nested too deeply") from error
     except Exception as error:  # a damaged pickle can raise nearly anything

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.images import load_uint8, pillow
 from gcl_fast.meshes.mesh_files import write_atomically
 from gcl_fast.meshes.sources import MeshSource
-from gcl_fast.images import load_uint8, pillow
 
 TINT = (0.15, 0.75, 1.0)  # of the body, away from the colours of skin and most clothes
 

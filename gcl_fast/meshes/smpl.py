@@ -83,9 +83,16 @@ class SMPL:
         if template.ndim != 2 or weights.ndim != 2:
             raise ValueError(f"v_template must be [V, 3] and weights [V, K], got {template.shape} and {weights.shape}")
         count, joints = len(template), weights.shape[1]
-        expected = {"v_template": (count, 3), "weights": (count, joints), "J_regressor": (joints, count),
-                    "posedirs": (count, 3, 9 * (joints - 1)), "kintree_table": (2, joints)}
-        wrong = [f"{k} must be {list(shape)}, got {list(data[k].shape)}" for k, shape in expected.items() if data[k].shape != shape]
+        expected = {
+            "v_template": (count, 3),
+            "weights": (count, joints),
+            "J_regressor": (joints, count),
+            "posedirs": (count, 3, 9 * (joints - 1)),
+            "kintree_table": (2, joints),
+        }
+        wrong = [
+            f"{k} must be {list(shape)}, got {list(data[k].shape)}" for k, shape in expected.items() if data[k].shape != shape
+        ]
         shapes = data["shapedirs"].shape
         if wrong or len(shapes) != 3 or shapes[:2] != (count, 3):
             raise ValueError("; ".join(wrong) or f"shapedirs must be [{count}, 3, S], got {list(shapes)}")

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.ops.camera import project
 from gcl_fast.meshes.mesh_files import read_faces, read_mesh
-from gcl_fast.ops.camera import turn
 from gcl_fast.ops import render_mesh
+from gcl_fast.ops.camera import project, turn
 
 FOLDERS = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
 SPLITS = ("train", "test")

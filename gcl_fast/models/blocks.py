@@ -70,10 +70,7 @@ class ConvBlock(nn.Module):
 
 
 # Of a pixel in the first or second half of its parent: which parent (before, own, after) each of 5 taps reads. [2, 3, 5]
-_FOLD = torch.tensor([
-    [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
-    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
-])  # fmt: skip
+_FOLD = torch.tensor([[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]])
 
 
 def _doubled_edge(step: Tensor, taps: Tensor, *, reflect: bool) -> Tensor:

@@ -31,8 +31,7 @@ class AtrousPyramid(nn.Module):
         self.point = ConvBlock(c_in, c_branch, 1, norm=norm, activation=False)
         self.dilated = nn.ModuleList(
             nn.Sequential(
-                ConvBlock(c_in, c_branch, 1, norm=norm),
-                ConvBlock(c_branch, c_branch, 3, dilation=d, norm=norm, activation=False),
+                ConvBlock(c_in, c_branch, 1, norm=norm), ConvBlock(c_branch, c_branch, 3, dilation=d, norm=norm, activation=False)
             )
             for d in DILATIONS
         )

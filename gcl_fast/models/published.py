@@ -50,8 +50,11 @@ class Part:
 
     def report(self) -> str:
         lines = [f"{self.what}: {len(self.state)} tensors mapped onto the {self.module}"]
-        lines += [f"  {title}: {_grouped(names)}" for title, names in (("left", self.left), ("missing, start fresh", self.missing))
-                  if names]
+        lines += [
+            f"  {title}: {_grouped(names)}"
+            for title, names in (("left", self.left), ("missing, start fresh", self.missing))
+            if names
+        ]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
@@ -145,8 +148,10 @@ def _encoder(names: dict[str, Any]) -> Part:
     if "0.weight" in plain and "3.0.conv1.weight" in plain:
         raise ValueError("this ResNet has no ReLU before its max pooling (its stages are numbered 3 to 6): it does not map")
     if not {"conv1.weight", "layer4.0.conv1.weight"} <= plain.keys():
-        raise ValueError("no generator, discriminator or ResNet encoder known here: its entries are "
-                         + (_grouped(list(names)) if names else "none"))
+        raise ValueError(
+            "no generator, discriminator or ResNet encoder known here: its entries are "
+            + (_grouped(list(names)) if names else "none")
+        )
     foreign = next((words for mark, words in FOREIGN.items() if any(mark in k for k in plain)), None)
     if foreign:
         raise ValueError(f"this ResNet has {foreign}, which the encoder here does not")
@@ -161,8 +166,9 @@ def _encoder(names: dict[str, Any]) -> Part:
     width = len(taken["feat.weight"]) if variant == "jvtc" and taken["feat.weight"].dim() == 2 else 512
     stem = plain["conv1.weight"]
     with torch.device("meta"):  # of the file's width, which small encoders may have less of
-        shapes = IdentityEncoder(like, backbone, width=len(stem) if isinstance(stem, Tensor) and stem.dim() == 4 else 64,
-                                 feature_width=max(1, width))
+        shapes = IdentityEncoder(
+            like, backbone, width=len(stem) if isinstance(stem, Tensor) and stem.dim() == 4 else 64, feature_width=max(1, width)
+        )
     filled = taken if variant else {f"bn.{k}": torch.empty(shapes.bn.state_dict()[k].shape) for k in NORM}
     state = convert_official(body | filled, f"id_{like}", module=shapes)
     if variant is None:
@@ -207,8 +213,11 @@ def _head(plain: Mapping[str, Any]) -> tuple[dict[str, str], str, str | None, li
     if "heads.bottleneck.1.weight" in plain:
         names = {"heads.bottleneck.0.weight": "feat.weight"} | norm("heads.bottleneck.1", "feat_bn")
         return names, "fast-reid encoder", "jvtc", []
-    for prefix, what in (("heads.bottleneck.0", "fast-reid encoder"), ("heads.bnneck", "fast-reid encoder"),
-                         ("bottleneck", "bag-of-tricks encoder")):
+    for prefix, what in (
+        ("heads.bottleneck.0", "fast-reid encoder"),
+        ("heads.bnneck", "fast-reid encoder"),
+        ("bottleneck", "bag-of-tricks encoder"),
+    ):
         if f"{prefix}.running_var" in plain:
             return norm(prefix), what, "mlc", []
     if "fc.1.running_var" in plain:

@@ -12,9 +12,7 @@ from torch import Tensor
 from gcl_fast import _native
 
 
-def distance(
-    rank: Tensor, similarity: Tensor | None, features: Tensor | None, k1: int, k2: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def distance(rank: Tensor, similarity: Tensor | None, features: Tensor | None, k1: int, k2: int) -> tuple[Tensor, Tensor, Tensor]:
     """indptr [N + 1], indices [nnz] int64, values [nnz] from neighbours [N, K <= k1], itself first.
 
     similarity  [N, K] features_i . features_rank, or None: computed from features
@@ -68,8 +66,16 @@ def _fake_expansion_count(near: Tensor, num_near: Tensor, close: Tensor, num_clo
 
 
 def _fake_weights(
-    near: Tensor, num_near: Tensor, close: Tensor, num_close: Tensor, accepted: Tensor, rank: Tensor, similarity: Tensor,
-    features: Tensor, start: Tensor, total: int,
+    near: Tensor,
+    num_near: Tensor,
+    close: Tensor,
+    num_close: Tensor,
+    accepted: Tensor,
+    rank: Tensor,
+    similarity: Tensor,
+    features: Tensor,
+    start: Tensor,
+    total: int,
 ) -> tuple[Tensor, Tensor]:
     return near.new_empty(total), similarity.new_empty(total)
 
@@ -89,8 +95,14 @@ def _fake_transpose(start: Tensor, columns: Tensor, values: Tensor) -> tuple[Ten
 
 
 def _fake_overlap(
-    start: Tensor, columns: Tensor, values: Tensor, holder_start: Tensor, holder_rows: Tensor, holder_values: Tensor,
-    indptr: Tensor, total: int,
+    start: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    holder_start: Tensor,
+    holder_rows: Tensor,
+    holder_values: Tensor,
+    indptr: Tensor,
+    total: int,
 ) -> tuple[Tensor, Tensor]:
     return start.new_empty(total), values.new_empty(total)
 

@@ -86,9 +86,7 @@ def _duplicates(x: Tensor) -> tuple[Tensor, Tensor]:
     return copies[same], originals[same]
 
 
-def _by_sorting(
-    x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies: _Copies
-) -> tuple[Tensor, Tensor]:
+def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies: _Copies) -> tuple[Tensor, Tensor]:
     value, index = x.new_empty(len(which), k), torch.empty(len(which), k, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // len(x))
     for first in range(0, len(which), step):
@@ -127,8 +125,16 @@ def by_faiss(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _fake_update(
-    block: Tensor, rows: Tensor, first_row: int, first_column: int, penalty: Tensor, original: Tensor, copy_start: Tensor,
-    copies: Tensor, value: Tensor, index: Tensor,
+    block: Tensor,
+    rows: Tensor,
+    first_row: int,
+    first_column: int,
+    penalty: Tensor,
+    original: Tensor,
+    copy_start: Tensor,
+    copies: Tensor,
+    value: Tensor,
+    index: Tensor,
 ) -> None:
     return None
 

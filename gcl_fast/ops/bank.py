@@ -177,9 +177,9 @@ def bank_nce(
     with_grad = torch.is_grad_enabled() and (query.requires_grad or (own is not None and own.requires_grad))
     count = -1 if num_negatives is None else num_negatives
     seed = seed_tensor(seed, query.device)
-    loss = torch.ops.gcl_fast.bank_nce(
-        query, bank.detach(), labels.long(), rows, own, temperature, count, seed, with_grad
-    )[0]  # [B, P]
+    loss = torch.ops.gcl_fast.bank_nce(query, bank.detach(), labels.long(), rows, own, temperature, count, seed, with_grad)[
+        0
+    ]  # [B, P]
     return loss[:, 0] if flat else loss
 
 

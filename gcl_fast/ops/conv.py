@@ -137,12 +137,13 @@ def _weight_backward(ctx, grad: Tensor):
 
 
 if _native.loaded:
-    torch.library.register_fake("gcl_fast::conv3x3", lambda x, weight, bias, padding: x.new_empty(
-        x.shape[0], weight.shape[0], *x.shape[2:]))  # fmt: skip
-    torch.library.register_fake("gcl_fast::conv3x3_input", lambda grad, weight, padding: grad.new_empty(
-        grad.shape[0], weight.shape[1], *grad.shape[2:]))  # fmt: skip
-    torch.library.register_fake("gcl_fast::conv3x3_weight", lambda x, grad, padding: x.new_empty(
-        grad.shape[1], x.shape[1], 3, 3))  # fmt: skip
+    torch.library.register_fake(
+        "gcl_fast::conv3x3", lambda x, weight, bias, padding: x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
+    )
+    torch.library.register_fake(
+        "gcl_fast::conv3x3_input", lambda grad, weight, padding: grad.new_empty(grad.shape[0], weight.shape[1], *grad.shape[2:])
+    )
+    torch.library.register_fake("gcl_fast::conv3x3_weight", lambda x, grad, padding: x.new_empty(grad.shape[1], x.shape[1], 3, 3))
     torch.library.register_autograd("gcl_fast::conv3x3", _backward, setup_context=_setup)
     torch.library.register_autograd("gcl_fast::conv3x3_input", _input_backward, setup_context=_setup_second)
     torch.library.register_autograd("gcl_fast::conv3x3_weight", _weight_backward, setup_context=_setup_second)

@@ -22,8 +22,14 @@ MAX_GALLERY = (1 << 31) - 1
 
 
 def rank_metrics(
-    query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
-    *, max_rank: int = 50,
+    query: Tensor,
+    gallery: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    max_rank: int = 50,
 ) -> RankMetrics:
     """Scores of ranking a gallery by cosine similarity to each query.
 
@@ -55,8 +61,13 @@ def rank_metrics(
 
 
 def rank_metrics_from_distances(
-    distances: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
-    *, max_rank: int = 50,
+    distances: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    max_rank: int = 50,
 ) -> RankMetrics:
     """Scores of ranking a gallery by given distances [Q, G] (any float, not NaN), smallest first; else as `rank_metrics`."""
     shapes = Shapes("rank_metrics_from_distances")
@@ -149,8 +160,12 @@ def _smallest(distance: np.ndarray, k: int) -> np.ndarray:
 
 
 def _ids(shapes: Shapes, qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    for name, value, size in (("query_pids", qp, "Q"), ("gallery_pids", gp, "G"), ("query_camids", qc, "Q"),
-                              ("gallery_camids", gc, "G")):
+    for name, value, size in (
+        ("query_pids", qp, "Q"),
+        ("gallery_pids", gp, "G"),
+        ("query_camids", qc, "Q"),
+        ("gallery_camids", gc, "G"),
+    ):
         shapes.tensor(name, value, (size,), INTEGERS)
     return tuple(t.to(device, torch.int64) for t in (qp, gp, qc, gc))
 

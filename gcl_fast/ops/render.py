@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops.camera import check_camera, check_yaws, turns_of
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast.ops.camera import check_camera, check_yaws, turns_of
 from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE, check_face_range
 
 

@@ -27,29 +27,35 @@ class RankMetrics(NamedTuple):
 
 
 def rank_metrics(
-    query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
-    *, max_rank: int = 50,
+    query: Tensor,
+    gallery: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    max_rank: int = 50,
 ) -> RankMetrics:
     """Scores of ranking gallery [G, D] by cosine similarity to each query [Q, D]."""
     query, gallery = (torch.nn.functional.normalize(x.double(), dim=1) for x in (query, gallery))
     similarity = (query[:, None] * gallery).sum(dim=2)  # [Q, G]; summed in one order, so that equal rows tie exactly
-    return rank_metrics_from_distances(
-        -similarity, query_pids, gallery_pids, query_camids, gallery_camids, max_rank=max_rank
-    )
+    return rank_metrics_from_distances(-similarity, query_pids, gallery_pids, query_camids, gallery_camids, max_rank=max_rank)
 
 
 def rank_metrics_from_distances(
-    distances: Tensor, query_pids: Tensor, gallery_pids: Tensor, query_camids: Tensor, gallery_camids: Tensor,
-    *, max_rank: int = 50,
+    distances: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    *,
+    max_rank: int = 50,
 ) -> RankMetrics:
     """Scores of ranking the gallery by distances [Q, G], ascending, ties by gallery index."""
-    distance, qp, gp, qc, gc = (
-        t.cpu().numpy() for t in (distances, query_pids, gallery_pids, query_camids, gallery_camids)
-    )
+    distance, qp, gp, qc, gc = (t.cpu().numpy() for t in (distances, query_pids, gallery_pids, query_camids, gallery_camids))
     precisions, penalties, hits = [], [], []
     for q in range(len(distance)):
-        ranking = [g for g in np.argsort(distance[q], kind="stable")
-                   if gp[g] != -1 and not (gp[g] == qp[q] and gc[g] == qc[q])]
+        ranking = [g for g in np.argsort(distance[q], kind="stable") if gp[g] != -1 and not (gp[g] == qp[q] and gc[g] == qc[q])]
         ranks = [rank for rank, g in enumerate(ranking, start=1) if gp[g] == qp[q]]  # of the matches
         if not ranks:
             continue
@@ -63,9 +69,7 @@ def rank_metrics_from_distances(
     return RankMetrics(float(np.mean(precisions)), cmc, float(np.mean(penalties)), len(hits))
 
 
-def rerank(
-    query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
-) -> Tensor:
+def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of squared Euclidean distances: [Q, D], [G, D] -> [Q, G]."""
     x = torch.nn.functional.normalize(torch.cat([query, gallery]).cpu().double(), dim=1).numpy()
     total, half = len(x), int(np.around(k1 / 2))
@@ -83,4 +87,4 @@ def rerank(
     shared = np.stack([np.minimum(row, weight).sum(axis=1) for row in weight[: len(query)]])  # [Q, Q + G]
     jaccard = 1 - shared / (2 - shared)
     mixed = (1 - lambda_value) * jaccard + lambda_value * original[: len(query)]
-    return torch.from_numpy(mixed[:, len(query):]).to(query.device, torch.promote_types(query.dtype, torch.float32))
+    return torch.from_numpy(mixed[:, len(query) :]).to(query.device, torch.promote_types(query.dtype, torch.float32))

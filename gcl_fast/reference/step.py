@@ -139,8 +139,14 @@ def plain_step(
         total = total + weights.image * losses[f"image_{name}"] + weights.code * losses[f"code_{name}"]
     if joint:
         terms = gcl_memory_loss(
-            feature, feature_novel, contrast.bank, contrast.labels, batch.index, temperature=contrast.temperature,
-            num_negatives=contrast.num_negatives, seed=seed,
+            feature,
+            feature_novel,
+            contrast.bank,
+            contrast.labels,
+            batch.index,
+            temperature=contrast.temperature,
+            num_negatives=contrast.num_negatives,
+            seed=seed,
         )
         losses |= {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
         target = F.one_hot(contrast.labels[batch.index], len(contrast.centers)).to(image.dtype)  # [B, C]

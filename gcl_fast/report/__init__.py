@@ -24,8 +24,14 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     parts = (
-        sections.cards, sections.scores, sections.novel_view_scores, sections.curves, sections.pictures, sections.times,
-        sections.other_metrics, sections.configuration,
+        sections.cards,
+        sections.scores,
+        sections.novel_view_scores,
+        sections.curves,
+        sections.pictures,
+        sections.times,
+        sections.other_metrics,
+        sections.configuration,
     )
     body = "\n".join(html for html in (part(run) for part in parts) if html)
     title = escape(run.name)

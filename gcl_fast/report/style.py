@@ -13,12 +13,14 @@ def _variables(colours: tuple[str, ...]) -> str:
 _RULES = ".c{i} {{ stroke: var(--c{i}) }} .dot.c{i} {{ fill: var(--c{i}) }} .b{i} {{ background: var(--c{i}) }}\n"
 _SERIES = "".join(_RULES.format(i=i) for i in range(len(_LIGHT)))
 
-STYLE = f"""
+STYLE = (
+    f"""
 :root {{ color-scheme: light dark; --paper:#f6f7f9; --card:#fff; --ink:#1f2328; --faint:#656d76; --line:#d8dee4;
   --good:#15803d; --bad:#b91c1c; --accent:#2563eb; {_variables(_LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ --paper:#0d1117; --card:#161b22; --ink:#e6edf3; --faint:#8d96a0;
   --line:#30363d; --good:#4ade80; --bad:#f87171; --accent:#60a5fa; {_variables(_DARK)} }} }}
-""" + """
+"""
+    + """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
@@ -59,4 +61,6 @@ figcaption { margin-top: 10px; font-size: 14px } figcaption b { color: var(--ink
 details { padding: 12px 16px } summary { cursor: pointer; font-weight: 600 }
 pre { overflow-x: auto; margin: 12px 0 2px; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
 @media print { body { background: #fff } .card, .panel, figure, .table { break-inside: avoid } }
-""" + _SERIES
+"""
+    + _SERIES
+)

@@ -51,7 +51,7 @@ def check_shares(config: TrainConfig, stages: Sequence[int]) -> None:
     count, warmup = distributed.world(), config.stage1
     settings, name = {"mlc": (warmup.mlc, "stage1.mlc"), "jvtc": (warmup.jvtc, "stage1.jvtc")}.get(warmup.method, (warmup, "stage1"))
     batches = {1: (name, settings.batch_size, getattr(settings, "views", 1)), 2: ("stage2", config.stage2.batch_size, 1),
-               3: ("stage3", config.stage3.batch_size, 1)}  # fmt: skip
+               3: ("stage3", config.stage3.batch_size, 1)}
     for name, size, unit in (batches[stage] for stage in stages):
         if size % (count * unit):
             units = f" of {unit} views" if unit > 1 else ""

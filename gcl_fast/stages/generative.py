@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage2Config, TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
+from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, real_terms
 from gcl_fast.stages.amp import autocast, use_bfloat16
 from gcl_fast.stages.layout import prepare
@@ -95,8 +95,14 @@ class GenerativeStage(Stage):
         weight, permutation = draw_mix(joint, self.settings.loss.mixup_alpha, self.iteration_rng(iteration))
         order = send(distributed.own_rows(permutation), self.device)
         return generate_views(
-            self.encoder, self.generator, batch, weight, order, encoder_grad=encoder_grad,
-            encode_generated=self.encode_generated, gather=distributed.gather_rows,
+            self.encoder,
+            self.generator,
+            batch,
+            weight,
+            order,
+            encoder_grad=encoder_grad,
+            encode_generated=self.encode_generated,
+            gather=distributed.gather_rows,
         )
 
     def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,8 +146,12 @@ class GenerativeStage(Stage):
             order = torch.arange(len(batch), device=self.device)
             views = generate_views(self.encoder, self.generator, batch, 1.0, order, encoder_grad=False)
             rows = {
-                "photo": batch.image, "mesh": batch.mesh, "reconstruction": views.reconstruction,
-                "new mesh": batch.mesh_novel, "new view": views.novel, "cycle": views.cycle,
+                "photo": batch.image,
+                "mesh": batch.mesh,
+                "reconstruction": views.reconstruction,
+                "new mesh": batch.mesh_novel,
+                "new view": views.novel,
+                "cycle": views.cycle,
             }
             pictures[name] = {title: row.float().cpu() for title, row in rows.items()}
         for name, module in self.modules.items():

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage3Config, TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
 from gcl_fast.pseudo_labels import centroids
+from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.generative import GenerativeStage, frozen
 from gcl_fast.stages.labels import epoch_labels, label_figures
@@ -65,13 +65,20 @@ class JointStage(GenerativeStage):
         self.cameras, self.features, self.score = cameras, features, score
         self.eval_every = settings.eval_every
         self.memory = InstanceMemory(
-            encoder.feature_dim, len(cameras), temperature=settings.temperature, momentum=settings.bank_momentum,
+            encoder.feature_dim,
+            len(cameras),
+            temperature=settings.temperature,
+            momentum=settings.bank_momentum,
             num_negatives=settings.num_negatives,
         ).to(device)
         self.centers = torch.zeros(0, encoder.feature_dim, device=device)
         self.optimizers["encoder"] = torch.optim.SGD(
-            encoder.parameters(), lr=settings.lr_encoder, momentum=settings.momentum_encoder,
-            nesterov=settings.momentum_encoder > 0, weight_decay=settings.weight_decay, fused=True,
+            encoder.parameters(),
+            lr=settings.lr_encoder,
+            momentum=settings.momentum_encoder,
+            nesterov=settings.momentum_encoder > 0,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self._clusters: dict[str, float] = {}
 

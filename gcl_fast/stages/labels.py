@@ -16,10 +16,20 @@ from gcl_fast.stages.stage import StageError
 
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:
     """Cluster features [N, D] of the training images (cameras [N]) by `rule`; StageError where there is nothing to train on."""
-    (found,) = from_first_rank(lambda: [cluster(
-        features, k1=rule.k1, k2=rule.k2, eps=rule.eps, rho=rule.rho, min_samples=rule.min_samples,
-        debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
-    )], features.device)
+    (found,) = from_first_rank(
+        lambda: [
+            cluster(
+                features,
+                k1=rule.k1,
+                k2=rule.k2,
+                eps=rule.eps,
+                rho=rule.rho,
+                min_samples=rule.min_samples,
+                debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
+            )
+        ],
+        features.device,
+    )
     if found.num_clusters < 2:
         advice = "raise" if found.num_clusters == 0 else "lower"
         raise StageError(
@@ -40,5 +50,9 @@ def from_first_rank(make: Callable[[], Sequence[PseudoLabels]], device: torch.de
 
 def label_figures(found: PseudoLabels) -> dict[str, float]:
     """What the log shows of a clustering."""
-    return {"clusters": float(found.num_clusters), "outliers": float(found.num_outliers),
-            "largest_cluster": float(found.largest), "eps": float(found.eps)}
+    return {
+        "clusters": float(found.num_clusters),
+        "outliers": float(found.num_outliers),
+        "largest_cluster": float(found.largest),
+        "eps": float(found.eps),
+    }

@@ -106,7 +106,10 @@ class EpochProgress:
         except ImportError:
             return None
         bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
             console=Console(stderr=True),
         )
         self.task = bar.add_task(self.title, total=self.total, completed=self.start, text="")
@@ -120,8 +123,9 @@ class EpochProgress:
         batches = self.done - self.start
         eta = (self.left - batches) * spent / batches
         shown = "" if loss is None else f"loss {loss:.3f} · "
-        self.text = (f"{shown}{self.images / spent:.1f} images/s · stage ends in {_clock(eta)} · "
-                     f"{peak_memory(self.device):.1f} GiB")
+        self.text = (
+            f"{shown}{self.images / spent:.1f} images/s · stage ends in {_clock(eta)} · {peak_memory(self.device):.1f} GiB"
+        )
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, text=self.text)
 

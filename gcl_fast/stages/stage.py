@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.records import Batch
 from gcl_fast.data.plans import Plan
+from gcl_fast.records import Batch
 
 
 class StageError(RuntimeError):

@@ -16,7 +16,6 @@ from gcl_fast.stages.adversarial import generator_terms
 from gcl_fast.stages.amp import full
 from gcl_fast.stages.passes import together
 
-
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> (code, feature)
 
 

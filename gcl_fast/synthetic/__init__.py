@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.world import WorldSummary, write_world
+from gcl_fast.synthetic.world_config import WorldConfig
 
 __all__ = ["WorldConfig", "WorldSummary", "write_world"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.world_config import WorldConfig
 
 GROUNDS = ("tiles", "asphalt", "grass", "slabs", "gravel")
 WALLS = ("brick", "panels", "glass", "hedge", "shops", "plaster")

@@ -44,9 +44,7 @@ class Layout:
             camera, frame = entry.shot.camera + 1, entry.shot.frame
             stem = f"{pid}_c{camera}s1_{frame:06d}" if self.name == "market1501" else f"{pid}_c{camera}_f{frame:07d}"
             box = taken[stem] = taken.get(stem, 0) + 1
-            if self.name == "market1501":
-                stem += f"_{box:02d}"
-            elif box > 1:
+            if self.name == "market1501" or box > 1:
                 stem += f"_{box:02d}"
             names.append(stem + ".jpg")
         return names

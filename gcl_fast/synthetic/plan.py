@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gcl_fast.synthetic.cameras import Camera
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.schedule import Shot, travel_frames, walk
 from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.world_config import WorldConfig
 
 DISTRACTOR, JUNK = 0, -1
 

@@ -10,13 +10,13 @@ import torch
 from gcl_fast.synthetic.backgrounds import background, noise
 from gcl_fast.synthetic.cameras import Camera
 from gcl_fast.synthetic.clothes import albedo
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.gait import Stride, bone_transforms, joint_angles, skin
 from gcl_fast.synthetic.garments import HAIR, SKIRT, Dressed, wardrobe
 from gcl_fast.synthetic.occluders import occluder
 from gcl_fast.synthetic.people import Person
 from gcl_fast.synthetic.schedule import Shot
 from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.world_config import WorldConfig
 
 SAMPLES = 2  # a side, of each output pixel
 

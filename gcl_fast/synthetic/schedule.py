@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcl_fast.synthetic.cameras import Camera
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.gait import HANDS
 from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.world_config import WorldConfig
 
 WALKING_SPEED = 1.25  # metres a second
 STEP_CYCLES = 0.92  # gait cycles a second

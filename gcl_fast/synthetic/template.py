@@ -56,7 +56,7 @@ def rest_bodies(phenotypes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=1)
-def _body():  # noqa: ANN202 - the body model is loaded on first use only
+def _body():
     from gcl_fast.meshes.anny_body import AnnyBody
 
     return AnnyBody()
@@ -100,7 +100,7 @@ def load_template() -> Template:
     )
 
 
-def _dense_weights(body, bones: int) -> np.ndarray:  # noqa: ANN001
+def _dense_weights(body, bones: int) -> np.ndarray:
     model = body._model
     weights = np.zeros((len(body.vertex_bone), bones), np.float64)
     rows = np.arange(len(weights))

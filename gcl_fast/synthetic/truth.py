@@ -25,7 +25,7 @@ def write_truth(
     folder = root / "truth" / Path(image).stem
     folder.mkdir(parents=True, exist_ok=True)
 
-    def save(name: str, linear) -> str:  # noqa: ANN001
+    def save(name: str, linear) -> str:
         Image.fromarray(to_bytes(develop(camera, linear, shot.stops))).save(folder / name)
         return (folder / name).relative_to(root).as_posix()
 

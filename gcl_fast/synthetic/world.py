@@ -13,7 +13,6 @@ import numpy as np
 
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.synthetic.cameras import Camera, develop, make_cameras, photograph
-from gcl_fast.synthetic.world_config import WorldConfig
 from gcl_fast.synthetic.garments import Dressed, dress
 from gcl_fast.synthetic.layouts import LAYOUTS, MOST_CAMERAS, Layout
 from gcl_fast.synthetic.people import Person, make_person
@@ -22,6 +21,7 @@ from gcl_fast.synthetic.renderer import Figure, compose, crop_lens, occluder_for
 from gcl_fast.synthetic.seeds import stream
 from gcl_fast.synthetic.template import load_template
 from gcl_fast.synthetic.truth import write_truth
+from gcl_fast.synthetic.world_config import WorldConfig
 
 VERSION = 1  # of what is drawn; raise it when the same parameters give other pictures
 MARKER = "world.json"  # written last: a folder without it is no finished world
@@ -90,10 +90,18 @@ def write_world(
     out, config = Path(out), config or WorldConfig()
     size = _check(layout, num_train_ids, num_test_ids, images_per_id, image_size, num_cameras, seed)
     parameters = {
-        "version": VERSION, "layout": layout, "num_train_ids": num_train_ids, "num_test_ids": num_test_ids,
-        "images_per_id": images_per_id, "image_size": list(size), "num_cameras": num_cameras, "seed": seed,
-        "rendered_meshes": rendered_meshes, "novel_views": novel_views, "config": json.loads(json.dumps(asdict(config))),
-    }  # fmt: skip
+        "version": VERSION,
+        "layout": layout,
+        "num_train_ids": num_train_ids,
+        "num_test_ids": num_test_ids,
+        "images_per_id": images_per_id,
+        "image_size": list(size),
+        "num_cameras": num_cameras,
+        "seed": seed,
+        "rendered_meshes": rendered_meshes,
+        "novel_views": novel_views,
+        "config": json.loads(json.dumps(asdict(config))),
+    }
     existing = _existing(out, parameters)
     if existing is not None:
         return existing
@@ -116,9 +124,15 @@ class _World:
     """One run of writing; keeps what the parts share."""
 
     def __init__(
-        self, root: Path, layout: Layout, size: tuple[int, int], cameras: list[Camera], seed: int, config: WorldConfig,
+        self,
+        root: Path,
+        layout: Layout,
+        size: tuple[int, int],
+        cameras: list[Camera],
+        seed: int,
+        config: WorldConfig,
         progress: Callable[[int, int], None] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.root, self.layout, self.size, self.cameras = root, layout, size, cameras
         self.seed, self.config, self.progress = seed, config, progress
         self.people: list[Person] = []

@@ -59,7 +59,7 @@ class WorldConfig:
         for name, value in vars(self).items():
             if name.endswith(("_probability", "_share")) and not 0.0 <= value <= 1.0:
                 raise ValueError(f"WorldConfig: {name} must be in [0, 1], got {value}")
-        if not 1 <= self.shirt_colors or not 1 <= self.trouser_colors:
+        if not self.shirt_colors >= 1 or not self.trouser_colors >= 1:
             raise ValueError("WorldConfig: shirt_colors and trouser_colors must be at least 1")
         low, high = self.jpeg_quality
         if not 1 <= low <= high <= 100:

@@ -59,9 +59,7 @@ def ranked_lists(
         captions.append(texts)
     longest = max(len(row) for row in match_images)
     columns = ["query", *(str(k + 1) for k in range(longest))]
-    return compose(
-        cells, column_titles=columns, captions=captions, borders=borders, title=title, scale=scale, gap_after_column=0
-    )
+    return compose(cells, column_titles=columns, captions=captions, borders=borders, title=title, scale=scale, gap_after_column=0)
 
 
 def ranked_lists_from_features(

@@ -6,10 +6,10 @@
 namespace {
 
 template <class S>
-constexpr gcl::Storage storage_of = std::is_same_v<S, float>         ? gcl::Storage::float32
-                                    : std::is_same_v<S, double>      ? gcl::Storage::float64
-                                    : std::is_same_v<S, gcl::Half>   ? gcl::Storage::float16
-                                                                     : gcl::Storage::bfloat16;
+constexpr gcl::Storage storage_of = std::is_same_v<S, float>       ? gcl::Storage::float32
+                                    : std::is_same_v<S, double>    ? gcl::Storage::float64
+                                    : std::is_same_v<S, gcl::Half> ? gcl::Storage::float16
+                                                                   : gcl::Storage::bfloat16;
 
 // Half precision travels as its bits, in int32.
 template <class S>
@@ -71,7 +71,8 @@ struct Select {
     gcl::NceParams<T> p = nce<T, S>(c, bank, c.size("positive", 0), c.size("positive", 1));
     p.positive = c.input<int64_t>("positive");
     for (int byte = 0; byte < 4; ++byte) {
-      GCL_LAUNCH((gcl::bank_select_kernel<T>), p.batch * 3, gcl::kRowThreads, 0, GclStream{}, p, int64_t{3}, byte, byte + 1, false);
+      GCL_LAUNCH((gcl::bank_select_kernel<T>), p.batch * 3, gcl::kRowThreads, 0, GclStream{}, p, int64_t{3}, byte, byte + 1,
+                 false);
     }
     GCL_LAUNCH((gcl::bank_select_kernel<T>), p.batch, gcl::kRowThreads, 0, GclStream{}, p, int64_t{1}, 4, 4, true);
   }
@@ -145,6 +146,9 @@ void by_type(simt::Case& c) {
 
 int main(int argc, char** argv) {
   return simt::drive(argc, argv,
-                     {{"nce", by_type<Nce>}, {"gcl", by_type<Gcl>}, {"select", by_type<Select>}, {"update", by_type<Update, true>},
+                     {{"nce", by_type<Nce>},
+                      {"gcl", by_type<Gcl>},
+                      {"select", by_type<Select>},
+                      {"update", by_type<Update, true>},
                       {"draw", draw}});
 }

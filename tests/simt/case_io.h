@@ -84,7 +84,9 @@ class Case {
   }
   // The same, not handed back.
   template <class T>
-  T* workspace(std::vector<int64_t> shape) { return output<T>("", std::move(shape)); }
+  T* workspace(std::vector<int64_t> shape) {
+    return output<T>("", std::move(shape));
+  }
 
   void write(const char* path) const {
     std::ofstream file(path, std::ios::binary);

@@ -81,9 +81,7 @@ class Fiber {
   }
 
   bool finished() const { return finished_; }
-  bool owns(uintptr_t address) const {
-    return address - reinterpret_cast<uintptr_t>(stack_) < kStackBytes;
-  }
+  bool owns(uintptr_t address) const { return address - reinterpret_cast<uintptr_t>(stack_) < kStackBytes; }
 
  private:
   static constexpr size_t kStackBytes = 256 * 1024;

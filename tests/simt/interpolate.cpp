@@ -43,8 +43,10 @@ void backward(simt::Case& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(argc, argv, {
-    {"forward", [](simt::Case& c) { c.type("attributes") == "f8" ? forward<double>(c) : forward<float>(c); }},
-    {"backward", [](simt::Case& c) { c.type("attributes") == "f8" ? backward<double>(c) : backward<float>(c); }},
-  });
+  return simt::drive(
+      argc, argv,
+      {
+          {"forward", [](simt::Case& c) { c.type("attributes") == "f8" ? forward<double>(c) : forward<float>(c); }},
+          {"backward", [](simt::Case& c) { c.type("attributes") == "f8" ? backward<double>(c) : backward<float>(c); }},
+      });
 }

@@ -9,7 +9,9 @@ namespace {
 using simt::Case;
 
 template <class T>
-const T* if_any(Case& c, const char* name) { return c.size(name, 0) == 0 ? nullptr : c.input<T>(name); }
+const T* if_any(Case& c, const char* name) {
+  return c.size(name, 0) == 0 ? nullptr : c.input<T>(name);
+}
 
 // One update with the whole of x, from empty lists.
 template <class T>

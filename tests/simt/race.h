@@ -112,12 +112,12 @@ inline const bool installed = [] {
 }  // namespace simt::race
 
 // What the compiler calls.
-#define SIMT_ACCESS(bytes)                                                                                             \
-  extern "C" void __tsan_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }                  \
-  extern "C" void __tsan_write##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::write); }                \
-  extern "C" void __tsan_unaligned_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }        \
-  extern "C" void __tsan_unaligned_write##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::write); }      \
-  extern "C" void __tsan_volatile_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }         \
+#define SIMT_ACCESS(bytes)                                                                                        \
+  extern "C" void __tsan_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }             \
+  extern "C" void __tsan_write##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::write); }           \
+  extern "C" void __tsan_unaligned_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }   \
+  extern "C" void __tsan_unaligned_write##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::write); } \
+  extern "C" void __tsan_volatile_read##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::read); }    \
   extern "C" void __tsan_volatile_write##bytes(void* p) { simt::race::note(p, bytes, simt::race::Kind::write); }
 SIMT_ACCESS(1)
 SIMT_ACCESS(2)

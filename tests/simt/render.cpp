@@ -28,11 +28,13 @@ void render(simt::Case& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(argc, argv, {
-    {"render", [](simt::Case& c) {
-      const bool real8 = c.type("verts") == "f8", index8 = c.type("faces") == "i8";
-      if (real8) index8 ? render<double, int64_t>(c) : render<double, int32_t>(c);
-      else index8 ? render<float, int64_t>(c) : render<float, int32_t>(c);
-    }},
-  });
+  return simt::drive(argc, argv,
+                     {
+                         {"render",
+                          [](simt::Case& c) {
+                            const bool real8 = c.type("verts") == "f8", index8 = c.type("faces") == "i8";
+                            if (real8) index8 ? render<double, int64_t>(c) : render<double, int32_t>(c);
+                            else index8 ? render<float, int64_t>(c) : render<float, int32_t>(c);
+                          }},
+                     });
 }

@@ -62,17 +62,20 @@ void backward(simt::Case& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(argc, argv, {
-    {"flow", [](simt::Case& c) { c.type("src_verts") == "f8" ? flow<double>(c) : flow<float>(c); }},
-    {"warp", [](simt::Case& c) {
-      const bool verts8 = c.type("src_verts") == "f8", image8 = c.type("image") == "f8";
-      if (verts8) image8 ? warp<double, double>(c) : warp<double, float>(c);
-      else image8 ? warp<float, double>(c) : warp<float, float>(c);
-    }},
-    {"backward", [](simt::Case& c) {
-      const bool source8 = c.type("source") == "f8", grad8 = c.type("grad_warped") == "f8";
-      if (source8) grad8 ? backward<double, double>(c) : backward<double, float>(c);
-      else grad8 ? backward<float, double>(c) : backward<float, float>(c);
-    }},
-  });
+  return simt::drive(argc, argv,
+                     {
+                         {"flow", [](simt::Case& c) { c.type("src_verts") == "f8" ? flow<double>(c) : flow<float>(c); }},
+                         {"warp",
+                          [](simt::Case& c) {
+                            const bool verts8 = c.type("src_verts") == "f8", image8 = c.type("image") == "f8";
+                            if (verts8) image8 ? warp<double, double>(c) : warp<double, float>(c);
+                            else image8 ? warp<float, double>(c) : warp<float, float>(c);
+                          }},
+                         {"backward",
+                          [](simt::Case& c) {
+                            const bool source8 = c.type("source") == "f8", grad8 = c.type("grad_warped") == "f8";
+                            if (source8) grad8 ? backward<double, double>(c) : backward<double, float>(c);
+                            else grad8 ? backward<float, double>(c) : backward<float, float>(c);
+                          }},
+                     });
 }

@@ -69,8 +69,9 @@ def with_camstyle(records: Sequence[Record], root: str | pathlib.Path, *, use: b
         for path in sorted(p for inner in (folder, *_folders(folder)) for p in image_files(inner)):
             found = NAME.fullmatch(path.stem)
             if not found:
-                raise ValueError(f"{path}: camera-styled images must be named <image>_fake_<camera>to<camera>.jpg or "
-                                 "<image>_fake_<camera>.jpg")
+                raise ValueError(
+                    f"{path}: camera-styled images must be named <image>_fake_<camera>to<camera>.jpg or <image>_fake_<camera>.jpg"
+                )
             i, camera = position.get(found[1]), int(found[2]) - 1
             if i is not None and camera != records[i].camera:
                 copies[i].append(dataclasses.replace(records[i], path=path, camera=camera))

@@ -14,9 +14,7 @@ from gcl_fast.records import Record, ReIDData
 Broken = list[tuple[pathlib.Path, str]]
 
 
-def find_broken(
-    records: Iterable[Record], *, workers: int = 2, progress: Callable[[int, int], None] | None = None
-) -> Broken:
+def find_broken(records: Iterable[Record], *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> Broken:
     """Decode every image fully, once, and list those that fail as (path, reason), in the order of the records.
 
     workers   threads (decoding does not hold the interpreter); 0 or 1 = none beside the caller's

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.loaders.meshes_ahead import AHEAD, MeshesAhead
-from gcl_fast.data.loaders.loader_base import Loader
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.finish import finish_images, finish_meshes
+from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.meshes_ahead import AHEAD, MeshesAhead
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.records import Record
 from gcl_fast.data.loaders.stores import Stores
+from gcl_fast.records import Batch, Record
 
 
 class CachedLoader(Loader):
@@ -37,8 +36,13 @@ class CachedLoader(Loader):
     """
 
     def __init__(
-        self, records: Sequence[Record], image_size: tuple[int, int], *, stores: Stores | None = None,
-        device: torch.device | str = "cpu", **options: Any,
+        self,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        *,
+        stores: Stores | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
     ) -> None:
         super().__init__(records, image_size, **options)
         self.device = torch.device(device)

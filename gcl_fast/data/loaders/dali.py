@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gcl_fast.meshes.sources import RenderedFolders
-from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
-from gcl_fast.data.loaders.loader_base import Loader
-from gcl_fast.records import Batch
-from gcl_fast.data.loaders.finish import finish_images, finish_meshes
 from gcl_fast.data.datasets.readable import why_broken
+from gcl_fast.data.loaders.finish import finish_images, finish_meshes
+from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.records import Record
+from gcl_fast.meshes.sources import RenderedFolders
+from gcl_fast.records import Batch, Record
 
 DEPTH = 2  # batches that DALI works ahead
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")

@@ -89,9 +89,9 @@ def finish_batch(pixels: Tensor, changes: Sequence[Change] | None, pad: int) -> 
         x = x * inside.unsqueeze(1)
         if any(c.jitter is not None for c in changes):
             x = _jitter_batch(x, _send(torch.tensor([c.jitter for c in changes], dtype=torch.float32), device))
-        erased = ((y >= box_top) & (y < box_top + box_h))[:, :, None] & (
-            (across >= box_left) & (across < box_left + box_w)
-        )[:, None, :]
+        erased = ((y >= box_top) & (y < box_top + box_h))[:, :, None] & ((across >= box_left) & (across < box_left + box_w))[
+            :, None, :
+        ]
         x = torch.where(erased.unsqueeze(1), _column(FILL.tolist(), device).to(torch.uint8), x)
     x = x.to(torch.float32)
     return x.div_(255).sub_(_column(IMAGENET_MEAN, device)).div_(_column(IMAGENET_STD, device))

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gcl_fast.data.augment import Augment
-from gcl_fast.records import Batch
-from gcl_fast.data.plans import Plan
 from gcl_fast.data.datasets.readable import name_files
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.records import Record
+from gcl_fast.data.plans import Plan
+from gcl_fast.records import Batch, Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.records import Record
 from gcl_fast.data.loaders.samples import render_views
+from gcl_fast.records import Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource
@@ -22,9 +22,7 @@ AHEAD = 2  # batches that are begun before they are asked for
 class MeshesAhead:
     """The photo's own view and the new one of each row, the same bits as the torch loader's."""
 
-    def __init__(
-        self, meshes: MeshSource, records: Sequence[Record], chance: Chance, pool: ThreadPoolExecutor | None
-    ) -> None:
+    def __init__(self, meshes: MeshSource, records: Sequence[Record], chance: Chance, pool: ThreadPoolExecutor | None) -> None:
         self.meshes, self.records, self.chance, self.pool = meshes, records, chance, pool
         self._ahead: dict[int, list[Future]] = {}  # by the recipe's identity: the epoch that runs holds its recipes
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.cached import CachedLoader
 from gcl_fast.data.loaders.dali import SUFFIXES, DaliLoader
 from gcl_fast.data.loaders.free_memory import cached_bytes, may_take
+from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.records import Record
-from gcl_fast.data.loaders.stores import Stores
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource
@@ -35,9 +35,19 @@ class Reader:
     """
 
     def __init__(
-        self, kind: str, records: Sequence[Record], image_size: tuple[int, int], *, meshes: MeshSource | None = None,
-        yaws: Sequence[float] = (), workers: int = 0, seed: int = 0, device: torch.device | str = "cpu", cache: bool = False,
-        taken: int = 0, say: Callable[[str], None] = print,
+        self,
+        kind: str,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        *,
+        meshes: MeshSource | None = None,
+        yaws: Sequence[float] = (),
+        workers: int = 0,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        cache: bool = False,
+        taken: int = 0,
+        say: Callable[[str], None] = print,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"loader must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -72,10 +82,17 @@ class Reader:
             for place, room in places:
                 if needed <= room:
                     if kept < views:
-                        say(f"loader: cached, meshes not kept: with them {_mib(cached_bytes(count, self.image_size, views))}, "
-                            f"{_mib(room)} may be taken")
+                        say(
+                            f"loader: cached, meshes not kept: with them {_mib(cached_bytes(count, self.image_size, views))}, "
+                            f"{_mib(room)} may be taken"
+                        )
                     self.stores = Stores(
-                        self.records, self.image_size, meshes=meshes if kept else None, yaws=self.yaws, device=place, workers=workers
+                        self.records,
+                        self.image_size,
+                        meshes=meshes if kept else None,
+                        yaws=self.yaws,
+                        device=place,
+                        workers=workers,
                     )
                     self.host_bytes = needed if place.type == "cpu" else 0
                     return None

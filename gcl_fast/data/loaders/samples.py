@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.records import Batch
-from gcl_fast.images import load_uint8, normalise
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.records import Record
+from gcl_fast.images import load_uint8, normalise
+from gcl_fast.records import Batch, Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource

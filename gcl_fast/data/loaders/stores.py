@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.data.loaders.samples import render_views
 from gcl_fast.images import load_uint8
 from gcl_fast.records import Record
-from gcl_fast.data.loaders.samples import render_views
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource
@@ -32,8 +32,14 @@ class Store:
     """
 
     def __init__(
-        self, count: int, shape: tuple[int, ...], load: Load, *, views: int = 1,
-        device: torch.device | str = "cpu", pool: ThreadPoolExecutor | None = None,
+        self,
+        count: int,
+        shape: tuple[int, ...],
+        load: Load,
+        *,
+        views: int = 1,
+        device: torch.device | str = "cpu",
+        pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self.views, self.load, self.pool = views, load, pool
         self.pictures = torch.empty((count * views, *shape), dtype=torch.uint8, device=device)  # [N * views, *shape]
@@ -108,8 +114,14 @@ class Stores:
     """
 
     def __init__(
-        self, records: Sequence[Record], image_size: tuple[int, int], *, meshes: MeshSource | None = None,
-        yaws: Sequence[float] = (), device: torch.device | str = "cpu", workers: int = 0,
+        self,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        *,
+        meshes: MeshSource | None = None,
+        yaws: Sequence[float] = (),
+        device: torch.device | str = "cpu",
+        workers: int = 0,
     ) -> None:
         self.records, self.image_size, self.device = list(records), image_size, torch.device(device)
         self.yaws = tuple(float(y) for y in yaws)
@@ -131,10 +143,9 @@ class Stores:
             self.pool.shutdown(cancel_futures=True)
 
 
-def mesh_loader(
-    meshes: MeshSource, records: Sequence[Record], yaws: Sequence[float], image_size: tuple[int, int]
-) -> Load:
+def mesh_loader(meshes: MeshSource, records: Sequence[Record], yaws: Sequence[float], image_size: tuple[int, int]) -> Load:
     """Guides as 8-bit grey, which is what pictures on disk have; from vertices at most half a level from the exact grey."""
+
     def load(record: int, views: Sequence[int]) -> np.ndarray:
         grey = render_views(meshes, records[record], [yaws[v] for v in views], image_size)  # [R, H, W]
         return grey.mul(255).round_().to(torch.uint8).numpy()

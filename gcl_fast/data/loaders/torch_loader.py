@@ -10,10 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.records import Record
 from gcl_fast.data.loaders.samples import Cache, Samples
+from gcl_fast.records import Batch, Record
 
 __all__ = ["NOVEL_YAWS", "TorchLoader"]
 
@@ -31,9 +30,7 @@ class TorchLoader(Loader):
     Batches are on the CPU.
     """
 
-    def __init__(
-        self, records: Sequence[Record], image_size: tuple[int, int], *, cache: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, records: Sequence[Record], image_size: tuple[int, int], *, cache: bool = False, **options: Any) -> None:
         super().__init__(records, image_size, **options)
         guided = self.meshes is not None
         self.cache = Cache(len(records), self.image_size, guided, shared=self.workers > 0) if cache else None

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from gcl_fast.images import pillow
 from gcl_fast.meshes.importing.estimate_files import SUFFIXES
 from gcl_fast.meshes.importing.estimates import Estimate, read_estimates
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
+from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
-from gcl_fast.meshes.importing.mesh_formats import read_surface
-from gcl_fast.meshes.sources import mesh_key, split_folder
 from gcl_fast.meshes.smpl import SMPL
-from gcl_fast.images import pillow
+from gcl_fast.meshes.sources import mesh_key, split_folder
 
 MISSING = ("error", "leave-out", "mean")
 
@@ -36,9 +36,12 @@ class MeshReport:
 
     def __str__(self) -> str:
         lines = [f"{len(self.written)} meshes in {self.folder}"]
-        for title, names in (("images given the mean body", self.mean), ("images without a mesh", self.missing),
-                             ("estimates of images that the data set does not have", self.unknown),
-                             ("images with several people, the largest taken", self.several)):
+        for title, names in (
+            ("images given the mean body", self.mean),
+            ("images without a mesh", self.missing),
+            ("estimates of images that the data set does not have", self.unknown),
+            ("images with several people, the largest taken", self.several),
+        ):
             if names:
                 shown = ", ".join(pathlib.PurePath(n).name for n in names[:8]) + (" ..." if len(names) > 8 else "")
                 lines.append(f"{len(names)} {title}: {shown}")
@@ -150,7 +153,9 @@ class _Finder:
         folders = path.parts[:-1][::-1]
 
         def agreement(parts: tuple[str, ...]) -> int:
-            return next((i for i, (a, b) in enumerate(zip(parts, folders, strict=False)) if a != b), min(len(parts), len(folders)))
+            return next(
+                (i for i, (a, b) in enumerate(zip(parts, folders, strict=False)) if a != b), min(len(parts), len(folders))
+            )
 
         scores = [agreement(parts) for _, parts in found]
         if scores.count(max(scores)) > 1:

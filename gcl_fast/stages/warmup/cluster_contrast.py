@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.pseudo_labels import centroids
+from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.labels import epoch_labels, label_figures
 from gcl_fast.stages.stage import set_lr
@@ -34,9 +34,7 @@ def cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class ClusterContrastStage(WarmupStage):
     """Each epoch: features, pseudo-labels, centroids; each step: CE(f . M / t), then the centroids move."""
 
-    def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: Loader, cameras: Tensor, **options: Any
-    ) -> None:
+    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: Loader, cameras: Tensor, **options: Any) -> None:
         """cameras [N] int64 of the training images; options as in WarmupStage."""
         self.settings = config.stage1
         super().__init__(config, self.settings, encoder, loader, **options)
@@ -53,7 +51,10 @@ class ClusterContrastStage(WarmupStage):
     def _new_memory(self, num_clusters: int) -> ClusterMemory:
         settings = self.settings
         return ClusterMemory(
-            self.encoder.feature_dim, num_clusters, temperature=settings.temperature, momentum=settings.momentum,
+            self.encoder.feature_dim,
+            num_clusters,
+            temperature=settings.temperature,
+            momentum=settings.momentum,
             use_hard=settings.memory == "hard",
         ).to(self.device)
 

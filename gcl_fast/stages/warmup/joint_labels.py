@@ -22,9 +22,7 @@ def clusters(distance: SparseDistance, rule: ClusterConfig, eps_scale: float) ->
     return PseudoLabels(labels, len(sizes), int((labels < 0).sum()), largest, eps)
 
 
-def joint_neighbors(
-    features: Tensor, cameras: Tensor, frames: Tensor, model: IntervalModel, k: int, candidates: int
-) -> Tensor:
+def joint_neighbors(features: Tensor, cameras: Tensor, frames: Tensor, model: IntervalModel, k: int, candidates: int) -> Tensor:
     """The k images of highest joint similarity to each image, itself first: [N, k] int64.
 
     features [N, D] floating; cameras, frames [N] int64 on the same device; model there too. The joint similarity is computed
@@ -55,8 +53,15 @@ def visual_labels(features: Tensor, cameras: Tensor, rule: ClusterConfig, eps_sc
 
 @torch.no_grad()
 def joint_labels(
-    features: Tensor, cameras: Tensor, frames: Tensor, rule: ClusterConfig, eps_scale: float, *,
-    bin_frames: int, smooth_bins: float, candidates: int,
+    features: Tensor,
+    cameras: Tensor,
+    frames: Tensor,
+    rule: ClusterConfig,
+    eps_scale: float,
+    *,
+    bin_frames: int,
+    smooth_bins: float,
+    candidates: int,
 ) -> tuple[PseudoLabels, PseudoLabels]:
     """(clusters by joint similarity, the visual clusters that the intervals were estimated from).
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords, several_views
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
+from gcl_fast.records import Batch
 from gcl_fast.stages.labels import from_first_rank, label_figures
 from gcl_fast.stages.stage import StageError
 from gcl_fast.stages.warmup.global_loss import global_loss
@@ -32,9 +32,7 @@ from gcl_fast.stages.warmup.temporal import frames_of
 class JVTCStage(MemoryStage):
     """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
 
-    def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any
-    ) -> None:
+    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any) -> None:
         super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
         self.rule = rule = config.stage1.jvtc
         self.unit = rule.views
@@ -62,10 +60,19 @@ class JVTCStage(MemoryStage):
     def _relabel(self) -> None:
         rule, cluster = self.rule, self.rule.cluster
         if self.frames is not None and self.number >= rule.temporal_from:
-            found, visual = from_first_rank(lambda: joint_labels(
-                self.bank, self.cameras, self.frames, cluster, rule.eps_scale, bin_frames=rule.bin_frames,
-                smooth_bins=rule.smooth_bins, candidates=rule.candidates,
-            ), self.device)
+            found, visual = from_first_rank(
+                lambda: joint_labels(
+                    self.bank,
+                    self.cameras,
+                    self.frames,
+                    cluster,
+                    rule.eps_scale,
+                    bin_frames=rule.bin_frames,
+                    smooth_bins=rule.smooth_bins,
+                    candidates=rule.candidates,
+                ),
+                self.device,
+            )
             self._figures["visual_clusters"] = float(visual.num_clusters)
         else:
             (found,) = from_first_rank(lambda: [visual_labels(self.bank, self.cameras, cluster, rule.eps_scale)], self.device)
@@ -76,8 +83,10 @@ class JVTCStage(MemoryStage):
 
     def _check(self, found: PseudoLabels) -> None:
         if found.num_clusters == 1 and found.num_outliers == 0:
-            raise StageError(f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
-                             f"{found.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale")
+            raise StageError(
+                f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
+                f"{found.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale"
+            )
 
     @property
     def momentum(self) -> float:

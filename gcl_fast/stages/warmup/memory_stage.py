@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, WarmupConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, shuffled
+from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.warmup.warmup_stage import WarmupStage
 
@@ -45,8 +45,14 @@ class MemoryStage(WarmupStage):
             {"params": list(self.encoder.backbone.parameters()), "share": settings.backbone_lr},
             {"params": [p for p in self.encoder.parameters() if id(p) not in own], "share": 1.0},
         ]
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum, nesterov=settings.sgd_momentum > 0,
-                               weight_decay=settings.weight_decay, fused=self.fused)
+        return torch.optim.SGD(
+            groups,
+            lr=settings.lr,
+            momentum=settings.sgd_momentum,
+            nesterov=settings.sgd_momentum > 0,
+            weight_decay=settings.weight_decay,
+            fused=self.fused,
+        )
 
     def begin(self, epoch: int) -> float:
         """Learning rate of the epoch, and the bank's first features."""

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords, one_view
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.ops import bank_update_
+from gcl_fast.records import Batch
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.multilabel import mmcl_loss, multi_labels, similarities
 
@@ -25,9 +24,7 @@ from gcl_fast.stages.warmup.multilabel import mmcl_loss, multi_labels, similarit
 class MLCStage(MemoryStage):
     """Each step: multi-labels of the batch from the memory, the multi-label loss, then the memory rows of the batch move."""
 
-    def __init__(
-        self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any
-    ) -> None:
+    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any) -> None:
         super().__init__(config, config.stage1.mlc, encoder, loader, styled, **options)
         self.rule = config.stage1.mlc
         self.momentum, self.single_label = 0.0, True
@@ -64,8 +61,7 @@ class MLCStage(MemoryStage):
         self.update(pulled + pushed)
         moved = map(distributed.gather_rows, (index, F.normalize(feature.detach(), dim=1)))
         bank_update_(self.bank, *moved, self.momentum)
-        figures = {"total": pulled + pushed, "positive": pulled, "negative": pushed,
-                   "labels": positive.sum(1).float().mean()}
+        figures = {"total": pulled + pushed, "positive": pulled, "negative": pushed, "labels": positive.sum(1).float().mean()}
         return {name: value.detach() for name, value in figures.items()}
 
     def epoch_scalars(self) -> dict[str, float]:

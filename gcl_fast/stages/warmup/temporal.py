@@ -31,9 +31,7 @@ class IntervalModel:
     def __call__(self, camera: Tensor, frame: Tensor, other_camera: Tensor, other_frame: Tensor) -> Tensor:
         """Probability of the interval between two images, pairwise (integer tensors that broadcast); 0 beyond the last bin."""
         difference = frame - other_frame
-        later, earlier = (
-            torch.where(difference >= 0, *pair) for pair in ((camera, other_camera), (other_camera, camera))
-        )
+        later, earlier = (torch.where(difference >= 0, *pair) for pair in ((camera, other_camera), (other_camera, camera)))
         place, bins = difference.abs() // self.bin_frames, self.probability.shape[2]
         found = self.probability[later, earlier, place.clamp_max(bins - 1)]
         return torch.where(place < bins, found, 0)

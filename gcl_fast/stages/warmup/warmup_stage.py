@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig
-from gcl_fast.records import Batch
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
+from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, stepped_lr
