@@ -1,4 +1,4 @@
-"""The memory contrast of one iteration: `ops.gcl_memory_loss` forward and backward, then `bank_update_`; beside it in the same run
+"""The memory contrast of one iteration: `ops.gcl_memory_loss` forward and backward, then `bank_update_`; beside it
 
 reference  `gcl_fast.reference`, plain PyTorch
 eager      a product with the bank, a mask of sampled negatives, cross-entropy, by PyTorch as one would write it
@@ -8,7 +8,8 @@ official   the algorithm of the GCL release: the bank cloned, two products with 
 read       one read of the bank (its sum): what memory alone allows
 
 and, with `kind=clusters`, cross-entropy over all centroids (as the cluster memories take it: a product where there are few,
-`bank_nce` without sampling where there are many) against a product and cross_entropy (eager). extra_bytes: what a call allocates beyond its arguments at its peak.
+`bank_nce` without sampling where there are many) against a product and cross_entropy (eager). extra_bytes: what a call
+allocates beyond its arguments at its peak.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ Python that runs it (3.10 or newer, torch >= 2.10, with nvcc, cmake and pytest),
 
 `--only PART` runs one of them.
 
-One JSON (bench/results/gpu_check.json, or --out; a table of it lies beside it as .txt) holds device, versions, commit, and each part's command, exit code, seconds
-and, where it failed, the end of its output. Exit code 0 only if every part was run and is well. It fits in nine minutes on
+One JSON (bench/results/gpu_check.json, or --out; a table of it lies beside it as .txt) holds device, versions, commit,
+and each part's command, exit code, seconds and, where it failed, the end of its output. Exit code 0 only if every part was run
+and is well. It fits in nine minutes on
 16 cores; what is not begun in time counts as failed. GCL_COMMIT names the commit where there is no git.
 """
 
@@ -142,7 +143,7 @@ def find_sanitizer() -> str | None:
 def inspect() -> Machine:
     """This machine, seen by this Python."""
     python = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  make gpu-check takes any Python
         return Machine(f"Python >= 3.10 is needed, this is {python}; name another: make gpu-check PYTHON=python3.12")
     try:
         import torch

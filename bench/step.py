@@ -66,8 +66,8 @@ def config_of(case: dict, device: torch.device, *, plain: bool = False) -> Train
 
 
 def calm(encoder: IdentityEncoder) -> None:
-    """Residual branches a fifth as strong: as they come from the dice, rounding grows ten thousandfold on the way through encoder,
-    generator and encoder again, and no two ways of computing could be compared."""
+    """Residual branches a fifth as strong: else rounding grows ten thousandfold on its way through encoder, generator
+    and encoder again, and no two ways of computing could be compared."""
     for block in encoder.modules():
         last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
         if last is not None:

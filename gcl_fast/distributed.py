@@ -72,8 +72,9 @@ def session(device: torch.device) -> Iterator[int]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    silent = contextlib.nullcontext() if first() else open(os.devnull, "w")
-    with silent as nowhere, contextlib.nullcontext() if nowhere is None else contextlib.redirect_stdout(nowhere):
+    with contextlib.ExitStack() as stack:
+        if not first():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield rank()
     barrier()
     dist.destroy_process_group()  # after an error the group ends with the process, which no peer can hold up

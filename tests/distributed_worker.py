@@ -1,5 +1,5 @@
-"""Toy runs of the stages, alone or started by torchrun: python tests/distributed_worker.py OUT [CASE ...] writes what each rank has
-at the end. No batch norm: each process has its own statistics, so only networks without them equal the single process."""
+"""Toy runs of the stages, alone or started by torchrun: python tests/distributed_worker.py OUT [CASE ...] writes what each rank
+has at the end. No batch norm: each process has its own statistics, so only networks without them equal the single process."""
 
 from __future__ import annotations
 

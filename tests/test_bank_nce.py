@@ -47,7 +47,7 @@ def test_extreme_labels(module, layout, device):
 
 def test_float32_is_as_exact_as_the_reference(device):
     query, bank, labels, positive = some(b=16, n=400, d=64, device=device)
-    args = dict(temperature=0.04, num_negatives=200, seed=1)
+    args = {"temperature": 0.04, "num_negatives": 200, "seed": 1}
     exact = reference.bank_nce(query, bank, labels, positive, **args)
     single = [t.float() for t in (query, bank)]
     error = (ops.bank_nce(*single, labels, positive, **args) - exact).abs().max()
@@ -60,7 +60,7 @@ def test_a_bank_of_another_dtype_is_read_as_it_is(dtype, device):
     query, bank, labels, positive = some(dtype=torch.float32, device=device)
     bank = bank.to(dtype)
     query.requires_grad_()
-    args = dict(temperature=0.1, num_negatives=9, seed=2)
+    args = {"temperature": 0.1, "num_negatives": 9, "seed": 2}
     loss = ops.bank_nce(query, bank, labels, positive, **args)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     double = query.detach().double().requires_grad_()
@@ -98,7 +98,7 @@ def test_bank_nce_gradcheck(k, with_positive_query, device):
 def test_the_bank_may_be_updated_before_the_backward(device):
     query, bank, labels, positive = some(device=device)
     query.requires_grad_()
-    args = dict(temperature=0.1, num_negatives=9, seed=2)
+    args = {"temperature": 0.1, "num_negatives": 9, "seed": 2}
     (want,) = torch.autograd.grad(reference.bank_nce(query, bank, labels, positive, **args).sum(), query)
     loss = ops.bank_nce(query, bank, labels, positive, **args)
     ops.bank_update_(bank, positive, query, 0.2)
@@ -141,7 +141,7 @@ def test_strides_do_not_matter(device):
 
 
 @pytest.mark.parametrize(
-    "change, error, words",
+    ("change", "error", "words"),
     [
         ({"query": torch.zeros(4)}, ValueError, "query"),
         ({"query": [[1.0]]}, TypeError, "query"),

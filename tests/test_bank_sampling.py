@@ -51,7 +51,7 @@ def test_the_sample_has_the_right_size_and_rows_and_is_shared_by_the_positives(p
         assert chosen <= allowed and len(chosen) == (len(allowed) if k is None else min(k, len(allowed)))
 
 
-@pytest.mark.parametrize("rows, seeds", [(1, range(3000)), (3000, [5]), (50, range(-30, 30))], ids=["seeds", "rows", "both"])
+@pytest.mark.parametrize(("rows", "seeds"), [(1, range(3000)), (3000, [5]), (50, range(-30, 30))], ids=["seeds", "rows", "both"])
 def test_negatives_are_uniform_singly_and_in_pairs(rows, seeds):
     n, k = 20, 6
     labels = torch.tensor([0, 0] + list(range(1, n - 1)))  # n - 2 allowed

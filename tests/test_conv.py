@@ -88,7 +88,7 @@ def test_equals_conv2d_everywhere(shape, padding, device) -> None:
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_second_derivatives(padding) -> None:
     """A gradient penalty: of the squared gradient to the image, to image, weight and bias, through an activation."""
-    x, weight, bias, grad = some(2, 16, 20, 6, 10)
+    x, weight, bias, _grad = some(2, 16, 20, 6, 10)
 
     def penalty(function, x, weight, bias):
         inputs = [t.detach().requires_grad_() for t in (x, weight, bias)]
@@ -147,7 +147,7 @@ def test_same_bits_for_any_number_of_threads_and_batch(padding) -> None:
 
 @native_here
 def test_layouts_are_read_as_they_are() -> None:
-    x, weight, bias, grad = some(2, 16, 16, 8, 6)
+    x, weight, bias, _grad = some(2, 16, 16, 8, 6)
     want = conv3x3(x, weight, bias)
     for other in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
         assert torch.equal(conv3x3(other, weight, bias), want)

@@ -256,7 +256,7 @@ def test_missing_counters_are_zero_and_adain_statistics_unneeded() -> None:
 
 def test_other_sizes_with_a_module() -> None:
     small = Discriminator(width=4)
-    state = {k: v for k, v in official_state("dis").items()}
+    state = dict(official_state("dis").items())
     with pytest.raises(ValueError, match=r"cnns\.0\.0\.conv\.weight \(expected \[4, 3, 1, 1\], got \[32, 3, 1, 1\]\)"):
         convert_official(state, "dis", module=small)
     assert convert_official(state, "dis", module=Discriminator()).keys() == small.state_dict().keys()

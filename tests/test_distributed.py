@@ -1,4 +1,4 @@
-"""Two processes over gloo: the same bank on both, the losses and weights of one process with the joint batch, resume, clean errors."""
+"""Two processes over gloo: the same bank on both, the losses and weights of one process, resume, clean errors."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Killed(BaseException):
 
 
 class ToyStage(Stage):
-    """Regression with noise from iteration_rng, state that changes in an epoch, and a plan drawn from torch's own random numbers."""
+    """Regression with noise from iteration_rng, state that changes in an epoch, and a plan drawn from torch's random numbers."""
 
     name = "toy"
 

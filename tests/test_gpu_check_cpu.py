@@ -1,4 +1,4 @@
-"""gpu-check with its parts really run, the CPU in the GPU's place: the smallest tests and benches. The build is the one that is here,
+"""gpu-check with its parts really run, the CPU in the GPU's place: the smallest tests and benches. The build is the one here,
 and compute-sanitizer a script that runs what it is given."""
 
 from __future__ import annotations

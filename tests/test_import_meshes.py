@@ -242,8 +242,8 @@ def obj(path: Path, vertices: np.ndarray = VERTICES, faces: np.ndarray = FACES) 
 
 def ply(path: Path, form: str) -> Path:
     head = (
-        f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(VERTICES)}\nproperty float x\nproperty float y\nproperty float z\n"
-        f"property uchar red\nelement face {len(FACES)}\nproperty list uchar int vertex_indices\nend_header\n"
+        f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(VERTICES)}\nproperty float x\nproperty float y\n"
+        f"property float z\nproperty uchar red\nelement face {len(FACES)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     if form == "ascii":
         body = "".join(f"{x} {y} {z} 7\n" for x, y, z in VERTICES) + "".join(f"3 {a} {b} {c}\n" for a, b, c in FACES)

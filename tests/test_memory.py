@@ -172,7 +172,7 @@ def test_zero_features_and_empty_batches(device):
     torch.testing.assert_close(memory.features, before)
 
 
-@pytest.mark.parametrize("stored, fresh", [(7, 3), (3, 7), (0, 3)])
+@pytest.mark.parametrize(("stored", "fresh"), [(7, 3), (3, 7), (0, 3)])
 def test_the_number_of_clusters_is_loaded(stored, fresh, device):
     memory = cluster_memory(device, c=stored)
     holder = torch.nn.ModuleDict({"memory": ClusterMemory(6, fresh).to(device)})

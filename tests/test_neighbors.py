@@ -205,7 +205,7 @@ def test_nothing_depends_on_the_number_of_threads(device: torch.device) -> None:
         found = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            similarity, index = knn(x, 12)
+            _similarity, index = knn(x, 12)
             distance = jaccard_distance(index, 12, 4, features=x)
             found.append((distance.indptr, distance.indices, distance.values, dbscan(distance, 0.6, 3)))
     finally:

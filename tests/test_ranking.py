@@ -95,8 +95,8 @@ def test_distances_of_any_type_and_layout(dtype: torch.dtype, device: torch.devi
     expected = scores_by_hand(distance.double().numpy(), ids, 10)
     strided = torch.stack([distance, distance], 2)[:, :, 1].to(device)
     mixed = [t.to(device, torch.int32 if i % 2 else torch.int64) for i, t in enumerate(ids)]
-    for given in (distance.to(device), strided, distance.T.contiguous().T.to(device)):
-        same(rank_metrics_from_distances(given, *mixed, max_rank=10), expected)
+    for layout in (distance.to(device), strided, distance.T.contiguous().T.to(device)):
+        same(rank_metrics_from_distances(layout, *mixed, max_rank=10), expected)
 
 
 def test_more_matches_than_a_register_holds_and_extreme_distances(device: torch.device) -> None:
@@ -173,7 +173,7 @@ def test_no_valid_query_and_empty_sets(device: torch.device) -> None:
         assert found.num_valid == 0 and math.isnan(found.mAP) and math.isnan(found.mINP) and bool(found.cmc.isnan().all())
 
 
-@pytest.mark.parametrize("k1, k2, lambda_value", [(20, 6, 0.3), (5, 1, 0.0), (7, 9, 1.0), (200, 3, 0.5)])
+@pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (5, 1, 0.0), (7, 9, 1.0), (200, 3, 0.5)])
 def test_reranking_is_the_reference_s(k1: int, k2: int, lambda_value: float, device: torch.device) -> None:
     rng = np.random.default_rng(2)
     people = rng.normal(size=(9, 8))

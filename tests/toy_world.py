@@ -20,10 +20,11 @@ checkpoint_every: 1
 log_every: 1
 picture_every: 1
 model: {{backbone: resnet18, width: 8, generator_width: 4, generator_mlp: 8, discriminator_width: 4}}
-stage1: {{epochs: 2, iters: 3, batch_size: 8, num_instances: 4, eval_every: 1, cluster: {{k1: 6, k2: 2, eps: 0.7, min_samples: 2}},
-  augment: {{pad: 2}}}}
+stage1: {{epochs: 2, iters: 3, batch_size: 8, num_instances: 4, eval_every: 1,
+  cluster: {{k1: 6, k2: 2, eps: 0.7, min_samples: 2}}, augment: {{pad: 2}}}}
 stage2: {{epochs: 1, iters: 2, batch_size: 4}}
-stage3: {{epochs: 2, iters: 3, batch_size: 4, eval_every: 1, num_negatives: 16, cluster: {{k1: 6, k2: 2, eps: 0.7, min_samples: 2}}}}
+stage3: {{epochs: 2, iters: 3, batch_size: 4, eval_every: 1, num_negatives: 16,
+  cluster: {{k1: 6, k2: 2, eps: 0.7, min_samples: 2}}}}
 """
 MESH_FOLDER = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
 

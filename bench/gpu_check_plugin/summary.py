@@ -1,4 +1,4 @@
-"""What gpu_check writes of its parts: findings of compute-sanitizer, medians of benches, the table, nothing of the machine's folders."""
+"""What gpu_check writes of its parts: findings of compute-sanitizer, medians of benches, the table."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def table(summary: dict) -> str:
     lines = [f"{summary['device']}, torch {summary['torch']}, CUDA {summary['torch_cuda']}, commit {summary['commit']}", ""]
     for part in summary["parts"]:
         spent = f"{part['seconds']:.0f} s" if "seconds" in part else ""
-        lines.append(
-            f"{'ok' if part['ok'] else 'FAILED':<7} {part['part']:<10} {part['name']:<10} {spent:>6}  {part.get('why', '')}".rstrip()
-        )
+        state = "ok" if part["ok"] else "FAILED"
+        lines.append(f"{state:<7} {part['part']:<10} {part['name']:<10} {spent:>6}  {part.get('why', '')}".rstrip())
     cases: dict[tuple[str, str], dict[str, float]] = {}
     for entry in summary["benchmarks"]:
         case = " ".join(f"{name}={value}" for name, value in entry["case"].items())

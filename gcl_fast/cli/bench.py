@@ -115,7 +115,8 @@ def page(report: dict) -> str:
     head = "<tr><th>case</th><th>implementation</th><th>median</th><th></th></tr>"
     return (
         f'<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{STYLE}</style><main><h1>gcl-fast bench</h1>'
-        f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p><div class="table"><table><thead>{head}</thead>'
+        f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p>'
+        f'<div class="table"><table><thead>{head}</thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></main>\n"
     )
 

@@ -14,7 +14,7 @@ from gcl_fast.ops.camera import project
 def mean_body(meshes: Sequence[Mesh], image_size: tuple[int, int]) -> Mesh:
     """The mean of bodies of one topology, in the mean place of the image. Deterministic.
 
-    Bodies are centred, and turned about the vertical axis onto the first before they are averaged: people seen from all sides would
+    Bodies are centred, and turned about the vertical axis onto the first before averaging: people seen from all sides would
     else cancel out. The mean is turned back by the mean angle. Its weak-perspective camera puts it into the mean of the boxes
     that the bodies take in an image of `image_size` (H, W). ValueError where there is no body, or their topologies differ.
     """

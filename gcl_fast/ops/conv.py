@@ -63,7 +63,7 @@ def plain_convolutions() -> Iterator[None]:
 
 @contextmanager
 def image_gradients_only() -> Iterator[None]:
-    """Around `autograd.grad` to images alone: the native gradient to weight and bias, which would be made in vain, is left out."""
+    """Around `autograd.grad` to images alone: the native gradient to weight and bias, made in vain, is left out."""
     global _images_only
     before, _images_only = _images_only, True
     try:

@@ -78,7 +78,8 @@ def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
 
 
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
-    """The source image [B, C, H, W], or [1, C, H, W] for all, carried to the destination view; `fill` where the source does not show the body."""
+    """The source image [B, C, H, W], or [1, C, H, W] for all, carried to the destination view; `fill` where the
+    source does not show the body."""
     flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
     image = image.expand(len(dst_verts), -1, -1, -1)
     sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)

@@ -84,7 +84,7 @@ def make_cameras(seed: int, count: int, config: WorldConfig) -> list[Camera]:
                 exposure=float(strength * exposure[i]),
                 blur=float(config.blur * blur[i]),
                 noise=float(config.noise * noise[i]),
-                jpeg=int(round(np.clip(jpeg[i], *config.jpeg_quality))),
+                jpeg=round(np.clip(jpeg[i], *config.jpeg_quality)),
                 ground=GROUNDS[grounds[i % len(GROUNDS)]],
                 wall=WALLS[walls[i % len(WALLS)]],
                 wall_distance=float(rng.uniform(3, 9)),

@@ -13,7 +13,7 @@ ARM_LENGTH = 0.50
 
 def albedo(outfit: Outfit, part: np.ndarray, coords: np.ndarray) -> np.ndarray:
     """sRGB colours [P, 3] of P points: part [P] (garments.BODY ...), coords [P, 11] as in garments.Wardrobe."""
-    x, y, z, arm, hand, head, sleeve, leg, foot, right, forward = coords.T
+    x, y, z, arm, hand, head, sleeve, leg, _foot, right, forward = coords.T
     body = part == BODY
     color = np.tile(outfit.skin, (len(part), 1))
     angle = np.arctan2(right, -forward)  # 0 in front of the trunk or limb

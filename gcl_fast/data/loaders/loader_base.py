@@ -88,5 +88,5 @@ class Loader(ABC):
     def _batches(self, recipes: list[Recipe]) -> Iterator[Batch]:
         """The batch of each recipe, in order."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most loaders hold nothing
         """Stop what works ahead and give its resources back; the next epoch starts anew."""

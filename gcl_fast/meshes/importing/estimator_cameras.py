@@ -1,7 +1,8 @@
-"""Cameras of body estimators -> cameras of the image they were run on, in image heights (see `bodies.project`).
+"""Cameras of body estimators -> cameras of the image they were run on, in image heights (see `ops.camera.project`).
 
-Estimators look at a square crop of the image; their cameras speak of that crop, or of the image in pixels. All functions are exact
-re-writings of the same projection. box = (centre x, centre y, side) of the crop, size = (height, width) of the image, in pixels.
+Estimators look at a square crop of the image; their cameras speak of that crop, or of the image in pixels. All functions
+are exact re-writings of the same projection. box = (centre x, centre y, side) of the crop, size = (height, width) of the image,
+in pixels.
 """
 
 from __future__ import annotations
