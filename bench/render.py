@@ -14,9 +14,8 @@ from gcl_fast import ops, reference
 OP = "render"
 IMPLEMENTATIONS = ("native", "floor", "reference")
 CHECK = (
-    "in float64 at most 0.1% of the pixels further than 1e-9 from the reference, in float32 at most 1% further than 1e-4 from that, "
-    "on "
-    "the first body and 2 views at 64x32"
+    "in float64 at most 0.1% of the pixels further than 1e-9 from the reference, in float32 at most 1% further than 1e-4 "
+    "from that, on the first body and 2 views at 64x32"
 )
 QUICK = {"batch": [1, 16], "views": [1, 8], "size": [(256, 128)], "rings": [103], "camera": ["perspective"]}
 FULL = QUICK | {"batch": [1, 16, 64], "size": [(128, 64), (256, 128), (512, 256)], "camera": ["weak", "perspective"]}

@@ -18,14 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gcl_fast.config.values import ConfigError
+from gcl_fast.errors import ConfigError, PeerError
 
 T = TypeVar("T")
 TIMEOUT = datetime.timedelta(hours=2)  # others wait while the first rank clusters and scores
-
-
-class PeerError(RuntimeError):
-    """Another rank ended; its own message says why."""
 
 
 def launched() -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gcl_fast.config import ConfigError, TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
+from gcl_fast.config import TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
+from gcl_fast.errors import ConfigError
 
 
 def test_published_defaults():

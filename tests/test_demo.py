@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from gcl_fast import synthetic
+from gcl_fast.errors import RunError
 from gcl_fast.runs import synthetic_demo as demo
 from gcl_fast.runs import training
-from gcl_fast.runs.folder import RunError
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import distributed
 from gcl_fast.cli.main import main
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import ConfigError
 from gcl_fast.runs.training import check_shares
 from tests import distributed_worker as worker
 from tests.toy_world import SETTINGS, write_toy_world

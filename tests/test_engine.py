@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.records import Batch
-from gcl_fast.stages.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.log import RunLog
-from gcl_fast.stages.stage import Stage, StageError, stepped_lr
+from gcl_fast.stages.stage import Stage, stepped_lr
 
 
 class Killed(BaseException):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders import free_memory
 from gcl_fast.data.loaders import reader as choose
@@ -20,6 +20,7 @@ from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.errors import ConfigError
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.records import Batch, Record
 from tests.test_loader import FakeMeshes

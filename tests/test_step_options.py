@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.errors import ConfigError
 from gcl_fast.models import Discriminator, Generator
 from gcl_fast.ops import bank
 from gcl_fast.stages import layout

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcl_fast.config import ClusterConfig
+from gcl_fast.errors import StageError
 from gcl_fast.records import Record
 from gcl_fast.reference import warmup as plain
-from gcl_fast.stages.stage import StageError
 from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import cluster_means
 from gcl_fast.stages.warmup.global_loss import global_loss

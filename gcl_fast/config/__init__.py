@@ -13,13 +13,12 @@ from gcl_fast.config.schema import (
     TrainConfig,
     WarmupConfig,
 )
-from gcl_fast.config.values import ConfigError, from_dict, to_dict
+from gcl_fast.config.values import from_dict, to_dict
 from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
 
 __all__ = [
     "AugmentConfig",
     "ClusterConfig",
-    "ConfigError",
     "JVTCConfig",
     "LossConfig",
     "MLCConfig",

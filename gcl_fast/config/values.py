@@ -10,14 +10,12 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
+from gcl_fast.errors import ConfigError
+
 # What runs of earlier commits hold: (key, class) -> its key and value today.
 RENAMED: dict[tuple[str, str], Callable[[Any], tuple[str, Any]]] = {
     ("amp", "TrainConfig"): lambda value: ("precision", "fp32" if value in ("off", False) else value)  # YAML 1.1: off is false
 }
-
-
-class ConfigError(ValueError):
-    """A configuration key or value that cannot be used; the message names it."""
 
 
 def require(ok: bool, name: str, expected: str, got: object) -> None:

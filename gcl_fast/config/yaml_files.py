@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gcl_fast.config.schema import TrainConfig
-from gcl_fast.config.values import ConfigError, from_dict
+from gcl_fast.config.values import from_dict
+from gcl_fast.errors import ConfigError
 
 
 def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
-from gcl_fast.config import ConfigError, TrainConfig
+from gcl_fast.config import TrainConfig
+from gcl_fast.errors import ConfigError
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.records import Batch

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from gcl_fast.errors import RunError
+
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_yaml, to_dict
-
-
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what to do."""
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.runs.folder import RunError, read_metrics, write_metrics
+from gcl_fast.runs.folder import read_metrics, write_metrics
+from gcl_fast.errors import RunError
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config import ConfigError, TrainConfig, to_dict
-from gcl_fast.runs.folder import RunError, read_config, read_metrics, write_config, write_metrics
+from gcl_fast.config import TrainConfig, to_dict
+from gcl_fast.errors import ConfigError
+from gcl_fast.runs.folder import read_config, read_metrics, write_config, write_metrics
+from gcl_fast.errors import RunError
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage

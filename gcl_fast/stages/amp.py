@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gcl_fast.config import ConfigError
+from gcl_fast.errors import ConfigError
 
 
 def has_bfloat16(device: torch.device) -> bool:

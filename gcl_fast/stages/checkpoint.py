@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
+from gcl_fast.errors import CheckpointError
+
 FORMAT = 1
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import StageError
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from gcl_fast.stages.log import EpochProgress, RunLog
-from gcl_fast.stages.stage import Stage, StageError
+from gcl_fast.stages.stage import Stage
 
 ShowPictures = Callable[[str, dict[str, dict[str, Tensor]], int], None]
 

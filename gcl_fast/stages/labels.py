@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import ClusterConfig
+from gcl_fast.errors import StageError
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
-from gcl_fast.stages.stage import StageError
 
 
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:

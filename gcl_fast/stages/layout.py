@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from gcl_fast.config import ConfigError, TrainConfig
+from gcl_fast.config import TrainConfig
+from gcl_fast.errors import ConfigError
 
 BACKEND = "inductor"  # of torch.compile
 

@@ -14,10 +14,6 @@ from gcl_fast.data.plans import Plan
 from gcl_fast.records import Batch
 
 
-class StageError(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
-
-
 class Stage(ABC):
     """One training stage. The engine alone loops, logs, saves and resumes.
 

@@ -17,11 +17,11 @@ from gcl_fast.config import TrainConfig
 from gcl_fast.data.datasets.camstyle import StyledRecords, several_views
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import StageError
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.records import Batch
 from gcl_fast.stages.labels import from_first_rank, label_figures
-from gcl_fast.stages.stage import StageError
 from gcl_fast.stages.warmup.global_loss import global_loss
 from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
 from gcl_fast.stages.warmup.local_loss import local_loss, view_means

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import StageError
 from gcl_fast.records import Record
-from gcl_fast.stages.stage import StageError
 
 CUT = 3.0  # standard deviations at which the Gaussian ends
 STEEPNESS = 5.0

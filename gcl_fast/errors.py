@@ -1,0 +1,51 @@
+"""The package's own errors: what a user can mend. The command line shows them as one line; any other error is a programming
+error and keeps its traceback.
+
+Each also is the built-in error that fits, so that callers may catch either.
+"""
+
+from __future__ import annotations
+
+
+class GclError(Exception):
+    """Base of the package's own errors. The message names what is wrong, what was expected and what to do."""
+
+
+class InputError(GclError, ValueError):
+    """A setting, flag, file content or data set that cannot be used as it is."""
+
+
+class ConfigError(InputError):
+    """A configuration key or value that cannot be used; the message names it."""
+
+
+class MissingFileError(GclError, FileNotFoundError):
+    """A file or folder that is not where it was looked for; the message names it and what was expected there."""
+
+
+class FileError(GclError, OSError):
+    """A file that cannot be read or written; the message names it and the reason."""
+
+
+class CheckpointError(GclError, RuntimeError):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+class RunError(GclError, RuntimeError):
+    """A run folder that cannot be used as asked; the message says what to do."""
+
+
+class StageError(GclError, RuntimeError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+class PeerError(GclError, RuntimeError):
+    """Another process of the run ended; its own message says why."""
+
+
+class MissingPackageError(GclError, ImportError):
+    """An optional package that is not installed; the message says how to install it."""
+
+
+class TooLittleMemoryError(GclError, MemoryError):
+    """What was asked for does not fit into memory; the message says how much is needed and what to choose instead."""
