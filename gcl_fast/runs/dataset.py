@@ -8,21 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.config import TrainConfig
-from gcl_fast.errors import ConfigError
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.loaders.loader_base import Loader
-from gcl_fast.records import Batch
 from gcl_fast.data.datasets.camstyle import StyledRecords, with_camstyle
+from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.data.datasets.readable import find_broken, name_files, require_readable
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.data.datasets.readable import find_broken, name_files, require_readable
-from gcl_fast.data.datasets.load import load_dataset
-from gcl_fast.records import ReIDData, Record
+from gcl_fast.errors import ConfigError
 from gcl_fast.evaluation import evaluate, extract_features, scores
+from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.progress import counting
+from gcl_fast.records import Batch, Record, ReIDData
 from gcl_fast.runs.device import choose_device
 from gcl_fast.stages.amp import use_bfloat16
 
@@ -44,8 +43,16 @@ class Workspace:
     def _new_reader(self, records: list[Record], *, meshes: MeshSource | None = None, taken: int = 0) -> Reader:
         config = self.config
         return Reader(
-            config.loader, records, config.image_size, meshes=meshes, yaws=config.yaws, workers=config.workers,
-            seed=config.seed, device=self.device, cache=config.cache, taken=taken,
+            config.loader,
+            records,
+            config.image_size,
+            meshes=meshes,
+            yaws=config.yaws,
+            workers=config.workers,
+            seed=config.seed,
+            device=self.device,
+            cache=config.cache,
+            taken=taken,
         )
 
     def _meshes(self, split: str, records: list[Record]) -> MeshSource:
@@ -85,8 +92,14 @@ class Workspace:
         if records is None:
             return self._reader.loader(meshes=source, augment=augment)
         return TorchLoader(
-            records, config.image_size, meshes=source, augment=augment, seed=config.seed, workers=config.workers,
-            yaws=config.yaws, cache=config.cache,
+            records,
+            config.image_size,
+            meshes=source,
+            augment=augment,
+            seed=config.seed,
+            workers=config.workers,
+            yaws=config.yaws,
+            cache=config.cache,
         )
 
     def styled(self, *, use: bool = True) -> StyledRecords:
@@ -104,8 +117,13 @@ class Workspace:
         """L2-normalised features [N, D] of the training images."""
         with counting("read features") as progress:
             return extract_features(
-                encoder, self._plain, len(self.data.train), batch_size=self.config.eval_batch_size, device=self.device,
-                amp=self.bf16, progress=progress,
+                encoder,
+                self._plain,
+                len(self.data.train),
+                batch_size=self.config.eval_batch_size,
+                device=self.device,
+                amp=self.bf16,
+                progress=progress,
             )
 
     def test_loaders(self) -> tuple[Loader, Loader]:
@@ -125,8 +143,16 @@ class Workspace:
         query_loader, gallery_loader = self.test_loaders()
         with counting("evaluate") as progress:
             found = evaluate(
-                encoder, query_loader, gallery_loader, self.data.query, self.data.gallery,
-                batch_size=self.config.eval_batch_size, device=self.device, amp=self.bf16, rerank=rerank, progress=progress,
+                encoder,
+                query_loader,
+                gallery_loader,
+                self.data.query,
+                self.data.gallery,
+                batch_size=self.config.eval_batch_size,
+                device=self.device,
+                amp=self.bf16,
+                rerank=rerank,
+                progress=progress,
             )
         values = scores(found)
         return {**values, "score": values["mAP"]}
@@ -134,9 +160,7 @@ class Workspace:
     def samples(self, count: int = 8) -> dict[str, Batch]:
         """A few fixed images of train and test with their meshes, spread over the records."""
         config, batches = self.config, {}
-        for name, records, meshes in (
-            ("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)
-        ):
+        for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
             if meshes is None or not records:
                 continue
             loader = TorchLoader(records, config.image_size, meshes=meshes, seed=config.seed, yaws=config.yaws)

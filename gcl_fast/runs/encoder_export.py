@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.meshes.mesh_files import write_atomically
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from gcl_fast.meshes.mesh_files import write_atomically
 from gcl_fast.models import IdentityEncoder
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -48,14 +48,23 @@ def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str)
         "input": f"image [B, 3, {image_size[0]}, {image_size[1]}] float32, RGB in [0, 1]; resize bicubic; any B",
         "normalisation": f"inside the exported graph (mean {IMAGENET_MEAN}, std {IMAGENET_STD}): do not normalise before",
         "output": f"feature [B, {encoder.feature_dim}] float32, length 1: compare by the dot product",
-        "variant": encoder.variant, "backbone": encoder.backbone_name, "stem_channels": encoder.backbone.conv1.out_channels,
-        "feature_dim": encoder.feature_dim, "height": image_size[0], "width": image_size[1], "source": source,
+        "variant": encoder.variant,
+        "backbone": encoder.backbone_name,
+        "stem_channels": encoder.backbone.conv1.out_channels,
+        "feature_dim": encoder.feature_dim,
+        "height": image_size[0],
+        "width": image_size[1],
+        "source": source,
     }
 
 
 def export_encoder(
-    encoder: IdentityEncoder, out: str | os.PathLike[str], formats: Sequence[str] = FORMATS, *,
-    image_size: tuple[int, int] = (256, 128), source: str = "",
+    encoder: IdentityEncoder,
+    out: str | os.PathLike[str],
+    formats: Sequence[str] = FORMATS,
+    *,
+    image_size: tuple[int, int] = (256, 128),
+    source: str = "",
 ) -> dict[str, tuple[Path, float]]:
     """Write the encoder in each format into the folder `out` and check every file against it.
 
@@ -84,8 +93,10 @@ def export_encoder(
                 run = WRITERS[name](network, partial, facts, image_size)
                 difference = parity(encoder, run, image_size)
                 if not difference <= TOLERANCE:
-                    raise RuntimeError(f"{path.name} was not kept: its features differ from the checkpoint's by {difference:.2e}, "
-                                       f"more than {TOLERANCE:.0e}")
+                    raise RuntimeError(
+                        f"{path.name} was not kept: its features differ from the checkpoint's by {difference:.2e}, "
+                        f"more than {TOLERANCE:.0e}"
+                    )
                 os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
@@ -113,15 +124,19 @@ def parity(encoder: IdentityEncoder, run: Callable[[Tensor], Tensor], image_size
     return worst
 
 
-def _safetensors(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def _safetensors(
+    network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
+) -> Callable[[Tensor], Tensor]:
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:
         raise ImportError("safetensors weights need safetensors: pip install safetensors") from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
     statistics = f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}"
-    words = facts | {"normalisation": f"not in the weights: give the encoder images normalised by {statistics}",
-                     "output": "the encoder's (code, feature); normalise the feature to length 1"}
+    words = facts | {
+        "normalisation": f"not in the weights: give the encoder images normalised by {statistics}",
+        "output": "the encoder's (code, feature); normalise the feature to length 1",
+    }
     save_file(state, path, {name: str(value) for name, value in words.items()})
     like = network.encoder
     width = like.backbone.conv1.out_channels
@@ -138,7 +153,9 @@ def _program(network: FeatureOf, image_size: tuple[int, int]) -> Any:
     return torch.export.export(network, (torch.rand(3, 3, *image_size),), dynamic_shapes=_dynamic())
 
 
-def _torch_program(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+def _torch_program(
+    network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
+) -> Callable[[Tensor], Tensor]:
     with path.open("wb") as file:
         torch.export.save(_program(network, image_size), file, extra_files={"encoder.json": json.dumps(facts)})
     with path.open("rb") as file:
@@ -163,8 +180,14 @@ def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            network, (torch.rand(3, 3, *image_size),), dynamo=True, dynamic_shapes=_dynamic(), input_names=["image"],
-            output_names=["feature"], opset_version=OPSET, verbose=False,
+            network,
+            (torch.rand(3, 3, *image_size),),
+            dynamo=True,
+            dynamic_shapes=_dynamic(),
+            input_names=["image"],
+            output_names=["feature"],
+            opset_version=OPSET,
+            verbose=False,
         )
     model = program.model_proto
     for name, value in facts.items():

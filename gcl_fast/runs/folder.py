@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from gcl_fast.errors import RunError
-
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_yaml, to_dict
+from gcl_fast.errors import RunError
 
 
 def write_whole(path: Path, text: str) -> None:

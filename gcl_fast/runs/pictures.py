@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
-from gcl_fast.runs.folder import read_metrics, write_metrics
-from gcl_fast.visuals import ranked_lists_from_features, save_png
 from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.runs.networks import networks_of
+from gcl_fast.visuals import ranked_lists_from_features, save_png
 
 
 def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: Tensor) -> None:
@@ -24,12 +24,25 @@ def score_views(run_dir: Path, space: Workspace, stage: str, truth: Path, mean: 
     networks.generator.to(space.device)
     size = space.config.image_size
     found = score_novel_views(
-        networks.encoder, networks.generator, truth, space.test_meshes, size, space.device, mean_image=mean,
+        networks.encoder,
+        networks.generator,
+        truth,
+        space.test_meshes,
+        size,
+        space.device,
+        mean_image=mean,
         with_ssim=find_spec("torchmetrics") is not None,
     )
     write_metrics(run_dir, {stage: found.as_metrics()})
-    sheet = novel_view_sheet(networks.encoder, networks.generator, truth, space.test_meshes, size, space.device,
-                             title=f"{stage}: generated views beside the truth (people not trained on)")
+    sheet = novel_view_sheet(
+        networks.encoder,
+        networks.generator,
+        truth,
+        space.test_meshes,
+        size,
+        space.device,
+        title=f"{stage}: generated views beside the truth (people not trained on)",
+    )
     save_png(run_dir / "pictures" / f"{stage}_novel_views.png", sheet)
 
 
@@ -50,8 +63,11 @@ def ranked_lists_picture(encoder: nn.Module, space: Workspace, path: Path, title
 def scores_and_pictures(run_dir: Path, space: Workspace) -> None:
     """Complete metrics.json and pictures/ from the checkpoints that are there."""
     truth, metrics = Path(space.config.root) / "truth", read_metrics(run_dir)
-    todo = [stage for stage in ("stage2", "stage3")
-            if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in metrics.get(stage, {})]
+    todo = [
+        stage
+        for stage in ("stage2", "stage3")
+        if (run_dir / stage / "last.pt").exists() and "novel_view_psnr" not in metrics.get(stage, {})
+    ]
     # Only where the data have true views of held-out people, and meshes to turn them by.
     if todo and (truth / "index.csv").is_file() and space.test_meshes is not None:
         mean = mean_training_image([record.path for record in space.data.train], space.config.image_size)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.errors import RunError
+from gcl_fast.runs.folder import read_metrics, write_metrics
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 
@@ -25,14 +25,16 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
 
     A finished demo is not repeated unless `fresh`, which deletes it first; a stopped one goes on where it stopped.
     """
-    from gcl_fast.synthetic import write_world
     from gcl_fast.progress import counting
     from gcl_fast.runs.training import train
+    from gcl_fast.synthetic import write_world
 
     config = demo_config(seed, out)
     if fresh and out.exists():
         if not (out / "config.yaml").exists():
-            raise RunError(f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out")
+            raise RunError(
+                f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out"
+            )
         shutil.rmtree(out)
     if not (out / "report.html").exists():
         began = time.perf_counter()
@@ -54,8 +56,10 @@ def summary(metrics: dict[str, Any]) -> str:
             lines.append(f"{name:12}{metrics[name]['mAP']:8.1%}{metrics[name]['rank1']:8.1%}")
     views = metrics.get("stage2", {})
     if "novel_view_psnr" in views:
-        lines.append(f"novel views of new people: {views['novel_view_psnr']:.2f} dB (mean image {views['mean_image_psnr']:.2f}, "
-                     f"blank background {views['blank_background_psnr']:.2f})")
+        lines.append(
+            f"novel views of new people: {views['novel_view_psnr']:.2f} dB (mean image {views['mean_image_psnr']:.2f}, "
+            f"blank background {views['blank_background_psnr']:.2f})"
+        )
     if "seconds" in metrics:
         lines.append(f"{metrics['seconds']:.0f} seconds")
     return "\n".join(lines)

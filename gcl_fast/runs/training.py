@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, RunError
+from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import read_config, read_metrics, write_config, write_metrics
-from gcl_fast.errors import RunError
+from gcl_fast.runs.networks import Networks, build_networks, load_module, load_networks
 from gcl_fast.stages.checkpoint import load_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -21,12 +23,22 @@ from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmup import warmup_stage
-from gcl_fast.runs.dataset import Workspace
-from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.networks import Networks, build_networks, load_module, load_networks
 
-NOT_TRAINING = ("runs", "name", "device", "workers", "loader", "cache", "compile", "tensorboard", "log_every", "checkpoint_every",
-                "picture_every", "eval_batch_size", "skip_broken")
+NOT_TRAINING = (
+    "runs",
+    "name",
+    "device",
+    "workers",
+    "loader",
+    "cache",
+    "compile",
+    "tensorboard",
+    "log_every",
+    "checkpoint_every",
+    "picture_every",
+    "eval_batch_size",
+    "skip_broken",
+)
 
 
 def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
@@ -36,14 +48,17 @@ def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
         if overwrite:
             shutil.rmtree(run_dir)
         elif not resume:
-            raise RunError(f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, "
-                           "--name names another")
+            raise RunError(
+                f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, --name names another"
+            )
         else:
             old, new = to_dict(read_config(run_dir)), to_dict(config)
             changed = [key for key in new if key not in NOT_TRAINING and old[key] != new[key]]
             if changed:
-                raise RunError(f"{run_dir} was started with other settings ({', '.join(changed)}); resume with the same, "
-                               "or use another --name")
+                raise RunError(
+                    f"{run_dir} was started with other settings ({', '.join(changed)}); resume with the same, "
+                    "or use another --name"
+                )
     write_config(run_dir, config)
     return run_dir
 
@@ -51,17 +66,26 @@ def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
 def check_shares(config: TrainConfig, stages: Sequence[int]) -> None:
     """ConfigError where a stage's batch cannot be shared equally by the processes of this run."""
     count, warmup = distributed.world(), config.stage1
-    settings, name = {"mlc": (warmup.mlc, "stage1.mlc"), "jvtc": (warmup.jvtc, "stage1.jvtc")}.get(warmup.method, (warmup, "stage1"))
-    batches = {1: (name, settings.batch_size, getattr(settings, "views", 1)), 2: ("stage2", config.stage2.batch_size, 1),
-               3: ("stage3", config.stage3.batch_size, 1)}
+    settings, name = {"mlc": (warmup.mlc, "stage1.mlc"), "jvtc": (warmup.jvtc, "stage1.jvtc")}.get(
+        warmup.method, (warmup, "stage1")
+    )
+    batches = {
+        1: (name, settings.batch_size, getattr(settings, "views", 1)),
+        2: ("stage2", config.stage2.batch_size, 1),
+        3: ("stage3", config.stage3.batch_size, 1),
+    }
     for name, size, unit in (batches[stage] for stage in stages):
         if size % (count * unit):
             units = f" of {unit} views" if unit > 1 else ""
-            raise ConfigError(f"{name}.batch_size, the joint batch, must be a multiple of {count * unit}, so that each of {count} "
-                              f"processes gets the same number of images{units}, got {size}")
+            raise ConfigError(
+                f"{name}.batch_size, the joint batch, must be a multiple of {count * unit}, so that each of {count} "
+                f"processes gets the same number of images{units}, got {size}"
+            )
         if count > 1 and size // count < 2 and not config.sync_bn:
-            raise ConfigError(f"{name}.batch_size must give each of {count} processes 2 images or more for its batch norm, got {size}; "
-                              "or use --sync-bn")
+            raise ConfigError(
+                f"{name}.batch_size must give each of {count} processes 2 images or more for its batch norm, got {size}; "
+                "or use --sync-bn"
+            )
 
 
 class Training:
@@ -96,8 +120,9 @@ class Training:
             return
         path = self._checkpoint("stage1")
         if not path.exists():
-            raise RunError(f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) "
-                           "or give --init FILE")
+            raise RunError(
+                f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) or give --init FILE"
+            )
         load_module(networks.encoder, load_checkpoint(path)["modules"]["encoder"], str(path))
 
     def _encoder(self, networks: Networks) -> nn.Module:
@@ -107,8 +132,13 @@ class Training:
     def _engine(self, stage: Stage) -> Engine:
         config = self.config
         return Engine(
-            stage, self.log, config=to_dict(config), checkpoint_every=config.checkpoint_every, log_every=config.log_every,
-            picture_every=config.picture_every, show_pictures=self._show,
+            stage,
+            self.log,
+            config=to_dict(config),
+            checkpoint_every=config.checkpoint_every,
+            log_every=config.log_every,
+            picture_every=config.picture_every,
+            show_pictures=self._show,
         )
 
     def _show(self, stage: str, pictures: dict[str, dict[str, Tensor]], iteration: int) -> None:
@@ -161,8 +191,14 @@ class Training:
         networks, space = build_networks(self.config), self.space
         self._start_encoder(networks)
         stage = GenerativeStage(
-            self.config, networks.encoder, networks.generator, networks.discriminator, space.train_loader(meshes=True),
-            len(space.data.train), device=space.device, samples=self.samples,
+            self.config,
+            networks.encoder,
+            networks.generator,
+            networks.discriminator,
+            space.train_loader(meshes=True),
+            len(space.data.train),
+            device=space.device,
+            samples=self.samples,
         )
         self._run(stage)
 
@@ -171,14 +207,24 @@ class Training:
         start, given = self._checkpoint("stage2"), self._init(networks, 3)
         wanted = {"encoder", "generator", "discriminator"} - given
         if wanted and not start.exists():
-            raise RunError(f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {start} is missing; train --stage 2 first "
-                           "or give their files to --init, joined by commas")
+            raise RunError(
+                f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {start} is missing; train --stage 2 first "
+                "or give their files to --init, joined by commas"
+            )
         for name, weights in load_checkpoint(start)["modules"].items() if wanted else ():
             if name in wanted:
                 load_module(getattr(networks, name), weights, str(start))
         stage = JointStage(
-            self.config, self._encoder(networks), networks.generator, networks.discriminator, space.train_loader(meshes=True),
-            space.cameras, device=space.device, features=space.features, score=space.score, samples=self.samples,
+            self.config,
+            self._encoder(networks),
+            networks.generator,
+            networks.discriminator,
+            space.train_loader(meshes=True),
+            space.cameras,
+            device=space.device,
+            features=space.features,
+            score=space.score,
+            samples=self.samples,
         )
         self._run(stage)
 
@@ -210,8 +256,8 @@ def train(
 
     Started by torchrun, the processes train together; the first then makes scores, pictures and report alone.
     """
-    from gcl_fast.runs.pictures import scores_and_pictures
     from gcl_fast.report import write_report
+    from gcl_fast.runs.pictures import scores_and_pictures
 
     with distributed.session(choose_device(config.device)) as rank:
         training = Training(config, stages, resume=resume, overwrite=overwrite)
