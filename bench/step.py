@@ -38,7 +38,7 @@ FULL = {
 }
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
 KINDS = {  # of aten's operators, by a part of their name
-    "convolution backward": ("convolution_backward", "conv3x3_input", "conv3x3_weight"),
+    "convolution backward": ("convolution_backward",),
     "convolution": ("conv",),
     "normalisation": ("norm", "std", "mean"),
     "padding and resampling": ("pad", "upsample", "pool", "pixel_shuffle"),

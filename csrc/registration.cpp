@@ -55,8 +55,4 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "mesh_warp_backward(Tensor grad_warped, Tensor source, Tensor visibility, Tensor pixel_order, Tensor cell_begin)"
       " -> Tensor");
-  // 3x3 convolutions, padding 0 zeros, 1 reflect, 2 replicate: each is bilinear, and the gradients of one are the others.
-  m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, int padding) -> Tensor");
-  m.def("conv3x3_input(Tensor grad, Tensor weight, int padding) -> Tensor");
-  m.def("conv3x3_weight(Tensor x, Tensor grad, int padding) -> Tensor");
 }

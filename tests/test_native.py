@@ -42,10 +42,7 @@ def test_a_cuda_machine_has_cuda_kernels() -> None:
 REGISTRATION = Path(__file__).resolve().parent.parent / "csrc/registration.cpp"
 OPS = re.findall(r'"(\w+)\(', REGISTRATION.read_text())
 CPU_ONLY = {
-    "transpose_rows",  # torch's stable sort does it on CUDA
-    "conv3x3",
-    "conv3x3_input",
-    "conv3x3_weight",  # cuDNN does it there
+    "transpose_rows"  # torch's stable sort does it on CUDA
 }
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import gcl_fast
 from gcl_fast.cli.options import parse
 
-OPS = ("rasterize", "interpolate", "render", "warp", "conv", "bank", "neighbors", "ranking", "loader", "step", "epoch")
+OPS = ("rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch")
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 
 
@@ -24,7 +24,7 @@ class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
     op: Literal[
-        "all", "rasterize", "interpolate", "render", "warp", "conv", "bank", "neighbors", "ranking", "loader", "step", "epoch"
+        "all", "rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"
     ] = "all"
     """One op, the training step, a whole epoch, or all of them."""
     full: bool = False

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.ops.conv import Conv3x3, conv3x3
-
 from .norms import ChannelLayerNorm, adain
 
 SLOPE = 0.2  # of every leaky ReLU
@@ -40,8 +38,7 @@ def reflect_conv(c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilatio
     """Convolution with reflection padding: the output has ceil(size / stride) rows and columns."""
     padding = dilation * (kernel // 2)
     mode = "reflect" if padding else "zeros"  # a 1x1 kernel needs no padding, hence no padded copy
-    kind = Conv3x3 if (kernel, stride, dilation) == (3, 1, 1) else nn.Conv2d
-    return kind(c_in, c_out, kernel, stride, padding, dilation, padding_mode=mode)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, padding_mode=mode)
 
 
 class ConvBlock(nn.Module):
@@ -81,6 +78,12 @@ def _doubled_edge(step: Tensor, taps: Tensor, *, reflect: bool) -> Tensor:
     return F.conv1d(line, taps)
 
 
+def _repeat_edges(x: Tensor) -> Tensor:
+    """One more row and column on each side, by concatenation: its backward pass is deterministic everywhere."""
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], 3)
+
+
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """5x5 convolution, with reflection padding, of x doubled in height and width: the same sums from 9 products instead of 25.
 
@@ -96,7 +99,7 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         fold = _FOLD.to(weight)
         folded = torch.einsum("pak,oikl,qbl->opqiab", fold, weight, fold)  # [Co, 2, 2, Ci, 3, 3]
-    four = conv3x3(x, folded.reshape(4 * c_out, c_in, 3, 3), bias.repeat_interleave(4), padding="replicate")  # [B, 4 Co, h, w]
+    four = F.conv2d(_repeat_edges(x), folded.reshape(4 * c_out, c_in, 3, 3), bias.repeat_interleave(4))  # [B, 4 Co, h, w]
     y = F.pixel_shuffle(four, 2)  # [B, Co, 2h, 2w]
     height, width = y.shape[2:]
     top = _doubled_edge(x[:, :, 1] - x[:, :, 0], weight[:, :, 0], reflect=False)  # [B, Co, 2w]

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.ops.conv import Conv3x3
-
 from .blocks import check_images, check_width
 from .weights import load_weights
 
@@ -54,8 +52,6 @@ def _backbone(name: str, width: int) -> tuple[nn.Sequential, int]:
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if (module.kernel_size, module.stride, module.padding) == ((3, 3), (1, 1), (1, 1)):
-                module.__class__ = Conv3x3  # torchvision's blocks make their own
     return backbone, channels
 
 

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.ops.conv import plain_convolutions
 from gcl_fast.reference.bank import bank_update_, gcl_memory_loss
 
 
@@ -87,7 +86,6 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
-@plain_convolutions()
 def plain_step(
     networks: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer],
@@ -165,7 +163,6 @@ def plain_step(
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
 
-@plain_convolutions()
 def plain_cluster_contrast_step(
     encoder: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.ops.conv import image_gradients_only
 from gcl_fast.stages.amp import full
 from gcl_fast.stages.passes import together
 
@@ -24,8 +23,7 @@ def real_terms(discriminator: nn.Module, real: Tensor, *, with_penalty: bool) ->
     penalty = loss.new_zeros(())
     if with_penalty:
         for score in scores:
-            with image_gradients_only():
-                (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+            (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
             penalty = penalty + gradient.square().sum((1, 2, 3)).mean()
     return loss, penalty
 
