@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .pictures import YAWS, draw_records, generate_pictures
-from .quality import FrechetDistance, score_generated, ssim
-from .scores import NovelViewScores, mean_training_image, novel_view_sheet, psnr, read_truth, score_novel_views
-from .views import identity_mix, novel_views, reconstruct
-from .warps import warp_pictures, warped_views
+from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
+from gcl_fast.generation.pictures import YAWS, draw_records, generate_pictures
+from gcl_fast.generation.quality import FrechetDistance, score_generated, ssim
+from gcl_fast.generation.scores import NovelViewScores, mean_training_image, novel_view_sheet, psnr, read_truth, score_novel_views
+from gcl_fast.generation.warps import warp_pictures, warped_views
 
 __all__ = [
     "YAWS",

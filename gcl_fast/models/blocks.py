@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norms import ChannelLayerNorm, adain
+from gcl_fast.models.norms import ChannelLayerNorm, adain
 
 SLOPE = 0.2  # of every leaky ReLU
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .discriminator import SCALES, Discriminator
-from .generator import BLOCKS, Generator
-from .identity import IdentityEncoder
+from gcl_fast.models.discriminator import SCALES, Discriminator
+from gcl_fast.models.generator import BLOCKS, Generator
+from gcl_fast.models.identity import IdentityEncoder
 
 KINDS = ("gen", "dis", "id_jvtc", "id_mlc", "id_act")
 # keys below which published files keep the state_dict

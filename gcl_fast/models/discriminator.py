@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ConvBlock, ResidualBlock, check_images, check_width
+from gcl_fast.models.blocks import ConvBlock, ResidualBlock, check_images, check_width
 
 SCALES = 3
 MINIMUM = 17  # rows and columns: a sixteenth of the image must still have 2 to reflect

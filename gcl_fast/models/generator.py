@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import (
+from gcl_fast.models.blocks import (
     SLOPE,
     AdaINResidualBlock,
     ConvBlock,
@@ -15,7 +15,7 @@ from .blocks import (
     check_width,
     reflect_conv,
 )
-from .norms import ChannelLayerNorm
+from gcl_fast.models.norms import ChannelLayerNorm
 
 BLOCKS = 4  # residual blocks of the encoder and of the decoder; the code is cut into as many slices
 DILATIONS = (3, 6, 9)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .blocks import check_images, check_width
-from .weights import load_weights
+from gcl_fast.models.blocks import check_images, check_width
+from gcl_fast.models.weights import load_weights
 
 PARTS = 4  # horizontal parts of the identity code
 VARIANTS = ("jvtc", "mlc", "act")

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .convert import STAGES, convert_official
-from .identity import DEPTHS, IdentityEncoder
-from .weights import load_weights
+from gcl_fast.models.convert import STAGES, convert_official
+from gcl_fast.models.identity import DEPTHS, IdentityEncoder
+from gcl_fast.models.weights import load_weights
 
 MODULES = {"gen": "generator", "dis": "discriminator", "id": "encoder"}
 NESTED = ("state_dict", "model", "model_state_dict", "net")

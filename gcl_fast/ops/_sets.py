@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._jaccard import _starts
+from gcl_fast.ops._jaccard import _starts
 
 
 def expanded_sets(rank: Tensor, k1: int) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.reference.neighbors import SparseDistance
 
 from . import _jaccard, _knn
-from ._check import ANY_FLOATS, INTEGERS, Shapes
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
 

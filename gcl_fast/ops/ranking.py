@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._sets import expanded_sets, overlap_terms, softmax_rows
+from gcl_fast.ops.neighbors import integer, normalised
 from gcl_fast.reference.ranking import RankMetrics
-
-from ._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
-from ._sets import expanded_sets, overlap_terms, softmax_rows
-from .neighbors import integer, normalised
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .neighbors import expanded_set
+from gcl_fast.reference.neighbors import expanded_set
 
 
 class RankMetrics(NamedTuple):

@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 
 import gcl_fast
+from gcl_fast.report.run_data import read_run
+from gcl_fast.report.style import STYLE
 from gcl_fast.visuals.png import write_atomically
 
 from . import sections
-from .files import read_run
-from .style import STYLE
 
 __all__ = ["write_report"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from .curves import MAX_SERIES, chart
-from .files import Run
+from gcl_fast.report.curves import MAX_SERIES, chart
+from gcl_fast.report.run_data import Run
 
 ROWS = {
     "untrained": "Untrained network",

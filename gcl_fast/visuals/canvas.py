@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import check_picture, pillow
+from gcl_fast.visuals.png import check_picture, pillow
 
 Colour = tuple[int, int, int]
 

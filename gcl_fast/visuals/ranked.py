@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.images import load_uint8
-
-from .canvas import BLUE, GREEN, RED, compose
+from gcl_fast.visuals.canvas import BLUE, GREEN, RED, compose
 
 
 def ranked_lists(
