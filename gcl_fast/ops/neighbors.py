@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.ops import _jaccard, _knn
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.reference.neighbors import SparseDistance
-
-from . import _jaccard, _knn
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
 

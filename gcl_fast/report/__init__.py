@@ -6,11 +6,10 @@ from html import escape
 from pathlib import Path
 
 import gcl_fast
+from gcl_fast.report import sections
 from gcl_fast.report.run_data import read_run
 from gcl_fast.report.style import STYLE
 from gcl_fast.visuals.png import write_atomically
-
-from . import sections
 
 __all__ = ["write_report"]
 
