@@ -1,4 +1,8 @@
-"""From an image file to the numbers a network reads, and back."""
+"""From an image file to the numbers a network reads, and back: the one place of every conversion.
+
+A *photo* is a float tensor [..., 3, H, W] normalised by the ImageNet mean and deviation (data and decoder output alike).
+A *mesh* is a float tensor [..., 1, H, W] in [-1, 1]. A *unit* image is [..., C, H, W] in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -58,5 +62,48 @@ def load_image(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Ten
     return normalise(load_uint8(path, image_size))
 
 
+def mesh_from_unit(grey: Tensor) -> Tensor:
+    """Rendered bodies in [0, 1] to the range that the networks read, [-1, 1]; any shape."""
+    return grey * 2 - 1
+
+
+def mesh_to_unit(mesh: Tensor) -> Tensor:
+    """The inverse: [-1, 1] to [0, 1]."""
+    return mesh * 0.5 + 0.5
+
+
 def _column(values: tuple[float, float, float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+
+
+def _check(image: Tensor, name: str, channels: tuple[int, ...]) -> None:
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {getattr(image, 'dtype', type(image).__name__)}")
+    if image.dim() < 3 or image.shape[-3] not in channels:
+        wanted = " or ".join(str(c) for c in channels)
+        raise ValueError(f"{name}: expected shape [..., {wanted}, H, W], got {list(image.shape)}")
+
+
+def photo_to_unit(image: Tensor) -> Tensor:
+    """Undo the ImageNet normalisation: [..., 3, H, W] float -> RGB in [0, 1] float32, clamped. NaN becomes 0."""
+    _check(image, "image", (3,))
+    return denormalise(image.detach().float()).nan_to_num(0.0)
+
+
+def unit_to_uint8(image: Tensor) -> np.ndarray:
+    """[..., 3 or 1, H, W] float in [0, 1] -> uint8 [..., H, W, 3]; values outside are clamped, grey is repeated."""
+    _check(image, "image", (3, 1))
+    bytes_ = (image.detach().float().nan_to_num(0.0).clamp(0.0, 1.0) * 255).round().to(torch.uint8)
+    rgb = bytes_.expand(*bytes_.shape[:-3], 3, *bytes_.shape[-2:])  # [..., 3, H, W]
+    return np.ascontiguousarray(rgb.movedim(-3, -1).cpu().numpy())  # [..., H, W, 3]
+
+
+def photo_to_uint8(image: Tensor) -> np.ndarray:
+    """ImageNet-normalised [..., 3, H, W] float -> uint8 [..., H, W, 3]."""
+    return unit_to_uint8(photo_to_unit(image))
+
+
+def mesh_to_uint8(mesh: Tensor) -> np.ndarray:
+    """Mesh render [..., 1, H, W] float in [-1, 1] -> grey uint8 [..., H, W, 3]."""
+    _check(mesh, "mesh", (1,))
+    return unit_to_uint8(mesh_to_unit(mesh.detach().float()))

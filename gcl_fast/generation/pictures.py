@@ -12,9 +12,9 @@ from torch import nn
 
 from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
 from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.images import photo_to_uint8
 from gcl_fast.visuals.grids import image_rows, novel_view_grid
 from gcl_fast.visuals.png import save_png
-from gcl_fast.visuals.tones import photo_to_uint8
 
 YAWS = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from gcl_fast.generation.decoding import novel_views, reconstruct
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.generation.scores import psnr
+from gcl_fast.images import photo_to_unit
 from gcl_fast.models.weights import load_weights
-from gcl_fast.visuals.tones import photo_to_unit
 
 DOWNLOAD = "download"
 INSTALL = "pip install torchmetrics torch-fidelity"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gcl_fast.generation.decoding import novel_views
 from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
+from gcl_fast.images import photo_to_unit
 from gcl_fast.visuals.grids import novel_view_grid
-from gcl_fast.visuals.tones import photo_to_unit
 
 COLUMNS = ("source", "yaw", "image", "background")
 BODY_LEVEL = 0.02  # a pixel is body where its guiding mesh, in [0, 1], is brighter (rendered JPEGs ring around 0)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from gcl_fast.images import mesh_to_uint8, photo_to_uint8
 from gcl_fast.visuals.canvas import compose
-from gcl_fast.visuals.tones import mesh_to_uint8, photo_to_uint8
 
 
 def _bytes(image: Tensor, name: str) -> np.ndarray:

@@ -1,0 +1,13 @@
+"""Names and angles that several rooms share."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+DatasetName = Literal["market1501", "dukemtmc", "msmt17", "csv"]
+DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+
+NOVEL_YAWS = (45, 90, 135, 180, 225, 270, 315)
+"""Turns of a body about its vertical axis from which new views are drawn, degrees."""
+ALL_YAWS = (0, *NOVEL_YAWS)
+"""The photo's own view and the new ones: what the authors rendered."""

@@ -1,0 +1,46 @@
+"""Files on disk, written whole: a reader, or a run that is killed at any moment, meets the old file or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from gcl_fast.errors import FileError
+
+Content = bytes | str | Callable[[IO[bytes]], object]
+
+
+def write_whole(path: str | os.PathLike[str], content: Content) -> Path:
+    """Write `path` through a file beside it, flushed to the disk and renamed; folders are made.
+
+    Arguments:
+        path: the file.
+        content: bytes, text (written as UTF-8), or a function that writes to the open binary file it is given.
+
+    Returns: the path. The last of several writers wins; each file is one writer's alone.
+    Errors: FileError (an OSError) that names the path and the reason, such as a full disk; nothing is left beside the old file.
+        What `content` raises passes through, with the same clean-up.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, FileError):
+            raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    return path
