@@ -10,16 +10,20 @@ DEMO_FLAGS ?=
 # Tests share the cores by worker, not by thread.
 TEST_WORKERS ?= 2
 TESTS ?= tests
+LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit types-PyYAML
 PYTEST_FLAGS ?=
+
+CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 NATIVE := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test gpu-check clean
+.PHONY: help build demo test lint format gpu-check clean
 
 help:
 	@echo "make demo        set up .venv, then train all three stages on the built-in synthetic world (runs/demo/)"
 	@echo "make test        set up .venv, then run the test suite   (TESTS=tests/test_rasterize.py for a part)"
+	@echo "make lint        style and types: ruff, clang-format, mypy; make format mends the style"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
 	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
 	@echo "make clean       remove build products (not .venv, not runs/)"
@@ -58,6 +62,21 @@ demo: build
 
 test: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadfile -p no:benchmark $(PYTEST_FLAGS)
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/.built
+	$(BIN)/python -m pip install --quiet $(LINT)
+	@touch $@
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 gpu-check:
 	$(PYTHON) bench/gpu_check.py
