@@ -125,7 +125,8 @@ class ClusterMemory(nn.Module):
         self.momentum, self.temp, self.use_hard = momentum, temp, use_hard
         self.register_buffer("features", torch.zeros(num_samples, num_features))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it; a side effect in a backward is not traced
+    # A side effect in a backward cannot be traced.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch gives it no types
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of normalise(inputs) . features^T / temp.
 
