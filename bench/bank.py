@@ -90,8 +90,8 @@ def contrast(f: Tensor, view: Tensor, bank: Tensor, allowed: Tensor, rows: Tenso
     keys = torch.rand_like(logits).masked_fill(~allowed, -1.0)
     chosen = torch.zeros_like(allowed).scatter_(1, keys.topk(min(count, len(bank)), dim=1).indices, True) & allowed
     negative = logits.masked_fill(~chosen, float("-inf"))
-    own = torch.stack([view, view, f], 1)  # [B, 3, D]
-    positive = (own * bank[rows]).sum(2) / TEMPERATURE  # [B, 3]
+    query = torch.stack([view, view, f], 1)  # [B, 3, D]
+    positive = (query * bank[rows]).sum(2) / TEMPERATURE  # [B, 3]
     both = torch.cat([positive.unsqueeze(2), negative.unsqueeze(1).expand(-1, 3, -1)], 2)
     return F.cross_entropy(both.flatten(0, 1), torch.zeros(both.shape[0] * 3, dtype=torch.int64, device=f.device)) * 3
 

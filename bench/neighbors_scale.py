@@ -28,7 +28,7 @@ def memory(field: str) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def one(rows: int, dim: int) -> dict:
+def measured(rows: int, dim: int) -> dict:
     import torch
     from neighbors import features
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(*options.one)))
+        print(json.dumps(measured(*options.one)))
         return
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.meshes import body, copy_of
 from gcl_fast import ops, reference
 
 OP = "rasterize"
@@ -55,25 +56,6 @@ def open3d() -> Any:
 
 RIVALS = (*(("drtk",) if drtk_parts() else ()), *(("open3d",) if open3d() is not None else ()))
 IMPLEMENTATIONS = ("native", *RIVALS, "reference")
-
-
-def body(batch: int, size: tuple[int, int], rings: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A bumpy ellipsoid about the size of a person in a crop: verts [B,V,3] in pixels, faces [F,3]; 103 rings: 13,464 faces."""
-    columns = round(rings * 66 / 103)
-    polar = torch.linspace(0, math.pi, rings)[:, None]  # [rings, 1]
-    around = torch.arange(columns) * (2 * math.pi / columns)  # [columns]
-    turn = torch.arange(batch)[:, None, None] * 0.7
-    radius = 1 + 0.15 * torch.sin(5 * polar) * torch.sin(3 * around + turn)  # [B, rings, columns]
-    x = radius * torch.sin(polar) * torch.cos(around + turn)
-    z = radius * torch.sin(polar) * torch.sin(around + turn)
-    y = torch.cos(polar).expand_as(x)
-    height, width = size
-    verts = torch.stack((width * (0.5 + 0.3 * x), height * (0.5 - 0.47 * y), 5 + 0.3 * z), -1).reshape(batch, -1, 3)
-    ring, column = torch.meshgrid(torch.arange(rings - 1), torch.arange(columns), indexing="ij")
-    a = ring * columns + column
-    b = ring * columns + (column + 1) % columns
-    faces = torch.stack((a, b, a + columns, b, b + columns, a + columns), -1).reshape(-1, 3)
-    return verts.contiguous().to(device), faces.int().to(device)
 
 
 def fits(case: dict) -> bool:
@@ -158,8 +140,6 @@ def call(implementation: str, case: dict, device: torch.device) -> Callable[[], 
 
 def floor_seconds(case: dict, device: torch.device, times: int = 30) -> float:
     """The quickest of some copies of the bytes that go in and come out."""
-    from bench.meshes import copy_of  # which takes the body from here
-
     verts, faces = body(case["batch"], case["size"], case["rings"], device)
     pixels = case["batch"] * math.prod(case["size"])
     # forward: face_id, bary, depth out; backward: face_id and the gradients of the others in, that of verts out

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.meshes import copy_of
-from bench.rasterize import body
+from bench.meshes import body, copy_of
 from gcl_fast import ops, reference
 
 OP = "render"

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-_C = None
+from gcl_fast.errors import NativeRuntimeError
+
 error: str | None = None
 try:
     from gcl_fast import _C  # registers torch.ops.gcl_fast.*; torch must be imported first
 except ImportError as _error:
     error = str(_error)
 
-loaded: bool = _C is not None
+loaded: bool = error is None
 has_cuda: bool = loaded and _C.cuda()
 isa: str = _C.isa() if loaded else ""  # of the CPU kernels: "baseline", "avx2" or "avx512"
 BUILD = "pip install --no-build-isolation -e ."
@@ -41,18 +42,18 @@ class NativeInfo:
 
 
 def info() -> NativeInfo:
-    if _C is None:
+    if not loaded:
         return NativeInfo(False, error, "", "", False, "", (), "")
     architectures = tuple(filter(None, _C.architectures()))
     return NativeInfo(True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), architectures, isa)
 
 
 def require(op: str, device: torch.device) -> None:
-    """Raises RuntimeError, saying what to do, where `op` has no native kernel for `device`."""
+    """Raises NativeRuntimeError, saying what to do, where `op` has no native kernel for `device`."""
     if not loaded:
-        raise RuntimeError(f"{op}: the native kernels are not loaded ({error}); build them with: {BUILD}")
+        raise NativeRuntimeError(f"{op}: the native kernels are not loaded ({error}); build them with: {BUILD}")
     if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(
+        raise NativeRuntimeError(
             f"{op}: the tensors are on {device}, but gcl_fast was built without CUDA; install nvcc and run: GCL_CUDA=1 {BUILD}"
         )
     if device.type not in ("cpu", "cuda", "meta"):

@@ -43,6 +43,10 @@ class PeerError(GclError, RuntimeError):
     """Another process of the run ended; its own message says why."""
 
 
+class NativeRuntimeError(GclError, RuntimeError):
+    """An op without a kernel: nothing was built, or not for this device; the message says how to build it."""
+
+
 class MissingPackageError(GclError, ImportError):
     """An optional package that is not installed; the message says how to install it."""
 

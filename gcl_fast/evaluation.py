@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan, sequential
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
-from gcl_fast.ops.neighbors import integer
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
 

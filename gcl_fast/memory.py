@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gcl_fast._op_types import working_dtype
 from gcl_fast.ops import bank_update_, gcl_memory_loss
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
-from gcl_fast.reference.bank import unit, working_dtype
 
 
 class InstanceMemory(nn.Module):

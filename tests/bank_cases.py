@@ -1,4 +1,4 @@
-"""What the tests of the bank ops share: the formulas on Python's integers and floats, one row at a time, and random problems."""
+"""Formulas of the bank ops on Python's integers and floats, one row at a time, and random problems."""
 
 from __future__ import annotations
 

@@ -86,13 +86,15 @@ def test_far_logits_stay_finite(device):
 def test_bank_nce_gradcheck(k, with_positive_query, device):
     query, bank, labels, first = some(device=device)
     positive = torch.stack([first, first.roll(1), first], 1)
-    own = torch.randn(4, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
+    positive_query = (
+        torch.randn(4, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
+    )
 
     def loss(q, o):
         pq = o if with_positive_query else None
         return ops.bank_nce(q, bank, labels, positive, positive_query=pq, temperature=0.5, num_negatives=k, seed=6)
 
-    assert torch.autograd.gradcheck(loss, (query.requires_grad_(), own))
+    assert torch.autograd.gradcheck(loss, (query.requires_grad_(), positive_query))
 
 
 def test_the_bank_may_be_updated_before_the_backward(device):
@@ -197,9 +199,9 @@ def test_compiles_into_one_graph_that_serves_every_seed(device):
 def test_the_op_is_well_formed(device):
     query, bank, labels, positive = some(device=device)
     rows, seed = torch.stack([positive, positive.flip(0)], 1), torch.tensor(1, device=device)
-    own = torch.stack([query + 1, query - 1], 1)
+    positive_query = torch.stack([query + 1, query - 1], 1)
     for dtype in (torch.float64, torch.float32):
-        for q, o in ((query.to(dtype).requires_grad_(), own.to(dtype).requires_grad_()), (query.to(dtype), None)):
+        for q, o in ((query.to(dtype).requires_grad_(), positive_query.to(dtype).requires_grad_()), (query.to(dtype), None)):
             args = (q, bank.to(dtype), labels, rows, o, 0.5, 3, seed, q.requires_grad)
             torch.library.opcheck(torch.ops.gcl_fast.bank_nce.default, args)
 
@@ -283,5 +285,5 @@ def test_lesser_instruction_sets_agree(isa):
     assert done.returncode == 0, done.stderr.decode()
     exact = loss_and_gradient(reference, query.double() / 9, bank.double(), labels, positive, 300)
     plain = loss_and_gradient(reference, query / 9, bank, labels, positive, 300)
-    for got, want, own in zip(pickle.loads(done.stdout), exact, plain, strict=True):
-        assert (torch.from_numpy(got) - want).abs().max() <= 2 * (own - want).abs().max()
+    for got, want, eager in zip(pickle.loads(done.stdout), exact, plain, strict=True):
+        assert (torch.from_numpy(got) - want).abs().max() <= 2 * (eager - want).abs().max()

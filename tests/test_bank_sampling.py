@@ -1,4 +1,4 @@
-"""What the bank ops draw at random: exact counts, uniform, a function of seed and row alone."""
+"""Draws of the bank ops: exact counts, uniform, a function of seed and row alone."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_the_sample_has_the_right_size_and_rows_and_is_shared_by_the_positives(p
     first, *rest = drawn(labels, positive, k, problem["seed"])
     assert all(other == first for other in rest)
     for i, chosen in enumerate(first):
-        own = int(positive[i, 0])
-        allowed = {n for n in range(len(labels)) if (n != own if labels[own] < 0 else labels[n] != labels[own])}
+        first = int(positive[i, 0])
+        allowed = {n for n in range(len(labels)) if (n != first if labels[first] < 0 else labels[n] != labels[first])}
         assert chosen <= allowed and len(chosen) == (len(allowed) if k is None else min(k, len(allowed)))
 
 

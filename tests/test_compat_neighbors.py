@@ -51,9 +51,9 @@ def test_jaccard_distance(unit: bool, k1: int, k2: int, device: torch.device) ->
     apart = ((exact[:, None] - exact) ** 2).sum(axis=2)
     rank = np.argsort(apart, axis=1)[:, :k1]
     expected = np.maximum(jaccard(-(2 - 2 * exact @ exact.T), expanded(rank, k1), rank, k2), 0)
-    found = compute_jaccard_distance(torch.from_numpy(x).to(device), k1=k1, k2=k2, print_flag=False, search_option=3)
-    assert isinstance(found, np.ndarray) and found.dtype == np.float32 and found.shape == (60, 60)
-    assert np.abs(found - expected).max() < 1e-5
+    distance = compute_jaccard_distance(torch.from_numpy(x).to(device), k1=k1, k2=k2, print_flag=False, search_option=3)
+    assert isinstance(distance, np.ndarray) and distance.dtype == np.float32 and distance.shape == (60, 60)
+    assert np.abs(distance - expected).max() < 1e-5
     half = compute_jaccard_distance(torch.from_numpy(x), k1, k2, False, 0, True)
     assert half.dtype == np.float16 and np.abs(half - expected).max() < 1e-3
 
@@ -81,9 +81,9 @@ def test_re_ranking(k1: int, k2: int, lambda_value: float, symmetric: bool) -> N
     original = (whole / whole.max(axis=0)).T
     rank = np.argsort(original, axis=1, kind="stable")
     mixed = (1 - lambda_value) * jaccard(-original, expanded(rank, k1), rank, k2) + lambda_value * original
-    found = re_ranking(qg, qq, gg, k1, k2, lambda_value)
-    assert found.shape == (q, g) and found.dtype == np.float32
-    assert np.abs(found - mixed[:q, q:]).max() < 1e-5
+    reranked = re_ranking(qg, qq, gg, k1, k2, lambda_value)
+    assert reranked.shape == (q, g) and reranked.dtype == np.float32
+    assert np.abs(reranked - mixed[:q, q:]).max() < 1e-5
 
 
 def test_re_ranking_names_a_wrong_shape() -> None:
@@ -123,9 +123,9 @@ def test_evaluate_rank_takes_lists_of_ids() -> None:
     """As fast-reid calls it: persons and cameras in lists of NumPy scalars, distances float32."""
     distance, *ids = problem(seed=2)
     expected = evaluate_rank(distance.astype(np.float32), *ids, max_rank=10)
-    found = evaluate_rank(distance.astype(np.float32), *(list(n) for n in ids), max_rank=10)
-    assert np.array_equal(found[0], expected[0]) and found[1] == expected[1] > 0
-    assert found[0].dtype == np.float32 and isinstance(found[1], np.float64)
+    scores = evaluate_rank(distance.astype(np.float32), *(list(n) for n in ids), max_rank=10)
+    assert np.array_equal(scores[0], expected[0]) and scores[1] == expected[1] > 0
+    assert scores[0].dtype == np.float32 and isinstance(scores[1], np.float64)
 
 
 def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str]) -> None:

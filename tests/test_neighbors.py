@@ -190,29 +190,29 @@ def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int) ->
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     expected = dense_jaccard(ranking(x, min(k1, n)), unit, k1, k2)
     for name, function in (("ops", jaccard_distance), ("reference", reference.jaccard_distance)):
-        found = function(x, k1, k2)
-        dense = found.to_dense().double().numpy()
+        distance = function(x, k1, k2)
+        dense = distance.to_dense().double().numpy()
         assert np.abs(dense - expected).max() < 1e-5, name
         assert np.array_equal(dense, dense.T), name
         assert (dense.diagonal() == 0).all() and dense.min() >= 0 and dense.max() <= 1, name
-        assert (found.rows() == found.indices).sum() == n, name  # the diagonal is stored
+        assert (distance.rows() == distance.indices).sum() == n, name  # the diagonal is stored
 
 
 def test_nothing_depends_on_the_number_of_threads(device: torch.device) -> None:
     x = crowd(700, 8, seed=5, spread=0.3).to(device)
     before = torch.get_num_threads()
     try:
-        found = []
+        results = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             _similarity, index = knn(x, 12)
             distance = jaccard_distance(index, 12, 4, features=x)
-            found.append((distance.indptr, distance.indices, distance.values, dbscan(distance, 0.6, 3)))
+            results.append((distance.indptr, distance.indices, distance.values, dbscan(distance, 0.6, 3)))
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
-    assert found[0][3].max() > 3
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert results[0][3].max() > 3
 
 
 def test_jaccard_of_neighbours_alone_and_with_features() -> None:
@@ -253,11 +253,11 @@ def test_jaccard_edges(device: torch.device) -> None:
 
 def test_sparse_distance_reads_absent_as_one() -> None:
     pytest.importorskip("scipy")
-    found = jaccard_distance(crowd(40, 12, seed=7), 4, 2)
-    dense, csr = found.to_dense().numpy(), found.to_scipy()
-    assert csr.shape == (40, 40) and csr.nnz == len(found.values) < 1600
+    distance = jaccard_distance(crowd(40, 12, seed=7), 4, 2)
+    dense, csr = distance.to_dense().numpy(), distance.to_scipy()
+    assert csr.shape == (40, 40) and csr.nnz == len(distance.values) < 1600
     stored = np.zeros((40, 40), dtype=bool)
-    stored[found.rows().numpy(), found.indices.numpy()] = True
+    stored[distance.rows().numpy(), distance.indices.numpy()] = True
     assert (dense[~stored] == 1).all() and np.array_equal(csr.toarray()[stored], dense[stored])
 
 
@@ -316,8 +316,8 @@ def test_dbscan_by_hand(dense: np.ndarray, eps: float, min_samples: int, expecte
 
 @pytest.mark.parametrize(("spread", "eps", "min_samples"), [(0.3, 0.55, 4), (0.6, 0.6, 4), (0.6, 0.3, 1), (1.0, 0.7, 2)])
 def test_dbscan_of_jaccard_is_scikit_learn_s(spread: float, eps: float, min_samples: int) -> None:
-    found = jaccard_distance(crowd(150, 16, seed=8, spread=spread), 12, 4)
-    labels = dbscan(found, eps, min_samples).numpy()
+    distance = jaccard_distance(crowd(150, 16, seed=8, spread=spread), 12, 4)
+    labels = dbscan(distance, eps, min_samples).numpy()
     assert labels.max() > 0
-    assert np.array_equal(labels, sklearn_labels(found.to_dense().numpy(), eps, min_samples))
-    assert np.array_equal(labels, sklearn_labels(found.to_scipy(), eps, min_samples))
+    assert np.array_equal(labels, sklearn_labels(distance.to_dense().numpy(), eps, min_samples))
+    assert np.array_equal(labels, sklearn_labels(distance.to_scipy(), eps, min_samples))

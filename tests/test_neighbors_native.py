@@ -33,7 +33,7 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
     core_label = torch.zeros(40, dtype=torch.int64, device=device)
     nobody, none = core_label[:0], x[:0, 0]
     lists = x.new_full((40, 4), -torch.inf), torch.full((40, 4), 99, device=device)
-    found = [
+    operators = [
         ("knn_update_", (x @ x.T, nobody, 0, 0, none, nobody, nobody, nobody, *lists)),
         ("reciprocal_sets", (rank, 5)),
         ("expansion_count", tuple(sets)),
@@ -45,7 +45,7 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("dbscan_roots", (*graph, 0.5, 3)),
         ("dbscan_labels", (*graph, 0.5, core_label)),
     ]
-    return found + ([("transpose_rows", matrix)] if device.type == "cpu" else [])
+    return operators + ([("transpose_rows", matrix)] if device.type == "cpu" else [])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -42,9 +42,9 @@ def scores_by_hand(distance: np.ndarray, ids: tuple[torch.Tensor, ...], max_rank
     return np.mean(ap), np.mean(cmc, axis=0), np.mean(inp), len(ap)
 
 
-def same(found: ops.RankMetrics, expected: tuple) -> None:
-    assert found.num_valid == expected[3]
-    for a, b in zip(found[:3], expected[:3], strict=True):
+def same(metrics: ops.RankMetrics, expected: tuple) -> None:
+    assert metrics.num_valid == expected[3]
+    for a, b in zip(metrics[:3], expected[:3], strict=True):
         assert np.allclose(np.asarray(a), b, rtol=0, atol=1e-12, equal_nan=True)
 
 
@@ -65,9 +65,9 @@ def test_scores_are_those_by_hand(q: int, g: int, people: int, cameras: int, see
     distance = rng.integers(0, levels, (q, g)) / 8
     expected = scores_by_hand(distance, ids, max_rank)
     for function in (rank_metrics_from_distances, reference.rank_metrics_from_distances):
-        found = function(torch.from_numpy(distance), *ids, max_rank=max_rank)
-        same(found, expected)
-        assert found.cmc.shape == (max_rank,) and found.cmc.dtype == torch.float64
+        metrics = function(torch.from_numpy(distance), *ids, max_rank=max_rank)
+        same(metrics, expected)
+        assert metrics.cmc.shape == (max_rank,) and metrics.cmc.dtype == torch.float64
 
 
 def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +79,9 @@ def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatc
     on_device = [t.to(device) for t in (query, gallery, *ids)]
     for block in (1 << 23, 7 * 90):
         monkeypatch.setattr(ops.ranking, "BLOCK", block)
-        found = rank_metrics(*on_device, max_rank=20)
-        same(found, expected)
-        assert found.cmc.device.type == "cpu" and isinstance(found.mAP, float)
+        metrics = rank_metrics(*on_device, max_rank=20)
+        same(metrics, expected)
+        assert metrics.cmc.device.type == "cpu" and isinstance(metrics.mAP, float)
     same(reference.rank_metrics(query, gallery, *ids, max_rank=20), expected)
     strided = query.T.contiguous().T.to(device)
     same(rank_metrics(strided, *on_device[1:], max_rank=20), expected)
@@ -110,8 +110,8 @@ def test_more_matches_than_a_register_holds_and_extreme_distances(device: torch.
     distance = rng.normal(size=(3, 400))
     distance[:, ::7], distance[:, ::11] = np.inf, -np.inf
     distance[2] = 0.0
-    found = rank_metrics_from_distances(torch.from_numpy(distance).to(device), *(t.to(device) for t in ids), max_rank=9)
-    same(found, scores_by_hand(distance, tuple(ids), 9))
+    metrics = rank_metrics_from_distances(torch.from_numpy(distance).to(device), *(t.to(device) for t in ids), max_rank=9)
+    same(metrics, scores_by_hand(distance, tuple(ids), 9))
 
 
 def native_arguments(device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -157,20 +157,20 @@ def test_scores_do_not_depend_on_threads() -> None:
 def test_what_is_ignored() -> None:
     ids = [torch.tensor(v) for v in ([7, 9], [7, -1, 7, 8, 9], [0, 1], [0, 1, 1, 1, 1])]
     distance = torch.tensor([[0.0, 0.1, 0.3, 0.2, 0.5], [0.3, 0.1, 0.2, 0.4, 0.0]])
-    found = rank_metrics_from_distances(distance, *ids, max_rank=3)
+    metrics = rank_metrics_from_distances(distance, *ids, max_rank=3)
     # query 0: its own camera's 7 and the junk are left out: 8, then 7. Query 1 has no match left.
-    assert found.num_valid == 1 and found.mAP == found.mINP == 0.5 and found.cmc.tolist() == [0, 1, 1]
+    assert metrics.num_valid == 1 and metrics.mAP == metrics.mINP == 0.5 and metrics.cmc.tolist() == [0, 1, 1]
 
 
 def test_no_valid_query_and_empty_sets(device: torch.device) -> None:
     none = torch.zeros(0, dtype=torch.int64, device=device)
     one = torch.ones(1, dtype=torch.int64, device=device)
-    for found in (
+    for metrics in (
         rank_metrics_from_distances(torch.zeros(1, 1, device=device), one, one, one, one, max_rank=3),
         rank_metrics_from_distances(torch.zeros(1, 0, device=device), one, none, one, none, max_rank=3),
         rank_metrics(torch.zeros(0, 4, device=device), torch.ones(1, 4, device=device), none, one, none, one, max_rank=3),
     ):
-        assert found.num_valid == 0 and math.isnan(found.mAP) and math.isnan(found.mINP) and bool(found.cmc.isnan().all())
+        assert metrics.num_valid == 0 and math.isnan(metrics.mAP) and math.isnan(metrics.mINP) and bool(metrics.cmc.isnan().all())
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (5, 1, 0.0), (7, 9, 1.0), (200, 3, 0.5)])
@@ -181,9 +181,9 @@ def test_reranking_is_the_reference_s(k1: int, k2: int, lambda_value: float, dev
         torch.from_numpy((people[rng.integers(0, 9, n)] + 0.5 * rng.normal(size=(n, 8))).astype(np.float32)) for n in (15, 60)
     )
     options = {"k1": k1, "k2": k2, "lambda_value": lambda_value}
-    found = rerank(query.to(device), gallery.to(device), **options)
-    assert found.shape == (15, 60) and found.dtype == torch.float32
-    assert (found.cpu() - reference.rerank(query, gallery, **options)).abs().max() < 1e-5
+    distance = rerank(query.to(device), gallery.to(device), **options)
+    assert distance.shape == (15, 60) and distance.dtype == torch.float32
+    assert (distance.cpu() - reference.rerank(query, gallery, **options)).abs().max() < 1e-5
 
 
 def test_reranking_in_small_blocks_and_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,8 +263,8 @@ def test_barycentrics_are_a_partition_of_one(device, generator, dtype) -> None:
     assert (bary[seen].sum(-1) - 1).abs().max() <= 4 * torch.finfo(dtype).eps
     assert (bary[~seen] == 0).all() and (depth[~seen] == math.inf).all() and (face_id[~seen] == -1).all()
     corner_depth = torch.stack([v[faces][..., 2] for v in verts])  # [B,F,3]
-    own = torch.stack([z[i.clamp(min=0)] for z, i in zip(corner_depth, face_id.long(), strict=True)])  # [B,H,W,3]
-    assert (depth >= own.amin(-1))[seen].all() and (depth <= own.amax(-1))[seen].all()
+    corners = torch.stack([z[i.clamp(min=0)] for z, i in zip(corner_depth, face_id.long(), strict=True)])  # [B,H,W,3]
+    assert (depth >= corners.amin(-1))[seen].all() and (depth <= corners.amax(-1))[seen].all()
 
 
 # ---- invariance --------------------------------------------------------------------------------------------------------------

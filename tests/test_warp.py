@@ -351,8 +351,8 @@ def test_one_source_serves_many_views_and_is_rasterized_once(device, monkeypatch
     assert sorted(seen) == [1, 3]
     assert torch.equal(got.warped, want.warped) and torch.equal(got.visibility, want.visibility) and (want.visibility == 1).any()
     assert torch.equal(torch.autograd.grad(got.warped, photo, weight)[0], slope)
-    one = ops.mesh_flow(src, dst, faces, (20, 12))
-    assert torch.equal(one.grid, flow.grid) and torch.equal(one.visibility, flow.visibility)
+    from_one = ops.mesh_flow(src, dst, faces, (20, 12))
+    assert torch.equal(from_one.grid, flow.grid) and torch.equal(from_one.visibility, flow.visibility)
     double = [t.detach().cpu().double() for t in (photo, src, dst)]
     plain, fast = (module.mesh_warp(*double, faces.cpu()) for module in (reference, ops))
     torch.testing.assert_close(fast.warped, plain.warped, rtol=1e-9, atol=1e-9)

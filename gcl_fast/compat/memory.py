@@ -3,30 +3,40 @@ results and side effects, on any device. New code is better served by `gcl_fast.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.ops import bank_nce, bank_update_
-from gcl_fast.ops.bank import draw_positives
+from gcl_fast._op_types import working_dtype
+from gcl_fast.ops import bank_nce, bank_update_, draw_positives
+from gcl_fast.ops._check import check_rows
+from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
-from gcl_fast.reference.bank import unit, working_dtype
 
 
 class Memory(nn.Module):
     """GCL's instance memory. Buffers `features` [num_samples, num_features] and `labels` [num_samples] start at zero and may
     be assigned anew, also with another number of rows.
 
-    `forward(f[B,D], f_nv[B,D], indexes[B])` returns the scalar sum of the three mean cross-entropies (f and f_nv used as
-    given: normalise them first), gradient to both, and then updates: features[i] = normalise(momentum * features[i] +
-    (1 - momentum) * f).
-
     As in the original, the label -1 is a label like any other. Three things are better defined: negatives and positives come
-    from `seed` and a count of the calls (not saved) instead of the global generator; rows with fewer negatives than K may
-    stand in one batch; a repeated index is applied in batch order.
+    from `seed` and a count of the calls (not saved) instead of the global generator, so that a run is deterministic; rows with
+    fewer negatives than K may stand in one batch; a repeated index is applied in batch order.
+
+    Arguments:
+        num_features, num_samples: width and number of rows.
+        temp: temperature of the contrast, above 0.
+        momentum: share of the old row in an update, in [0, 1].
+        K: negatives a row, at least 1.
+        seed: of all draws, an integer.
+
+    Source:
+        Chen et al., arXiv 2301.00725 and 2012.09071; `gcl_fast.ops.gcl_memory_loss` has the equations.
     """
 
     features: Tensor
     labels: Tensor
+    next_seed: Tensor
 
     def __init__(
         self, num_features: int, num_samples: int, temp: float = 0.07, momentum: float = 0.2, K: int = 8192, *, seed: int = 0
@@ -39,13 +49,36 @@ class Memory(nn.Module):
         self.register_buffer("next_seed", torch.tensor(seed, dtype=torch.int64), persistent=False)
 
     def forward(self, f: Tensor, f_nv: Tensor, indexes: Tensor) -> Tensor:
+        """The contrast of a batch; then the memory moves: features[i] = normalise(momentum * features[i] + (1 - momentum) * f).
+
+        Arguments:
+            f, f_nv: [B, D] float, features of photos and of their novel views, used as given: normalise them first.
+            indexes: [B] integers, the row of each image.
+
+        Returns:
+            The scalar sum of the three mean cross-entropies.
+
+        Gradient:
+            To f and f_nv.
+
+        Errors:
+            TypeError, ValueError: an argument of the wrong type, shape or device.
+            IndexRangeError: an index that is no row, on CPU; nothing has moved then.
+        """
+        check_rows("Memory", "indexes", indexes, len(self.labels))
         seed = self.next_seed.clone()
         self.next_seed += 1
         labels = self.labels + 1  # bank_nce reads -1 as "no class"; here it is a class
         positive = torch.cat([indexes[:, None], draw_positives(labels, indexes, seed=seed)], 1)  # [B, 3]
-        own = torch.stack([f_nv, f_nv, f], 1)  # [B, 3, D]
         loss = bank_nce(
-            f_nv, self.features, labels, positive, positive_query=own, temperature=self.temp, num_negatives=self.K, seed=seed
+            f_nv,
+            self.features,
+            labels,
+            positive,
+            positive_query=torch.stack([f_nv, f_nv, f], 1),  # [B, 3, D]
+            temperature=self.temp,
+            num_negatives=self.K,
+            seed=seed,
         )
         bank_update_(self.features, indexes, f, self.momentum)
         return loss.mean(0).sum()
@@ -55,14 +88,14 @@ class _MoveInBackward(torch.autograd.Function):
     """The inputs as they are; their backward moves the features: Cluster Contrast updates its memory there."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, targets: Tensor, features: Tensor, momentum: float, use_hard: bool) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, targets: Tensor, features: Tensor, momentum: float, use_hard: bool) -> Tensor:
         ctx.save_for_backward(inputs, targets)
         ctx.features, ctx.momentum, ctx.use_hard = features, momentum, use_hard  # live: not the version of the forward
         return inputs.view_as(inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, targets = ctx.saved_tensors
         bank_update_(ctx.features, targets, inputs, ctx.momentum, hard=ctx.use_hard)
         return grad, None, None, None, None
@@ -72,10 +105,14 @@ class ClusterMemory(nn.Module):
     """Cluster Contrast's centroid memory. Buffer `features` [num_samples, num_features] starts at zero and may be assigned
     anew.
 
-    `forward(inputs[B,D], targets[B])` normalises the inputs and returns the scalar mean cross-entropy of
-    inputs . features^T / temp. The memory moves in its backward (and only there, once per backward), after the gradient:
-    in batch order features[y] = normalise(momentum * features[y] + (1 - momentum) * x), or with use_hard once per cluster,
-    by its least similar sample.
+    Arguments:
+        num_features, num_samples: width and number of centroids.
+        temp: temperature, above 0.
+        momentum: share of the old centroid in an update, in [0, 1].
+        use_hard: a cluster is moved by its least similar sample alone.
+
+    Source:
+        Dai et al., arXiv 2103.11568.
     """
 
     features: Tensor
@@ -88,8 +125,28 @@ class ClusterMemory(nn.Module):
         self.momentum, self.temp, self.use_hard = momentum, temp, use_hard
         self.register_buffer("features", torch.zeros(num_samples, num_features))
 
-    @torch.compiler.disable  # a side effect in a backward cannot be traced
+    # A side effect in a backward cannot be traced.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch gives it no types
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of normalise(inputs) . features^T / temp.
+
+        The memory moves in the backward (and only there, once per backward), after the gradient: in batch order
+        features[y] = normalise(momentum * features[y] + (1 - momentum) * x), or with use_hard once per cluster, by its least
+        similar sample.
+
+        Arguments:
+            inputs: [B, D] float, of any length.
+            targets: [B] integers, the cluster of each input.
+
+        Returns:
+            A scalar.
+
+        Gradient:
+            To inputs, once differentiable.
+
+        Errors:
+            IndexRangeError: a target that is no cluster, on CPU.
+        """
         inputs = unit(inputs.to(working_dtype(inputs, self.features)))
         query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
         return centroid_cross_entropy(query, self.features, targets, self.temp)

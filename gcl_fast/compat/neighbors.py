@@ -14,12 +14,25 @@ from gcl_fast.ops.neighbors import jaccard_distance, nearest_by_distance
 def compute_jaccard_distance(
     target_features: Tensor, k1: int = 20, k2: int = 6, print_flag: bool = True, search_option: int = 0, use_float16: bool = False
 ) -> np.ndarray:
-    """Dense Jaccard distance [N, N] (float32, or float16 where asked for) of features [N, D] on any device.
+    """Dense k-reciprocal Jaccard distance of features.
 
     Features are used as they are, as in those projects: neighbours by Euclidean distance, weights by softmax of
-    -(2 - 2 x.y); they pass L2-normalised ones. search_option is accepted and changes nothing: the search is always exact
-    and needs no faiss. use_float16 halves the result only; what leads to it stays in float32. print_flag prints the
-    two lines the originals print. Only the result is N x N: `gcl_fast.ops.jaccard_distance` does without.
+    -(2 - 2 x.y); they pass L2-normalised ones. Only the result is N x N: `gcl_fast.ops.jaccard_distance` does without.
+    Deterministic.
+
+    Arguments:
+        target_features: [N, D] float, on any device.
+        k1: neighbours that sets are made of.
+        k2: rows averaged around each.
+        print_flag: print the two lines that the originals print.
+        search_option: accepted, changes nothing: the search is always exact and needs no faiss.
+        use_float16: halve the result; what leads to it stays in float32.
+
+    Returns:
+        [N, N] float32, or float16 where asked for.
+
+    Source:
+        Zhong et al., CVPR 2017, section 3.
     """
     begin = time.time()
     if print_flag:

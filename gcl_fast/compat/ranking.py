@@ -18,13 +18,25 @@ def evaluate_rank(
     use_metric_cuhk03: bool = False,
     use_cython: bool = True,
 ) -> tuple[np.ndarray, np.float64]:
-    """CMC curve [min(max_rank, G)] float32 and mAP of distances [Q, G] (arrays or tensors).
+    """CMC curve and mAP of distances.
 
     As torchreid: gallery images of the query's person and camera are removed, pid -1 is a person like any other, a
-    gallery smaller than max_rank is noted on stdout and shortens the curve, AssertionError where no query has a match.
-    Equal distances rank by gallery index (the original leaves their order open). use_cython changes nothing.
-    use_metric_cuhk03 draws the gallery of its single-shot protocol from numpy's global generator, ten times a query, as
-    the original does; the mAP is the same as without it.
+    gallery smaller than max_rank is noted on stdout and shortens the curve. Equal distances rank by gallery index (the
+    original leaves their order open). Deterministic, but for use_metric_cuhk03.
+
+    Arguments:
+        distmat: [Q, G] float, array or tensor.
+        q_pids, g_pids, q_camids, g_camids: [Q], [G], persons and cameras, arrays or tensors of any numbers.
+        max_rank: length of the curve.
+        use_metric_cuhk03: draw the gallery of that single-shot protocol from numpy's global generator, ten times a query, as
+            the original does; the mAP is the same as without it.
+        use_cython: changes nothing.
+
+    Returns:
+        cmc [min(max_rank, G)] float32, mAP.
+
+    Errors:
+        AssertionError: no query has a match.
     """
     del use_cython
     distance, qp, gp, qc, gc = (np.asarray(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
@@ -61,17 +73,33 @@ def _single_shot(
             shown = np.sort([np.random.choice(choice) for choice in images])  # noqa: NPY002 - the original's generator
             curve[int(np.flatnonzero(person[shown] == qp[q])[0]) :] += 1
         curves.append(curve / repeats)
-    return np.mean(curves, axis=0)
+    mean: np.ndarray = np.mean(curves, axis=0)
+    return mean
 
 
 def re_ranking(
     q_g_dist: np.ndarray, q_q_dist: np.ndarray, g_g_dist: np.ndarray, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): distances [Q, G], [Q, Q], [G, G] -> re-ranked [Q, G] float32.
+    """k-reciprocal re-ranking of given distances.
 
     As the original: the distances are squared and each image's are divided by their largest; ranks and weights come
     from these. Equal distances rank by index (the original leaves their order open). Deterministic. Beyond the three
     matrices given, memory is the result and what is proportional to Q + G.
+
+    Arguments:
+        q_g_dist, q_q_dist, g_g_dist: [Q, G], [Q, Q], [G, G] float, arrays or tensors on CPU.
+        k1: neighbours in a set.
+        k2: rows averaged around each image.
+        lambda_value: share of the original distance in the result.
+
+    Returns:
+        [Q, G] float32.
+
+    Errors:
+        ValueError: shapes that do not fit together.
+
+    Source:
+        Zhong et al., CVPR 2017, section 3.
     """
     cross, within_query, within_gallery = (np.asarray(d) for d in (q_g_dist, q_q_dist, g_g_dist))
     num_query, num_gallery = cross.shape

@@ -1,14 +1,20 @@
+"""The ops: argument checks, fake kernels and gradients around the native kernels. Importing this package registers all of them
+with torch; result types and `IndexRangeError` come from `gcl_fast._op_types`."""
+
+from gcl_fast._op_types import IndexRangeError, MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
 from gcl_fast.ops.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
 from gcl_fast.ops.interpolate import interpolate
-from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, knn
-from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank
-from gcl_fast.ops.rasterize import Rasterized, rasterize
+from gcl_fast.ops.neighbors import dbscan, jaccard_distance, knn
+from gcl_fast.ops.ranking import rank_metrics, rank_metrics_from_distances, rerank
+from gcl_fast.ops.rasterize import rasterize
 from gcl_fast.ops.render import render_mesh
-from gcl_fast.ops.warp import MeshFlow, MeshWarp, mesh_flow, mesh_warp
+from gcl_fast.ops.warp import mesh_flow, mesh_warp
 
 __all__ = [
+    "IndexRangeError",
     "MeshFlow",
     "MeshWarp",
+    "Neighbors",
     "RankMetrics",
     "Rasterized",
     "SparseDistance",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from gcl_fast._op_types import IndexRangeError
 
 FLOATS = (torch.float32, torch.float64)
 ANY_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -72,3 +75,47 @@ class Shapes:
                 bound += f" and at most {high}"
             raise ValueError(f"{self.op}: {name} must be {bound}, got {value}")
         return value
+
+
+def integer(op: str, name: str, value: int, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
+    if value < low:
+        raise ValueError(f"{op}: {name} must be at least {low}, got {value}")
+    return int(value)
+
+
+def flag(op: str, name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
+    return value
+
+
+def check_index(op: str, name: str, index: Tensor, size: int, what: str, *, wait: bool = False) -> None:
+    """Raises IndexRangeError where a number is not in [0, size).
+
+    On CUDA, in compiled code and under functorch the numbers cannot be read, or only by stalling: nothing is checked then, unless
+    `wait` says that the caller waits for the device anyway.
+
+    Arguments:
+        index: integers of any shape.
+        what: the range in words, as it follows "must be".
+    """
+    readable = wait or (not torch.compiler.is_compiling() and type(index) is Tensor and index.device.type == "cpu")
+    if not readable or index.numel() == 0:
+        return
+    low, high = (int(n) for n in torch.aminmax(index))
+    if low >= 0 and high < size:
+        return
+    place = ((index < 0) | (index >= size)).nonzero()[0].tolist()
+    raise IndexRangeError(f"{op}: {name} must be {what}, got {int(index[tuple(place)])} at {place}")
+
+
+def check_rows(op: str, name: str, rows: Tensor, size: int) -> None:
+    """`check_index` of rows of a memory bank."""
+    check_index(op, name, rows, size, f"rows of the bank, 0 to {size - 1}" if size else "rows of the bank, which has none")
+
+
+def check_faces(op: str, faces: Tensor, num_verts: int) -> None:
+    """`check_index` of the vertices that faces [F, 3] name."""
+    check_index(op, "faces", faces, num_verts, f"in [0, V={num_verts})")

@@ -5,6 +5,8 @@ Where a size depends on the data, one op counts, the total is read on the host, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,7 +50,8 @@ def _starts(count: Tensor) -> tuple[Tensor, int]:
 def _transposed(start: Tensor, columns: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The matrix by columns: who holds column n, ascending, and how much."""
     if columns.device.type == "cpu":
-        return torch.ops.gcl_fast.transpose_rows(start, columns, values)
+        by_column: tuple[Tensor, Tensor, Tensor] = torch.ops.gcl_fast.transpose_rows(start, columns, values)
+        return by_column
     total = len(start) - 1
     owner = torch.repeat_interleave(torch.arange(total, device=start.device), start.diff(), output_size=len(columns))
     column, order = torch.sort(columns, stable=True)
@@ -107,7 +110,7 @@ def _fake_overlap(
     return start.new_empty(total), values.new_empty(total)
 
 
-FAKES = {
+FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "reciprocal_sets": _fake_sets,
     "expansion_count": _fake_expansion_count,
     "expansion_weights": _fake_weights,

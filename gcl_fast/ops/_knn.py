@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.errors import MissingPackageError
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of a block
 LONGEST = 1024  # k above: lists this long are slow to keep sorted, whole rows are sorted instead
@@ -90,15 +91,15 @@ def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies
     value, index = x.new_empty(len(which), k), torch.empty(len(which), k, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // len(x))
     for first in range(0, len(which), step):
-        own = which[first : first + step]
+        row = which[first : first + step]
         with torch.autocast(x.device.type, enabled=False):
-            block = x[own] @ x.T  # [b, N]
+            block = x[row] @ x.T  # [b, N]
         if penalty is not None:
             block -= penalty
         block[:, copies.copies] = block[:, copies.originals]
-        at = torch.arange(len(own), device=x.device)
-        itself = block[at, own]
-        block[at, own] = torch.inf
+        at = torch.arange(len(row), device=x.device)
+        itself = block[at, row]
+        block[at, row] = torch.inf
         ordered, columns = block.sort(dim=1, descending=True, stable=True)
         value[first : first + step], index[first : first + step] = ordered[:, :k], columns[:, :k]
         value[first : first + step, 0] = itself
@@ -106,15 +107,16 @@ def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies
 
 
 def by_faiss(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`nearest` by faiss' exhaustive search on the CPU; rows whose order hangs on rounding are searched again."""
     try:
         import faiss
     except ImportError as error:
-        raise ImportError('knn: backend "faiss" needs faiss: pip install faiss-cpu (or faiss-gpu)') from error
+        raise MissingPackageError('knn: backend "faiss" needs faiss: pip install faiss-cpu (or faiss-gpu)') from error
     rows = x.float().cpu().numpy()
     flat = faiss.IndexFlatIP(rows.shape[1])
     flat.add(rows)
-    found, neighbours = flat.search(rows, min(k + 1, len(rows)))
-    similarity, index = torch.from_numpy(found).to(x), torch.from_numpy(neighbours).to(x.device)
+    cosines, neighbours = flat.search(rows, min(k + 1, len(rows)))
+    similarity, index = torch.from_numpy(cosines).to(x), torch.from_numpy(neighbours).to(x.device)
     unsure = ((similarity[:, :-1] - similarity[:, 1:]) <= CLOSE).any(dim=1)
     unsure |= index[:, 0] != torch.arange(len(x), device=x.device)
     again = unsure.nonzero()[:, 0]

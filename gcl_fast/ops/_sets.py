@@ -1,4 +1,4 @@
-"""What re-ranking shares with the Jaccard distance: k-reciprocal sets and their overlaps, by the same native ops on the CPU."""
+"""k-reciprocal sets and their overlaps for re-ranking, by the native ops of the Jaccard distance on the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def softmax_rows(owner: np.ndarray, logits: np.ndarray, total: int) -> np.ndarra
     top = np.full(total, -np.inf, dtype=logits.dtype)
     np.maximum.at(top, owner, logits)
     weight = np.exp(logits - top[owner])
-    return (weight / np.bincount(owner, weights=weight, minlength=total)[owner]).astype(logits.dtype)
+    share: np.ndarray = (weight / np.bincount(owner, weights=weight, minlength=total)[owner]).astype(logits.dtype)
+    return share
 
 
 def overlap_terms(

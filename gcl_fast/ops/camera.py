@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,14 +32,18 @@ def turns_of(yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     return sign.unsqueeze(-1) * torch.stack((torch.where(odd, -s, c), torch.where(odd, c, s)), -1)
 
 
-def cosines_sines(yaw_degrees: Sequence[float] | Tensor, like: Tensor) -> list[tuple[float, float]] | list[tuple[Tensor, Tensor]]:
+def cosines_sines(yaw_degrees: Sequence[float] | Tensor, like: Tensor) -> Iterable[tuple[float | Tensor, float | Tensor]]:
     """One pair an angle, and nothing is sent to a device for a list: numbers, in compiled code scalars on the CPU. Scalars of
     the type of `like` for a tensor."""
     if isinstance(yaw_degrees, Tensor):
-        return [tuple(pair.unbind()) for pair in turns_of(yaw_degrees.to(like.device)).to(like.dtype).unbind()]
+        return _pairs(turns_of(yaw_degrees.to(like.device)).to(like.dtype))
     if torch.compiler.is_compiling():
-        return [tuple(pair.unbind()) for pair in turns_of(yaw_degrees).unbind()]
+        return _pairs(turns_of(yaw_degrees))
     return [cosine_sine(degrees) for degrees in yaw_degrees]
+
+
+def _pairs(turns: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    return [(pair[0], pair[1]) for pair in turns.unbind()]
 
 
 def middle_of(verts: Tensor) -> Tensor:
@@ -69,10 +73,21 @@ def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
 def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     """Turn bodies about the vertical (y) axis through the middle of their x/z bounding box.
 
-    verts: [..., V, 3] float32/64 in body axes (x right, y down, z forward). yaw_degrees: R angles in degrees.
-    Returns [..., R, V, 3]: x' = c x + s z, z' = -s x + c z relative to the axis, y kept; a person who faces the camera
-    (-z) at 0 faces image left at 90 and away at 180. The axis is (min + max) / 2, which no order of summation changes.
-    Differentiable in verts. With a list of angles there is no transfer to the device.
+    A person who faces the camera (-z) at 0 faces image left at 90 and away at 180. The axis is (min + max) / 2, which no order
+    of summation changes: deterministic. With a list of angles there is no transfer to the device.
+
+    Arguments:
+        verts: [..., V, 3] float32 or float64 in body axes (x right, y down, z forward).
+        yaw_degrees: R angles in degrees, a sequence or a tensor [R].
+
+    Returns:
+        [..., R, V, 3]: x' = c x + s z, z' = -s x + c z relative to the axis, y kept.
+
+    Gradient:
+        To verts.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type or shape, an angle that is not finite.
     """
     shapes = Shapes("turn")
     shapes.tensor("verts", verts, _batched(verts), FLOATS)
@@ -92,13 +107,26 @@ def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
 def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Project body vertices to pixels, with depth: what `rasterize` takes.
 
-    verts: [..., V, 3] float32/64, body axes, metres. camera: [..., 3] or [..., 6], its leading dimensions broadcast
-    against those of verts; image_size = (H, W).
-    [3] weak perspective (s, tx, ty):  x_px = W/2 + H/2 s (X + tx), y_px = H/2 + H/2 s (Y + ty), depth = Z.
-    [6] perspective (tx, ty, tz, f, cx, cy), f, cx, cy in image heights; with (X, Y, Z) = v + t:
-        x_px = W/2 + H (f X/Z + cx), y_px = H/2 + H (f Y/Z + cy), depth = Z.
-    Neither depends on the resolution. Returns [..., V, 3]; x right, y down, pixel centres at +0.5. A vertex at or behind
-    the eye of a perspective camera (Z <= 0) becomes NaN, and `rasterize` drops its triangles. Differentiable.
+        [3] weak perspective (s, tx, ty):  x_px = W/2 + H/2 s (X + tx), y_px = H/2 + H/2 s (Y + ty), depth = Z.
+        [6] perspective (tx, ty, tz, f, cx, cy), f, cx, cy in image heights; with (X, Y, Z) = v + t:
+            x_px = W/2 + H (f X/Z + cx), y_px = H/2 + H (f Y/Z + cy), depth = Z.
+
+    Neither camera depends on the resolution.
+
+    Arguments:
+        verts: [..., V, 3] float32 or float64, body axes, metres.
+        camera: [..., 3] or [..., 6] floating point, its leading dimensions broadcast against those of verts.
+        image_size: (H, W).
+
+    Returns:
+        [..., V, 3]: x (right) and y (down) in pixels with the first centre at (0.5, 0.5), and depth. A vertex at or behind the
+        eye of a perspective camera (Z <= 0) becomes NaN, and `rasterize` drops its triangles.
+
+    Gradient:
+        To verts and camera.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or device.
     """
     shapes = Shapes("project")
     height, width = shapes.image_size(image_size)

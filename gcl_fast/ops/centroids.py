@@ -6,11 +6,15 @@ which the BLAS does best; what it makes on the way, [B, C], is small then.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcl_fast.ops.bank import _check_rows, _no_second_derivative, bank_nce
+from gcl_fast.ops._bank_autograd import no_second_derivative
+from gcl_fast.ops._check import check_rows
+from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
 LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
@@ -21,7 +25,7 @@ class _ByProduct(torch.autograd.Function):
     """The gradient is made with the loss: the centroids may move before the backward."""
 
     @staticmethod
-    def forward(ctx, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
         log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
         loss = F.nll_loss(log_share, targets, ignore_index=NO_INDEX)
         if ctx.needs_input_grad[0]:
@@ -30,17 +34,30 @@ class _ByProduct(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        _no_second_derivative("centroid_cross_entropy")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        no_second_derivative("centroid_cross_entropy")
         return grad * ctx.saved_tensors[0], None, None, None
 
 
 def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of query . centroids^T / temperature, as cross_entropy would give it, a scalar (0 for an empty batch).
+    """Mean cross-entropy of query . centroids^T / temperature, as torch's cross_entropy would give it.
 
-    query [B, D] float32 or float64, used as given; centroids [C, D] float, a constant that may be updated between forward and
-    backward; targets [B] integers, rows of centroids. Gradient to query, once differentiable. Over few centroids by a product
-    (deterministic as torch's products are), over many by `bank_nce`. Not cast by autocast.
+    Over few centroids by a product (deterministic as torch's products are), over many by `bank_nce`. Not cast by autocast.
+
+    Arguments:
+        query: [B, D] float32 or float64, used as given.
+        centroids: [C, D] float, a constant that may be updated between forward and backward.
+        targets: [B] integers, rows of centroids.
+        temperature: above 0.
+
+    Returns:
+        A scalar in the type of query, 0 for an empty batch.
+
+    Gradient:
+        To query, once differentiable.
+
+    Errors:
+        IndexRangeError: a target that is no row of centroids, on CPU.
     """
     (batch, _), count = query.shape, len(centroids)
     if batch == 0:
@@ -48,10 +65,11 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
     if count < FEW or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
         try:
             with torch.autocast(query.device.type, enabled=False):
-                return _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+                loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+                return loss
         except IndexError:
-            _check_rows("centroid_cross_entropy", "targets", targets, count)  # names it
+            check_rows("centroid_cross_entropy", "targets", targets, count)  # names it
             raise
-    _check_rows("centroid_cross_entropy", "targets", targets, count)
+    check_rows("centroid_cross_entropy", "targets", targets, count)
     each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
     return bank_nce(query, centroids, each, targets, temperature=temperature).mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,26 +14,28 @@ from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes
 def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
     """Vertex attributes at every pixel of a raster: colours, texture coordinates, normals, positions.
 
-    Args:
+    Deterministic: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
+    same ones. Each vertex adds its pixels in their order. On CUDA the gradient of attributes sorts the corners of all
+    pixels (a workspace of 8 * 3 * B * H * W bytes, some times over); nothing waits for the GPU.
+
+    Arguments:
         attributes: [B, V, C] or [V, C] (one table for the batch), float32 or float64.
-        faces: [F, 3] int32 or int64. A vertex that does not exist reads the nearest one that does.
-        face_id: [B, H, W] int32 or int64, negative on background, as `rasterize` gives it. A face beyond the last reads
-            the last one.
+        faces: [F, 3] int32 or int64.
+        face_id: [B, H, W] int32 or int64, negative on background, as `rasterize` gives it.
         bary: [B, H, W, 3] float32 or float64, as `rasterize` gives it; taken in the dtype of attributes.
 
     Returns:
         [B, H, W, C] in the dtype of attributes: the sum over corners of bary * attribute, 0 on background.
 
-    Gradient to attributes and bary, of any order; none reaches either from background, whatever they hold there.
+    Gradient:
+        To attributes and bary, of any order; none reaches either from background, whatever they hold there.
 
-    Determinism: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
-    same ones. Each vertex adds its pixels in their order. On CUDA the gradient of attributes sorts the corners of all
-    pixels (a workspace of 8 * 3 * B * H * W bytes, some times over); nothing waits for the GPU.
-
-    Raises:
+    Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
+        No index is out of range: a vertex or face that does not exist reads the nearest that does, on every device.
 
-    Source: barycentric interpolation, in the screen (affine), as of `rasterize`.
+    Source:
+        Barycentric interpolation, in the screen (affine), as of `rasterize`.
     """
     shapes = Shapes("interpolate")
     shapes.tensor("face_id", face_id, ("B", "H", "W"), INTEGERS)
@@ -40,7 +44,8 @@ def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor
     shapes.tensor("faces", faces, ("F", 3), INTEGERS, ("face_id", face_id))
     shapes.tensor("bary", bary, ("B", "H", "W", 3), FLOATS, ("face_id", face_id))
     _native.require("interpolate", attributes.device)
-    return torch.ops.gcl_fast.interpolate(attributes, as_int32(faces), as_int32(face_id), bary.to(attributes.dtype))
+    values: Tensor = torch.ops.gcl_fast.interpolate(attributes, as_int32(faces), as_int32(face_id), bary.to(attributes.dtype))
+    return values
 
 
 def as_int32(index: Tensor) -> Tensor:
@@ -72,11 +77,11 @@ def _fake_backward(
     )
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad_out):
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     attributes, faces, face_id, bary = ctx.saved_tensors
     need = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
     grad_attributes, grad_bary = _gradients(grad_out, attributes, faces, face_id, bary, *need)
@@ -90,9 +95,9 @@ def _gradients(
     order = begin = face_id.new_empty(0, dtype=torch.int64)
     if need_attributes and grad_out.device.type == "cuda":
         order, begin = _entries_by_row(attributes, faces, face_id)
-    return torch.ops.gcl_fast.interpolate_backward(
-        grad_out, attributes, faces, face_id, bary, order, begin, need_attributes, need_bary
-    )
+    arguments = grad_out, attributes, faces, face_id, bary, order, begin, need_attributes, need_bary
+    gradients: tuple[Tensor, Tensor] = torch.ops.gcl_fast.interpolate_backward(*arguments)
+    return gradients
 
 
 def _entries_by_row(attributes: Tensor, faces: Tensor, face_id: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,12 +117,12 @@ def _entries_by_row(attributes: Tensor, faces: Tensor, face_id: Tensor) -> tuple
     return order, torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
 
 
-def _setup_second(ctx, inputs, output) -> None:
+def _setup_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*inputs[:5])
     ctx.need = inputs[7:]
 
 
-def _second(ctx, grad_grad_attributes, grad_grad_bary):
+def _second(ctx: Any, grad_grad_attributes: Tensor | None, grad_grad_bary: Tensor | None) -> tuple[Tensor | None, ...]:
     """The output is linear in attributes and in bary, so the derivatives of its gradients are interpolations again."""
     grad_out, attributes, faces, face_id, bary = ctx.saved_tensors
     a = grad_grad_attributes if ctx.need[0] and grad_grad_attributes is not None else torch.zeros_like(attributes)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast._op_types import Neighbors, SparseDistance
 from gcl_fast.ops import _jaccard, _knn
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
-from gcl_fast.reference.neighbors import SparseDistance
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_index, integer
+from gcl_fast.ops._rows import finite, normalised
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
 
 
-def knn(x: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     """The k rows most similar to each row by cosine, itself first.
 
-    x        [N, D] float16, bfloat16, float32 or float64, finite; rows are L2-normalised inside (a zero row stays zero)
-    k        1 to N
-    backend  "torch": blocked products and top-k on the device of x; "faiss": IndexFlatIP on CPU, rows whose order hangs
-             on rounding are decided as in "torch"; "auto": "torch"
+    Each pair is multiplied once, as a block of a symmetric product, and handed to the lists of both rows: memory O(N k) and one
+    block. Waits for the GPU twice: for NaN in x and for equal rows.
 
-    Returns similarity [N, k] (float32, or float64 for float64 x) in descending order after the first column, which is
-    the row itself, also where other rows equal it, and index [N, k] int64. Ties go to the lower index; rows of x that
-    are exactly equal always tie. Not differentiable. Deterministic; CPU and CUDA agree up to the rounding of the
-    products (float32: keep TF32 off). Each pair is multiplied once, as a block of a symmetric product, and handed to the
-    lists of both rows: memory O(N k) and one block. Waits for the GPU twice: for NaN in x and for equal rows.
+    Deterministic; CPU and CUDA agree up to the rounding of the products (float32: keep TF32 off).
+
+    Arguments:
+        x: [N, D] float16, bfloat16, float32 or float64, finite; rows are L2-normalised inside (a zero row stays zero).
+        k: 1 to N.
+        backend: "torch": blocked products and top-k on the device of x; "faiss": IndexFlatIP on CPU, rows whose order hangs on
+            rounding are decided as in "torch"; "auto": "torch".
+
+    Returns:
+        Neighbors(similarity [N, k], index [N, k] int64). Similarities are float32 (float64 for float64 x), in descending order
+        after the first column, which is the row itself, also where other rows equal it. Ties go to the lower index; rows of x
+        that are exactly equal always tie.
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or range.
+        MissingPackageError: backend "faiss" without faiss.
     """
     shapes = Shapes("knn")
     shapes.tensor("x", x, ("N", "D"), ANY_FLOATS)
@@ -36,33 +48,46 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
     total = shapes["N"]
     rows = normalised("knn", "x", x)
     if total == 0:
-        return rows.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=x.device)
+        return Neighbors(rows.new_zeros(0, k), torch.zeros(0, k, dtype=torch.int64, device=x.device))
     if k > total:
         raise ValueError(f"knn: k must be at most N={total}, got {k}")
     _native.require("knn", x.device)
-    return _knn.by_faiss(rows, k) if backend == "faiss" else _knn.nearest(rows, k)
+    return Neighbors(*(_knn.by_faiss(rows, k) if backend == "faiss" else _knn.nearest(rows, k)))
 
 
 def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor | None = None) -> SparseDistance:
-    """Jaccard distance of k-reciprocal neighbour sets: Zhong et al., CVPR 2017, in the form ReID clusters with.
-
-    x         [N, D] floating: features, L2-normalised inside; or
-              [N, k] int32 or int64: each row's neighbours, nearest first, itself in column 0 (k >= min(k1, N); only the
-              first k1 columns are used), as from `knn` or any other index
-    k1        neighbours that sets are made of (capped at N)
-    k2        rows averaged around each (1: none)
-    features  [N, D], only with neighbours for x: members of a set are weighted by softmax(2 features_i . features_j),
-              used as they are. Without it the members of a set weigh the same.
+    """Jaccard distance of k-reciprocal neighbour sets, in the form ReID clusters with.
 
     With R(i, k) = those j among i's first k + 1 neighbours (of k1 there are) that have i among theirs,
     R*(i) = R(i, k1) with every R(c, round-half-even(k1 / 2)) of a c in R(i, k1) that shares more than two thirds of it,
     V[i] = softmax over R*(i), averaged over the first k2 neighbours, and m = sum_n min(V[i, n], V[j, n]):
     d(i, j) = 1 - m / (2 - m), in [0, 1], symmetric, d(i, i) = 0.
 
-    Returns a `SparseDistance` on the device of x, float32 (float64 for float64 features); stored are the pairs whose V
-    share a column. Not differentiable. Deterministic, the same for any number of threads. Memory is proportional to the
-    pairs stored. On CUDA the sizes of three results depend on the data: their totals are read on the host, besides what
-    `knn` reads.
+    Memory is proportional to the pairs stored. On CUDA the sizes of three results depend on the data: their totals are read on
+    the host, besides what `knn` reads, or the check of given neighbours.
+
+    Deterministic: the same for any number of threads.
+
+    Arguments:
+        x: [N, D] float: features, L2-normalised inside; or [N, k] int32 or int64: each row's neighbours, nearest first, itself
+            in column 0 (k >= min(k1, N); only the first k1 columns are used), as from `knn` or any other index.
+        k1: neighbours that sets are made of (capped at N).
+        k2: rows averaged around each (1: none).
+        features: [N, D] float, only with neighbours for x: members of a set are weighted by softmax(2 features_i . features_j),
+            used as they are. Without it the members of a set weigh the same.
+
+    Returns:
+        `SparseDistance` on the device of x, float32 (float64 for float64 features); stored are the pairs whose V share a column.
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or range, neighbours that repeat or do not begin with the row.
+        IndexRangeError: a neighbour that is no row, on every device.
+
+    Source:
+        Zhong et al., CVPR 2017, section 3.
     """
     shapes = Shapes("jaccard_distance")
     k1, k2 = integer("jaccard_distance", "k1", k1, 1), integer("jaccard_distance", "k2", k2, 1)
@@ -70,7 +95,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
         shapes.tensor("x", x, ("N", "k"), INTEGERS)
         if features is not None:
             shapes.tensor("features", features, ("N", "D"), ANY_FLOATS, device_of=("x", x))
-            features = _finite("jaccard_distance", "features", features)
+            features = finite("jaccard_distance", "features", features)
         rank, similarity = _neighbours(x, min(k1, shapes["N"])), None
     else:
         shapes.tensor("x", x, ("N", "D"), ANY_FLOATS)
@@ -85,15 +110,28 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
 
 
 def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
-    """Density-based clusters (Ester et al., KDD 1996): the labels scikit-learn gives on `distance.to_dense()`.
+    """Density-based clusters: the labels that scikit-learn gives on `distance.to_dense()`.
 
-    distance     values in [0, 1]; pairs not stored are 1.0 apart
-    eps          two points are neighbours when their distance is at most eps (rounded to the dtype of the distances)
-    min_samples  a point is core when at least so many points, itself counted, are its neighbours
+    Deterministic: the same for any number of threads. Waits for the GPU once, to see that the values are in [0, 1].
 
-    Returns labels [N] int64 on the device of distance: -1 outlier, clusters numbered from 0 by their first core point;
-    a border point goes to the first cluster that reaches it. Not differentiable. Deterministic, the same for any number of
-    threads. Waits for the GPU once, to see that the values are in [0, 1].
+    Arguments:
+        distance: values in [0, 1]; pairs not stored are 1.0 apart.
+        eps: above 0; two points are neighbours when their distance is at most eps (rounded to the dtype of the distances).
+        min_samples: a point is core when at least so many points, itself counted, are its neighbours.
+
+    Returns:
+        labels: [N] int64 on the device of distance: -1 outlier, clusters numbered from 0 by their first core point; a border
+        point goes to the first cluster that reaches it.
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type or range.
+        IndexRangeError: distance.indices names a row that is not there, on CPU.
+
+    Source:
+        Ester et al., KDD 1996.
     """
     if not isinstance(distance, SparseDistance):
         raise TypeError(f"dbscan: distance must be a SparseDistance, got {type(distance).__name__}")
@@ -106,7 +144,11 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     if eps >= 1:  # every pair is within eps
         return torch.full((total,), 0 if total >= min_samples else -1, dtype=torch.int64, device=distance.indptr.device)
     _native.require("dbscan", values.device)
-    return _dbscan(distance, eps, min_samples)
+    try:
+        return _dbscan(distance, eps, min_samples)
+    except RuntimeError:
+        check_index("dbscan", "distance.indices", distance.indices, total, f"rows, 0 to {total - 1}")  # the kernel has looked
+        raise
 
 
 def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
@@ -115,31 +157,8 @@ def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     first = root == torch.arange(len(root), device=root.device)  # [N]: a cluster's first core point
     number = first.cumsum(0) - 1  # [N]: of a root, its cluster
     core_label = torch.where(root >= 0, number[root.clamp(min=0)], -1)  # [N]
-    return torch.ops.gcl_fast.dbscan_labels(*graph, eps, core_label)
-
-
-def normalised(op: str, name: str, x: Tensor) -> Tensor:
-    """Rows of unit length, float32 at least, contiguous, outside autograd."""
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # [N, 1]
-    if not bool(torch.isfinite(length).all()):
-        _finite(op, name, x)  # names what is wrong, or the squares alone were too large
-    return (x / length.clamp_min(1e-12)).contiguous()
-
-
-def _finite(op: str, name: str, x: Tensor) -> Tensor:
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{op}: {name} must be finite, got NaN or infinity in {int((~torch.isfinite(x)).any(dim=1).sum())} rows")
-    return x
-
-
-def integer(op: str, name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
-    if value < low:
-        raise ValueError(f"{op}: {name} must be at least {low}, got {value}")
-    return int(value)
+    labels: Tensor = torch.ops.gcl_fast.dbscan_labels(*graph, eps, core_label)
+    return labels
 
 
 def _neighbours(index: Tensor, k: int) -> Tensor:
@@ -150,9 +169,7 @@ def _neighbours(index: Tensor, k: int) -> Tensor:
     rank = index[:, :k].long()
     if total == 0:
         return rank
-    low, high = (int(n) for n in torch.aminmax(rank))
-    if low < 0 or high >= total:
-        raise ValueError(f"{op}: x must hold row numbers from 0 to {total - 1}, got {low} to {high}")
+    check_index(op, "x", rank, total, f"row numbers from 0 to {total - 1}", wait=True)
     wrong = (rank[:, 0] != torch.arange(total, device=rank.device)).nonzero()[:, 0]
     if len(wrong):
         raise ValueError(f"{op}: x must have each row itself in column 0, got {int(rank[wrong[0], 0])} in row {int(wrong[0])}")

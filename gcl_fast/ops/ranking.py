@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast._op_types import RankMetrics
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._rows import normalised
 from gcl_fast.ops._sets import expanded_sets, overlap_terms, softmax_rows
-from gcl_fast.ops.neighbors import integer, normalised
-from gcl_fast.reference.ranking import RankMetrics
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
@@ -32,17 +32,28 @@ def rank_metrics(
 ) -> RankMetrics:
     """Scores of ranking a gallery by cosine similarity to each query.
 
-    query, gallery                [Q, D], [G, D] floating, one dtype; L2-normalised inside
-    query_pids, gallery_pids      [Q], [G] int32 or int64: persons; gallery images of pid -1 are junk and ignored
-    query_camids, gallery_camids  [Q], [G] int32 or int64: cameras; a gallery image of the query's person and camera is
-                                  ignored
-    max_rank                      length of cmc; beyond the gallery's size cmc stays level
-
     Average precision is the mean over the matches of (matches so far / rank), as scikit-learn's without ties; equally
     similar gallery images rank by index. Queries without a match are not counted; with none left the scores are nan.
-    Products in float32 at least. Not differentiable. Deterministic. Never holds all Q x G similarities.
+    Products in float32 at least. Never holds all Q x G similarities. Deterministic.
 
-    Returns `RankMetrics` (mAP, cmc [max_rank] float64 on CPU, mINP, num_valid).
+    Arguments:
+        query, gallery: [Q, D], [G, D] float, one dtype; L2-normalised inside.
+        query_pids, gallery_pids: [Q], [G] int32 or int64, persons; gallery images of pid -1 are junk and ignored.
+        query_camids, gallery_camids: [Q], [G] int32 or int64, cameras; a gallery image of the query's person and camera is
+            ignored.
+        max_rank: length of cmc; beyond the gallery's size cmc stays level.
+
+    Returns:
+        RankMetrics(mAP, cmc [max_rank] float64 on CPU, mINP, num_valid).
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type or shape, a feature that is not finite.
+
+    Source:
+        mAP and CMC as Zheng et al., ICCV 2015 (Market-1501); mINP: Ye et al., TPAMI 2021.
     """
     shapes = Shapes("rank_metrics")
     shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
@@ -68,7 +79,21 @@ def rank_metrics_from_distances(
     *,
     max_rank: int = 50,
 ) -> RankMetrics:
-    """Scores of ranking a gallery by given distances [Q, G] (any float, not NaN), smallest first; else as `rank_metrics`."""
+    """Scores of ranking a gallery by given distances, smallest first. Deterministic.
+
+    Arguments:
+        distances: [Q, G] float of any kind, not NaN.
+        query_pids, gallery_pids, query_camids, gallery_camids, max_rank: as in `rank_metrics`.
+
+    Returns:
+        RankMetrics, as `rank_metrics`.
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type or shape, a distance that is NaN.
+    """
     shapes = Shapes("rank_metrics_from_distances")
     shapes.tensor("distances", distances, ("Q", "G"), ANY_FLOATS)
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, distances.device)
@@ -85,15 +110,28 @@ def rank_metrics_from_distances(
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of squared Euclidean distances between L2-normalised features.
+    """k-reciprocal re-ranking of squared Euclidean distances between L2-normalised features.
 
-    query, gallery  [Q, D], [G, D] floating, one dtype; L2-normalised inside
-    k1, k2          neighbours in a set; rows averaged around each image
-    lambda_value    share of the original distance in the result, 0 to 1
+    What `gcl_fast.compat.re_ranking` gives for 2 - 2 cosine, without the three matrices: memory is the result and what is
+    proportional to Q + G. Computed on the CPU after the products. Deterministic.
 
-    Returns distances [Q, G] on the device of query, float32 (float64 for float64). What `gcl_fast.compat.re_ranking`
-    gives for 2 - 2 cosine, without the three matrices: memory is the result and what is proportional to Q + G.
-    Not differentiable. Deterministic. Computed on the CPU after the products.
+    Arguments:
+        query, gallery: [Q, D], [G, D] float, one dtype; L2-normalised inside.
+        k1: neighbours in a set.
+        k2: rows averaged around each image.
+        lambda_value: share of the original distance in the result, 0 to 1.
+
+    Returns:
+        distances: [Q, G] on the device of query, float32 (float64 for float64).
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or range, a feature that is not finite.
+
+    Source:
+        Zhong et al., CVPR 2017, section 3.
     """
     shapes = Shapes("rerank")
     shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
@@ -105,8 +143,8 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
     def rows(first: int, last: int) -> np.ndarray:
         with torch.autocast(x.device.type, enabled=False):
             distance = (2 - 2 * (x[first:last] @ x.T)).clamp_(min=0).square_()  # [b, Q + G]
-        own = torch.arange(first, last, device=x.device)
-        distance[own - first, own] = 0
+        itself = torch.arange(first, last, device=x.device)
+        distance[itself - first, itself] = 0
         return scaled(distance.cpu().numpy())
 
     return torch.from_numpy(rerank_rows(rows, len(query), len(gallery), k1, k2, lambda_value)).to(x)
@@ -129,17 +167,17 @@ def rerank_rows(
     _native.require("rerank", torch.device("cpu"))
     step = max(1, BLOCK // total)
     blocks = [(first, min(first + step, total)) for first in range(0, total, step)]
-    rank = np.concatenate([_smallest(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks])
-    rank = torch.from_numpy(rank).int()  # [Q + G, k]
+    nearest = np.concatenate([_smallest(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks])
+    rank = torch.from_numpy(nearest).int()  # [Q + G, k]
     start, columns = expanded_sets(rank[:, : k1 + 1], k1)
-    owner, near, result = np.repeat(np.arange(total), np.diff(start.numpy())), [], []
+    owner, near, parts = np.repeat(np.arange(total), np.diff(start.numpy())), [], []
     for first, last in blocks:
         part = slice(int(start[first]), int(start[last]))
         block = rows(first, last)
         near.append(-block[owner[part] - first, columns[part].numpy()])
-        result.append(block[: max(0, num_query - first), num_query:] * block.dtype.type(lambda_value))
+        parts.append(block[: max(0, num_query - first), num_query:] * block.dtype.type(lambda_value))
     weight = softmax_rows(owner, np.concatenate(near), total)
-    result = np.concatenate(result)  # [Q, G]
+    result: np.ndarray = np.concatenate(parts)  # [Q, G]
     result += result.dtype.type(1 - lambda_value)
     row, column, share = overlap_terms(start, columns, torch.from_numpy(weight), rank[:, :k2], num_query)
     inside = column >= num_query
@@ -179,15 +217,15 @@ def _scores(
     _native.require(op, qp.device)
     sorted_pids, order = torch.sort(gp, stable=True)  # [G], [G]
     begin, end = (torch.searchsorted(sorted_pids, qp, right=right) for right in (False, True))  # [Q]
-    precision, places = [begin.new_zeros(0, dtype=torch.float64)], [begin.new_zeros(0, 3)]
+    precisions, places = [begin.new_zeros(0, dtype=torch.float64)], [begin.new_zeros(0, 3)]
     step = max(1, BLOCK // max(size, 1))
     for first in range(0, total if size else 0, step):
         part = slice(first, min(first + step, total))
         distance = rows(part.start, part.stop)  # [b, G]
-        found = torch.ops.gcl_fast.ranking_scores(distance, qp[part], gp, qc[part], gc, order, begin[part], end[part])
-        for kept, value in zip((precision, places), found, strict=True):
-            kept.append(value)
-    precision, (count, best, worst) = torch.cat(precision).cpu(), torch.cat(places).cpu().T
+        of_block = torch.ops.gcl_fast.ranking_scores(distance, qp[part], gp, qc[part], gc, order, begin[part], end[part])
+        precisions.append(of_block[0])
+        places.append(of_block[1])
+    precision, (count, best, worst) = torch.cat(precisions).cpu(), torch.cat(places).cpu().T
     valid = count > 0
     number = int(valid.sum())
     if not number:
@@ -197,7 +235,16 @@ def _scores(
     return RankMetrics(float(precision[valid].mean()), hits.cumsum(0).double() / number, float(penalty.mean()), number)
 
 
-def _fake(distances, query_pids, gallery_pids, query_camids, gallery_camids, order, begin, end):
+def _fake(
+    distances: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    query_camids: Tensor,
+    gallery_camids: Tensor,
+    order: Tensor,
+    begin: Tensor,
+    end: Tensor,
+) -> tuple[Tensor, Tensor]:
     queries = distances.shape[0]
     return distances.new_empty(queries, dtype=torch.float64), distances.new_empty((queries, 3), dtype=torch.int64)
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes
+from gcl_fast._op_types import Rasterized
+from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes, check_faces, flag
 
 MAX_IMAGE_SIZE = 1 << 20
 MAX_FACES = (1 << 31) - 1
-
-
-class Rasterized(NamedTuple):
-    """What the camera sees in each pixel."""
-
-    face_id: Tensor  # [B,H,W] int32, -1 where there is nothing
-    bary: Tensor  # [B,H,W,3], 0 where there is nothing
-    depth: Tensor  # [B,H,W], +inf where there is nothing
 
 
 def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull_backfaces: bool = False) -> Rasterized:
@@ -33,7 +26,10 @@ def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull
     Skipped are triangles of zero snapped area and those with a corner that is not finite or further than 2^21 pixels
     from the origin. There is no near plane: bring only points in front of the camera.
 
-    Args:
+    Deterministic: forward and backward give the same bits for any number of threads, batch order and run; face_id and
+    depth are bit-equal on CPU and CUDA. Nothing waits for the GPU.
+
+    Arguments:
         verts: [B,V,3] float32 or float64. x (right) and y (down) in pixels, the first centre at (0.5, 0.5); z = depth,
             larger is farther, any finite number.
         faces: [F,3] int32 or int64, shared by the batch, F < 2^31.
@@ -44,18 +40,17 @@ def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull
     Returns:
         Rasterized(face_id [B,H,W] int32, bary [B,H,W,3], depth [B,H,W]), floats in the type of `verts`.
 
-    Gradient of bary and depth to `verts`, visibility held fixed: coverage and occlusion have none. A clamped coordinate
-    has none either. There is no second derivative (NotImplementedError).
+    Gradient:
+        Of bary and depth to `verts`, visibility held fixed: coverage and occlusion have none. A clamped coordinate has none
+        either. There is no second derivative (NotImplementedError).
 
-    Determinism: forward and backward give the same bits for any number of threads, batch order and run; face_id and
-    depth are bit-equal on CPU and CUDA. Nothing waits for the GPU.
-
-    Raises:
+    Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
-        IndexError: a face names a vertex that is not there. On CUDA, and in compiled code, reading the faces back would
-            stall: CUDA skips such a face, a compiled CPU call raises RuntimeError.
+        IndexRangeError: a face names a vertex that is not there, on CPU. On CUDA, and in compiled code, reading the faces back
+            would stall: CUDA skips such a face, a compiled CPU call raises RuntimeError.
 
-    Source: Pineda, "A Parallel Algorithm for Polygon Rasterization", SIGGRAPH 1988; top-left rule of Direct3D.
+    Source:
+        Pineda, "A Parallel Algorithm for Polygon Rasterization", SIGGRAPH 1988; top-left rule of Direct3D.
     """
     shapes = Shapes("rasterize")
     shapes.tensor("verts", verts, ("B", "V", 3), FLOATS)
@@ -65,22 +60,11 @@ def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull
         raise ValueError(f"rasterize: image_size must be at most {MAX_IMAGE_SIZE} on a side, got {(height, width)}")
     if shapes["F"] > MAX_FACES:
         raise ValueError(f"rasterize: faces must be fewer than 2^31, got {shapes['F']}")
-    if not isinstance(cull_backfaces, bool):
-        raise TypeError(f"rasterize: cull_backfaces must be a bool, got {type(cull_backfaces).__name__}")
-    check_face_range("rasterize", faces, shapes["V"])
+    cull_backfaces = flag("rasterize", "cull_backfaces", cull_backfaces)
+    check_faces("rasterize", faces, shapes["V"])
     _native.require("rasterize", verts.device)
     bary, depth, face_id = torch.ops.gcl_fast.rasterize(verts, faces, height, width, cull_backfaces)  # opcheck: floats first
     return Rasterized(face_id, bary, depth)
-
-
-def check_face_range(op: str, faces: Tensor, num_verts: int) -> None:
-    """Raises IndexError for a face on the CPU that names a vertex which is not there."""
-    readable = not torch.compiler.is_compiling() and type(faces) is Tensor and faces.device.type == "cpu"
-    if not readable or faces.numel() == 0:
-        return
-    low, high = (int(n) for n in torch.aminmax(faces))
-    if low < 0 or high >= num_verts:
-        raise IndexError(f"{op}: faces must be in [0, V={num_verts}), got {low if low < 0 else high}")
 
 
 def _fake(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,14 +88,14 @@ def _fake_backward(
     return verts.new_empty(verts.shape)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     verts, faces, _, _, _ = inputs
     _, _, face_id = output
     ctx.mark_non_differentiable(face_id)
     ctx.save_for_backward(verts, faces, face_id)
 
 
-def _backward(ctx, grad_bary, grad_depth, _grad_face_id):
+def _backward(ctx: Any, grad_bary: Tensor, grad_depth: Tensor, _grad_face_id: Tensor | None) -> tuple[Tensor | None, ...]:
     verts, faces, face_id = ctx.saved_tensors
     # Corners grouped by vertex, so that each vertex adds its corners in one fixed order on every device.
     vertex_of_corner, corner_order = torch.sort(faces.reshape(-1).long(), stable=True)  # [3F]
@@ -121,7 +105,7 @@ def _backward(ctx, grad_bary, grad_depth, _grad_face_id):
     return grad, None, None, None, None
 
 
-def _no_second_derivative(ctx, grad):
+def _no_second_derivative(ctx: Any, grad: Tensor) -> None:
     raise NotImplementedError("rasterize: the second derivative is not implemented")
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
 from gcl_fast.ops.camera import check_camera, check_yaws, turns_of
-from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE, check_face_range
+from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE
 
 
 @torch.no_grad()
@@ -24,7 +24,10 @@ def render_mesh(
     a pixel is the one that `rasterize` gives for the vertices of `gcl_fast.ops.camera.turn` and `project`. A face with a vertex
     at or behind a perspective camera is dropped.
 
-    Args:
+    Deterministic: the same bits for any number of threads, batch order and run, on CPU and CUDA the same. Nothing waits for the
+    GPU; angles in a list or in a tensor on the CPU travel with the launch.
+
+    Arguments:
         verts: [B, V, 3] float32 or float64 in body axes (x right, y down, z away from the camera), metres.
         faces: [F, 3] int32 or int64, shared by the batch.
         camera: [B, 3] weak perspective or [B, 6] perspective, floating point, see `gcl_fast.ops.camera.project`.
@@ -35,15 +38,16 @@ def render_mesh(
     Returns:
         [B, R, 1, H, W] in [0, 1], in the type of `verts`.
 
-    Not differentiable: the result never asks for a gradient.
+    Gradient:
+        None: the result never asks for one.
 
-    Determinism: the same bits for any number of threads, batch order and run, on CPU and CUDA the same. Nothing waits for the
-    GPU; angles in a list or in a tensor on the CPU travel with the launch.
-
-    Raises:
+    Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
-        IndexError: a face names a vertex that is not there. CUDA skips such a face, a compiled CPU call raises RuntimeError,
-            as `rasterize` does.
+        IndexRangeError: a face names a vertex that is not there, on CPU. CUDA skips such a face, a compiled CPU call raises
+            RuntimeError, as `rasterize` does.
+
+    Source:
+        Lambert's cosine law, flat shading.
     """
     shapes = Shapes("render_mesh")
     shapes.tensor("verts", verts, ("B", "V", 3), FLOATS)
@@ -60,12 +64,15 @@ def render_mesh(
     if isinstance(yaw_degrees, Tensor) and yaw_degrees.device.type != "cpu":
         yaw_degrees = yaw_degrees.to(verts.device)
     arguments = (verts, faces, camera.to(verts.dtype), turns_of(yaw_degrees).to(verts.dtype), height, width)
+    image: Tensor
     if torch.compiler.is_compiling():
-        return torch.ops.gcl_fast.render_mesh(*arguments)
+        image = torch.ops.gcl_fast.render_mesh(*arguments)
+        return image
     try:
-        return torch.ops.gcl_fast.render_mesh(*arguments)
+        image = torch.ops.gcl_fast.render_mesh(*arguments)
+        return image
     except RuntimeError:
-        check_face_range("render_mesh", faces, shapes["V"])  # the kernel has looked: this gives the error its kind
+        check_faces("render_mesh", faces, shapes["V"])  # the kernel has looked: this gives the error its kind
         raise
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes
+from gcl_fast._op_types import MeshFlow, MeshWarp
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
 from gcl_fast.ops.interpolate import as_int32
 from gcl_fast.ops.rasterize import rasterize
 
@@ -16,21 +17,22 @@ MAX_PIXELS = (1 << 31) - 1  # of one image
 MAX_COUNT = MAX_PIXELS // 3  # of vertices, of faces
 
 
-class MeshFlow(NamedTuple):
-    grid: Tensor  # [B, H, W, 2] in grid_sample(align_corners=False) units, -2 on background
-    visibility: Tensor  # [B, H, W] uint8: 0 background, 1 visible, 2 occluded in the source
-
-
-class MeshWarp(NamedTuple):
-    warped: Tensor  # [B, C, H, W]
-    visibility: Tensor  # [B, H, W] uint8, as in MeshFlow
-
-
 @torch.no_grad()
 def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> MeshFlow:
     """Dense correspondence from one view of a mesh to another: where each destination pixel lies in the source image.
 
-    Args:
+    The point's source position and depth are those of its face's corners mixed by the destination's screen-space
+    barycentric coordinates. Visibility compares that depth with the source raster's in the four pixels which a bilinear
+    read would mix. A covered one agrees when it shows the point's own face, or when the plane of that face, carried to
+    the pixel's centre (a slope at most the mesh's depth extent per pixel), lies behind the raster there by at most 0.01
+    of the depth extent. The point is visible when the pixels that agree hold half of the covered ones' bilinear weight
+    (so also when none is covered). Carrying the
+    plane keeps both sides of a silhouette apart, where the depth changes much within a pixel; the tolerance is half a
+    pixel of a body 250 pixels tall and a sixth as deep: surfaces closer than that cannot be told apart.
+
+    Deterministic: the same bits for any number of threads and batch order, on CPU and CUDA the same. Nothing waits for the GPU.
+
+    Arguments:
         src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them. One source, [1, V, 3],
             serves all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
@@ -42,21 +44,12 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
         on background. visibility: [B, H, W] uint8: 0 background, 1 visible, 2 occluded in the source or outside its image
         (the grid then still points at the place; -2 where a source vertex is not finite).
 
-    The point's source position and depth are those of its face's corners mixed by the destination's screen-space
-    barycentric coordinates. Visibility compares that depth with the source raster's in the four pixels which a bilinear
-    read would mix. A covered one agrees when it shows the point's own face, or when the plane of that face, carried to
-    the pixel's centre (a slope at most the mesh's depth extent per pixel), lies behind the raster there by at most 0.01
-    of the depth extent. The point is visible when the pixels that agree hold half of the covered ones' bilinear weight
-    (so also when none is covered). Carrying the
-    plane keeps both sides of a silhouette apart, where the depth changes much within a pixel; the tolerance is half a
-    pixel of a body 250 pixels tall and a sixth as deep: surfaces closer than that cannot be told apart.
+    Gradient:
+        None: not differentiable.
 
-    Not differentiable. Deterministic: the same bits for any number of threads and batch order, on CPU and CUDA the same.
-    Nothing waits for the GPU.
-
-    Raises:
+    Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
-        IndexError: a face names a vertex that is not there, where `rasterize` raises it.
+        IndexRangeError: a face names a vertex that is not there, where `rasterize` raises it.
     """
     height, width = _check_views("mesh_flow", src_verts, dst_verts, faces, image_size)
     return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts, dst_verts, faces, height, width)))
@@ -65,7 +58,11 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
     """Carry the pixels of one view of a mesh to another view.
 
-    Args:
+    Deterministic: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
+    same ones: a pixel of the image gathers its gradient in a fixed order. On CUDA that sorts the pixels by where they read
+    (a workspace of 8 * B * H * W bytes, some times over); nothing waits for the GPU.
+
+    Arguments:
         image: [B, C, H, W] floating point, the source view; one, [1, C, H, W], serves all B destinations.
         src_verts, dst_verts: [B, V, 3] float32 or float64, in pixels of that size, with depth. One source, [1, V, 3], serves
             all B destinations and is rasterized once.
@@ -77,15 +74,12 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
         that is not visible, [B, C, H, W] in the image's dtype; and the visibility of `mesh_flow`. Half-precision images are
         read in float32. A feature map of another size: `grid_sample` at the grid of `mesh_flow`.
 
-    Gradient to image only; there is no second derivative (NotImplementedError), as the first does not depend on the image.
+    Gradient:
+        To image only; there is no second derivative (NotImplementedError), as the first does not depend on the image.
 
-    Determinism: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
-    same ones: a pixel of the image gathers its gradient in a fixed order. On CUDA that sorts the pixels by where they read
-    (a workspace of 8 * B * H * W bytes, some times over); nothing waits for the GPU.
-
-    Raises:
+    Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
-        IndexError: a face names a vertex that is not there, where `rasterize` raises it.
+        IndexRangeError: a face names a vertex that is not there, where `rasterize` raises it.
     """
     shapes = Shapes("mesh_warp")
     shapes.tensor("image", image, ("B", "C", "H", "W"), ANY_FLOATS)
@@ -115,6 +109,7 @@ def _check_views(op: str, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, i
         raise ValueError(f"{op}: image_size must be fewer than 2^31 pixels, got {(height, width)}")
     if max(shapes["V"], shapes["F"]) > MAX_COUNT:
         raise ValueError(f"{op}: at most {MAX_COUNT} vertices and faces, got {shapes['V']} and {shapes['F']}")
+    check_faces(op, faces, shapes["V"])
     _native.require(op, src_verts.device)
     return height, width
 
@@ -128,12 +123,22 @@ def _inputs(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, wi
     return src_verts, as_int32(faces), dst.face_id, dst.bary, src_face_id, src_depth
 
 
-def _fake_flow(src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth) -> tuple[Tensor, Tensor]:
+def _fake_flow(
+    src_verts: Tensor, faces: Tensor, dst_face_id: Tensor, dst_bary: Tensor, src_face_id: Tensor, src_depth: Tensor
+) -> tuple[Tensor, Tensor]:
     return src_verts.new_empty((*dst_face_id.shape, 2)), src_verts.new_empty(dst_face_id.shape, dtype=torch.uint8)
 
 
 def _fake_warp(
-    image, src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth, fill, keep_source
+    image: Tensor,
+    src_verts: Tensor,
+    faces: Tensor,
+    dst_face_id: Tensor,
+    dst_bary: Tensor,
+    src_face_id: Tensor,
+    src_depth: Tensor,
+    fill: float,
+    keep_source: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
         image.new_empty(image.shape),
@@ -142,18 +147,20 @@ def _fake_warp(
     )
 
 
-def _fake_warp_backward(grad_warped, source, visibility, pixel_order, cell_begin) -> Tensor:
+def _fake_warp_backward(
+    grad_warped: Tensor, source: Tensor, visibility: Tensor, pixel_order: Tensor, cell_begin: Tensor
+) -> Tensor:
     return grad_warped.new_empty(grad_warped.shape)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, source, visibility = output
     ctx.kept = inputs[8]
     ctx.mark_non_differentiable(source, visibility)
     ctx.save_for_backward(source, visibility)
 
 
-def _backward(ctx, grad_warped, _grad_source, _grad_visibility):
+def _backward(ctx: Any, grad_warped: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     source, visibility = ctx.saved_tensors
     if not ctx.kept:
         raise RuntimeError("mesh_warp: called without keep_source, so that it has no gradient")
@@ -176,7 +183,7 @@ def _pixels_by_cell(source: Tensor, visibility: Tensor) -> tuple[Tensor, Tensor]
     return order, torch.searchsorted(cell, torch.arange(cells + 1, device=cell.device))
 
 
-def _no_second_derivative(ctx, grad):
+def _no_second_derivative(ctx: Any, grad: Tensor) -> None:
     raise NotImplementedError("mesh_warp: the second derivative is not implemented")
 
 

@@ -1,14 +1,19 @@
+"""The plain definition of each op: oracle of the tests, baseline of the benches. It stands alone: of the package it imports the
+result types (`gcl_fast._op_types`) and nothing that an op runs."""
+
+from gcl_fast._op_types import MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
 from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
 from gcl_fast.reference.interpolate import interpolate
-from gcl_fast.reference.neighbors import SparseDistance, dbscan, jaccard_distance, knn
-from gcl_fast.reference.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances, rerank
-from gcl_fast.reference.rasterize import Rasterized, rasterize
+from gcl_fast.reference.neighbors import dbscan, jaccard_distance, knn
+from gcl_fast.reference.ranking import rank_metrics, rank_metrics_from_distances, rerank
+from gcl_fast.reference.rasterize import rasterize
 from gcl_fast.reference.render import render_mesh
-from gcl_fast.reference.warp import MeshFlow, MeshWarp, mesh_flow, mesh_warp
+from gcl_fast.reference.warp import mesh_flow, mesh_warp
 
 __all__ = [
     "MeshFlow",
     "MeshWarp",
+    "Neighbors",
     "RankMetrics",
     "Rasterized",
     "SparseDistance",

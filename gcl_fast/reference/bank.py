@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcl_fast._op_types import working_dtype
+
 NEGATIVES, POSITIVE, POSITIVE_WITHOUT_GENERATOR = 0, 1, 2  # streams
 
 _MASK = 0xFFFFFFFF
@@ -34,24 +36,23 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
-    """The seed as a 0-d int64 tensor on `device`; a Python integer counts modulo 2^64."""
-    if isinstance(seed, Tensor):
-        return seed.to(device, torch.int64, non_blocking=True).reshape(())
-    return torch.full((), (seed + (1 << 63)) % (1 << 64) - (1 << 63), dtype=torch.int64, device=device)
-
-
 def sampling_keys(seed: int | Tensor, stream: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """Keys [rows, columns] int64 in [0, 2^32) as the module's docstring defines them; distinct within a row."""
-    seed = seed_tensor(seed, device)
+    number = int(seed) % (1 << 64)
     row = torch.arange(rows, device=device)[:, None]  # [B, 1]
     column = torch.arange(columns, device=device)[None]  # [1, N]
 
     def word(t: int) -> Tensor:  # [B, 1]
         start = torch.full((), (t * 0x9E3779B9) & _MASK, dtype=torch.int64, device=device)
-        return _mix(_mix(_mix(_mix(start) ^ (seed & _MASK)) ^ ((seed >> 32) & _MASK)) ^ row)
+        return _mix(_mix(_mix(_mix(start) ^ (number & _MASK)) ^ (number >> 32)) ^ row)
 
     return _mix(_mix(column ^ word(2 * stream + 1)) ^ word(2 * stream + 2))  # [B, N]
+
+
+def _keys_of(allowed: Tensor, seed: int | Tensor, stream: int) -> Tensor:
+    """Keys [B, N] of the allowed columns; above every key elsewhere."""
+    rows, columns = allowed.shape
+    return sampling_keys(seed, stream, rows, columns, allowed.device).masked_fill(~allowed, _NO_KEY)
 
 
 def negative_rows(labels: Tensor, first: Tensor, num_negatives: int | None, seed: int | Tensor) -> Tensor:
@@ -66,16 +67,13 @@ def negative_rows(labels: Tensor, first: Tensor, num_negatives: int | None, seed
     allowed = torch.where(label < 0, ~itself, labels[None] != label)  # [B, N]
     if num_negatives is None or num_negatives >= len(labels):
         return allowed
-    keys = sampling_keys(seed, NEGATIVES, *allowed.shape, labels.device).masked_fill(~allowed, _NO_KEY)
+    keys = _keys_of(allowed, seed, NEGATIVES)
     last = keys.topk(num_negatives, dim=1, largest=False, sorted=False).values.amax(1, keepdim=True)  # [B, 1]
     return allowed & (keys <= last)
 
 
 def draw_positives(labels: Tensor, index: Tensor, seed: int | Tensor) -> Tensor:
-    """Two independent uniform draws of a bank row with the label of row `index` (maybe itself): [B, 2] int64.
-
-    A row without a class (label -1) has itself only.
-    """
+    """See `gcl_fast.ops.draw_positives`."""
     label = labels[index][:, None]  # [B, 1]
     itself = index[:, None] == torch.arange(len(labels), device=labels.device)  # [B, N]
     same = torch.where(label < 0, itself, labels[None] == label)  # [B, N]
@@ -83,8 +81,7 @@ def draw_positives(labels: Tensor, index: Tensor, seed: int | Tensor) -> Tensor:
         return index.new_zeros((0, 2), dtype=torch.int64)
     draws = []
     for stream in (POSITIVE, POSITIVE_WITHOUT_GENERATOR):
-        keys = sampling_keys(seed, stream, *same.shape, labels.device).masked_fill(~same, _NO_KEY)
-        draws.append(keys.argmin(1))
+        draws.append(_keys_of(same, seed, stream).argmin(1))
     return torch.stack(draws, 1)
 
 
@@ -92,11 +89,6 @@ def unit(x: Tensor) -> Tensor:
     """Rows of length 1; a zero row stays zero, and its gradient stays finite."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / torch.where(norm > 0, norm, torch.ones_like(norm))
-
-
-def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if anything is, else float32: half precision is for storage only."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
 def bank_nce(
@@ -116,8 +108,8 @@ def bank_nce(
     rows = positive if positive.dim() == 2 else positive[:, None]  # [B, P]
     chosen = negative_rows(labels, rows[:, 0], num_negatives, seed)  # [B, N]
 
-    own = query[:, None] if positive_query is None else positive_query.to(dtype)  # [B, 1 or P, D]
-    pos = (own * bank[rows]).sum(2) / temperature  # [B, P]
+    near = query[:, None] if positive_query is None else positive_query.to(dtype)  # [B, 1 or P, D]
+    pos = (near * bank[rows]).sum(2) / temperature  # [B, P]
     neg = (query @ bank.T / temperature).masked_fill(~chosen, float("-inf"))  # [B, N]
     logits = torch.cat([pos[:, :, None], neg[:, None].expand(-1, rows.shape[1], -1)], 2)  # [B, P, 1 + N]
     return (torch.logsumexp(logits, 2) - pos).reshape(positive.shape)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
-    """Attributes [B, V, C] or [V, C] at every pixel: sum over the corners of the pixel's face of bary * attribute."""
+    """See `gcl_fast.ops.interpolate`: at every pixel the sum over the corners of the pixel's face of bary * attribute."""
     batch, height, width = face_id.shape
     out = bary.new_zeros(batch, height, width, attributes.shape[-1])
     for b in range(batch):

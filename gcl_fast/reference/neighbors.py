@@ -5,55 +5,15 @@ Everything is computed in float64, one row at a time; a graph of N points costs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass
-class SparseDistance:
-    """A symmetric distance matrix in compressed rows: row i holds indices[indptr[i]:indptr[i+1]], ascending.
-
-    indptr   [N + 1] int64
-    indices  [nnz] int64, column numbers; the diagonal is stored (0)
-    values   [nnz] float32 or float64, distances; a pair that is not stored is 1.0 apart (0.0 from itself)
-    shape    (N, N)
-    """
-
-    indptr: Tensor
-    indices: Tensor
-    values: Tensor
-    shape: tuple[int, int]
-
-    def rows(self) -> Tensor:
-        """[nnz] int64, the row of each stored entry."""
-        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
-
-    def to_dense(self) -> Tensor:
-        """[N, N], dtype and device of values."""
-        dense = torch.ones(self.shape, dtype=self.values.dtype, device=self.values.device)
-        dense.fill_diagonal_(0.0)
-        dense[self.rows(), self.indices] = self.values
-        return dense
-
-    def to_scipy(self) -> Any:
-        """scipy.sparse.csr_matrix of the stored entries, zeros included; SciPy reads what is not stored as 0, not as 1."""
-        try:
-            from scipy.sparse import csr_matrix
-        except ImportError as error:
-            raise ImportError("SparseDistance.to_scipy needs SciPy: pip install scipy") from error
-        parts = (self.values, self.indices, self.indptr)
-        return csr_matrix(tuple(p.detach().cpu().numpy() for p in parts), shape=self.shape)
+from gcl_fast._op_types import Neighbors, SparseDistance
 
 
-def knn(x: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """The k rows most similar to each row by cosine, itself first, ties by the lower index.
-
-    x [N, D] -> similarity [N, k] dtype of x (float32 at least), index [N, k] int64. backend is ignored.
-    """
+def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
+    """See `gcl_fast.ops.knn`; backend is ignored."""
     del backend
     rows = _normalised(x)  # [N, D]
     similarity = np.zeros((len(rows), k))
@@ -65,21 +25,19 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
         index[i] = np.argsort(-rank, kind="stable")[:k]
         similarity[i] = against[index[i]]
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.from_numpy(similarity).to(x.device, dtype), torch.from_numpy(index).to(x.device)
+    return Neighbors(torch.from_numpy(similarity).to(x.device, dtype), torch.from_numpy(index).to(x.device))
 
 
 def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor | None = None) -> SparseDistance:
-    """Jaccard distance of k-reciprocal neighbour sets (Zhong et al., CVPR 2017, as clustering-based ReID uses it).
-
-    x [N, D] floating: features, normalised inside; or x [N, k] integer: neighbours, itself first, whose members are
-    weighted by softmax(2 features_i . features_j), or equally where features is None.
-    """
+    """See `gcl_fast.ops.jaccard_distance`."""
+    vectors: np.ndarray | None = None
     if x.is_floating_point():
         vectors = _normalised(x)  # [N, D]
         index = knn(x, min(k1, len(x)))[1].cpu().numpy()
         dtype, device = torch.promote_types(x.dtype, torch.float32), x.device
     else:
-        vectors = None if features is None else features.detach().cpu().double().numpy()
+        if features is not None:
+            vectors = features.detach().cpu().double().numpy()
         index = x.cpu().numpy()[:, :k1]
         dtype, device = torch.float32 if features is None else torch.promote_types(features.dtype, torch.float32), x.device
     total, half = len(index), int(np.around(k1 / 2))
@@ -101,8 +59,8 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
     stored = (shared > 0) | np.eye(total, dtype=bool)
     row, column = np.nonzero(stored)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=total))])
-    parts = torch.from_numpy(indptr), torch.from_numpy(column), torch.from_numpy(distance[row, column]).to(dtype)
-    return SparseDistance(*(p.to(device) for p in parts), shape=(total, total))
+    values = torch.from_numpy(distance[row, column]).to(device, dtype)
+    return SparseDistance(torch.from_numpy(indptr).to(device), torch.from_numpy(column).to(device), values, (total, total))
 
 
 def reciprocal_set(index: np.ndarray, i: int, k: int) -> set[int]:
@@ -122,12 +80,8 @@ def expanded_set(index: np.ndarray, i: int, k1: int, half: int) -> set[int]:
 
 
 def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
-    """Labels [N] int64 of Ester et al., KDD 1996, numbered as scikit-learn does; -1 = outlier.
-
-    A point is core when min_samples points, itself counted, lie within eps. Clusters are numbered by their first core
-    point; a border point belongs to the first cluster that reaches it. eps is rounded to the dtype of the distances.
-    """
-    dense = distance.to_dense().cpu().numpy()
+    """See `gcl_fast.ops.dbscan`."""
+    dense = _dense(distance)  # [N, N]
     near = dense <= dense.dtype.type(eps)  # [N, N]
     core = near.sum(axis=1) >= min_samples
     labels = np.full(len(near), -1, dtype=np.int64)
@@ -141,12 +95,21 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
             point = waiting.pop()
             if not core[point]:
                 continue
-            for neighbour in np.flatnonzero(near[point]):
+            for neighbour in np.flatnonzero(near[point]).tolist():
                 if labels[neighbour] == -1:
                     labels[neighbour] = number
                     waiting.append(neighbour)
         number += 1
     return torch.from_numpy(labels).to(distance.indptr.device)
+
+
+def _dense(distance: SparseDistance) -> np.ndarray:
+    indptr, indices, values = (part.cpu().numpy() for part in (distance.indptr, distance.indices, distance.values))
+    dense = np.ones(distance.shape, dtype=values.dtype)
+    for i in range(len(dense)):
+        dense[i, i] = 0
+        dense[i, indices[indptr[i] : indptr[i + 1]]] = values[indptr[i] : indptr[i + 1]]
+    return dense
 
 
 def _normalised(x: Tensor) -> np.ndarray:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast._op_types import RankMetrics
 from gcl_fast.reference.neighbors import expanded_set
-
-
-class RankMetrics(NamedTuple):
-    """Scores of a retrieval, fractions of 1, means over the queries that have a match; nan where none has.
-
-    mAP        mean average precision
-    cmc        [max_rank] float64 on CPU: share of queries with a match among the first 1, 2, ... max_rank
-    mINP       mean inverse negative penalty: number of matches / rank of the last (Ye et al., TPAMI 2021)
-    num_valid  number of queries that have a match
-    """
-
-    mAP: float
-    cmc: Tensor
-    mINP: float
-    num_valid: int
 
 
 def rank_metrics(
@@ -36,7 +20,7 @@ def rank_metrics(
     *,
     max_rank: int = 50,
 ) -> RankMetrics:
-    """Scores of ranking gallery [G, D] by cosine similarity to each query [Q, D]."""
+    """See `gcl_fast.ops.rank_metrics`."""
     query, gallery = (torch.nn.functional.normalize(x.double(), dim=1) for x in (query, gallery))
     similarity = (query[:, None] * gallery).sum(dim=2)  # [Q, G]; summed in one order, so that equal rows tie exactly
     return rank_metrics_from_distances(-similarity, query_pids, gallery_pids, query_camids, gallery_camids, max_rank=max_rank)
@@ -51,7 +35,7 @@ def rank_metrics_from_distances(
     *,
     max_rank: int = 50,
 ) -> RankMetrics:
-    """Scores of ranking the gallery by distances [Q, G], ascending, ties by gallery index."""
+    """See `gcl_fast.ops.rank_metrics_from_distances`."""
     distance, qp, gp, qc, gc = (t.cpu().numpy() for t in (distances, query_pids, gallery_pids, query_camids, gallery_camids))
     precisions, penalties, hits = [], [], []
     for q in range(len(distance)):
@@ -59,7 +43,7 @@ def rank_metrics_from_distances(
         ranks = [rank for rank, g in enumerate(ranking, start=1) if gp[g] == qp[q]]  # of the matches
         if not ranks:
             continue
-        precisions.append(np.mean([found / rank for found, rank in enumerate(ranks, start=1)]))
+        precisions.append(np.mean([hits_so_far / rank for hits_so_far, rank in enumerate(ranks, start=1)]))
         penalties.append(len(ranks) / ranks[-1])
         hits.append([rank >= ranks[0] for rank in range(1, max_rank + 1)])
     if not hits:
@@ -70,7 +54,7 @@ def rank_metrics_from_distances(
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of squared Euclidean distances: [Q, D], [G, D] -> [Q, G]."""
+    """See `gcl_fast.ops.rerank`."""
     x = torch.nn.functional.normalize(torch.cat([query, gallery]).cpu().double(), dim=1).numpy()
     total, half = len(x), int(np.around(k1 / 2))
     original = np.stack([np.maximum(2 - 2 * (x * row).sum(axis=1), 0) for row in x]) ** 2  # [Q + G, Q + G]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from gcl_fast._op_types import Rasterized
 
 SUBPIXELS = 256  # steps of the snapping grid in a pixel
 MAX_COORDINATE = 1 << 21  # pixels
 PAIRS_AT_ONCE = 1 << 20  # (face, pixel) pairs held in memory
 
 
-class Rasterized(NamedTuple):
-    face_id: Tensor  # [B,H,W] int32, -1 where there is nothing
-    bary: Tensor  # [B,H,W,3], 0 where there is nothing
-    depth: Tensor  # [B,H,W], +inf where there is nothing
-
-
 def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull_backfaces: bool = False) -> Rasterized:
-    """The face seen at each pixel centre; arguments, results and gradient as `gcl_fast.ops.rasterize`.
-
-    verts [B,V,3] float, faces [F,3] integer, image_size (H, W). Images are done one after the other.
-    """
+    """See `gcl_fast.ops.rasterize`. Images are done one after the other."""
     height, width = image_size
     images = [_one_image(v, faces.long(), height, width, cull_backfaces) for v in verts]
     if not images:
@@ -72,7 +66,7 @@ def _area(snapped: Tensor) -> Tensor:
     return _cross(snapped[:, 1] - snapped[:, 0], snapped[:, 2] - snapped[:, 0])
 
 
-def _boxes(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool):
+def _boxes(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (face, pixel) pairs: every usable face with each pixel centre in its box, some faces at a time."""
     corners, snapped = _triangles(verts, faces)
     area = _area(snapped)
@@ -86,7 +80,7 @@ def _boxes(verts: Tensor, faces: Tensor, height: int, width: int, cull_backfaces
     extent = (last - first + 1).clamp(min=0) * usable[:, None]
     pairs = extent.prod(1)  # [F]
     chunk = torch.div(pairs.cumsum(0), PAIRS_AT_ONCE, rounding_mode="floor")
-    for part in chunk[pairs > 0].unique().tolist():
+    for part in sorted(set(chunk[pairs > 0].tolist())):
         some = ((chunk == part) & (pairs > 0)).nonzero().squeeze(1)
         face = some.repeat_interleave(pairs[some])
         begin = (pairs[some].cumsum(0) - pairs[some]).repeat_interleave(pairs[some])
@@ -134,9 +128,9 @@ class _Within(torch.autograd.Function):
     """Takes back what rounding carried out of [low, high]; the gradient passes as if nothing happened."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(value, low), high)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad, None, None

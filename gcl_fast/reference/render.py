@@ -39,7 +39,7 @@ def _seen(verts: Tensor, camera: Tensor, height: int, width: int) -> tuple[Tenso
 def render_mesh(
     verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor, image_size: tuple[int, int]
 ) -> Tensor:
-    """Grey shaded guide [B, R, 1, H, W]: 0.25 + 0.75 max(0, n.l), n the face's normal turned to the viewer; background 0."""
+    """See `gcl_fast.ops.render_mesh`."""
     height, width = image_size
     yaws = [float(y) for y in yaw_degrees]
     out = verts.new_zeros(len(verts), len(yaws), 1, height, width)

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gcl_fast._op_types import MeshFlow, MeshWarp
 from gcl_fast.reference.interpolate import interpolate
 from gcl_fast.reference.rasterize import rasterize
 
 
-class MeshFlow(NamedTuple):
-    grid: Tensor  # [B, H, W, 2]
-    visibility: Tensor  # [B, H, W] uint8
-
-
-class MeshWarp(NamedTuple):
-    warped: Tensor  # [B, C, H, W]
-    visibility: Tensor  # [B, H, W] uint8
-
-
 def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: tuple[int, int]) -> MeshFlow:
-    """Where each pixel of the destination view lies in the source view, and whether the source shows it.
-
-    The point is compared with what the source shows in the four pixels that a bilinear read would mix. A covered one
-    agrees when it shows the point's own face, or when the plane of that face, carried to the pixel's centre, lies behind
-    the depth there by no more than one hundredth of the mesh's depth extent. The point is visible when the pixels that
-    agree hold at least half of the bilinear weight of the covered ones (so also when none is covered), and occluded
-    outside the source image. src_verts [B, V, 3], or [1, V, 3] for all dst_verts [B, V, 3].
-    """
+    """See `gcl_fast.ops.mesh_flow`, which says when a point is visible. Its "lies behind by at most 0.01 of the depth extent"
+    has 1e-5 of the largest depth on top, for rounding."""
     height, width = image_size
     src_verts = src_verts.expand(len(dst_verts), -1, -1)
     src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
@@ -59,8 +43,8 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
                     dx, dy = column + 0.5 - x, row + 0.5 - y
                     weight = (1 - abs(dx)) * (1 - abs(dy))
                     covered += weight
-                    own = src.face_id[b, row, column] == dst.face_id[b, i, j]
-                    agreeing += weight * bool(own or z + gx * dx + gy * dy <= seen + tolerance)
+                    same_face = src.face_id[b, row, column] == dst.face_id[b, i, j]
+                    agreeing += weight * bool(same_face or z + gx * dx + gy * dy <= seen + tolerance)
             inside = 0 <= x < width and 0 <= y < height
             visibility[b, i, j] = 1 if inside and 2 * agreeing >= covered else 2
     return MeshFlow(grid, visibility)
@@ -78,9 +62,8 @@ def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
 
 
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:
-    """The source image [B, C, H, W], or [1, C, H, W] for all, carried to the destination view; `fill` where the
-    source does not show the body."""
-    flow = mesh_flow(src_verts, dst_verts, faces, tuple(image.shape[-2:]))
+    """See `gcl_fast.ops.mesh_warp`."""
+    flow = mesh_flow(src_verts, dst_verts, faces, (image.shape[-2], image.shape[-1]))
     image = image.expand(len(dst_verts), -1, -1, -1)
     sampled = torch.nn.functional.grid_sample(image, flow.grid.to(image.dtype), mode="bilinear", align_corners=False)
     shown = (flow.visibility == 1).unsqueeze(1)  # [B, 1, H, W]

@@ -1,0 +1,114 @@
+"""Results of the ops, their error and the one rule of types that an op and its plain definition share.
+
+It lies beside `gcl_fast.ops` and not in it: importing a module of a package runs the package, and `gcl_fast.ops` registers
+every op (fake kernels, autograd) when it is imported, which whoever calls `torch.ops.gcl_fast` relies on. `gcl_fast.reference`
+imports this module and the errors alone, so that no mistake of an op can reach its oracle: no mathematics belongs here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcl_fast.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class IndexRangeError(IndexError, ValueError):
+    """An index that names a row, vertex or face which is not there. The message names the op, the argument, the range, the
+    first such index and its place."""
+
+
+class Rasterized(NamedTuple):
+    """What the camera sees in each pixel."""
+
+    face_id: Tensor
+    """[B, H, W] int32, -1 where there is nothing"""
+    bary: Tensor
+    """[B, H, W, 3] float, 0 where there is nothing"""
+    depth: Tensor
+    """[B, H, W] float, +inf where there is nothing"""
+
+
+class MeshFlow(NamedTuple):
+    """Where each pixel of a view lies in another view of the same mesh."""
+
+    grid: Tensor
+    """[B, H, W, 2] float in `grid_sample(align_corners=False)` units, -2 on background"""
+    visibility: Tensor
+    """[B, H, W] uint8: 0 background, 1 visible, 2 occluded in the source"""
+
+
+class MeshWarp(NamedTuple):
+    """An image carried to another view."""
+
+    warped: Tensor
+    """[B, C, H, W] in the dtype of the image"""
+    visibility: Tensor
+    """[B, H, W] uint8, as in `MeshFlow`"""
+
+
+class Neighbors(NamedTuple):
+    """The nearest rows of each row, itself first."""
+
+    similarity: Tensor
+    """[N, k] float32 or float64, cosines, descending after the first column"""
+    index: Tensor  # type: ignore[assignment]  # the public field's name; it hides tuple.index
+    """[N, k] int64"""
+
+
+@dataclass
+class SparseDistance:
+    """A symmetric distance matrix in compressed rows: row i holds indices[indptr[i]:indptr[i+1]], ascending."""
+
+    indptr: Tensor
+    """[N + 1] int64"""
+    indices: Tensor
+    """[nnz] int64, column numbers; the diagonal is stored (0)"""
+    values: Tensor
+    """[nnz] float32 or float64, distances; a pair that is not stored is 1.0 apart (0.0 from itself)"""
+    shape: tuple[int, int]
+    """(N, N)"""
+
+    def rows(self) -> Tensor:
+        """[nnz] int64, the row of each stored entry."""
+        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
+
+    def to_dense(self) -> Tensor:
+        """[N, N], dtype and device of values."""
+        dense = torch.ones(self.shape, dtype=self.values.dtype, device=self.values.device)
+        dense.fill_diagonal_(0.0)
+        dense[self.rows(), self.indices] = self.values
+        return dense
+
+    def to_scipy(self) -> csr_matrix:
+        """scipy.sparse.csr_matrix of the stored entries, zeros included; SciPy reads what is not stored as 0, not as 1."""
+        try:
+            from scipy.sparse import csr_matrix
+        except ImportError as error:
+            raise MissingPackageError("SparseDistance.to_scipy needs SciPy: pip install scipy") from error
+        parts = (self.values, self.indices, self.indptr)
+        return csr_matrix(tuple(part.detach().cpu().numpy() for part in parts), shape=self.shape)
+
+
+class RankMetrics(NamedTuple):
+    """Scores of a retrieval, fractions of 1, means over the queries that have a match; nan where none has."""
+
+    mAP: float
+    """mean average precision"""
+    cmc: Tensor
+    """[max_rank] float64 on CPU: share of queries with a match among the first 1, 2, ... max_rank"""
+    mINP: float
+    """mean inverse negative penalty: number of matches / rank of the last (Ye et al., TPAMI 2021)"""
+    num_valid: int
+    """number of queries that have a match"""
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if anything is, else float32: half precision is for storage only."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

@@ -1,0 +1,29 @@
+"""Rows of length 1, with and without a gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of length 1; a zero row stays zero, and its gradient stays finite."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+def normalised(op: str, name: str, x: Tensor) -> Tensor:
+    """Rows of length 1, float32 at least, contiguous, outside autograd; ValueError where x is not finite."""
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # [N, 1]
+    if not bool(torch.isfinite(length).all()):
+        finite(op, name, x)  # names what is wrong, or the squares alone were too large
+    return (x / length.clamp_min(1e-12)).contiguous()
+
+
+def finite(op: str, name: str, x: Tensor) -> Tensor:
+    """x outside autograd, float32 at least; ValueError where a number is not finite."""
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{op}: {name} must be finite, got NaN or infinity in {int((~torch.isfinite(x)).any(dim=1).sum())} rows")
+    return x
