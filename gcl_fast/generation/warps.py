@@ -59,8 +59,7 @@ def warp_pictures(
     photos = load_photos([record.path for record in records], image_size).to(device)
     meshes = render_meshes(mesh_source, records, angles)
     pictures, _ = warped_views(photos, records, mesh_source, angles, meshes)
-    sheet = novel_view_grid(
-        photos, pictures, angles, meshes=meshes, row_titles=[Path(record.path).stem for record in records], made="warped"
-    )
+    stems = [Path(record.path).stem for record in records]
+    sheet = novel_view_grid(photos, pictures, angles, meshes=meshes, row_titles=stems, generated_title="warped")
     caption = "Each photo's pixels carried to new angles by its mesh; bare mesh where the photo does not show the body."
     return save_png(Path(out) / "warp.png", sheet, caption)
