@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
-from gcl_fast.report.labels import group_of
 from gcl_fast.report.run_data import read_history
+from gcl_fast.report.titles import group_of
 
 METRICS = {
     "untrained": {"mAP": 0.123, "rank1": 0.2},

@@ -32,7 +32,7 @@ def _check_mesh(mesh: Tensor, name: str, image: Tensor, *, views: bool) -> None:
 
 def _decode(generator: Generator, mesh: Tensor, code: Tensor) -> Tensor:
     """meshes [N, 1, H, W] and codes [N, C] -> images [N, 3, H, W], in chunks."""
-    parts = zip(mesh.split(MAX_DECODED), code.split(MAX_DECODED), strict=True)
+    parts = zip(torch.split(mesh, MAX_DECODED), torch.split(code, MAX_DECODED), strict=True)
     return torch.cat([generator.decode(generator.encode(m), c).float() for m, c in parts])
 
 
@@ -55,7 +55,7 @@ def novel_views(encoder: IdentityEncoder, generator: Generator, image: Tensor, m
         return image.new_zeros(batch, views, 3, height, width)
     with evaluating(encoder, generator):
         code = encoder(image)[0].repeat_interleave(views, dim=0)  # [B*R, C]
-        return _decode(generator, meshes.flatten(0, 1), code).unflatten(0, (batch, views))
+        return _decode(generator, meshes.flatten(0, 1), code).view(batch, views, 3, height, width)
 
 
 def identity_mix(
@@ -82,4 +82,4 @@ def identity_mix(
         share = torch.tensor(list(weights), dtype=code_a.dtype, device=code_a.device).view(1, amount, 1)
         code = share * code_a[:, None] + (1 - share) * code_b[:, None]  # [B, M, C]
         meshes = mesh_a.repeat_interleave(amount, dim=0)  # [B*M, 1, H, W]
-        return _decode(generator, meshes, code.flatten(0, 1)).unflatten(0, (batch, amount))
+        return _decode(generator, meshes, code.flatten(0, 1)).view(batch, amount, *image_a.shape[1:])

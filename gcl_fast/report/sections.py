@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gcl_fast.report.curves import MAX_SERIES, chart
-from gcl_fast.report.labels import (
+from gcl_fast.report.formats import decibel, duration, is_number, percent, points, section_of
+from gcl_fast.report.run_data import Row, Run
+from gcl_fast.report.titles import (
     CAPTIONS,
     GENERATING,
     GROUPS,
@@ -24,8 +26,6 @@ from gcl_fast.report.labels import (
     stage_name,
     stage_title,
 )
-from gcl_fast.report.run_data import Row, Run
-from gcl_fast.report.values import decibel, duration, is_number, percent, points, section_of
 
 NOT_SCALARS = ("stage", "epoch", "iteration", "time", "score")
 
