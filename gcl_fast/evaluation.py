@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,18 @@ from gcl_fast.ops.ranking import rerank as rerank_distances
 Progress = Callable[[int, int], None]
 
 
-class TopMatches(NamedTuple):
+@dataclass(frozen=True)
+class TopMatches:
     """The first gallery images of each query, ignored ones left out.
 
-    index    [Q, top] int64, gallery rows; -1 where the gallery holds fewer
-    correct  [Q, top] bool, same person; False at -1
+    index       [Q, top] int64, gallery rows; -1 where the gallery holds fewer
+    correct     [Q, top] bool, same person; False at -1
+    similarity  [Q, top] float32, cosine; -inf at -1
     """
 
     index: Tensor
     correct: Tensor
+    similarity: Tensor
 
 
 def extract_features(
@@ -159,8 +163,16 @@ def top_matches(
 ) -> TopMatches:
     """The gallery images nearest to each query by cosine, as the scores rank them.
 
-    features [Q, D], [G, D] floating; pids and camids [Q], [G] integer. Left out: gallery images of the query's own person
-    and camera, and junk (pid -1). Ties go to the lower gallery row. Deterministic. Results are on CPU.
+    Left out are gallery images of the query's own person and camera, and junk (pid -1). Ties go to the lower gallery row.
+    Deterministic.
+
+    Arguments:
+        query_features, gallery_features: [Q, D], [G, D] floating; normalised inside.
+        query_pids, gallery_pids, query_camids, gallery_camids: [Q] or [G] integer.
+        top: gallery images for each query, at least 1.
+
+    Returns: TopMatches on the CPU.
+    Errors: ValueError or TypeError that names the argument.
     """
     shapes = Shapes("top_matches")
     shapes.tensor("query_features", query_features, ("Q", "D"), ANY_FLOATS)
@@ -168,20 +180,22 @@ def top_matches(
     ids = {"query_pids": query_pids, "gallery_pids": gallery_pids, "query_camids": query_camids, "gallery_camids": gallery_camids}
     for name, value in ids.items():
         shapes.tensor(name, value, ("Q" if name.startswith("query") else "G",), INTEGERS)
-    qp, gp, qc, gc = (t.to(query_features.device) for t in ids.values())
+    pids, gallery_pids, camids, gallery_camids = (value.to(query_features.device) for value in ids.values())
     top = integer("top_matches", "top", top, 1)
-    index = torch.full((len(qp), top), -1, dtype=torch.int64)
-    correct = torch.zeros(len(qp), top, dtype=torch.bool)
-    query, gallery = (nn.functional.normalize(x.float(), dim=1) for x in (query_features, gallery_features))
-    shown = min(top, len(gp))
-    step = max(1, (1 << 23) // max(len(gp), 1))
-    for first in range(0, len(qp) if shown else 0, step):
+    index = torch.full((len(pids), top), -1, dtype=torch.int64)
+    correct = torch.zeros(len(pids), top, dtype=torch.bool)
+    similarity = torch.full((len(pids), top), -torch.inf)
+    query, gallery = (nn.functional.normalize(features.float(), dim=1) for features in (query_features, gallery_features))
+    shown = min(top, len(gallery_pids))
+    step = max(1, (1 << 23) // max(len(gallery_pids), 1))
+    for first in range(0, len(pids) if shown else 0, step):
         part = slice(first, first + step)
-        same = qp[part, None] == gp  # [b, G]
-        ignored = (gp == -1) | (same & (qc[part, None] == gc))
-        similarity = (query[part] @ gallery.T).masked_fill(ignored, -torch.inf)
-        value, order = (t[:, :shown] for t in similarity.sort(dim=1, descending=True, stable=True))
-        there = value > -torch.inf
-        index[part, :shown] = torch.where(there, order, -1).cpu()
-        correct[part, :shown] = (same.gather(1, order) & there).cpu()
-    return TopMatches(index, correct)
+        same_person = pids[part, None] == gallery_pids  # [b, G]
+        ignored = (gallery_pids == -1) | (same_person & (camids[part, None] == gallery_camids))
+        cosine = (query[part] @ gallery.T).masked_fill(ignored, -torch.inf)
+        value, order = (t[:, :shown] for t in cosine.sort(dim=1, descending=True, stable=True))  # [b, shown]
+        ranked = value > -torch.inf
+        index[part, :shown] = torch.where(ranked, order, -1).cpu()
+        correct[part, :shown] = (same_person.gather(1, order) & ranked).cpu()
+        similarity[part, :shown] = value.cpu()
+    return TopMatches(index, correct, similarity)

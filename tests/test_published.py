@@ -149,6 +149,7 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     cases = {
         "no generator, discriminator or ResNet": {"encoder.weight": torch.ones(2)},
         "entries are none": {},
+        "no ReLU before its max pooling": {"base.0.weight": torch.ones(1), "base.3.0.conv1.weight": torch.ones(1)},
         "ResNet of \\(3, 4, 7, 3\\)": jvtc | {"layer3.6.conv1.weight": torch.ones(1)},
         "non-local": jvtc | {"NL_2.0.g.weight": torch.ones(1)},
         "instance norm": jvtc | {"layer1.0.bn1.IN.weight": torch.ones(1)},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
 from gcl_fast.report.run_data import read_history
-from gcl_fast.report.sections import group_of
+from gcl_fast.report.titles import group_of
 
 METRICS = {
     "untrained": {"mAP": 0.123, "rank1": 0.2},
@@ -181,7 +181,13 @@ def test_a_loss_is_shown_as_a_loss(tmp_path):
 
 @pytest.mark.parametrize("value", [None, "n/a", float("nan"), True])
 def test_odd_values_do_not_stop_the_report(tmp_path, value):
-    metrics = {"stage1": {"mAP": value}, "stage2": {"novel_view_psnr": value}, "stage3": "none", "seconds": value}
+    metrics = {
+        "stage1": {"mAP": value},
+        "stage2": {"novel_view_psnr": value},
+        "stage3": "none",
+        "seconds": value,
+        "control": {"mAP": 0.5},
+    }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     Page(write_report(tmp_path).read_text(encoding="utf-8"))
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcl_fast.evaluation import top_matches
 from gcl_fast.images import normalise
 from gcl_fast.visuals import (
     compose,
@@ -231,6 +232,17 @@ def test_ranked_lists_follow_the_evaluation_rules(gallery):
     assert sorted(seen, key=position.get) == [20, 23, 25, 22, 26]  # query, then by falling similarity
     frame = 208 * 108 - 200 * 100
     assert (share(sheet, BLUE), share(sheet, GREEN), share(sheet, RED)) == (frame, frame, 3 * frame)
+
+
+def test_top_matches_give_the_cosine_of_each_match():
+    angle = torch.tensor([0.5, 0.1, 0.3])
+    gallery = 3 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    ids = [torch.tensor(values) for values in ([7], [7, 8, -1], [0], [1, 1, 1])]
+    matches = top_matches(torch.tensor([[2.0, 0.0]]), gallery, *ids, top=3)
+    assert matches.index.tolist() == [[1, 0, -1]] and matches.correct.tolist() == [[False, True, False]]
+    expected = torch.tensor([[0.1, 0.5]]).cos()
+    torch.testing.assert_close(matches.similarity[:, :2], expected)
+    assert matches.similarity[0, 2] == -torch.inf
 
 
 def test_ranked_lists_from_features_errors(gallery):

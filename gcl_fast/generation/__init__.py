@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
-from gcl_fast.generation.pictures import YAWS, draw_records, generate_pictures
-from gcl_fast.generation.quality import FrechetDistance, score_generated, ssim
-from gcl_fast.generation.scores import NovelViewScores, mean_training_image, novel_view_sheet, psnr, read_truth, score_novel_views
+from gcl_fast.generation.generated_scores import score_generated
+from gcl_fast.generation.measures import FrechetDistance, psnr, ssim
+from gcl_fast.generation.novel_view_scores import NovelViewScores, novel_view_sheet, score_novel_views
+from gcl_fast.generation.picture_files import draw_records, generate_pictures
+from gcl_fast.generation.true_views import mean_training_image, read_truth
 from gcl_fast.generation.warps import warp_pictures, warped_views
 
 __all__ = [
-    "YAWS",
     "FrechetDistance",
     "NovelViewScores",
     "draw_records",

@@ -1,4 +1,4 @@
-"""What a trained generator makes: reconstructions, novel views, mixes of two identities.
+"""Decoding with a trained generator: reconstructions, novel views, mixes of two identities.
 
 Images are [.., 3, H, W] float, ImageNet-normalised; meshes [.., 1, H, W] float in [-1, 1]. Everything runs in eval
 mode without gradient; the modules' training flags are put back afterwards.
@@ -6,28 +6,15 @@ mode without gradient; the modules' training flags are put back afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from gcl_fast.models import Generator, IdentityEncoder
+from gcl_fast.models.modes import evaluating
 
 MAX_DECODED = 32  # images decoded at once: bounds memory, changes nothing else
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient inside; every submodule's own training flag afterwards."""
-    flags = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def _check_image(image: Tensor, name: str) -> None:
@@ -43,13 +30,13 @@ def _check_mesh(mesh: Tensor, name: str, image: Tensor, *, views: bool) -> None:
         raise ValueError(f"{name}: expected a tensor {wanted}, got {shape}")
 
 
-def _decode(generator: Any, mesh: Tensor, code: Tensor) -> Tensor:
+def _decode(generator: Generator, mesh: Tensor, code: Tensor) -> Tensor:
     """meshes [N, 1, H, W] and codes [N, C] -> images [N, 3, H, W], in chunks."""
-    parts = zip(mesh.split(MAX_DECODED), code.split(MAX_DECODED), strict=True)
+    parts = zip(torch.split(mesh, MAX_DECODED), torch.split(code, MAX_DECODED), strict=True)
     return torch.cat([generator.decode(generator.encode(m), c).float() for m, c in parts])
 
 
-def reconstruct(encoder: nn.Module, generator: nn.Module, image: Tensor, mesh: Tensor) -> Tensor:
+def reconstruct(encoder: IdentityEncoder, generator: Generator, image: Tensor, mesh: Tensor) -> Tensor:
     """image [B, 3, H, W] and its mesh [B, 1, H, W] -> G(E_str(mesh), E_id(image).code) [B, 3, H, W]."""
     _check_image(image, "image")
     _check_mesh(mesh, "mesh", image, views=False)
@@ -59,7 +46,7 @@ def reconstruct(encoder: nn.Module, generator: nn.Module, image: Tensor, mesh: T
         return _decode(generator, mesh, encoder(image)[0])
 
 
-def novel_views(encoder: nn.Module, generator: nn.Module, image: Tensor, meshes: Tensor) -> Tensor:
+def novel_views(encoder: IdentityEncoder, generator: Generator, image: Tensor, meshes: Tensor) -> Tensor:
     """image [B, 3, H, W] and R turned meshes of each [B, R, 1, H, W] -> the same people so turned [B, R, 3, H, W]."""
     _check_image(image, "image")
     _check_mesh(meshes, "meshes", image, views=True)
@@ -68,16 +55,19 @@ def novel_views(encoder: nn.Module, generator: nn.Module, image: Tensor, meshes:
         return image.new_zeros(batch, views, 3, height, width)
     with evaluating(encoder, generator):
         code = encoder(image)[0].repeat_interleave(views, dim=0)  # [B*R, C]
-        return _decode(generator, meshes.flatten(0, 1), code).unflatten(0, (batch, views))
+        return _decode(generator, meshes.flatten(0, 1), code).view(batch, views, 3, height, width)
 
 
 def identity_mix(
-    encoder: nn.Module, generator: nn.Module, image_a: Tensor, image_b: Tensor, mesh_a: Tensor, weights: Sequence[float]
+    encoder: IdentityEncoder, generator: Generator, image_a: Tensor, image_b: Tensor, mesh_a: Tensor, weights: Sequence[float]
 ) -> Tensor:
     """The body and pose of a with the identity code w * a + (1 - w) * b, one image for each w.
 
-    image_a, image_b [B, 3, H, W]; mesh_a [B, 1, H, W]; weights: M shares of a, 1 = reconstruction of a, 0 = a dressed
-    as b -> [B, M, 3, H, W].
+    Arguments:
+        image_a, image_b: [B, 3, H, W]; mesh_a: [B, 1, H, W].
+        weights: M shares of a; 1 = reconstruction of a, 0 = a dressed as b.
+
+    Returns: [B, M, 3, H, W].
     """
     _check_image(image_a, "image_a")
     _check_image(image_b, "image_b")
@@ -92,4 +82,4 @@ def identity_mix(
         share = torch.tensor(list(weights), dtype=code_a.dtype, device=code_a.device).view(1, amount, 1)
         code = share * code_a[:, None] + (1 - share) * code_b[:, None]  # [B, M, C]
         meshes = mesh_a.repeat_interleave(amount, dim=0)  # [B*M, 1, H, W]
-        return _decode(generator, meshes, code.flatten(0, 1)).unflatten(0, (batch, amount))
+        return _decode(generator, meshes, code.flatten(0, 1)).view(batch, amount, *image_a.shape[1:])

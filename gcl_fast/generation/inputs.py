@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gcl_fast.images import load_image, load_uint8
+from gcl_fast.images import load_image, load_uint8, mesh_from_unit
+from gcl_fast.meshes import MeshSource
+from gcl_fast.records import Record
+
+Path = str | os.PathLike[str]
 
 
-def load_photos(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
+def load_photos(paths: Sequence[Path], image_size: tuple[int, int]) -> Tensor:
     """Image files as the networks read them: [N, 3, H, W] float32, bicubic to image_size = (H, W), ImageNet-normalised."""
     return torch.stack([load_image(path, image_size) for path in paths])
 
 
-def load_units(paths: Sequence[str | Path], image_size: tuple[int, int]) -> Tensor:
+def load_units(paths: Sequence[Path], image_size: tuple[int, int]) -> Tensor:
     """Image files as RGB [N, 3, H, W] float32 in [0, 1], bicubic to image_size = (H, W)."""
     stack = torch.stack([torch.from_numpy(load_uint8(path, image_size)) for path in paths])  # [N, H, W, 3] uint8
     return stack.movedim(-1, 1).float() / 255
 
 
-def render_meshes(mesh_source: Any, records: Sequence[Any], yaws: Sequence[float]) -> Tensor:
+def render_meshes(meshes: MeshSource, records: Sequence[Record], yaws: Sequence[float]) -> Tensor:
     """The records' bodies at R yaws (degrees, relative to the photo) -> [N, R, 1, H, W] float32 in [-1, 1]."""
-    guides = torch.stack([mesh_source.render(record, yaws) for record in records])  # [N, R, H, W] in [0, 1]
-    return guides[:, :, None].float() * 2 - 1
+    guides = torch.stack([meshes.render(record, yaws) for record in records])  # [N, R, H, W] in [0, 1]
+    return mesh_from_unit(guides[:, :, None].float())

@@ -2,52 +2,62 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import InputError
 from gcl_fast.generation.inputs import load_photos, render_meshes
-from gcl_fast.images import normalise
+from gcl_fast.images import mesh_to_uint8, normalise
+from gcl_fast.meshes import MeshSource, VertexMeshes
 from gcl_fast.ops import mesh_warp
+from gcl_fast.records import Record
 from gcl_fast.visuals.grids import novel_view_grid
 from gcl_fast.visuals.png import save_png
 
 PAPER = 235  # grey level behind a turned body: nothing is known there
+SEEN, HIDDEN = 1, 2  # visibility as `ops.mesh_warp` gives it
 
 
 def warped_views(
-    photos: Tensor, records: Sequence[Any], mesh_source: Any, angles: Sequence[float], guides: Tensor | None = None
+    photos: Tensor, records: Sequence[Record], mesh_source: MeshSource, angles: Sequence[float], guides: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Each photo's body at R angles (degrees, relative to the photo), by `ops.mesh_warp`.
+    """Each photo's body at R angles, by `ops.mesh_warp`. Deterministic.
 
-    photos [N, 3, H, W] ImageNet-normalised; mesh_source: vertices (`bodies.VertexMeshes`); guides: the meshes at the angles
-    [N, R, 1, H, W] in [-1, 1] where they are rendered already. Returns pictures
-    [N, R, 3, H, W], ImageNet-normalised, and visibility [N, R, H, W] uint8 (0 background, 1 seen in the photo, 2 not). What the
-    photo does not show is drawn as the shaded mesh; behind the body is PAPER. Deterministic.
+    What the photo does not show is drawn as the shaded mesh; behind the body is PAPER.
+
+    Arguments:
+        photos: [N, 3, H, W], ImageNet-normalised; records: theirs.
+        mesh_source: vertices (`meshes.VertexMeshes`).
+        angles: degrees, relative to the photo.
+        guides: the meshes at the angles, [N, R, 1, H, W] in [-1, 1], where they are rendered already.
+
+    Returns: pictures [N, R, 3, H, W], ImageNet-normalised, and visibility [N, R, H, W] uint8 (0 background, 1 seen in the
+        photo, 2 not).
+    Errors: InputError where the meshes have no vertices.
     """
-    if not hasattr(mesh_source, "project"):
-        raise ValueError("warping a photo needs meshes with vertices; rendered pictures do not say where a pixel comes from")
+    if not isinstance(mesh_source, VertexMeshes):
+        raise InputError("warping a photo needs meshes with vertices; rendered pictures do not say where a pixel comes from")
     paper = normalise(torch.full((1, 1, 3), PAPER, dtype=torch.uint8)).to(photos).view(3, 1, 1)
-    guides = (render_meshes(mesh_source, records, angles) if guides is None else guides).to(photos)
-    grey = ((guides + 1) * 127.5).round().to(torch.uint8).movedim(2, -1).expand(-1, -1, -1, -1, 3)  # [N, R, H, W, 3]
-    bare = normalise(grey).to(photos)  # [N, R, 3, H, W]
+    guides = render_meshes(mesh_source, records, angles) if guides is None else guides
+    shaded = normalise(mesh_to_uint8(guides)).to(photos)  # [N, R, 3, H, W]
     pictures, visibility = [], []
-    for photo, mesh, record in zip(photos, bare, records, strict=True):
+    for photo, mesh, record in zip(photos, shaded, records, strict=True):
         verts, faces = (t.to(photos.device) for t in mesh_source.project(record, (0.0, *angles)))  # [1 + R, V, 3]
         warped, seen = mesh_warp(photo[None], verts[:1], verts[1:], faces)
         level = seen[:, None]  # [R, 1, H, W]
-        pictures.append(torch.where(level == 1, warped, torch.where(level == 2, mesh, paper)))
+        pictures.append(torch.where(level == SEEN, warped, torch.where(level == HIDDEN, mesh, paper)))
         visibility.append(seen)
     return torch.stack(pictures), torch.stack(visibility)
 
 
 def warp_pictures(
-    records: Sequence[Any],
-    mesh_source: Any,
-    out: str | Path,
+    records: Sequence[Record],
+    mesh_source: MeshSource,
+    out: str | os.PathLike[str],
     *,
     angles: Sequence[float],
     image_size: tuple[int, int],
@@ -59,8 +69,7 @@ def warp_pictures(
     photos = load_photos([record.path for record in records], image_size).to(device)
     meshes = render_meshes(mesh_source, records, angles)
     pictures, _ = warped_views(photos, records, mesh_source, angles, meshes)
-    sheet = novel_view_grid(
-        photos, pictures, angles, meshes=meshes, row_titles=[Path(record.path).stem for record in records], made="warped"
-    )
+    stems = [Path(record.path).stem for record in records]
+    sheet = novel_view_grid(photos, pictures, angles, meshes=meshes, row_titles=stems, generated_title="warped")
     caption = "Each photo's pixels carried to new angles by its mesh; bare mesh where the photo does not show the body."
     return save_png(Path(out) / "warp.png", sheet, caption)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ def check_width(where: str, name: str, value: int) -> None:
 def reflect_conv(c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """Convolution with reflection padding: the output has ceil(size / stride) rows and columns."""
     padding = dilation * (kernel // 2)
-    mode = "reflect" if padding else "zeros"  # a 1x1 kernel needs no padding, hence no padded copy
+    mode: Literal["reflect", "zeros"] = "reflect" if padding else "zeros"  # a 1x1 kernel needs no padding, hence no padded copy
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, padding_mode=mode)
 
 
@@ -63,7 +64,8 @@ class ConvBlock(nn.Module):
         self.activation = nn.LeakyReLU(SLOPE, inplace=inplace) if activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # [B, c_in, H, W] -> [B, c_out, ceil(H/stride), ceil(W/stride)]
-        return self.activation(self.norm(self.conv(x)))
+        y: Tensor = self.activation(self.norm(self.conv(x)))
+        return y
 
 
 # Of a pixel in the first or second half of its parent: which parent (before, own, after) each of 5 taps reads. [2, 3, 5]
@@ -87,8 +89,12 @@ def _repeat_edges(x: Tensor) -> Tensor:
 def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """5x5 convolution, with reflection padding, of x doubled in height and width: the same sums from 9 products instead of 25.
 
-    x [B, Ci, h, w], h and w at least 2; weight [Co, Ci, 5, 5]; bias [Co] -> [B, Co, 2h, 2w]. Up to rounding equal to the
-    convolution of `F.interpolate(x, scale_factor=2, mode="nearest")`. Gradient to all three.
+    Arguments:
+        x: [B, Ci, h, w], h and w at least 2.
+        weight: [Co, Ci, 5, 5]; bias: [Co].
+
+    Returns: [B, Co, 2h, 2w], up to rounding the convolution of `F.interpolate(x, scale_factor=2, mode="nearest")`.
+    Gradient: to all three.
 
     Of the doubled pixels under 5 taps many are the same: each of the four pixels that a parent becomes sees 3x3 parents, under
     kernels that are sums of the taps. One convolution makes all four, as channels. It pads by repeating the edge; reflection
@@ -118,7 +124,9 @@ class UpsampledConvBlock(ConvBlock):
         super().__init__(c_in, c_out, 5, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, c_in, h, w] -> [B, c_out, 2h, 2w]
-        return self.activation(self.norm(upsampled_conv(x, self.conv.weight, self.conv.bias)))
+        assert self.conv.bias is not None
+        y: Tensor = self.activation(self.norm(upsampled_conv(x, self.conv.weight, self.conv.bias)))
+        return y
 
 
 class ResidualBlock(nn.Module):
@@ -130,7 +138,8 @@ class ResidualBlock(nn.Module):
         self.second = ConvBlock(channels, channels, 3, norm=norm, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W], kept
-        return x + self.second(self.first(x))
+        change: Tensor = self.second(self.first(x))
+        return x + change
 
 
 class AdaINResidualBlock(nn.Module):

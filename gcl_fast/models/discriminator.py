@@ -26,9 +26,13 @@ def _patch_network(width: int) -> nn.Sequential:
 class Discriminator(nn.Module):
     """D of the method: image [B, 3, H, W] -> 3 score maps [B, 1, ~H/4, ~W/4], of the full, half and quarter image.
 
-    Scores are unbounded (least-squares GAN: real 1, fake 0). No normalisation layer; differentiable twice with respect
-    to the image, as the gradient penalty on real images needs. H and W at least 17 (ValueError otherwise).
-    `width` 32 is the published size. Weights start as N(0, 0.02), biases as 0.
+    Scores are unbounded (least-squares GAN: real 1, fake 0). No normalisation layer. Weights start as N(0, 0.02), biases as 0.
+
+    Arguments:
+        width: channels after the first layer; 32 is the published size.
+
+    Gradient: to the image and the weights, twice to the image, as the gradient penalty on real images needs.
+    Errors: ValueError or TypeError for a bad image; H and W must be at least 17.
     Source: as `Generator`; multi-scale patch discriminators: Wang et al., CVPR 2018; least squares: Mao et al., ICCV 2017.
     """
 
@@ -39,7 +43,8 @@ class Discriminator(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         check_images("Discriminator", "image", image, 3, minimum=MINIMUM)

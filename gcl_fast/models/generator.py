@@ -38,7 +38,8 @@ class AtrousPyramid(nn.Module):
         self.fuse = ConvBlock(c_branch * (1 + len(DILATIONS)), c_out, 1, norm=norm, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, c_in, H, W] -> [B, c_out, H, W]
-        return self.fuse(torch.cat([self.point(x), *(branch(x) for branch in self.dilated)], dim=1))
+        y: Tensor = self.fuse(torch.cat([self.point(x), *(branch(x) for branch in self.dilated)], dim=1))
+        return y
 
 
 class StructureEncoder(nn.Module):
@@ -57,7 +58,8 @@ class StructureEncoder(nn.Module):
         self.pyramid = AtrousPyramid(4 * width, 2 * width, 8 * width)
 
     def forward(self, mesh: Tensor) -> Tensor:
-        return self.pyramid(self.residual(self.stem(mesh)))
+        structure: Tensor = self.pyramid(self.residual(self.stem(mesh)))
+        return structure
 
 
 class Decoder(nn.Module):
@@ -76,7 +78,8 @@ class Decoder(nn.Module):
             x = block(x, scale, shift)
         for block in self.up:
             x = block(x)  # H/4 -> H/2 -> H
-        return self.image(self.smooth(x))
+        image: Tensor = self.image(self.smooth(x))
+        return image
 
 
 def _mlp(c_in: int, hidden: int, c_out: int) -> nn.Sequential:
@@ -87,11 +90,14 @@ def _mlp(c_in: int, hidden: int, c_out: int) -> nn.Sequential:
 class Generator(nn.Module):
     """E_str and G of the method: `decode(encode(mesh), code)` is a picture of the coded person in the mesh's pose.
 
-    code_dim    length of the identity code, a multiple of 4 (`IdentityEncoder.code_dim`)
-    width       base number of channels; 16 is the published size
-    mlp_width   hidden units of the eight MLPs that turn the code into AdaIN scales and shifts
-
     Weights start Kaiming normal (fan in, gain sqrt 2) with biases 0, drawn from torch's generator as in any module.
+
+    Arguments:
+        code_dim: length of the identity code, a multiple of 4 (`IdentityEncoder.code_dim`).
+        width: base number of channels; 16 is the published size.
+        mlp_width: hidden units of the eight MLPs that turn the code into AdaIN scales and shifts.
+
+    Errors: ValueError or TypeError for a bad argument.
     Source: Chen et al., "Joint Generative and Contrastive Learning", CVPR 2021; TPAMI 2023, arXiv 2301.00725.
     """
 
@@ -110,21 +116,33 @@ class Generator(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, a=0.0, mode="fan_in")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def encode(self, mesh: Tensor) -> Tensor:
-        """Structure of a mesh image: mesh [B, 1, H, W] in [-1, 1] -> [B, 8 * width, H/4, W/4].
+        """Structure of a mesh image.
 
-        H and W must be multiples of 4, at least 40 (ValueError otherwise). Gradient to mesh and weights.
+        Arguments:
+            mesh: [B, 1, H, W] in [-1, 1]; H and W multiples of 4, at least 40.
+
+        Returns: [B, 8 * width, H/4, W/4].
+        Gradient: to mesh and weights.
+        Errors: ValueError or TypeError for another shape or type.
         """
         check_images("Generator.encode", "mesh", mesh, 1, multiple=4, minimum=MINIMUM)
-        return self.structure(mesh)
+        structure: Tensor = self.structure(mesh)
+        return structure
 
     def decode(self, structure: Tensor, code: Tensor) -> Tensor:
-        """Image of a structure and an identity code: [B, 8 * width, h, w], [B, code_dim] -> [B, 3, 4h, 4w].
+        """Image of a structure and an identity code.
 
-        The image is ImageNet-normalised and unbounded. Slice i of the code, cut into 4 in its flattened order, drives
-        residual block i. Gradient to both inputs and the weights. ValueError where shapes disagree.
+        Arguments:
+            structure: [B, 8 * width, h, w].
+            code: [B, code_dim]; slice i of it, cut into 4 in its flattened order, drives residual block i.
+
+        Returns: [B, 3, 4h, 4w], ImageNet-normalised and unbounded.
+        Gradient: to both inputs and the weights.
+        Errors: ValueError or TypeError where shapes or types disagree.
         """
         check_images("Generator.decode", "structure", structure, self.structure_dim, minimum=2)
         if not isinstance(code, Tensor) or not code.is_floating_point():
@@ -136,7 +154,8 @@ class Generator(nn.Module):
         slices = code.chunk(BLOCKS, dim=1)  # 4 x [B, code_dim / 4]
         scales = [mlp(part) for mlp, part in zip(self.scale, slices, strict=True)]  # 4 x [B, 16 * width]
         shifts = [mlp(part) for mlp, part in zip(self.shift, slices, strict=True)]
-        return self.decoder(structure, scales, shifts)
+        image: Tensor = self.decoder(structure, scales, shifts)
+        return image
 
     def forward(self, mesh: Tensor, code: Tensor) -> Tensor:
         """`decode(encode(mesh), code)`: [B, 1, H, W], [B, code_dim] -> [B, 3, H, W]."""

@@ -5,27 +5,34 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.errors import FileError, InputError, MissingPackageError
 from gcl_fast.models.blocks import check_images, check_width
 from gcl_fast.models.weights import load_weights
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 PARTS = 4  # horizontal parts of the identity code
 VARIANTS = ("jvtc", "mlc", "act")
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}  # blocks in each stage
 
 
-def _torchvision_resnet():
+def _torchvision_resnet() -> ModuleType:
     try:
         from torchvision.models import resnet
     except ImportError as error:
-        raise ImportError(f"IdentityEncoder needs torchvision: pip install torchvision ({error})") from error
-    return resnet
+        raise MissingPackageError(f"IdentityEncoder needs torchvision: pip install torchvision ({error})") from error
+    module: ModuleType = resnet
+    return module
 
 
-def _stage(block: type[nn.Module], c_in: int, planes: int, depth: int, stride: int) -> nn.Sequential:
+def _stage(block: type[BasicBlock | Bottleneck], c_in: int, planes: int, depth: int, stride: int) -> nn.Sequential:
     c_out = planes * block.expansion
     shortcut = None
     if stride != 1 or c_in != c_out:
@@ -65,19 +72,22 @@ def _part_means(rows: Tensor) -> Tensor:
 class IdentityEncoder(nn.Module):
     """E_id of the method: image [B, 3, H, W], ImageNet-normalised -> (code [B, 4C], feature [B, feature_dim]).
 
-    code        the last map (H/16 x W/16) averaged in 4 horizontal parts; index = channel * 4 + part
-    feature     "jvtc": global average -> Linear(C, feature_width) -> BatchNorm1d; "mlc", "act": average -> BatchNorm1d.
-                Not L2-normalised: evaluation and the memories normalise, the identity loss does not.
+    The code is the last map (H/16 x W/16) averaged in 4 horizontal parts; index = channel * 4 + part. The feature is in "jvtc"
+    the global average -> Linear(C, feature_width) -> BatchNorm1d, in "mlc" and "act" average -> BatchNorm1d; it is not
+    L2-normalised: evaluation and the memories normalise, the identity loss does not. Both are float32 under autocast (pooling
+    and head stay out of it), else of the image's dtype.
 
-    variant         "jvtc" | "mlc" | "act", the heads of the published encoders
-    backbone        "resnet50" (C = 2048) | "resnet18" (C = 512), the last stage with stride 1
-    width           channels of the stem; C scales with it
-    weights         None: random | "imagenet": torchvision's IMAGENET1K_V1, downloaded on this request |
-                    path of a checkpoint: this encoder's state_dict, or a torchvision ResNet's (then the head stays random)
-    feature_width   outputs of the "jvtc" linear layer; the others have C
+    Arguments:
+        variant: "jvtc" | "mlc" | "act", the heads of the published encoders.
+        backbone: "resnet50" (C = 2048) | "resnet18" (C = 512), the last stage with stride 1.
+        width: channels of the stem; C scales with it.
+        weights: None: random; "imagenet": torchvision's IMAGENET1K_V1, downloaded on this request; path of a checkpoint: this
+            encoder's state_dict, or a torchvision ResNet's (then the head stays random).
+        feature_width: outputs of the "jvtc" linear layer; the others have C.
 
-    Both outputs are float32 under autocast (pooling and head stay out of it), else of the image's dtype.
-    Gradient to the image and the weights. Errors: ValueError or TypeError for bad arguments or files, FileNotFoundError.
+    Gradient: to the image and the weights.
+    Errors: ValueError or TypeError for bad arguments; InputError, MissingFileError or FileError for weights that cannot be had;
+        MissingPackageError without torchvision.
     Sources: He et al., CVPR 2016; JVTC: Li & Zhang, ECCV 2020; MMCL: Wang & Zhang, CVPR 2020.
     """
 
@@ -119,27 +129,28 @@ class IdentityEncoder(nn.Module):
     def _load(self, weights: str | os.PathLike[str], width: int) -> None:
         if weights == "imagenet":
             if width != 64:
-                raise ValueError(f"IdentityEncoder: weights='imagenet' exist for width 64 only, got width {width}")
+                raise InputError(f"IdentityEncoder: weights='imagenet' exist for width 64 only, got width {width}")
             state: Mapping[str, Tensor] = self._imagenet()
         else:
             state = load_weights(weights)
             nested = state.get("state_dict")
             state = nested if isinstance(nested, Mapping) else state
-        whole = any(k.startswith("backbone.") for k in state)
+        whole = any(name.startswith("backbone.") for name in state)
         target = self if whole else self.backbone
-        found = state if whole else {k: v for k, v in state.items() if not k.startswith("fc.")}
+        entries = state if whole else {name: value for name, value in state.items() if not name.startswith("fc.")}
         try:
-            target.load_state_dict(found)
+            target.load_state_dict(entries)
         except (RuntimeError, TypeError) as error:
             layout = "this encoder's state_dict" if whole else f"a torchvision {self.backbone_name}'s state_dict"
-            raise ValueError(f"IdentityEncoder: weights {os.fspath(weights)!r} must be {layout}: {error}") from error
+            raise InputError(f"IdentityEncoder: weights {os.fspath(weights)!r} must be {layout}: {error}") from error
 
     def _imagenet(self) -> Mapping[str, Tensor]:
         from torchvision.models import get_weight
 
         name = {"resnet18": "ResNet18_Weights", "resnet50": "ResNet50_Weights"}[self.backbone_name]
         try:
-            return get_weight(f"{name}.IMAGENET1K_V1").get_state_dict(progress=True, check_hash=True)
+            state: Mapping[str, Tensor] = get_weight(f"{name}.IMAGENET1K_V1").get_state_dict(progress=True, check_hash=True)
         except OSError as error:
             problem = f"weights='imagenet' could not be downloaded ({error}); give a file instead"
-            raise OSError(f"IdentityEncoder: {problem}") from error
+            raise FileError(f"IdentityEncoder: {problem}") from error
+        return state

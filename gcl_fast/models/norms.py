@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,12 +16,17 @@ SAMPLE = (1, 2, 3)
 def adain(x: Tensor, scale: Tensor, shift: Tensor, *, slope: float = 1.0) -> Tensor:
     """Adaptive instance normalisation: each channel to mean 0, variance 1 over H x W, times scale, plus shift.
 
-    x [B, C, H, W]; scale, shift [B, C], used as they are (no 1 is added to scale). Huang & Belongie, ICCV 2017.
-    slope: of a leaky ReLU that follows; 1 for none. Gradient to the three tensors.
+    Arguments:
+        x: [B, C, H, W].
+        scale, shift: [B, C], used as they are (no 1 is added to scale).
+        slope: of a leaky ReLU that follows; 1 for none.
+
+    Gradient: to the three tensors.
+    Source: Huang & Belongie, ICCV 2017.
     """
     # Batch norm with each sample's channels as channels of one: scale and shift in the same pass.
-    one = x.reshape(1, -1, *x.shape[2:])
-    y = F.batch_norm(one, None, None, scale.reshape(-1), shift.reshape(-1), training=True, eps=EPS)
+    flat = x.reshape(1, -1, *x.shape[2:])  # [1, B * C, H, W]
+    y = F.batch_norm(flat, None, None, scale.reshape(-1), shift.reshape(-1), training=True, eps=EPS)
     if slope != 1.0:
         y = F.leaky_relu_(y, slope)
     return y.view(x.shape)
@@ -29,7 +36,7 @@ class _LayerNorm(torch.autograd.Function):
     """(x - mean) / (std + eps) * gamma + beta in three passes over x; of the images only x itself is kept for backward."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, dim=SAMPLE, keepdim=True)  # [B, 1, 1, 1]
         std = variance.to(gamma.dtype).sqrt()
         ctx.save_for_backward(x, gamma, mean, std)
@@ -38,7 +45,7 @@ class _LayerNorm(torch.autograd.Function):
         return y.mul_(factor).add_(beta[:, None, None])
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, gamma, mean, std = ctx.saved_tensors
         inverse, centred = 1 / (std + EPS), x - mean
         # over height and width: [B, C, 1, 1]
@@ -62,4 +69,5 @@ class ChannelLayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W], of x's dtype
-        return _LayerNorm.apply(x, self.gamma, self.beta)
+        y: Tensor = _LayerNorm.apply(x, self.gamma, self.beta)
+        return y

@@ -1,4 +1,4 @@
-"""Weight files from elsewhere: what a file holds is told by its keys, then mapped onto this package's networks.
+"""Weight files from elsewhere: a file's keys tell what it holds, which is then mapped onto this package's networks.
 
 Known: the authors' stage 2 and 3 files ({'gen'}, {'dis'}, {'id'}), JVTC, MLC, ACT/MMCL, encoders of cluster-contrast and SpCL
 (`base.` or numbered stages, `feat_bn`), "bag of tricks" baselines (`bottleneck`), fast-reid (`model`, `backbone.`, `heads.`),
@@ -10,21 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gcl_fast.models.convert import STAGES, convert_official
+from gcl_fast.errors import InputError
+from gcl_fast.models.convert import convert_official
 from gcl_fast.models.identity import DEPTHS, IdentityEncoder
+from gcl_fast.models.names import FOREIGN, GEM, MODULES, NORM, OURS, Head, abridged, entries, head_of, resnet_entries
 from gcl_fast.models.weights import load_weights
-
-MODULES = {"gen": "generator", "dis": "discriminator", "id": "encoder"}
-NESTED = ("state_dict", "model", "model_state_dict", "net")
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-OWN = {"structure.stem.0.conv.weight": "generator", "scales.0.0.conv.weight": "discriminator"}
-# parts of other ResNets that ours does not have
-FOREIGN = {".IN.weight": "instance norm (IBN)", "NL_": "non-local blocks", ".se.": "squeeze-and-excitation"}
 
 
 @dataclass
@@ -49,87 +43,81 @@ class Part:
     notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
+        """What was mapped, left out and is missing, in lines."""
         lines = [f"{self.what}: {len(self.state)} tensors mapped onto the {self.module}"]
-        lines += [
-            f"  {title}: {_grouped(names)}"
-            for title, names in (("left", self.left), ("missing, start fresh", self.missing))
-            if names
-        ]
+        for title, names in (("left", self.left), ("missing, start fresh", self.missing)):
+            if names:
+                lines.append(f"  {title}: {abridged(names)}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
 def read_published(path: str | os.PathLike[str], kind: str = "auto") -> list[Part]:
-    """The networks in a weight file; nothing in the file is executed.
+    """The networks in a weight file; nothing in the file is executed. Tensors are on the CPU.
 
-    kind  "auto", or the official kind that the file must be ("gen", "dis", "id_jvtc", "id_mlc", "id_act")
+    Arguments:
+        kind: "auto", or the official kind that the file must be ("gen", "dis", "id_jvtc", "id_mlc", "id_act").
 
-    ValueError naming the file where it holds no network known here, another architecture, a wrongly shaped or missing
-    entry, or a weight that is not finite; FileNotFoundError where there is none. Tensors are on the CPU.
+    Errors: InputError naming the file where it holds no network known here, another architecture, a wrongly shaped or missing
+        entry, or a weight that is not finite; MissingFileError where there is none.
     """
     content = load_weights(path)
     try:
         parts = recognise(content, kind)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"weights file {path}: {error}") from error
+        raise InputError(f"weights file {path}: {error}") from error
     for part in parts:
         broken = [n for n, v in part.state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
         if broken:
-            raise ValueError(f"weights file {path}: weights not finite in the {part.module}: {_grouped(broken)}")
+            raise InputError(f"weights file {path}: weights not finite in the {part.module}: {abridged(broken)}")
     return parts
 
 
-def recognise(content: Mapping[str, Any], kind: str = "auto") -> list[Part]:
+def recognise(content: Mapping[str, object], kind: str = "auto") -> list[Part]:
     """As `read_published`, of what a file holds."""
-    modules = content.get("modules")
-    if isinstance(modules, Mapping) and kind == "auto":
-        whose = f"gcl_fast checkpoint of {content.get('stage', 'a stage')}"
-        return [Part(name, "own", f"{name} of a {whose}", dict(state), _own_variant(state)) for name, state in modules.items()]
-    wrapped = [key for key in MODULES if isinstance(content.get(key), Mapping)]
-    if kind == "auto" and wrapped:
-        return [_part(_names(content[key])) for key in wrapped]
     if kind != "auto":
-        key = kind.split("_")[0]
-        return [_official(_names(content.get(key, content)), kind)]
-    return [_part(_names(content))]
+        state = content.get(kind.split("_")[0], content)
+        return [_official(_entries(state), kind)]
+    modules = content.get("modules")
+    if isinstance(modules, Mapping):
+        whose = f"gcl_fast checkpoint of {content.get('stage', 'a stage')}"
+        return [Part(name, "own", f"{name} of a {whose}", dict(state), _our_variant(state)) for name, state in modules.items()]
+    wrapped = [state for state in (content.get(key) for key in MODULES) if isinstance(state, Mapping)]
+    return [_network(entries(state)) for state in wrapped or [content]]
 
 
-def _names(state: Any) -> dict[str, Any]:
-    """The entries below the keys that wrap a state_dict, without DataParallel's prefix."""
-    for key in NESTED:
-        if isinstance(state.get(key), Mapping):
-            return _names(state[key])
-    names = {str(k): v for k, v in state.items()}
-    while any(k.startswith("module.") for k in names):
-        names = {k.removeprefix("module."): v for k, v in names.items()}
-    return names
+def _entries(state: object) -> dict[str, object]:
+    if not isinstance(state, Mapping):
+        raise InputError(f"expected names and tensors, got {type(state).__name__}")
+    return entries(state)
 
 
-def _part(names: dict[str, Any]) -> Part:
-    for name, module in OWN.items():
-        if name in names:
+def _network(names: dict[str, object]) -> Part:
+    for mark, module in OURS.items():
+        if mark in names:
             return Part(module, "own", f"{module} weights of gcl_fast", _tensors(names))
-    if any(k.startswith("enc_content.") for k in names):
+    if any(name.startswith("enc_content.") for name in names):
         return _official(names, "gen")
-    if any(k.startswith("cnns.") for k in names):
+    if any(name.startswith("cnns.") for name in names):
         return _official(names, "dis")
-    if "backbone.conv1.weight" in names and not any(k.startswith("heads.") for k in names):
+    if "backbone.conv1.weight" in names and not any(name.startswith("heads.") for name in names):
         what = "encoder weights of gcl_fast" if "bn.weight" in names else "ResNet of an encoder of gcl_fast, without its head"
-        return _encoder_gaps(Part("encoder", "own", what, _tensors(names), _own_variant(names)))
+        return _say_what_is_missing(Part("encoder", "own", what, _tensors(names), _our_variant(names)))
     return _encoder(names)
 
 
-def _tensors(names: Mapping[str, Any]) -> dict[str, Tensor]:
-    other = [k for k, v in names.items() if not isinstance(v, Tensor)]
-    if other:
-        raise ValueError(f"expected tensors alone, got {type(names[other[0]]).__name__} at {other[0]}")
-    return dict(names)
+def _tensors(names: Mapping[str, object]) -> dict[str, Tensor]:
+    tensors = {name: value for name, value in names.items() if isinstance(value, Tensor)}
+    other = next((name for name in names if name not in tensors), None)
+    if other is not None:
+        raise InputError(f"expected tensors alone, got {type(names[other]).__name__} at {other}")
+    return tensors
 
 
-def _own_variant(state: Mapping[str, Any]) -> str | None:
+def _our_variant(state: Mapping[str, object]) -> str | None:
     return None if "bn.weight" not in state else "jvtc" if "feat.weight" in state else "mlc"
 
 
-def _official(names: dict[str, Any], kind: str) -> Part:
+def _official(names: dict[str, object], kind: str) -> Part:
     """A file of the authors' own naming, complete."""
     state = convert_official(names, kind)
     what = {"gen": "the authors' generator", "dis": "the authors' discriminator"}.get(kind, f"{kind.removeprefix('id_')} encoder")
@@ -137,103 +125,86 @@ def _official(names: dict[str, Any], kind: str) -> Part:
     return Part("encoder" if variant else MODULES[kind], kind, what, state, variant, _left(names, state))
 
 
-def _left(names: Mapping[str, Any], state: Mapping[str, Tensor]) -> list[str]:
-    used = {id(v) for v in state.values()}
-    return [k for k, v in names.items() if id(v) not in used and not k.endswith("num_batches_tracked")]
+def _left(names: Mapping[str, object], state: Mapping[str, Tensor]) -> list[str]:
+    used = {id(tensor) for tensor in state.values()}
+    return [name for name, value in names.items() if id(value) not in used and not name.endswith("num_batches_tracked")]
 
 
-def _encoder(names: dict[str, Any]) -> Part:
+def _encoder(names: dict[str, object]) -> Part:
     """A ResNet encoder of any project: its head decides the variant, its names become JVTC's or MLC's."""
-    plain = {_backbone_name(k): v for k, v in names.items()}
-    if "0.weight" in plain and "3.0.conv1.weight" in plain:
-        raise ValueError("this ResNet has no ReLU before its max pooling (its stages are numbered 3 to 6): it does not map")
-    if not {"conv1.weight", "layer4.0.conv1.weight"} <= plain.keys():
-        raise ValueError(
-            "no generator, discriminator or ResNet encoder known here: its entries are "
-            + (_grouped(list(names)) if names else "none")
-        )
-    foreign = next((words for mark, words in FOREIGN.items() if any(mark in k for k in plain)), None)
-    if foreign:
-        raise ValueError(f"this ResNet has {foreign}, which the encoder here does not")
-    backbone = _depth(plain)
-    head, what, variant, notes = _head(plain)
-    taken = {new: plain[old] for old, new in head.items() if old in plain}
-    if variant == "jvtc" and "feat.bias" not in taken:  # a 1x1 convolution without bias
-        taken["feat.weight"] = taken["feat.weight"].flatten(1)
-        taken["feat.bias"] = torch.zeros(len(taken["feat.weight"]))
-    body = {k: v for k, v in plain.items() if k.startswith(("conv1.", "bn1.", "layer"))}
-    like = "jvtc" if variant == "jvtc" else "mlc"
-    width = len(taken["feat.weight"]) if variant == "jvtc" and taken["feat.weight"].dim() == 2 else 512
-    stem = plain["conv1.weight"]
-    with torch.device("meta"):  # of the file's width, which small encoders may have less of
-        shapes = IdentityEncoder(
-            like, backbone, width=len(stem) if isinstance(stem, Tensor) and stem.dim() == 4 else 64, feature_width=max(1, width)
-        )
-    filled = taken if variant else {f"bn.{k}": torch.empty(shapes.bn.state_dict()[k].shape) for k in NORM}
-    state = convert_official(body | filled, f"id_{like}", module=shapes)
-    if variant is None:
-        state = {k: v for k, v in state.items() if k.startswith("backbone.")}
-    if any(k.endswith(("gap.p", "pool_layer.p", "pool.p", "gem.p")) for k in plain):
+    resnet = resnet_entries(names, ("base.", "backbone."))
+    _check_resnet(resnet, names)
+    backbone, head = _depth(resnet), head_of(resnet)
+    like = "jvtc" if head.variant == "jvtc" else "mlc"
+    head_entries = _head_entries(resnet, head)
+    network = _empty_encoder(like, backbone, resnet, head_entries)
+    body = {name: value for name, value in resnet.items() if name.startswith(("conv1.", "bn1.", "layer"))}
+    if head.variant is None:  # convert_official wants a whole network
+        head_entries = {f"bn.{end}": torch.empty(network.bn.state_dict()[end].shape) for end in NORM}
+    state = convert_official(body | head_entries, f"id_{like}", module=network)
+    if head.variant is None:
+        state = {name: tensor for name, tensor in state.items() if name.startswith("backbone.")}
+    notes = [head.note] if head.note else []
+    if any(name.endswith(GEM) for name in resnet):
         notes.append("the file's network pools with GeM, the one here averages: features differ until trained on")
-    part = Part("encoder", f"id_{variant or like}", f"{what} ({backbone})", state, variant, _left(names, state), notes=notes)
-    return _encoder_gaps(part)
+    part = Part(
+        module="encoder",
+        kind=f"id_{head.variant or like}",
+        what=f"{head.project} ({backbone})",
+        state=state,
+        variant=head.variant,
+        left=_left(names, state),
+        notes=notes,
+    )
+    return _say_what_is_missing(part)
 
 
-def _encoder_gaps(part: Part) -> Part:
+def _check_resnet(resnet: Mapping[str, object], names: Mapping[str, object]) -> None:
+    """Errors: InputError where it is no ResNet, or has parts that the encoder here lacks; `names` as the file has them."""
+    if not {"conv1.weight", "layer4.0.conv1.weight"} <= resnet.keys():
+        held = abridged(list(names)) if names else "none"
+        raise InputError(f"no generator, discriminator or ResNet encoder known here: its entries are {held}")
+    for mark, words in FOREIGN.items():
+        if any(mark in name for name in resnet):
+            raise InputError(f"this ResNet has {words}, which the encoder here does not")
+
+
+def _head_entries(resnet: Mapping[str, object], head: Head) -> dict[str, object]:
+    """The head's entries by the authors' names; a linear layer may be written as a 1x1 convolution without bias."""
+    taken = {new: resnet[old] for old, new in head.official_names().items() if old in resnet}
+    weight = taken.get("feat.weight")
+    if head.variant == "jvtc" and "feat.bias" not in taken and isinstance(weight, Tensor):
+        taken["feat.weight"] = weight.flatten(1)
+        taken["feat.bias"] = torch.zeros(len(weight))
+    return taken
+
+
+def _empty_encoder(
+    variant: str, backbone: str, resnet: Mapping[str, object], head_entries: Mapping[str, object]
+) -> IdentityEncoder:
+    """Ours, without memory, of the file's widths: small encoders have less than the published ones."""
+    stem, linear = resnet["conv1.weight"], head_entries.get("feat.weight")
+    with torch.device("meta"):
+        return IdentityEncoder(
+            variant,
+            backbone,
+            width=len(stem) if isinstance(stem, Tensor) and stem.dim() == 4 else 64,
+            feature_width=max(1, len(linear)) if isinstance(linear, Tensor) and linear.dim() == 2 else 512,
+        )
+
+
+def _say_what_is_missing(part: Part) -> Part:
     if part.variant is None:
-        part.missing = [f"bn.{k}" for k in NORM[:4]] + ["feat (where the variant has it)"]
+        part.missing = [f"bn.{end}" for end in NORM[:4]] + ["feat (where the variant has it)"]
         part.notes.append("no head in the file: batch norm and, in variant jvtc, the linear layer start fresh")
     return part
 
 
-def _backbone_name(name: str) -> str:
-    """torchvision's name of a ResNet entry that lies below `base.`, `backbone.` or numbered stages."""
-    for prefix in ("base.", "backbone."):
-        name = name.removeprefix(prefix)
-    first, dot, rest = name.partition(".")
-    return STAGES.get(first, first) + dot + rest
-
-
-def _depth(plain: Mapping[str, Any]) -> str:
-    blocks = tuple(len({k.split(".")[1] for k in plain if k.startswith(f"layer{i}.")}) for i in range(1, 5))
-    bottleneck = "layer1.0.conv3.weight" in plain
+def _depth(resnet: Mapping[str, object]) -> str:
+    """The name of the ResNet with as many blocks of the same kind in each stage."""
+    blocks = tuple(len({name.split(".")[1] for name in resnet if name.startswith(f"layer{stage}.")}) for stage in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in resnet
     for name, depths in DEPTHS.items():
         if blocks == depths and bottleneck == (name == "resnet50"):
             return name
-    raise ValueError(f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks; those here are {DEPTHS}")
-
-
-def _head(plain: Mapping[str, Any]) -> tuple[dict[str, str], str, str | None, list[str]]:
-    """(their names -> JVTC's or MLC's, in words, variant, differences)."""
-
-    def norm(prefix: str, ours: str = "bn") -> dict[str, str]:
-        return {f"{prefix}.{k}": f"{ours}.{k}" for k in NORM}
-
-    linear = {"feat.weight": "feat.weight", "feat.bias": "feat.bias"}
-    if "heads.bottleneck.1.weight" in plain:
-        names = {"heads.bottleneck.0.weight": "feat.weight"} | norm("heads.bottleneck.1", "feat_bn")
-        return names, "fast-reid encoder", "jvtc", []
-    for prefix, what in (
-        ("heads.bottleneck.0", "fast-reid encoder"),
-        ("heads.bnneck", "fast-reid encoder"),
-        ("bottleneck", "bag-of-tricks encoder"),
-    ):
-        if f"{prefix}.running_var" in plain:
-            return norm(prefix), what, "mlc", []
-    if "fc.1.running_var" in plain:
-        note = "torchreid's features pass a ReLU after this head, those here do not"
-        names = {"fc.0.weight": "feat.weight", "fc.0.bias": "feat.bias"} | norm("fc.1", "feat_bn")
-        return names, "torchreid encoder", "jvtc", [note]
-    if "feat.weight" in plain and "feat_bn.weight" in plain:
-        return linear | norm("feat_bn", "feat_bn"), "JVTC-style encoder", "jvtc", []
-    if "bn.weight" in plain:
-        return norm("bn"), "MLC encoder", "mlc", []
-    if "feat_bn.weight" in plain:
-        return norm("feat_bn"), "ACT, MMCL or cluster-contrast encoder", "act", []
-    note = "torchreid's resnet50 halves the last stage's map where the encoder here keeps it; torchvision's too"
-    return {}, "torchvision or torchreid ResNet", None, [note]
-
-
-def _grouped(names: list[str], most: int = 6) -> str:
-    """A few names, then how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    raise InputError(f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks; those here are {DEPTHS}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from gcl_fast.errors import InputError, MissingFileError, MissingPackageError
 
 
 class _Dtype:
@@ -23,21 +26,29 @@ def _scalar(*_: object) -> None:
 
 
 # checkpoints often keep their best score as a NumPy scalar: let it be read as None instead of refusing the file
-_SCORES = [(_scalar, "numpy.core.multiarray.scalar"), (_scalar, "numpy._core.multiarray.scalar"), (_Dtype, "numpy.dtype")]
+_SCORES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (_Dtype, "numpy.dtype"),
+]
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Content of a weight file, on the CPU: names -> tensors (a torch file may nest them below keys as "state_dict").
+    """Content of a weight file, on the CPU.
 
-    `.safetensors` files are read with safetensors, all others with `torch.load(weights_only=True)`: whatever a file
-    holds, nothing in it is executed; NumPy scalars (scores) come out as None. FileNotFoundError where there is no such
-    file; ValueError naming the file where it is damaged, no checkpoint, or holds more than tensors and plain containers.
+    `.safetensors` files are read with safetensors, all others with `torch.load(weights_only=True)`: whatever a file holds,
+    nothing in it is executed.
+
+    Returns: names -> tensors (a torch file may nest them below keys as "state_dict"); NumPy scalars (scores) are None.
+    Errors: MissingFileError where there is no such file; InputError naming the file where it is damaged, no checkpoint, or
+        holds more than tensors and plain containers; MissingPackageError for a safetensors file without that package.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist" if not path.exists() else f"weights {path} is not a file")
+        problem = f"weights {path} is not a file" if path.exists() else f"weights file {path} does not exist"
+        raise MissingFileError(problem)
     if path.stat().st_size == 0:
-        raise ValueError(f"weights file {path} is empty")
+        raise InputError(f"weights file {path} is empty")
     return _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
 
 
@@ -45,11 +56,11 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ImportError(f"reading {path} needs safetensors: pip install safetensors") from error
+        raise MissingPackageError(f"reading {path} needs safetensors: pip install safetensors") from error
     try:
         return load_file(path, device="cpu")
     except Exception as error:
-        raise ValueError(f"weights file {path} is truncated or not a safetensors file: {error}") from error
+        raise InputError(f"weights file {path} is truncated or not a safetensors file: {error}") from error
 
 
 def _torch_file(path: Path) -> dict[str, Any]:
@@ -57,9 +68,9 @@ def _torch_file(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_SCORES):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(_reason(path, error)) from error
+        raise InputError(_reason(path, error)) from error
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
-        raise ValueError(f"weights file {path} must hold a dict of names to tensors, got {type(content).__name__}")
+        raise InputError(f"weights file {path} must hold a dict of names to tensors, got {type(content).__name__}")
     return content
 
 

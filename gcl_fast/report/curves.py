@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -64,70 +65,115 @@ def _label(value: float) -> str:
     return f"{value:.4g}"
 
 
-def chart(series: Mapping[str, Series], *, percent: bool = False) -> str:
-    """One panel: for every series a faint raw line and a smoothed one over it, with axes and a legend.
+@dataclass(frozen=True)
+class _Curve:
+    """One series without what is not finite: x, the values as logged and smoothed; number: its colour."""
 
-    series   name -> (x, y); points that are not finite are left out
-    percent  y are fractions of 1, written as percent
-    Returns an <svg> and its legend, as HTML. Raises ValueError if no finite point is left.
-    """
-    lines: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    number: int
+    name: str
+    x: np.ndarray
+    logged: np.ndarray
+    smoothed: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """From data to pixels; low and high are in log10 where the axis is logarithmic."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+    logarithmic: bool
+    unit: str
+
+    def x(self, value: float) -> float:
+        return float(LEFT + (value - self.left) / (self.right - self.left) * (WIDTH - LEFT - RIGHT))
+
+    def y(self, scaled: float) -> float:
+        return float(TOP + (self.high - scaled) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM))
+
+    def clipped(self, values: np.ndarray) -> np.ndarray:
+        """On the axis's scale, inside its limits."""
+        clipped: np.ndarray = np.clip(np.log10(values) if self.logarithmic else values, self.low, self.high)
+        return clipped
+
+
+def _finite_curves(series: Mapping[str, Series], factor: float) -> list[_Curve]:
+    curves: list[_Curve] = []
     for name, (x_values, y_values) in list(series.items())[:MAX_SERIES]:
-        x, y = np.asarray(x_values, dtype=float), np.asarray(y_values, dtype=float) * (100 if percent else 1)
+        x, y = np.asarray(x_values, dtype=float), np.asarray(y_values, dtype=float) * factor
         finite = np.isfinite(x) & np.isfinite(y)
         if finite.any():
-            lines.append((name, x[finite], y[finite], smooth(y[finite])))
-    if not lines:
+            curves.append(_Curve(len(curves), name, x[finite], y[finite], smooth(y[finite])))
+    if not curves:
         raise ValueError("series: expected at least one finite point, got none")
+    return curves
 
-    raw = np.concatenate([y for _, _, y, _ in lines])
-    even = np.concatenate([s for _, _, _, s in lines])
-    logarithmic = raw.min() > 0 and even.max() / even.min() > LOG_RATIO and not percent
+
+def _axes(curves: Sequence[_Curve], percent: bool) -> _Axes:
+    """Single wild values do not squeeze the curve: the axis spans the smoothed lines and nearly all logged points."""
+    logged = np.concatenate([curve.logged for curve in curves])
+    smoothed = np.concatenate([curve.smoothed for curve in curves])
+    logarithmic = bool(logged.min() > 0 and smoothed.max() / smoothed.min() > LOG_RATIO and not percent)
     if logarithmic:
-        raw, even = np.log10(raw), np.log10(even)
-    # single wild values do not squeeze the curve: the axis spans the smoothed lines and nearly all raw points
-    low = min(even.min(), np.quantile(raw, 0.01))
-    high = max(even.max(), np.quantile(raw, 0.99))
+        logged, smoothed = np.log10(logged), np.log10(smoothed)
+    low = float(min(smoothed.min(), np.quantile(logged, 0.01)))
+    high = float(max(smoothed.max(), np.quantile(logged, 0.99)))
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    low, high = low - room, high + room
-    x_low, x_high = min(x[0] for _, x, _, _ in lines), max(x[-1] for _, x, _, _ in lines)
-    if x_low == x_high:
-        x_low, x_high = x_low - 0.5, x_high + 0.5
+    left, right = float(min(curve.x[0] for curve in curves)), float(max(curve.x[-1] for curve in curves))
+    if left == right:
+        left, right = left - 0.5, right + 0.5
+    return _Axes(left, right, low - room, high + room, logarithmic, "%" if percent else "")
 
-    def px(x: float | np.ndarray) -> float | np.ndarray:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
 
-    def py(y: float | np.ndarray) -> float | np.ndarray:
-        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(", ".join(n for n, *_ in lines))}">']
-    for mark in log_ticks(low, high) if logarithmic else ticks(low, high):
-        y, text = float(py(mark)), _label(10**mark if logarithmic else mark) + ("%" if percent else "")
+def _frame(axes: _Axes) -> list[str]:
+    """Grid lines with their labels, the labels of x, and the x axis."""
+    parts = []
+    for mark in log_ticks(axes.low, axes.high) if axes.logarithmic else ticks(axes.low, axes.high):
+        y, text = axes.y(mark), _label(10**mark if axes.logarithmic else mark) + axes.unit
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    marks = [m for m in ticks(x_low, x_high, 4) if m == int(m)]
-    for mark in marks:
-        parts.append(f'<text x="{float(px(mark)):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{mark:g}</text>')
+    for mark in ticks(axes.left, axes.right, 4):
+        if mark == int(mark):
+            parts.append(f'<text x="{axes.x(mark):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{mark:g}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
+    return parts
 
-    def path(x: np.ndarray, y: np.ndarray, kind: str, number: int) -> str:
-        x, y = _thin(x, np.log10(y) if logarithmic else y)
-        y = np.clip(y, low, high)
-        if len(x) == 1:
-            return f'<circle class="c{number} dot" cx="{float(px(x[0])):.1f}" cy="{float(py(y[0])):.1f}" r="3"/>'
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px(x), py(y), strict=True))
-        return f'<polyline class="c{number} {kind}" points="{points}"/>'
 
-    for number, (_, x, y, _) in enumerate(lines):
-        if len(x) >= 8:  # a shorter series is its own smooth line
-            parts.append(path(x, y, "raw", number))
-    for number, (_, x, _, even_y) in enumerate(lines):
-        parts.append(path(x, even_y, "smooth", number))
-        if 1 < len(x) < 24:
-            ys = np.clip(np.log10(even_y) if logarithmic else even_y, low, high)
-            dots = zip(px(x), py(ys), strict=True)
-            parts += [f'<circle class="c{number} dot" cx="{a:.1f}" cy="{b:.1f}" r="2.2"/>' for a, b in dots]
+def _dot(axes: _Axes, number: int, x: float, y: float, radius: str) -> str:
+    return f'<circle class="c{number} dot" cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="{radius}"/>'
+
+
+def _polyline(axes: _Axes, curve: _Curve, values: np.ndarray, kind: str) -> str:
+    x, y = _thin(curve.x, axes.clipped(values))
+    if len(x) == 1:
+        return _dot(axes, curve.number, x[0], y[0], "3")
+    points = " ".join(f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in zip(x, y, strict=True))
+    return f'<polyline class="c{curve.number} {kind}" points="{points}"/>'
+
+
+def chart(series: Mapping[str, Series], *, percent: bool = False) -> str:
+    """One panel: for every series a faint line as logged and a smoothed one over it, with axes and a legend.
+
+    Arguments:
+        series: name -> (x, y); points that are not finite are left out.
+        percent: y are fractions of 1, written as percent.
+
+    Returns: an <svg> and its legend, as HTML.
+    Errors: ValueError if no finite point is left.
+    """
+    curves = _finite_curves(series, 100 if percent else 1)
+    axes = _axes(curves, percent)
+    names = escape(", ".join(curve.name for curve in curves))
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{names}">', *_frame(axes)]
+    parts += [_polyline(axes, curve, curve.logged, "raw") for curve in curves if len(curve.x) >= 8]  # shorter: both are one line
+    for curve in curves:
+        parts.append(_polyline(axes, curve, curve.smoothed, "smooth"))
+        if 1 < len(curve.x) < 24:
+            dots = zip(curve.x, axes.clipped(curve.smoothed), strict=True)
+            parts += [_dot(axes, curve.number, x, y, "2.2") for x, y in dots]
     parts.append("</svg>")
-    legend = "".join(f'<span><i class="b{n}"></i>{escape(name)}</span>' for n, (name, *_) in enumerate(lines))
-    note = '<span class="x">log scale</span>' if logarithmic else ""
+    legend = "".join(f'<span><i class="b{curve.number}"></i>{escape(curve.name)}</span>' for curve in curves)
+    note = '<span class="x">log scale</span>' if axes.logarithmic else ""
     return f'{"".join(parts)}<div class="legend">{legend}{note}</div>'

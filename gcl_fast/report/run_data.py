@@ -1,11 +1,16 @@
-"""What a run folder holds, read with errors that name file and line."""
+"""A run folder as the report reads it, with errors that name file and line."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from gcl_fast.errors import InputError, MissingFileError
+
+Row = dict[str, object]
+"""One line of history.jsonl."""
 
 
 @dataclass
@@ -13,25 +18,25 @@ class Run:
     """A run folder in memory. Parts that the run has not written yet are empty."""
 
     name: str
-    metrics: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, object] = field(default_factory=dict)
+    history: list[Row] = field(default_factory=list)
     config: str = ""
     pictures: list[tuple[Path, str]] = field(default_factory=list)  # file, caption ("" without one)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON: {error}") from error
+        raise InputError(f"{path}: expected JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
+def read_history(path: Path) -> list[Row]:
     """The rows of history.jsonl; of two rows for the same step (a resumed run) the later values win.
 
     A last line without its end (the run was killed while writing it) is left out; any other bad line is an error.
@@ -39,7 +44,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rows: dict[tuple[object, ...], Row] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -48,22 +53,22 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}, line {number}: expected one JSON object a line: {error}") from error
+            raise InputError(f"{path}, line {number}: expected one JSON object a line: {error}") from error
         if not isinstance(row, dict) or "stage" not in row:
-            raise ValueError(f"{path}, line {number}: expected an object with the key 'stage', got {line[:80]!r}")
+            raise InputError(f"{path}, line {number}: expected an object with the key 'stage', got {line[:80]!r}")
         key = (row["stage"], row.get("epoch"), row.get("iteration"))
         rows[key] = {**rows.get(key, {}), **row}
     return list(rows.values())
 
 
-def read_run(run_dir: str | Path) -> Run:
+def read_run(run_dir: str | os.PathLike[str]) -> Run:
     """Read a run folder; an absent folder, or one without history and metrics, is an error."""
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
-        raise FileNotFoundError(f"{run_dir}: expected a run folder here, found nothing")
+        raise MissingFileError(f"{run_dir}: expected a run folder here, found nothing")
     metrics, history = run_dir / "metrics.json", run_dir / "history.jsonl"
     if not metrics.is_file() and not history.is_file():
-        raise FileNotFoundError(f"{run_dir}: expected history.jsonl or metrics.json in a run folder, found neither")
+        raise MissingFileError(f"{run_dir}: expected history.jsonl or metrics.json in a run folder, found neither")
     captions = _read_object(run_dir / "pictures" / "captions.json")
     pictures = sorted((run_dir / "pictures").glob("*.png"))
     config = run_dir / "config.yaml"

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gcl_fast.visuals.png import check_picture, pillow
+from gcl_fast.images import pillow
+from gcl_fast.visuals.png import check_picture
+from gcl_fast.visuals.text import LINE, SMALL_TEXT_SIZE, font, pen_on
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 Colour = tuple[int, int, int]
+Cells = Sequence[Sequence[np.ndarray | None]]
 
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (31, 35, 40)
@@ -18,11 +26,8 @@ GREEN: Colour = (22, 163, 74)
 RED: Colour = (220, 38, 38)
 BLUE: Colour = (37, 99, 235)
 
-TEXT_SIZE = 15
-SMALL_TEXT_SIZE = 13
 MARGIN = 18  # around the sheet
 GAP = 8  # between cells
-LINE = 4  # between two lines of text
 READABLE_HEIGHT = 192  # smaller pictures are enlarged to at least this
 
 
@@ -31,8 +36,64 @@ def enlargement(height: int) -> int:
     return max(1, -(-READABLE_HEIGHT // max(height, 1)))
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """The texts and frames of a sheet."""
+
+    title: str | None
+    rows: Sequence[str] | None
+    columns: Sequence[str] | None
+    captions: Sequence[Sequence[str]]
+    borders: Sequence[Sequence[Colour | None]] | None
+
+    def caption(self, row: int, column: int) -> str:
+        return self.captions[row][column] if self.captions and column < len(self.captions[row]) else ""
+
+    def border(self, row: int, column: int) -> Colour | None:
+        return self.borders[row][column] if self.borders is not None else None
+
+
+@dataclass(frozen=True)
+class _Spacing:
+    """What the caller decides: enlargement, width of a frame, and what is set apart."""
+
+    scale: int
+    frame: int
+    gap_after_column: int | None
+    rows_in_group: int | None
+
+    def before_column(self, column: int) -> int:
+        return 2 * GAP if self.gap_after_column is not None and column > self.gap_after_column else 0
+
+    def before_row(self, row: int) -> int:
+        return 2 * GAP * (row // self.rows_in_group) if self.rows_in_group else 0
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything lies, in pixels of the sheet; the first cell's corner is at (left, top), column titles at `header`."""
+
+    spacing: _Spacing
+    picture_width: int  # enlarged
+    picture_height: int
+    cell_width: int
+    cell_height: int
+    left: int
+    header: int
+    top: int
+
+    def x(self, column: int) -> int:
+        return self.left + column * (self.cell_width + GAP) + self.spacing.before_column(column)
+
+    def y(self, row: int) -> int:
+        return self.top + row * (self.cell_height + GAP) + self.spacing.before_row(row)
+
+    def middle(self, column: int) -> float:
+        return self.x(column) + self.cell_width / 2
+
+
 def compose(
-    cells: Sequence[Sequence[np.ndarray | None]],
+    cells: Cells,
     *,
     row_titles: Sequence[str] | None = None,
     column_titles: Sequence[str] | None = None,
@@ -44,89 +105,104 @@ def compose(
     gap_after_column: int | None = None,
     rows_in_group: int | None = None,
 ) -> np.ndarray:
-    """Lay pictures out in rows and columns with text around them.
+    """Lay pictures out in rows and columns with text around them. Deterministic.
 
-    cells[r][c] is a uint8 picture [H, W, 3], all of one size, or None for an empty place (rows may be of different
-    lengths). `captions` stand below each cell ("\\n" starts a new line), `borders` give a frame colour. Pictures are
-    enlarged `scale` times by repeating pixels (default: up to 192 pixels of height). `gap_after_column` sets that
-    column apart from the next, `rows_in_group` every so many rows. Returns uint8 [H', W', 3].
+    Arguments:
+        cells: [row][column] uint8 pictures [H, W, 3], all of one size, or None for an empty place; rows may be of different
+            lengths.
+        row_titles, column_titles: one text for each row or column.
+        captions: [row][column], text below each cell ("\\n" starts a new line).
+        borders: [row][column], colour of each cell's frame or None; border: its width in pixels.
+        title: one line above all.
+        scale: how often each pixel is repeated (default: up to 192 pixels of height).
+        gap_after_column: sets that column apart from the next; rows_in_group: sets every so many rows apart.
+
+    Returns: [H', W', 3] uint8.
     """
-    image_module, draw_module, font_module = pillow()
-    pictures = [p for row in cells for p in row if p is not None]
-    if not pictures:
-        raise ValueError("cells: expected at least one picture, got none")
-    size = check_picture(pictures[0], "cells").shape
-    for picture in pictures:
-        if check_picture(picture, "cells").shape != size:
-            raise ValueError(f"cells: expected pictures of one size, got {list(size[:2])} and {list(picture.shape[:2])}")
-    rows, columns = len(cells), max(len(row) for row in cells)
-    for name, titles, count in (("row_titles", row_titles, rows), ("column_titles", column_titles, columns)):
-        if titles is not None and len(titles) != count:
-            raise ValueError(f"{name}: expected {count} titles, got {len(titles)}")
-    scale = enlargement(size[0]) if scale is None else scale
+    height, width = _picture_size(cells)
+    _check_titles("row_titles", row_titles, len(cells))
+    _check_titles("column_titles", column_titles, max(len(row) for row in cells))
+    scale = enlargement(height) if scale is None else scale
     if scale < 1:
         raise ValueError(f"scale: expected a whole number from 1, got {scale}")
+    labels = _Labels(title, row_titles, column_titles, captions or (), borders)
+    spacing = _Spacing(scale, border if borders is not None else 0, gap_after_column, rows_in_group)
+    layout = _layout(labels, spacing, picture_height=height * scale, picture_width=width * scale)
+    sheet = pillow().new("RGB", _sheet_size(cells, labels, layout), PAPER)
+    pen = pen_on(sheet)
+    _draw_titles(pen, labels, layout)
+    _draw_cells(sheet, pen, cells, labels, layout)
+    return np.array(sheet)  # [H', W', 3] uint8
 
-    font, small = font_module.load_default(TEXT_SIZE), font_module.load_default(SMALL_TEXT_SIZE)
-    ruler = draw_module.Draw(image_module.new("RGB", (1, 1)))
 
-    def extent(text: str, face: Any) -> tuple[int, int]:  # width, height of a block of lines
-        box = ruler.multiline_textbbox((0, 0), text or " ", font=face, spacing=LINE)
-        lines = text.count("\n") + 1
-        return int(np.ceil(box[2])), lines * (sum(face.getmetrics()) + LINE)
+def _picture_size(cells: Cells) -> tuple[int, int]:
+    """Height and width of the pictures, which all share it."""
+    pictures = [check_picture(picture, "cells") for row in cells for picture in row if picture is not None]
+    if not pictures:
+        raise ValueError("cells: expected at least one picture, got none")
+    size = pictures[0].shape
+    for picture in pictures:
+        if picture.shape != size:
+            raise ValueError(f"cells: expected pictures of one size, got {list(size[:2])} and {list(picture.shape[:2])}")
+    return size[0], size[1]
 
-    frame = border if borders is not None else 0
-    caption_texts = [list(row) for row in captions] if captions is not None else []
-    caption_extents = [extent(t, small) for row in caption_texts for t in row if t]
-    caption_height = max((h for _, h in caption_extents), default=0)
-    picture_width, picture_height = size[1] * scale, size[0] * scale
-    cell_width = max([picture_width + 2 * frame, *(w for w, _ in caption_extents)])
-    if column_titles:
-        cell_width = max([cell_width, *(extent(t, font)[0] for t in column_titles)])
-    cell_height = picture_height + 2 * frame + caption_height
 
-    left = MARGIN + (max((extent(t, font)[0] for t in row_titles), default=0) + 2 * GAP if row_titles else 0)
-    top = MARGIN + (extent(title, font)[1] + GAP if title else 0)
-    header = top
-    top += max(extent(t, font)[1] for t in column_titles) + GAP // 2 if column_titles else 0
-    apart = 2 * GAP if gap_after_column is not None else 0
-    width = left + columns * (cell_width + GAP) - GAP + apart + MARGIN
+def _check_titles(name: str, titles: Sequence[str] | None, count: int) -> None:
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"{name}: expected {count} titles, got {len(titles)}")
 
-    def y_of(row: int) -> int:
-        return top + row * (cell_height + GAP) + (2 * GAP * (row // rows_in_group) if rows_in_group else 0)
 
-    height = y_of(rows - 1) + cell_height + MARGIN
-    if title:
-        width = max(width, extent(title, font)[0] + 2 * MARGIN)
+def _layout(labels: _Labels, spacing: _Spacing, *, picture_height: int, picture_width: int) -> _Layout:
+    """The room that each text needs decides the size of the cells and what lies beside them."""
+    captions = [font(SMALL_TEXT_SIZE).extent(text) for row in labels.captions for text in row if text]
+    columns = [font().extent(text) for text in labels.columns or ()]
+    rows = [font().extent(text) for text in labels.rows or ()]
+    header = MARGIN + (font().extent(labels.title).height + GAP if labels.title else 0)
+    return _Layout(
+        spacing=spacing,
+        picture_width=picture_width,
+        picture_height=picture_height,
+        cell_width=max([picture_width + 2 * spacing.frame, *(text.width for text in captions + columns)]),
+        cell_height=picture_height + 2 * spacing.frame + max((text.height for text in captions), default=0),
+        left=MARGIN + (max(text.width for text in rows) + 2 * GAP if rows else 0),
+        header=header,
+        top=header + (max(text.height for text in columns) + GAP // 2 if columns else 0),
+    )
 
-    def x_of(column: int) -> int:
-        shift = apart if gap_after_column is not None and column > gap_after_column else 0
-        return left + column * (cell_width + GAP) + shift
 
-    sheet = image_module.new("RGB", (width, height), PAPER)
-    pen = draw_module.Draw(sheet)
-    if title:
-        pen.text((MARGIN, MARGIN), title, fill=INK, font=font)
-    for c, text in enumerate(column_titles or ()):
-        middle = x_of(c) + cell_width / 2
-        pen.multiline_text((middle, header), text, fill=INK, font=font, anchor="ma", align="center", spacing=LINE)
-    for r, row in enumerate(cells):
-        y = y_of(r)
-        if row_titles:
-            middle = y + picture_height / 2 + frame
-            place = (left - 2 * GAP, middle)
-            pen.multiline_text(place, row_titles[r], fill=INK, font=font, anchor="rm", align="right", spacing=LINE)
-        for c, picture in enumerate(row):
+def _sheet_size(cells: Cells, labels: _Labels, layout: _Layout) -> tuple[int, int]:
+    """Width and height."""
+    columns = max(len(row) for row in cells)
+    apart = 2 * GAP if layout.spacing.gap_after_column is not None else 0
+    width = layout.left + columns * (layout.cell_width + GAP) - GAP + apart + MARGIN
+    if labels.title:
+        width = max(width, font().extent(labels.title).width + 2 * MARGIN)
+    return width, layout.y(len(cells) - 1) + layout.cell_height + MARGIN
+
+
+def _draw_titles(pen: ImageDraw, labels: _Labels, layout: _Layout) -> None:
+    if labels.title:
+        font().line(pen, (MARGIN, MARGIN), labels.title, INK)
+    for column, text in enumerate(labels.columns or ()):
+        font().block(pen, (layout.middle(column), layout.header), text, INK, "center")
+    for row, text in enumerate(labels.rows or ()):
+        middle = layout.y(row) + layout.picture_height / 2 + layout.spacing.frame
+        font().block(pen, (layout.left - 2 * GAP, middle), text, INK, "right")
+
+
+def _draw_cells(sheet: Image, pen: ImageDraw, cells: Cells, labels: _Labels, layout: _Layout) -> None:
+    """Frame, picture and caption of each cell that is not empty."""
+    frame, scale = layout.spacing.frame, layout.spacing.scale
+    for row, pictures in enumerate(cells):
+        for column, picture in enumerate(pictures):
             if picture is None:
                 continue
-            x = x_of(c) + (cell_width - picture_width) // 2
-            colour = borders[r][c] if borders is not None else None
+            x, y = layout.x(column) + (layout.cell_width - layout.picture_width) // 2, layout.y(row)
+            below = y + layout.picture_height + 2 * frame
+            colour = labels.border(row, column)
             if colour is not None:
-                outer = (x - frame, y, x + picture_width + frame - 1, y + picture_height + 2 * frame - 1)
-                pen.rectangle(outer, fill=colour)
-            large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-            sheet.paste(image_module.fromarray(large), (x, y + frame))
-            if caption_texts and c < len(caption_texts[r]) and caption_texts[r][c]:
-                place, text = (x_of(c) + cell_width / 2, y + picture_height + 2 * frame + LINE), caption_texts[r][c]
-                pen.multiline_text(place, text, fill=FAINT, font=small, anchor="ma", align="center", spacing=LINE)
-    return np.array(sheet)  # [H', W', 3] uint8
+                pen.rectangle((x - frame, y, x + layout.picture_width + frame - 1, below - 1), fill=colour)
+            sheet.paste(pillow().fromarray(picture.repeat(scale, axis=0).repeat(scale, axis=1)), (x, y + frame))
+            caption = labels.caption(row, column)
+            if caption:
+                font(SMALL_TEXT_SIZE).block(pen, (layout.middle(column), below + LINE), caption, FAINT, "center")

@@ -32,11 +32,14 @@ def _fold(name: str, width: int = 12) -> str:
 
 
 def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8, scale: int | None = None) -> np.ndarray:
-    """One labelled row of images per entry, the same sample below itself in every row.
+    """One labelled row of images per entry, the same sample below itself in every row. Deterministic; no gradient.
 
-    rows       name -> [B, 3, H, W] ImageNet-normalised photos, or [B, 1, H, W] meshes in [-1, 1]; one size for all
-    max_images columns shown at most (the first ones)
-    Returns uint8 [H', W', 3]. Deterministic; no gradient.
+    Arguments:
+        rows: name -> [B, 3, H, W] ImageNet-normalised photos, or [B, 1, H, W] meshes in [-1, 1]; one size for all.
+        max_images: columns shown at most (the first ones).
+        scale: as `compose`.
+
+    Returns: [H', W', 3] uint8.
     """
     if not rows:
         raise ValueError("rows: expected at least one row of images, got none")
@@ -59,16 +62,22 @@ def novel_view_grid(
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
     scale: int | None = None,
-    made: str = "generated",
+    generated_title: str = "generated",
 ) -> np.ndarray:
     """Each photo with its generated views, one column an angle; the guiding meshes above and the truth below, if given.
 
-    source     [B, 3, H, W] ImageNet-normalised
-    generated  [B, R, 3, H, W] ImageNet-normalised, R = len(angles)
-    truth      [B, R, 3, H, W] ImageNet-normalised, or None
-    meshes     [B, R, 1, H, W] in [-1, 1], or None
-    angles     degrees; row_titles: one name for each photo; made: what the rows of `generated` are called
-    Returns uint8 [H', W', 3]. Deterministic; no gradient.
+    Deterministic; no gradient.
+
+    Arguments:
+        source: [B, 3, H, W], ImageNet-normalised.
+        generated: [B, R, 3, H, W], ImageNet-normalised, R = len(angles).
+        angles: degrees.
+        truth: [B, R, 3, H, W], ImageNet-normalised.
+        meshes: [B, R, 1, H, W] in [-1, 1].
+        row_titles: one name for each photo; generated_title: what the rows of `generated` are called.
+        title, scale: as `compose`.
+
+    Returns: [H', W', 3] uint8.
     """
     if not isinstance(source, Tensor) or source.dim() != 4 or source.shape[1] != 3:
         raise ValueError(f"source: expected shape [B, 3, H, W], got {list(getattr(source, 'shape', []))}")
@@ -80,15 +89,16 @@ def novel_view_grid(
     if row_titles is not None and len(row_titles) != batch:
         raise ValueError(f"row_titles: expected {batch} names, got {len(row_titles)}")
 
-    blocks = [("mesh", meshes), (made, generated), ("truth", truth)]
-    shown = [(name, _bytes(images, name)) for name, images in blocks if images is not None]  # uint8 [B, R, H, W, 3]
+    kinds = {"mesh": meshes, generated_title: generated, "truth": truth}
+    shown = {name: _bytes(images, name) for name, images in kinds.items() if images is not None}  # uint8 [B, R, H, W, 3]
     photos = _bytes(source, "source")  # [B, H, W, 3]
     cells: list[list[np.ndarray | None]] = []
     titles = []
     for b in range(batch):
-        for name, images in shown:
-            cells.append([photos[b] if name == made else None, *images[b]])
-            person = f"{_fold(row_titles[b])}\n" if row_titles is not None and name == made else ""
+        for name, pictures in shown.items():
+            beside_photo = name == generated_title
+            cells.append([photos[b] if beside_photo else None, *pictures[b]])
+            person = f"{_fold(row_titles[b])}\n" if row_titles is not None and beside_photo else ""
             titles.append(person + name)
     columns = ["photo", *(f"{angle:g}°" for angle in angles)]
     group = len(shown) if len(shown) > 1 else None

@@ -1,23 +1,15 @@
-"""Pictures on disk, written so that a reader never meets half a file."""
+"""Pictures on disk: PNG files with their captions beside them."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-
-def pillow() -> Any:
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise ImportError("drawing pictures needs Pillow: pip install 'pillow>=10.1'") from error
-    return Image, ImageDraw, ImageFont
+from gcl_fast.files import write_whole
+from gcl_fast.images import pillow
 
 
 def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
@@ -28,32 +20,23 @@ def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
     return picture
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def save_png(path: str | os.PathLike[str], picture: np.ndarray, caption: str | None = None) -> Path:
+    """Write a picture so that a reader never meets half a file; folders are made.
 
+    Arguments:
+        path: the PNG file.
+        picture: [H, W, 3] uint8.
+        caption: kept in `captions.json` beside the file ({file name: caption}), where the report finds it.
 
-def save_png(path: str | Path, picture: np.ndarray, caption: str | None = None) -> Path:
-    """Write a uint8 [H, W, 3] picture as PNG so that a reader never meets half a file; folders are made.
-
-    `caption` is kept in `captions.json` beside the file ({file name: caption}), where the report finds it.
+    Returns: the path.
+    Errors: FileError that names the file and the reason, MissingPackageError without Pillow.
     """
-    image_module, _, _ = pillow()
     path = Path(path)
-    buffer = io.BytesIO()
-    image_module.fromarray(check_picture(picture, "picture")).save(buffer, format="PNG", optimize=True)
-    write_atomically(path, buffer.getvalue())
+    image = pillow().fromarray(check_picture(picture, "picture"))
+    write_whole(path, lambda file: image.save(file, format="PNG", optimize=True))
     if caption is not None:
-        file = path.parent / "captions.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        known[path.name] = caption
-        write_atomically(file, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
+        captions_file = path.parent / "captions.json"
+        captions = json.loads(captions_file.read_text(encoding="utf-8")) if captions_file.exists() else {}
+        captions[path.name] = caption
+        write_whole(captions_file, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
     return path

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import InputError
+from gcl_fast.evaluation import top_matches
 from gcl_fast.images import load_uint8
-from gcl_fast.visuals.canvas import BLUE, GREEN, RED, compose
+from gcl_fast.records import Record
+from gcl_fast.visuals.canvas import BLUE, GREEN, RED, Colour, compose
 
 
 def ranked_lists(
@@ -26,46 +28,64 @@ def ranked_lists(
 ) -> np.ndarray:
     """One row a query: its image (blue frame), then its matches, best first (green: same person, red: another).
 
-    query_images  Q uint8 pictures [H, W, 3];  match_images  for each query up to K of them, all of one size
-    correct       [Q][K] true where the match shows the query's person;  similarities  [Q][K], written below the match
-    query_labels  Q texts;  match_labels  [Q][K] texts such as "pid 12  cam 3"
-    Returns uint8 [H', W', 3].
-    """
-    count = len(query_images)
-    if count == 0:
-        raise ValueError("query_images: expected at least one query, got none")
-    given = {"match_images": match_images, "correct": correct, "similarities": similarities, "match_labels": match_labels}
-    for name, lists in given.items():
-        if lists is None:
-            continue
-        if len(lists) != count:
-            raise ValueError(f"{name}: expected one list for each of {count} queries, got {len(lists)}")
-        for q, row in enumerate(lists):
-            if len(row) != len(match_images[q]):
-                raise ValueError(f"{name}[{q}]: expected {len(match_images[q])} entries, got {len(row)}")
-    if query_labels is not None and len(query_labels) != count:
-        raise ValueError(f"query_labels: expected {count} labels, got {len(query_labels)}")
+    Arguments:
+        query_images: Q uint8 pictures [H, W, 3].
+        match_images: for each query up to K pictures, all of one size.
+        correct: [Q][K], true where the match shows the query's person.
+        similarities: [Q][K], written below the match.
+        query_labels: Q texts; match_labels: [Q][K] texts such as "pid 12  cam 3".
+        title, scale: as `compose`.
 
-    cells, borders, captions = [], [], []
-    for q in range(count):
-        cells.append([query_images[q], *match_images[q]])
-        borders.append([BLUE, *(GREEN if c else RED for c in correct[q])])
-        texts = [query_labels[q] if query_labels is not None else ""]
-        for k in range(len(match_images[q])):
-            parts = [match_labels[q][k]] if match_labels is not None else []
-            parts += [f"{float(similarities[q][k]):.3f}"] if similarities is not None else []
-            texts.append("\n".join(parts))
-        captions.append(texts)
-    longest = max(len(row) for row in match_images)
-    columns = ["query", *(str(k + 1) for k in range(longest))]
-    return compose(cells, column_titles=columns, captions=captions, borders=borders, title=title, scale=scale, gap_after_column=0)
+    Returns: [H', W', 3] uint8.
+    """
+    if len(query_images) == 0:
+        raise ValueError("query_images: expected at least one query, got none")
+    counts = [len(pictures) for pictures in match_images]
+    for name, lists in {
+        "match_images": match_images,
+        "correct": correct,
+        "similarities": similarities,
+        "match_labels": match_labels,
+    }.items():
+        _check_lists(name, lists, len(query_images), counts)
+    if query_labels is not None and len(query_labels) != len(query_images):
+        raise ValueError(f"query_labels: expected {len(query_images)} labels, got {len(query_labels)}")
+
+    captions: list[list[str]] = []
+    for q, count in enumerate(counts):
+        lines = [[match_labels[q][k]] if match_labels is not None else [] for k in range(count)]
+        if similarities is not None:
+            for k, similarity in enumerate(similarities[q]):
+                lines[k].append(f"{float(similarity):.3f}")
+        captions.append([query_labels[q] if query_labels is not None else "", *("\n".join(parts) for parts in lines)])
+    borders: list[list[Colour | None]] = [[BLUE, *(GREEN if right else RED for right in row)] for row in correct]
+    return compose(
+        [[query, *matches] for query, matches in zip(query_images, match_images, strict=True)],
+        column_titles=["query", *(str(k + 1) for k in range(max(counts)))],
+        captions=captions,
+        borders=borders,
+        title=title,
+        scale=scale,
+        gap_after_column=0,
+    )
+
+
+def _check_lists(name: str, lists: Sequence[Sized] | None, queries: int, counts: Sequence[int]) -> None:
+    """One list a query, as long as that query has matches."""
+    if lists is None:
+        return
+    if len(lists) != queries:
+        raise ValueError(f"{name}: expected one list for each of {queries} queries, got {len(lists)}")
+    for q, row in enumerate(lists):
+        if len(row) != counts[q]:
+            raise ValueError(f"{name}[{q}]: expected {counts[q]} entries, got {len(row)}")
 
 
 def ranked_lists_from_features(
     query_features: Tensor,
     gallery_features: Tensor,
-    query: Sequence[Any],
-    gallery: Sequence[Any],
+    query: Sequence[Record],
+    gallery: Sequence[Record],
     *,
     num_queries: int = 8,
     top: int = 10,
@@ -73,35 +93,57 @@ def ranked_lists_from_features(
     seed: int = 0,
     title: str | None = None,
 ) -> np.ndarray:
-    """Ranked lists of queries drawn at random (by `seed`, so not the flattering ones) by the evaluation's rules.
+    """Ranked lists of queries drawn at random (by `seed`, so not the flattering ones), as `evaluation.top_matches` ranks.
 
-    query_features [Q, D], gallery_features [G, D], L2-normalised; query, gallery: their records (path, pid, camera).
-    Gallery images of the query's person from the query's camera, and junk (pid -1), are left out, as in mAP and CMC;
-    only queries with at least one right gallery image are drawn. Returns uint8 [H', W', 3]. Deterministic.
+    Only queries with at least one right gallery image are drawn. Deterministic.
+
+    Arguments:
+        query_features, gallery_features: [Q, D], [G, D] floating.
+        query, gallery: their records.
+        num_queries: rows at most; top: matches shown of each; image_size: (H, W) of the pictures.
+
+    Returns: [H', W', 3] uint8.
+    Errors: InputError where no query has its person under another camera in the gallery; MissingFileError for an image.
     """
     for name, features, records in (("query", query_features, query), ("gallery", gallery_features, gallery)):
         if features.dim() != 2 or features.shape[0] != len(records):
             raise ValueError(f"{name}_features: expected shape [{len(records)}, D], got {list(features.shape)}")
-    pids = np.array([r.pid for r in gallery], dtype=np.int64)
-    cameras = np.array([r.camera for r in gallery], dtype=np.int64)
-    answerable = [q for q, r in enumerate(query) if r.pid != -1 and bool(((pids == r.pid) & (cameras != r.camera)).any())]
-    if not answerable:
-        raise ValueError("query: expected at least one with its person in the gallery under another camera, got none")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(answerable))[:num_queries]
-    chosen = sorted(answerable[i] for i in order)
-
-    similarity = query_features[torch.tensor(chosen)].float().cpu() @ gallery_features.float().cpu().T  # [chosen, G]
-    photos, matches, correct, scores, labels, match_labels = [], [], [], [], [], []
-    for row, q in enumerate(chosen):
-        record = query[q]
-        allowed = np.flatnonzero(~((pids == record.pid) & (cameras == record.camera)) & (pids != -1))
-        values = similarity[row].numpy()[allowed]
-        best = np.argsort(-values, kind="stable")[:top]
-        found = [gallery[allowed[i]] for i in best]
+    chosen = _draw_answerable(query, gallery, num_queries, seed)
+    queries = [query[q] for q in chosen]
+    matches = top_matches(query_features[chosen].cpu(), gallery_features.cpu(), *_identities(queries, gallery), top=top)
+    photos, match_photos, match_labels, correct, similarities = [], [], [], [], []
+    for row, record in enumerate(queries):
+        ranked = matches.index[row] >= 0
+        shown = [gallery[g] for g in matches.index[row][ranked].tolist()]
         photos.append(load_uint8(record.path, image_size))
-        matches.append([load_uint8(g.path, image_size) for g in found])
-        correct.append([g.pid == record.pid for g in found])
-        scores.append([float(values[i]) for i in best])
-        labels.append(f"pid {record.pid}\ncam {record.camera + 1}")
-        match_labels.append([f"pid {g.pid}\ncam {g.camera + 1}" for g in found])
-    return ranked_lists(photos, matches, correct, scores, query_labels=labels, match_labels=match_labels, title=title)
+        match_photos.append([load_uint8(match.path, image_size) for match in shown])
+        match_labels.append([_label(match) for match in shown])
+        correct.append(matches.correct[row][ranked].tolist())
+        similarities.append(matches.similarity[row][ranked].tolist())
+    query_labels = [_label(record) for record in queries]
+    return ranked_lists(
+        photos, match_photos, correct, similarities, query_labels=query_labels, match_labels=match_labels, title=title
+    )
+
+
+def _draw_answerable(query: Sequence[Record], gallery: Sequence[Record], num: int, seed: int) -> list[int]:
+    """Up to `num` queries that have a right gallery image, in their own order."""
+    cameras: dict[int, set[int]] = {}
+    for record in gallery:
+        cameras.setdefault(record.pid, set()).add(record.camera)
+    answerable = [q for q, record in enumerate(query) if record.pid != -1 and cameras.get(record.pid, set()) - {record.camera}]
+    if not answerable:
+        raise InputError("query: expected at least one with its person in the gallery under another camera, got none")
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(answerable))[:num]
+    return sorted(answerable[i] for i in order)
+
+
+def _identities(query: Sequence[Record], gallery: Sequence[Record]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """pids of the query and the gallery, then their cameras: int64."""
+    pids = [torch.tensor([record.pid for record in records], dtype=torch.int64) for records in (query, gallery)]
+    cameras = [torch.tensor([record.camera for record in records], dtype=torch.int64) for records in (query, gallery)]
+    return pids[0], pids[1], cameras[0], cameras[1]
+
+
+def _label(record: Record) -> str:
+    return f"pid {record.pid}\ncam {record.camera + 1}"

@@ -1,0 +1,218 @@
+"""How near generated novel views come to the true ones, beside guesses that need no generator."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.errors import InputError
+from gcl_fast.generation.decoding import novel_views
+from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
+from gcl_fast.generation.measures import psnr, ssim
+from gcl_fast.generation.true_views import TrueView, by_source, read_truth
+from gcl_fast.images import mesh_to_unit, photo_to_unit
+from gcl_fast.meshes import MeshSource
+from gcl_fast.models import Generator, IdentityEncoder
+from gcl_fast.records import Record
+from gcl_fast.visuals.grids import novel_view_grid
+
+BODY_LEVEL = 0.02  # a pixel is body where its guiding mesh, in [0, 1], is brighter (rendered JPEGs ring around 0)
+
+
+@dataclass(frozen=True)
+class NovelViewScores:
+    """PSNR in dB on RGB in [0, 1], the mean over images of each image's own PSNR; all on the same `num_images` images,
+    the turned ones (yaw other than 0).
+
+    psnr                   the generated views
+    psnr_blank_background  the camera's background without a person, as a guess
+    psnr_mean_image        the mean training image, as a guess
+    psnr_source_image      the unturned photo itself, as a guess
+    psnr_body, psnr_body_mean_image, psnr_body_source_image   the same inside the silhouette of the turned mesh
+    psnr_same_view         generated at yaw 0 against the true picture of that view; NaN where the truth has none
+    per_yaw                angle in degrees -> psnr of the generated views
+    ssim, ssim_mean_image, ssim_source_image   structural similarity of the same guesses; NaN unless asked for
+    """
+
+    psnr: float
+    psnr_blank_background: float
+    psnr_mean_image: float
+    psnr_source_image: float
+    psnr_body: float
+    psnr_body_mean_image: float
+    psnr_body_source_image: float
+    psnr_same_view: float
+    per_yaw: dict[float, float]
+    num_images: int
+    num_sources: int
+    ssim: float = float("nan")
+    ssim_mean_image: float = float("nan")
+    ssim_source_image: float = float("nan")
+
+    def as_metrics(self) -> dict[str, float | dict[str, float]]:
+        """For metrics.json, under "stage2"."""
+        metrics: dict[str, float | dict[str, float]] = {}
+        if not math.isnan(self.psnr_same_view):
+            metrics["same_view_psnr"] = self.psnr_same_view
+        if not math.isnan(self.ssim):
+            metrics["novel_view_ssim"] = self.ssim
+            metrics["mean_image_ssim"] = self.ssim_mean_image
+            metrics["source_image_ssim"] = self.ssim_source_image
+        return {
+            **metrics,
+            "novel_view_psnr": self.psnr,
+            "blank_background_psnr": self.psnr_blank_background,
+            "mean_image_psnr": self.psnr_mean_image,
+            "source_image_psnr": self.psnr_source_image,
+            "novel_view_psnr_body": self.psnr_body,
+            "mean_image_psnr_body": self.psnr_body_mean_image,
+            "source_image_psnr_body": self.psnr_body_source_image,
+            "novel_view_psnr_per_yaw": {f"{yaw:g}": value for yaw, value in self.per_yaw.items()},
+            "novel_view_images": self.num_images,
+        }
+
+
+@dataclass(frozen=True)
+class ViewMaker:
+    """The networks that turn a photo, the meshes they turn it by, and where they run.
+
+    mesh_source: for the split the photos belong to; image_size: (H, W)."""
+
+    encoder: IdentityEncoder
+    generator: Generator
+    mesh_source: MeshSource
+    image_size: tuple[int, int]
+    device: torch.device | str
+
+    def views(self, source: Path, yaws: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """The photo [1, 3, H, W] normalised, meshes [1, R, 1, H, W] and generated views [1, R, 3, H, W], on the device."""
+        photo = load_photos([source], self.image_size).to(self.device)
+        record = Record(path=source, pid=-1, camera=-1)  # a mesh is found by the path alone
+        meshes = render_meshes(self.mesh_source, [record], yaws).to(self.device)
+        return photo, meshes, novel_views(self.encoder, self.generator, photo, meshes)
+
+    def units(self, paths: Sequence[Path]) -> Tensor:
+        """[R, 3, H, W] RGB in [0, 1], on the device."""
+        return load_units(paths, self.image_size).to(self.device)
+
+
+def _scores_of_photo(
+    maker: ViewMaker, source: Path, views: Sequence[TrueView], mean_image: Tensor, with_ssim: bool
+) -> dict[str, Tensor]:
+    """Names of `NovelViewScores` -> one value a true view, [R]."""
+    photo, meshes, generated = maker.views(source, [view.yaw for view in views])
+    truth = maker.units([view.image for view in views])
+    body = mesh_to_unit(meshes[0]) > BODY_LEVEL  # [R, 1, H, W]
+    guesses = {
+        "": photo_to_unit(generated[0]),
+        "_mean_image": mean_image.expand_as(truth),
+        "_source_image": photo_to_unit(photo).expand_as(truth),
+    }
+    scores = {"psnr_blank_background": psnr(maker.units([view.background for view in views]), truth).cpu()}
+    for suffix, guess in guesses.items():
+        scores[f"psnr{suffix}"] = psnr(guess, truth).cpu()
+        scores[f"psnr_body{suffix}"] = psnr(guess, truth, body).cpu()
+        if with_ssim:
+            scores[f"ssim{suffix}"] = ssim(guess, truth).cpu()
+    return scores
+
+
+def score_novel_views(
+    encoder: IdentityEncoder,
+    generator: Generator,
+    truth_dir: str | os.PathLike[str],
+    mesh_source: MeshSource,
+    image_size: tuple[int, int],
+    device: torch.device | str = "cpu",
+    *,
+    mean_image: Tensor,
+    with_ssim: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> NovelViewScores:
+    """Generate every true view of `truth_dir` from its dataset photo and compare. Deterministic; no gradient.
+
+    Arguments:
+        truth_dir: see `read_truth`; true pictures of another size are resized (bicubic).
+        mesh_source: for the split the photos belong to.
+        image_size: (H, W) of the networks.
+        mean_image: [3, H, W] RGB in [0, 1], the mean of the training images (see `mean_training_image`).
+        with_ssim: SSIM, too (needs torchmetrics).
+        progress: called with (photos done, photos in all).
+
+    Errors: MissingFileError or InputError that names the file.
+    """
+    if tuple(mean_image.shape) != (3, *image_size):
+        raise ValueError(f"mean_image: expected shape {[3, *image_size]}, got {list(mean_image.shape)}")
+    maker, mean_image = ViewMaker(encoder, generator, mesh_source, image_size, device), mean_image.to(device)
+    groups = by_source(read_truth(truth_dir))
+    parts: dict[str, list[Tensor]] = {}
+    yaws: list[float] = []
+    for done, (source, views) in enumerate(groups.items(), 1):
+        for name, values in _scores_of_photo(maker, source, views, mean_image, with_ssim).items():
+            parts.setdefault(name, []).append(values)
+        yaws += [view.yaw for view in views]
+        if progress is not None:
+            progress(done, len(groups))
+    scores = {name: torch.cat(values).numpy() for name, values in parts.items()}  # one value a true view
+    angles = np.array(yaws) % 360
+    turned = angles != 0
+    if not turned.any():
+        raise InputError(f"{truth_dir}: expected true views at angles other than 0, found none")
+    generated_psnr = scores["psnr"]
+    means = {name: float(np.nanmean(values[turned])) for name, values in scores.items()}
+    return NovelViewScores(
+        **means,
+        psnr_same_view=math.nan if turned.all() else float(generated_psnr[~turned].mean()),
+        per_yaw={float(angle): float(generated_psnr[angles == angle].mean()) for angle in np.unique(angles[turned])},
+        num_images=int(turned.sum()),
+        num_sources=len(groups),
+    )
+
+
+def novel_view_sheet(
+    encoder: IdentityEncoder,
+    generator: Generator,
+    truth_dir: str | os.PathLike[str],
+    mesh_source: MeshSource,
+    image_size: tuple[int, int],
+    device: torch.device | str = "cpu",
+    *,
+    num: int = 4,
+    seed: int = 0,
+    title: str | None = None,
+) -> np.ndarray:
+    """Sheet of `num` photos drawn at random (by `seed`): meshes, generated views and the truth.
+
+    Arguments: as `score_novel_views`.
+    Returns: [H', W', 3] uint8.
+    Errors: InputError where no photo has true views at all angles.
+    """
+    groups = by_source(read_truth(truth_dir))
+    angles = sorted({view.yaw for views in groups.values() for view in views})
+    complete = [source for source, views in groups.items() if sorted(view.yaw for view in views) == angles]
+    if not complete:
+        raise InputError(f"{truth_dir}: expected a photo with true views at all of {angles} degrees, found none")
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(complete))[:num]
+    sources = [complete[i] for i in sorted(order)]
+    maker = ViewMaker(encoder, generator, mesh_source, image_size, device)
+    photos, meshes, generated = zip(*(maker.views(source, angles) for source in sources), strict=True)
+    truths = []
+    for source in sources:
+        views = sorted(groups[source], key=lambda view: view.yaw)
+        truths.append(load_photos([view.image for view in views], image_size)[None])
+    return novel_view_grid(
+        torch.cat(photos),
+        torch.cat(generated),
+        angles,
+        torch.cat(truths),
+        torch.cat(meshes),
+        row_titles=[source.stem for source in sources],
+        title=title,
+    )

@@ -1,0 +1,38 @@
+"""The page: the sections' contents through the templates in `templates/`, which escape every text."""
+
+from __future__ import annotations
+
+import gcl_fast
+from gcl_fast.errors import MissingPackageError
+from gcl_fast.report import sections
+from gcl_fast.report.run_data import Run
+from gcl_fast.report.style import STYLE
+
+
+def render_page(run: Run) -> str:
+    """The whole HTML of a run's report; sections without content are left out. Needs jinja2."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingPackageError("the report is written through jinja2, which is missing: pip install jinja2") from error
+    templates = Environment(
+        loader=PackageLoader("gcl_fast.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("report.html").render(
+        name=run.name,
+        version=gcl_fast.__version__,
+        style=STYLE,
+        config=run.config,
+        cards=sections.cards(run),
+        scores=sections.scores(run),
+        novel_views=sections.novel_view_scores(run),
+        curves=sections.curves(run),
+        pictures=sections.pictures(run),
+        times=sections.times(run),
+        figures=sections.further_figures(run),
+    )
