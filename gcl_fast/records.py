@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,12 @@ class ReIDData:
     def table(self) -> str:
         """Images, identities and cameras of each split, ready to print."""
         return table(f"{self.name} in {self.root}", self.statistics())
+
+    def without(self, paths: Iterable[pathlib.Path]) -> ReIDData:
+        """The same data set without some images; identities keep their numbers."""
+        left_out = set(paths)
+        splits = {name: [r for r in getattr(self, name) if r.path not in left_out] for name in ("train", "query", "gallery")}
+        return dataclasses.replace(self, **splits)
 
     def mesh_split(self, split: str) -> list[Record]:
         """The images whose meshes lie in the folder `split`: train, or test, which serves query and gallery."""
