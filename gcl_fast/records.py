@@ -92,8 +92,11 @@ class ReIDData:
     def without(self, paths: Iterable[pathlib.Path]) -> ReIDData:
         """The same data set without some images; identities keep their numbers."""
         left_out = set(paths)
-        splits = {name: [r for r in getattr(self, name) if r.path not in left_out] for name in ("train", "query", "gallery")}
-        return dataclasses.replace(self, **splits)
+
+        def kept(records: list[Record]) -> list[Record]:
+            return [record for record in records if record.path not in left_out]
+
+        return dataclasses.replace(self, train=kept(self.train), query=kept(self.query), gallery=kept(self.gallery))
 
     def mesh_split(self, split: str) -> list[Record]:
         """The images whose meshes lie in the folder `split`: train, or test, which serves query and gallery."""

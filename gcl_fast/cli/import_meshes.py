@@ -87,9 +87,8 @@ def main(argv: list[str]) -> int:
     if options.preview is not None:
         split = "train" if data.train else "test"
         records = data.mesh_split(split)
-        chosen = (
-            np.unique(np.linspace(0, len(records) - 1, min(options.preview_count, len(records))).astype(int)) if records else []
-        )
+        count = min(options.preview_count, len(records))
+        chosen: list[int] = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist() if records else []
         source = open_mesh_source(mesh_root, data.name, split, size, kind="vertices")
         print(f"preview: {preview_meshes(source, [records[i] for i in chosen], options.preview, size)}")
     if options.rendered:

@@ -1,4 +1,4 @@
-"""What an epoch reads: batches of record positions, decided before it starts, so that any loader can follow them and
+"""Plans of what an epoch reads: batches of record positions, decided before it starts, so that any loader can follow them and
 a killed run can resume inside them."""
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from gcl_fast.errors import InputError
 
 Seed = int | Sequence[int]
 
@@ -50,7 +52,7 @@ class Plan:
         sizes = [batch.size // (world * unit) * unit for batch in self.batches]
         if min(sizes, default=1) == 0:
             smallest = min(batch.size for batch in self.batches)
-            raise ValueError(f"Plan.share: every batch must have {unit} rows for each of {world} processes, got {smallest} rows")
+            raise InputError(f"Plan.share: every batch must have {unit} rows for each of {world} processes, got {smallest} rows")
         shares = (batch[rank * size : (rank + 1) * size] for batch, size in zip(self.batches, sizes, strict=True))
         return Plan(tuple(shares), tuple(rank * size for size in sizes))
 
@@ -82,7 +84,7 @@ def shuffled(
     indices = _integers("shuffled", "indices", indices)
     full = indices.size // batch_size if drop_last else -(-indices.size // batch_size)
     if full == 0:
-        raise ValueError(f"shuffled: indices must fill a batch of batch_size={batch_size}, got {indices.size} of them")
+        raise InputError(f"shuffled: indices must fill a batch of batch_size={batch_size}, got {indices.size} of them")
     rng = _generator("shuffled", seed)
     wanted = full if num_batches is None else _at_least("shuffled", "num_batches", num_batches, 1)
     batches: list[np.ndarray] = []
@@ -160,7 +162,7 @@ def _by_identity(
     groups = dict(zip(identities.tolist(), np.split(order, starts[1:]), strict=True)) if labels.size else {}
     groups.pop(-1, None)
     if not groups:
-        raise ValueError(f"{name}: labels must hold at least one identity, got {labels.size} labels, all -1")
+        raise InputError(f"{name}: labels must hold at least one identity, got {labels.size} labels, all -1")
     identities = np.array(list(groups), dtype=np.int64)
     take = min(P, identities.size)
     wanted = -(-identities.size // take) if num_batches is None else _at_least(name, "num_batches", num_batches, 1)

@@ -1,4 +1,4 @@
-"""Bodies from the freely usable parametric model Anny (Apache-2.0 code, CC0 assets), in this package's body axes.
+"""Anny bodies: from the freely usable parametric model Anny (Apache-2.0 code, CC0 assets), in this package's body axes.
 
 Axes: x right, y down, z forward (away from the camera), metres; the origin is the root bone (pelvis), not the floor.
 At yaw 0 the person stands upright and faces the camera, that is towards -z, so the person's left hand is at +x.
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import MissingPackageError
+
 # Anny's frame is x right, y away, z up. ours = _AXES @ anny; a proper rotation, so faces keep their winding.
 _AXES = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
 
@@ -23,7 +25,7 @@ def _model() -> Any:
     try:
         import anny
     except ImportError as error:
-        raise ImportError("AnnyBody needs the package anny: pip install 'anny>=0.6'") from error
+        raise MissingPackageError("AnnyBody needs the package anny: pip install 'anny>=0.6'") from error
     return anny.Anny(skinning_method="lbs").eval()  # plain torch skinning: the same result on every machine
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.constants import DatasetName
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.images import load_grey, unit_from_levels
 from gcl_fast.meshes.mesh_files import read_faces, read_mesh
@@ -26,7 +25,7 @@ from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record
 
-FOLDERS: dict[DatasetName, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
+FOLDERS: dict[str, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
 SPLITS = ("train", "test")
 KINDS = ("auto", "vertices", "rendered")
 EXTENSIONS = (".jpg", ".png", ".jpeg")
@@ -52,12 +51,11 @@ def mesh_key(record: Record, dataset_name: str) -> str:
 
 def split_folder(mesh_root: str | os.PathLike[str], dataset_name: str, split: str) -> pathlib.Path:
     """`<mesh_root>/<set>/<split>`. Errors: InputError naming the argument."""
-    names: dict[str, str] = {**FOLDERS}
-    if dataset_name not in names:
+    if dataset_name not in FOLDERS:
         raise InputError(f"dataset_name must be one of {', '.join(FOLDERS)}, got {dataset_name!r}")
     if split not in SPLITS:
         raise InputError(f"split must be train or test (test serves query and gallery), got {split!r}")
-    return pathlib.Path(mesh_root) / names[dataset_name] / split
+    return pathlib.Path(mesh_root) / FOLDERS[dataset_name] / split
 
 
 def view_folder(yaw: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from gcl_fast.files import write_whole
 from gcl_fast.synthetic.plan import Entry
 
 LAYOUTS = ("market1501", "dukemtmc", "msmt17")
@@ -70,7 +71,7 @@ class Layout:
                 split = "val"
             lines[split].append(f"{name} {int(name.split('/')[0])}")
         for split, content in lines.items():
-            (root / self.images / f"list_{split}.txt").write_text("".join(line + "\n" for line in content), encoding="utf-8")
+            write_whole(root / self.images / f"list_{split}.txt", "".join(line + "\n" for line in content))
 
 
 def _ranks(pids: set[int]) -> dict[int, int]:
