@@ -1,4 +1,4 @@
-"""One body for the images whose own could not be estimated."""
+"""The mean body, for the images whose own could not be estimated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One mesh a file: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`.
+"""Mesh files, one mesh each: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`.
 
 vertices  [V, 3] float16 or float32, body axes: x right, y down, z away from the camera, metres
 camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`

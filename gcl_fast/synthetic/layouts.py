@@ -1,4 +1,4 @@
-"""Where each image and mesh of a world lies, in the three published layouts."""
+"""Layouts: where each image and mesh of a world lies, in the three published layouts."""
 
 from __future__ import annotations
 

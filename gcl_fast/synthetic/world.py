@@ -1,21 +1,19 @@
-"""Write a whole synthetic data set: images, meshes and true novel views, in one of the published layouts."""
+"""The writer of a whole synthetic data set: images, meshes and true novel views, in one of the published layouts."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from gcl_fast.constants import ALL_YAWS
-from gcl_fast.errors import FolderInUseError, InputError
+from gcl_fast.errors import InputError
 from gcl_fast.files import write_whole
 from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_mesh
 from gcl_fast.meshes.render_folders import write_picture
@@ -31,37 +29,11 @@ from gcl_fast.synthetic.seeds import stream
 from gcl_fast.synthetic.template import load_template
 from gcl_fast.synthetic.truth import write_truth
 from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.world_folder import WorldSummary, existing_world, finish, partial_folder
 
 VERSION = 1  # of what is drawn; raise it when the same parameters give other pictures
-MARKER = "world.json"  # written last: a folder without it is no finished world
-UNFINISHED = ".unfinished-world"  # in the folder beside it while a run is writing
 BATCH = 16
 MOST_TRUTH = 20
-
-
-@dataclass(frozen=True)
-class WorldSummary:
-    """What was written. out: the dataset root to give to `load_dataset`; layout; images by split; people and cameras;
-    truth: how many images have true novel views; created: False when the same world was already there."""
-
-    out: Path
-    layout: str
-    train_images: int
-    query_images: int
-    gallery_images: int
-    train_ids: int
-    test_ids: int
-    cameras: int
-    truth: int
-    created: bool = True
-
-    def __str__(self) -> str:
-        state = "written to" if self.created else "already in"
-        return (
-            f"{self.layout} world {state} {self.out}: {self.train_images} training images of {self.train_ids} people, "
-            f"{self.query_images} queries and {self.gallery_images} gallery images of {self.test_ids} others, "
-            f"{self.cameras} cameras, true novel views of {self.truth} images"
-        )
 
 
 def write_world(
@@ -115,25 +87,20 @@ def write_world(
         "novel_views": novel_views,
         "config": json.loads(json.dumps(asdict(config))),
     }
-    existing = _existing(out, parameters)
+    existing = existing_world(out, parameters)
     if existing is not None:
         return existing
-    partial = _partial_folder(out)
-    work = _World(partial, Layout(layout), size, make_cameras(seed, num_cameras, config), seed, config, progress)
-    counts = work.write(num_train_ids, num_test_ids, images_per_id, novel_views)
+    partial = partial_folder(out)
+    writer = _WorldWriter(partial, Layout(layout), size, make_cameras(seed, num_cameras, config), seed, config, progress)
+    counts = writer.write(num_train_ids, num_test_ids, images_per_id, novel_views)
     if rendered_meshes:
-        work.write_rendered_meshes()
-    summary = WorldSummary(out, layout, *counts, num_train_ids, num_test_ids, num_cameras, work.truth_images)
-    facts = {k: v for k, v in asdict(summary).items() if k not in ("out", "created")}
-    (partial / UNFINISHED).unlink()
-    write_whole(partial / MARKER, json.dumps({"parameters": parameters, "summary": facts}, indent=1) + "\n")
-    if out.exists():
-        out.rmdir()  # empty, as checked
-    partial.rename(out)
+        writer.write_rendered_meshes()
+    summary = WorldSummary(out, layout, *counts, num_train_ids, num_test_ids, num_cameras, writer.truth_images)
+    finish(partial, parameters, summary)
     return summary
 
 
-class _World:
+class _WorldWriter:
     """One run of writing; keeps what the parts share."""
 
     def __init__(
@@ -278,33 +245,3 @@ def _check(
     if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 16 for n in image_size):
         raise InputError(f"write_world: image_size must be (height, width), integers of at least 16, got {image_size!r}")
     return int(image_size[0]), int(image_size[1])
-
-
-def _existing(out: Path, parameters: dict[str, Any]) -> WorldSummary | None:
-    """The summary of this very world where `out` holds it; None where `out` is free."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    marker = out / MARKER
-    if not marker.is_file():
-        raise FolderInUseError(f"write_world: out must be a new or empty folder, or a world; {out} has no {MARKER}")
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        old, facts = content["parameters"], content["summary"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FolderInUseError(f"write_world: {marker} does not describe a world: {error!r}") from error
-    if old != parameters:
-        differing = [f"{k}={old.get(k)!r} (wanted {v!r})" for k, v in parameters.items() if old.get(k) != v]
-        raise FolderInUseError(f"write_world: {out} holds another world, with {', '.join(differing)}; delete it or name another")
-    return WorldSummary(out=out, created=False, **facts)
-
-
-def _partial_folder(out: Path) -> Path:
-    """A fresh folder beside `out`; what a killed run left there is removed."""
-    partial = out.absolute().with_name(out.name + ".partial")
-    if partial.exists():
-        if not (partial / UNFINISHED).is_file():
-            raise FolderInUseError(f"write_world: {partial} is where the unfinished world goes but holds something else; move it")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    (partial / UNFINISHED).touch()
-    return partial

@@ -1,4 +1,4 @@
-"""Every constant that decides how hard the synthetic world is."""
+"""Difficulty of the synthetic world: every constant that decides it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,9 @@ def with_camstyle(records: Sequence[Record], root: str | os.PathLike[str], *, us
     """Training records with the styled copies found on disk; with none, or use=False, the records alone.
 
     Passed over: copies of images that are not among `records` (left out as broken, say), and a copy in the style of the
-    image's own camera. InputError where a file of the folder is not named by the convention.
+    image's own camera.
+
+    Errors: InputError where a file of the folder is not named by the convention.
     """
     folder = camstyle_folder(records[0], pathlib.Path(root).expanduser()) if use and records else None
     copies: list[list[Record]] = [[] for _ in records]

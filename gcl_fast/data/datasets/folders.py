@@ -1,4 +1,4 @@
-"""Where a dataset lies below the folder a user names, and a helpful error when it does not."""
+"""Folders of a dataset below the one that a user names, and a helpful error when they are not there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_folder(what: str, folder: str | os.PathLike[str]) -> pathlib.Path:
 def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Place]) -> tuple[pathlib.Path, Place]:
     """The first place below `root` that holds all it needs.
 
-    Raises MissingFileError naming every place tried and, for the nearest one, what is missing and what is there.
+    Errors: MissingFileError naming every place tried and, for the nearest one, what is missing and what is there.
     """
     root = check_folder(f"{dataset}: dataset root", root)
     tried: list[tuple[int, pathlib.Path, list[str]]] = []  # (entries found, folder, entries missing)

@@ -17,8 +17,10 @@ Broken = list[tuple[pathlib.Path, str]]
 def find_broken(records: Iterable[Record], *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> Broken:
     """Decode every image fully, once, and list those that fail as (path, reason), in the order of the records.
 
-    workers   threads (decoding does not hold the interpreter); 0 or 1 = none beside the caller's
-    progress  called with (images done, images in all) after each image
+    Arguments:
+        records: their images; one that comes twice is read once.
+        workers: threads (decoding does not hold the interpreter); 0 or 1: none beside the caller's.
+        progress: called with (images done, images in all) after each image.
     """
     pillow()
     paths = list(dict.fromkeys(r.path for r in records))  # an image may be query and gallery at once
@@ -54,8 +56,11 @@ def why_broken(path: pathlib.Path) -> str | None:
 def require_readable(
     data: ReIDData, skip_broken: bool = False, *, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> ReIDData:
-    """`data` if every image can be decoded; else a FileError that names them, or, with `skip_broken`, `data` without
-    them and a warning that names them. Identities keep their numbers."""
+    """`data` if every image can be decoded; with `skip_broken` else `data` without those that cannot, and a warning that names
+    them. Identities keep their numbers. `workers` and `progress` as `find_broken` has them.
+
+    Errors: FileError that names the images, or the split of which none is left.
+    """
     broken = find_broken([*data.train, *data.query, *data.gallery], workers=workers, progress=progress)
     if not broken:
         return data

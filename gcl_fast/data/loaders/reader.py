@@ -1,4 +1,4 @@
-"""Which loader reads a data set: the one asked for, or the fastest that can."""
+"""The choice of a loader for a data set: the one asked for, or the fastest that can."""
 
 from __future__ import annotations
 

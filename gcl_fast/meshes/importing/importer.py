@@ -19,7 +19,7 @@ from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.meshes.sources import SPLITS, mesh_key, split_folder
-from gcl_fast.records import Record, ReIDData
+from gcl_fast.records import ReIDData
 
 Key = tuple[str, str]  # split and `mesh_key` of an image
 MISSING = ("error", "leave-out", "mean")
@@ -94,33 +94,38 @@ def import_meshes(
     root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
     report = MeshReport(split_folder(root, data.name, "train").parent)
     records = {(split, mesh_key(r, data.name)): r for split in SPLITS for r in data.mesh_split(split)}
-    chosen = _choose(_all(sources, format), _Finder(records), report)
+    paths = {key: pathlib.Path(record.path) for key, record in records.items()}
+    chosen = _choose(_all(sources, format), _Finder(paths), report)
     converter = MeshConverter(SMPL.load(smpl) if smpl is not None else None, _read_faces(faces), axes, focal, fit, image_size)
     folders = _MeshFolders(root, data.name)
     meshes: list[Mesh] = []  # of all, for the mean body: vertices and cameras are small beside the images
     for done, (key, estimate) in enumerate(chosen.items(), start=1):
-        path = pathlib.Path(records[key].path)
-        try:
-            mesh = converter.convert(estimate, _size_of(path))
-        except ValueError as error:
-            raise InputError(f"the body of {path.name}: {error}") from error
+        mesh = _mesh_of(paths[key], estimate, converter)
         folders.write(key, mesh)
-        report.written.append(path)
+        report.written.append(paths[key])
         if missing == "mean":
             meshes.append(mesh)
         if progress is not None:
             progress(done, len(chosen))
-    without = [key for key in records if key not in chosen]
+    without = [key for key in paths if key not in chosen]
     if missing == "mean" and without:
         body = mean_body(meshes, image_size)
         for key in without:
             folders.write(key, body)
-            report.mean.append(pathlib.Path(records[key].path))
+            report.mean.append(paths[key])
         return report
-    report.missing = [pathlib.Path(records[key].path) for key in without]
+    report.missing = [paths[key] for key in without]
     if missing == "error" and without:
         raise MissingFileError(f"{report}\nthe other images have theirs; missing 'leave-out' or 'mean' accepts this")
     return report
+
+
+def _mesh_of(path: pathlib.Path, estimate: Estimate, converter: MeshConverter) -> Mesh:
+    """The mesh of one image; errors name it."""
+    try:
+        return converter.convert(estimate, _size_of(path))
+    except ValueError as error:
+        raise InputError(f"the body of {path.name}: {error}") from error
 
 
 def _all(sources: Iterable[str | os.PathLike[str]], format: str) -> Iterable[Estimate]:
@@ -139,10 +144,9 @@ def _all(sources: Iterable[str | os.PathLike[str]], format: str) -> Iterable[Est
 class _Finder:
     """From an estimator's name of an image to the data set's."""
 
-    def __init__(self, records: Mapping[Key, Record]) -> None:
+    def __init__(self, paths: Mapping[Key, pathlib.PurePath]) -> None:
         self.by_stem: dict[str, list[tuple[Key, tuple[str, ...]]]] = {}  # with the folders above it, the nearest first
-        for key, record in records.items():
-            path = pathlib.PurePath(record.path)
+        for key, path in paths.items():
             self.by_stem.setdefault(path.stem, []).append((key, path.parts[:-1][::-1]))
 
     def key(self, name: str) -> Key | None:
