@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcl_fast.constants import ALL_YAWS
+from gcl_fast.constants import ALL_YAWS, LAYOUTS
 from gcl_fast.errors import InputError
 from gcl_fast.files import write_whole
 from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_mesh
@@ -21,7 +21,7 @@ from gcl_fast.meshes.sources import view_folder
 from gcl_fast.ops import render_mesh
 from gcl_fast.synthetic.cameras import Camera, develop, make_cameras, photograph
 from gcl_fast.synthetic.garments import Dressed, dress
-from gcl_fast.synthetic.layouts import LAYOUTS, MOST_CAMERAS, Layout
+from gcl_fast.synthetic.layouts import MOST_CAMERAS, Layout
 from gcl_fast.synthetic.people import Person, make_person
 from gcl_fast.synthetic.plan import JUNK, Entry, groups, make_plan, own_identities
 from gcl_fast.synthetic.renderer import Figure, compose, crop_lens, occluder_for, place_behind, pose_figures, render_layers
