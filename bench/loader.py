@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gcl_fast.constants import ALL_YAWS, NOVEL_YAWS
 from gcl_fast.data import CachedLoader, DaliLoader, TorchLoader, load_dataset, shuffled
-from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.meshes.sources import open_mesh_source
 
@@ -68,8 +69,8 @@ def world() -> Path:
     Image.new("RGB", (64, 128)).save(folder.parent / "bounding_box_test" / "0900_c2s1_000000_00.jpg")
     source = open_mesh_source(root / "mesh", "market1501", "train", (128, 64), "vertices")
     for record in load_dataset("market1501", root).train:
-        for yaw, view in zip((0, *NOVEL_YAWS), source.render(record, [0.0, *NOVEL_YAWS]), strict=True):
-            target = meshes.parent / (f"render_{int(yaw)}" if yaw else "render") / record.path.name
+        for yaw, view in zip(ALL_YAWS, source.render(record, ALL_YAWS), strict=True):
+            target = meshes.parent / (f"render_{yaw}" if yaw else "render") / record.path.name
             target.parent.mkdir(exist_ok=True)
             Image.fromarray((view * 255).round().to(torch.uint8).numpy()).save(target, quality=95)
     return root
@@ -112,7 +113,7 @@ class Official(torch.utils.data.Dataset):
         views = []
         if self.meshes:
             base = world() / "mesh" / "market" / "train"
-            for folder in ("render", f"render_{int(NOVEL_YAWS[self.yaws[turn]])}"):
+            for folder in ("render", f"render_{NOVEL_YAWS[self.yaws[turn]]}"):
                 views.append(self.guide(Image.open(base / folder / record.path.name).convert("L")))
         return (self.photo(Image.open(record.path).convert("RGB")), *views, record.pid, record.camera, i)
 

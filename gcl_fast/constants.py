@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-DatasetName = Literal["market1501", "dukemtmc", "msmt17", "csv"]
+LayoutName = Literal["market1501", "dukemtmc", "msmt17"]
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+"""Published data sets, in whose folders the synthetic world is written too."""
+DatasetName = Literal[LayoutName, "csv"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 
 NOVEL_YAWS = (45, 90, 135, 180, 225, 270, 315)

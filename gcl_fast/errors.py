@@ -27,6 +27,10 @@ class FileError(GclError, OSError):
     """A file that cannot be read or written; the message names it and the reason."""
 
 
+class FolderInUseError(GclError, FileExistsError):
+    """A folder that was to be written but holds something else; the message names it and what to do."""
+
+
 class CheckpointError(GclError, RuntimeError):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 

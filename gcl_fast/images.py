@@ -6,50 +6,79 @@ A *mesh* is a float tensor [..., 1, H, W] in [-1, 1]. A *unit* image is [..., C,
 
 from __future__ import annotations
 
+import functools
 import os
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gcl_fast.errors import FileError, MissingFileError, MissingPackageError
+
+Pixels = npt.NDArray[np.uint8]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def pillow() -> ModuleType:
-    """PIL.Image, or an error that says what to install."""
+    """PIL.Image, or a MissingPackageError that says what to install."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("images are read through Pillow, which is missing: pip install pillow") from error
+        raise MissingPackageError("images are read through Pillow, which is missing: pip install pillow") from error
     return Image
 
 
-def load_uint8(path: str | os.PathLike[str], image_size: tuple[int, int]) -> np.ndarray:
-    """Decode to RGB and resize (bicubic, as Pillow does) to (H, W): uint8 [H, W, 3]. OSError names a bad file."""
+def load_uint8(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pixels:
+    """Decode an image file to RGB and resize it, bicubic as Pillow does.
+
+    Arguments:
+        path: any format that Pillow reads; grey, palette, CMYK and transparent images become RGB.
+        image_size: (height, width) in pixels.
+
+    Returns: uint8 [H, W, 3].
+    Errors: MissingFileError, or FileError naming the file that cannot be decoded.
+    """
+    return _decode(path, image_size, "RGB")
+
+
+def load_grey(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pixels:
+    """As `load_uint8`, to grey: uint8 [H, W]."""
+    return _decode(path, image_size, "L")
+
+
+def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str) -> Pixels:
     Image = pillow()
     height, width = image_size
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
+            picture = image.convert(mode)
     except FileNotFoundError:
-        raise FileNotFoundError(f"cannot read image {path}: no such file") from None
+        raise MissingFileError(f"cannot read image {path}: no such file") from None
     except Exception as error:  # a broken file may raise nearly anything in a decoder
-        raise OSError(f"cannot read image {path}: {error}") from error
-    if rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(rgb)  # [H, W, 3]
+        raise FileError(f"cannot read image {path}: {error}") from error
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(picture, dtype=np.uint8)
 
 
-def normalise(pixels: np.ndarray | Tensor) -> Tensor:
+def normalise(pixels: npt.NDArray[Any] | Tensor) -> Tensor:
     """uint8 [..., H, W, 3] to float32 [..., 3, H, W]: x / 255, minus ImageNet mean, over ImageNet std; the same bits
     as torchvision's ToTensor and Normalize."""
     x = torch.as_tensor(pixels)
     if x.dtype != torch.uint8 or x.dim() < 3 or x.shape[-1] != 3:
         raise ValueError(f"normalise: pixels must be uint8 [..., H, W, 3], got {x.dtype} {list(x.shape)}")
-    x = x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)  # [..., 3, H, W]
-    return x.div_(255).sub_(_column(IMAGENET_MEAN, x)).div_(_column(IMAGENET_STD, x))
+    return normalise_(x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format))
+
+
+def normalise_(levels: Tensor) -> Tensor:
+    """In place, float32 [..., 3, H, W] with values 0 .. 255 to an ImageNet-normalised photo; on a GPU without waiting for it."""
+    mean, std = _imagenet(levels.device)
+    return levels.div_(255).sub_(mean).div_(std)
 
 
 def denormalise(image: Tensor) -> Tensor:
@@ -58,7 +87,7 @@ def denormalise(image: Tensor) -> Tensor:
 
 
 def load_image(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Tensor:
-    """An image file as a network reads it: float32 [3, H, W], bicubic, ImageNet-normalised."""
+    """An image file as a network reads it: float32 [3, H, W], bicubic, ImageNet-normalised. Errors as `load_uint8`."""
     return normalise(load_uint8(path, image_size))
 
 
@@ -67,9 +96,33 @@ def mesh_from_unit(grey: Tensor) -> Tensor:
     return grey * 2 - 1
 
 
+def mesh_from_uint8(grey: Tensor, out: Tensor | None = None) -> Tensor:
+    """8-bit grey of any shape to a mesh, float32 in [-1, 1]; into `out` where it is given."""
+    out = torch.empty(grey.shape, dtype=torch.float32, device=grey.device) if out is None else out
+    return out.copy_(grey).div_(255).mul_(2).sub_(1)  # the same bits as mesh_from_unit(grey / 255)
+
+
 def mesh_to_unit(mesh: Tensor) -> Tensor:
     """The inverse: [-1, 1] to [0, 1]."""
     return mesh * 0.5 + 0.5
+
+
+def unit_to_levels(unit: Tensor) -> Tensor:
+    """Values in [0, 1] to uint8 of the same shape, each to the nearest of 256 levels."""
+    return unit.mul(255).round_().to(torch.uint8)
+
+
+def unit_from_levels(levels: npt.NDArray[np.uint8] | Tensor) -> Tensor:
+    """The inverse: uint8 of any shape to float32 in [0, 1]."""
+    return torch.as_tensor(levels).float() / 255
+
+
+@functools.lru_cache(maxsize=16)
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation, each float32 [3, 1, 1], sent to a device once."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def _column(values: tuple[float, float, float], like: Tensor) -> Tensor:
@@ -90,7 +143,7 @@ def photo_to_unit(image: Tensor) -> Tensor:
     return denormalise(image.detach().float()).nan_to_num(0.0)
 
 
-def unit_to_uint8(image: Tensor) -> np.ndarray:
+def unit_to_uint8(image: Tensor) -> Pixels:
     """[..., 3 or 1, H, W] float in [0, 1] -> uint8 [..., H, W, 3]; values outside are clamped, grey is repeated."""
     _check(image, "image", (3, 1))
     bytes_ = (image.detach().float().nan_to_num(0.0).clamp(0.0, 1.0) * 255).round().to(torch.uint8)
@@ -98,12 +151,12 @@ def unit_to_uint8(image: Tensor) -> np.ndarray:
     return np.ascontiguousarray(rgb.movedim(-3, -1).cpu().numpy())  # [..., H, W, 3]
 
 
-def photo_to_uint8(image: Tensor) -> np.ndarray:
+def photo_to_uint8(image: Tensor) -> Pixels:
     """ImageNet-normalised [..., 3, H, W] float -> uint8 [..., H, W, 3]."""
     return unit_to_uint8(photo_to_unit(image))
 
 
-def mesh_to_uint8(mesh: Tensor) -> np.ndarray:
+def mesh_to_uint8(mesh: Tensor) -> Pixels:
     """Mesh render [..., 1, H, W] float in [-1, 1] -> grey uint8 [..., H, W, 3]."""
     _check(mesh, "mesh", (1,))
     return unit_to_uint8(mesh_to_unit(mesh.detach().float()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -89,6 +89,19 @@ class ReIDData:
         """Images, identities and cameras of each split, ready to print."""
         return table(f"{self.name} in {self.root}", self.statistics())
 
+    def without(self, paths: Iterable[pathlib.Path]) -> ReIDData:
+        """The same data set without some images; identities keep their numbers."""
+        left_out = set(paths)
+
+        def kept(records: list[Record]) -> list[Record]:
+            return [record for record in records if record.path not in left_out]
+
+        return dataclasses.replace(self, train=kept(self.train), query=kept(self.query), gallery=kept(self.gallery))
+
+    def mesh_split(self, split: str) -> list[Record]:
+        """The images whose meshes lie in the folder `split`: train, or test, which serves query and gallery."""
+        return list(self.train) if split == "train" else [*self.query, *self.gallery]
+
 
 def relabel(records: Sequence[Record]) -> list[Record]:
     """The same records with their identities renumbered 0 .. P-1 in sorted order; -1 stays -1."""
@@ -121,10 +134,23 @@ class Batch:
     def to(
         self, device: torch.device | str, *, non_blocking: bool = True, memory_format: torch.memory_format = torch.preserve_format
     ) -> Batch:
-        """memory_format: of the images."""
+        """The same batch on another device.
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            layout = memory_format if tensor is not None and tensor.dim() == 4 else torch.preserve_format
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking, memory_format=layout)
+        Arguments:
+            device: where to.
+            non_blocking: do not wait for the copy (it is only asynchronous from pinned memory).
+            memory_format: of the images and meshes.
+        """
 
-        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        def move(tensor: Tensor) -> Tensor:
+            layout = memory_format if tensor.dim() == 4 else torch.preserve_format
+            return tensor.to(device, non_blocking=non_blocking, memory_format=layout)
+
+        return Batch(
+            image=move(self.image),
+            mesh=None if self.mesh is None else move(self.mesh),
+            mesh_novel=None if self.mesh_novel is None else move(self.mesh_novel),
+            pid=move(self.pid),
+            camera=move(self.camera),
+            index=move(self.index),
+        )

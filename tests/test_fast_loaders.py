@@ -20,7 +20,7 @@ from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, MissingPackageError, TooLittleMemoryError
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.records import Batch, Record
 from tests.test_loader import FakeMeshes
@@ -190,7 +190,7 @@ def test_auto_takes_the_first_that_can_be_used(world, monkeypatch):
     assert isinstance(reader.loader(), CachedLoader) and isinstance(with_room(0).loader(), DaliLoader)
     monkeypatch.setattr(choose, "SUFFIXES", (".jpg",))
     assert with_room(0).kind == "torch" and len(said) == 1 and "dali: does not read .png files" in said[0]
-    with pytest.raises(MemoryError, match="loader cached: needs .* MiB, 0 MiB may be taken"):
+    with pytest.raises(TooLittleMemoryError, match="loader cached: needs .* MiB, 0 MiB may be taken"):
         with_room(0, "cached")
     with pytest.raises(ValueError, match="loader must be one of auto, cached, dali, torch, got 'fast'"):
         Reader("fast", records, SIZE)
@@ -206,7 +206,7 @@ def test_without_dali_it_says_what_to_install(world, monkeypatch):
     said: list[str] = []
     assert Reader("auto", world[0], SIZE, say=said.append).kind == "torch" and "pip install nvidia-dali-cuda130" in said[0]
     monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
-    with pytest.raises(ImportError, match="pip install nvidia-dali-cuda130"):
+    with pytest.raises(MissingPackageError, match="pip install nvidia-dali-cuda130"):
         DaliLoader(world[0], SIZE)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.errors import InputError, MissingPackageError
 from gcl_fast.meshes import open_mesh_source, project, read_mesh
 from gcl_fast.meshes.importing.estimates import read_estimates
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
@@ -22,6 +23,7 @@ from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.meshes.preview import overlay, preview_meshes
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.ops.camera import turn
+from gcl_fast.records import Record, ReIDData
 from tests.test_convert import MakesFolder
 from tests.tiny_smpl import tiny_smpl, write_python2_pickle
 from tests.toy_world import SETTINGS, SIZE, ellipsoid, write_toy_world
@@ -50,7 +52,7 @@ def smpl_file(tmp_path_factory) -> Path:
 
 
 def imported(root: Path, files: list[Path], stem: str = STEM, **options: object) -> Mesh:
-    import_meshes("market1501", root, files, image_size=SIZE, missing="leave-out", **options)
+    import_meshes(load_dataset("market1501", root), files, image_size=SIZE, missing="leave-out", **options)
     return read_mesh(root / "mesh" / "market" / "train" / "vertices" / f"{stem}.npz")
 
 
@@ -185,7 +187,7 @@ def test_cliff(world, tmp_path, smpl_file):
         focal_l=focal,
         detection_all=boxes,
     )
-    report = import_meshes("market1501", world, [tmp_path], image_size=SIZE, smpl=smpl_file, missing="leave-out")
+    report = import_meshes(load_dataset("market1501", world), [tmp_path], image_size=SIZE, smpl=smpl_file, missing="leave-out")
     assert report.several == [STEM] and len(report.written) == 2 and "several people" in str(report)
     bodies = SMPL.load(smpl_file).vertices(pose, shape)
     for stem, i in ((STEM, 1), (other, 2)):
@@ -274,6 +276,112 @@ def test_quads_and_relative_indices(tmp_path):
     np.testing.assert_array_equal(read_surface(tmp_path / "a.obj")[1], [[0, 1, 2], [0, 2, 3]])
 
 
+SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
+
+
+def test_an_objs_own_ways(tmp_path):
+    """A byte-order mark, comments, texture seams, materials, and relative indices between the vertices."""
+    path = tmp_path / "a.obj"
+    faces = "usemtl a\nf 1/1 2/1 3/1 # one\nusemtl b\nf 1/2/1 3/2/1 4/2/1\nv 9 9 9\nf -2 -1 1\n"
+    text = f"mtllib gone.mtl\n{SQUARE}vt 0 0\nvt 1 1\n{faces}"
+    path.write_bytes(b"\xef\xbb\xbf# caf\xe9\n" + text.encode())
+    vertices, faces = read_surface(path)
+    assert vertices.shape == (5, 3) and vertices.dtype == np.float32 and faces.dtype == np.int32
+    np.testing.assert_array_equal(faces, [[0, 1, 2], [0, 2, 3], [3, 4, 0]])
+
+
+def flat_ply(corners: str, count: int = 1, vertices: str = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n") -> str:
+    head = "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+    return f"{head}element face {count}\nproperty list uchar int vertex_index\nend_header\n{vertices}{corners}"
+
+
+def test_polygons_of_ply_files(tmp_path):
+    path = tmp_path / "a.ply"
+    path.write_text(flat_ply("4 0 1 2 3\n"))
+    np.testing.assert_array_equal(read_surface(path)[1], [[0, 1, 2], [0, 2, 3]])
+    path.write_text(flat_ply("3 3 2 1\n4 0 1 2 3\n3 0 1 3\n", 3))
+    np.testing.assert_array_equal(read_surface(path)[1], [[3, 2, 1], [0, 1, 2], [0, 2, 3], [0, 1, 3]])
+    path.write_text(flat_ply("", 0))
+    assert read_surface(path)[1].shape == (0, 3)
+    head, points = flat_ply("", 2).replace("ascii", "binary_little_endian").split("0 0 0\n", 1)[0], np.zeros((4, 3), "<f4")
+    rows = b"".join(bytes([len(r)]) + np.array(r, "<i4").tobytes() for r in ([0, 1, 2, 3], [3, 2, 1, 0]))
+    path.write_bytes(head.encode() + points.tobytes() + rows)
+    np.testing.assert_array_equal(read_surface(path)[1], [[0, 1, 2], [0, 2, 3], [3, 2, 1], [3, 1, 0]])
+    for rows in (b"\x04" + bytes(16) + b"\x03" + bytes(12), b"\x04" + bytes(16) + b"\x03" + bytes(16)):
+        path.write_bytes(head.encode() + points.tobytes() + rows)
+        with pytest.raises(ValueError, match=r"a\.ply is damaged or no PLY: "):
+            read_surface(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.obj", SQUARE + "f 0 1 2\n", "indices count from 1, got 0"),
+        ("a.obj", SQUARE + "f 1 2 -9\n", "faces must name vertices below 4"),
+        ("a.obj", SQUARE + "f 1 2 x\n", "damaged or no OBJ"),
+        ("a.obj", SQUARE + "v 1 two 3\n", "damaged or no OBJ"),
+        ("a.obj", SQUARE + "v 1 2\n", "damaged or no OBJ"),
+        ("a.obj", SQUARE + "v nan 0 0\n", "finite vertices, got NaN or infinity"),
+        ("a.obj", "f 1 2 3\n", "finite vertices, got none"),
+        ("a.obj", b"\x00\xff\x80" * 50, "finite vertices, got none"),
+        ("a.ply", b"", "no PLY header"),
+        ("a.ply", "plyx\n" + flat_ply("3 0 1 2\n")[4:], "no PLY header"),
+        ("a.ply", flat_ply("3 0 1 2\n").partition("end_header")[0], "damaged or no PLY"),
+        ("a.ply", flat_ply("3 0 1 2\n").replace("float y", "float32_t y"), "damaged or no PLY"),
+        ("a.ply", flat_ply("3 0 1 2\n").replace("float y", "float w"), "damaged or no PLY"),
+        ("a.ply", flat_ply("3 0 1 2\n", 2), "a row of face must have 1 numbers, got 0"),
+        ("a.ply", flat_ply("3 0 1 2\n4 0 1 2\n", 2), "a row of face must have 5 numbers, got 4"),
+        ("a.ply", flat_ply("4 0 1 2\n"), "a row of face must have 5 numbers, got 4"),
+        ("a.ply", flat_ply("3 0 1 x\n"), "damaged or no PLY"),
+        ("a.ply", flat_ply("3 0 1 4\n"), "faces must name vertices below 4, got 0 to 4"),
+        ("a.ply", flat_ply("3 0 1 -1\n"), "faces must name vertices below 4, got -1 to 1"),
+        ("a.ply", flat_ply("3 0 1 2\n", vertices="0 0 0\n1 nan 0\n1 1 0\n0 1 0\n"), "finite vertices, got NaN"),
+    ],
+)
+def test_damaged_surfaces_are_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InputError, match=rf"{name}.*{words}"):
+        read_surface(tmp_path / name)
+
+
+def test_a_missing_surface_and_a_missing_trimesh_are_said(tmp_path, monkeypatch):
+    import sys
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.obj does not exist"):
+        read_surface(tmp_path / "gone.obj")
+    monkeypatch.setitem(sys.modules, "trimesh.exchange.ply", None)
+    (tmp_path / "a.ply").write_text(flat_ply("3 0 1 2\n"))
+    with pytest.raises(MissingPackageError, match="pip install trimesh"):
+        read_surface(tmp_path / "a.ply")
+    np.testing.assert_array_equal(read_surface(obj(tmp_path / "a.obj"))[1], FACES)  # needs none
+
+
+def test_no_file_beside_a_surface_is_opened(tmp_path):
+    """Materials and textures are named in files that others wrote."""
+    import os
+
+    (tmp_path / "m.mtl").mkdir()  # reading it would fail
+    (tmp_path / "a.obj").write_text(f"mtllib m.mtl\n{SQUARE}usemtl a\nf 1 2 3\n")
+    text = flat_ply("3 0 1 2\n").replace("element vertex", "comment TextureFile secret.png\nelement vertex", 1)
+    (tmp_path / "a.ply").write_text(text)
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            opened.append(os.path.basename(str(arguments[0])))
+
+    read_surface(tmp_path / "a.ply")  # trimesh is imported
+    watching = True
+    import sys
+
+    sys.addaudithook(watch)
+    try:
+        read_surface(tmp_path / "a.obj"), read_surface(tmp_path / "a.ply")
+    finally:
+        watching = False
+    assert [name for name in opened if name.startswith(("a.", "m.", "secret"))] == ["a.obj", "a.ply"]
+
+
 def test_plain_vertices(world, tmp_path):
     """An .obj in front of the camera, y up, as 4D-Humans saves it; one without a camera; one with ours."""
     place, focal = np.array([0.1, 0.2, 30.0]), 1200.0
@@ -326,10 +434,10 @@ def test_images_without_a_mesh_are_listed_left_out_or_given_the_mean(world, tmp_
     folder = some(world, tmp_path / "out", 3)
     np.savez(folder / "nobody.npz", vertices=VERTICES, faces=FACES, camera=np.array([1.0, 0, 0]))
     with pytest.raises(FileNotFoundError, match=r"9 images without a mesh: 0002_c1s1"):
-        import_meshes("market1501", world, [folder], image_size=SIZE)
-    report = import_meshes("market1501", world, [folder], image_size=SIZE, missing="leave-out")
+        import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE)
+    report = import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE, missing="leave-out")
     assert len(report.written) == 3 and len(report.missing) == 9 and len(report.unknown) == 1 and "nobody" in str(report)
-    report = import_meshes("market1501", world, [folder], image_size=SIZE, missing="mean")
+    report = import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE, missing="mean")
     assert len(report.mean) == 9 and not report.missing
     data = load_dataset("market1501", world)
     for split, records in (("train", data.train), ("test", data.query)):
@@ -384,7 +492,7 @@ def test_bad_estimates_are_named(world, tmp_path, smpl_file, content, options, m
     np.savez(tmp_path / f"{STEM}.npz", **content)
     options = options | ({"smpl": smpl_file} if options.get("smpl") else {})
     with pytest.raises(ValueError, match=rf"{STEM}.*{message}"):
-        import_meshes("market1501", world, [tmp_path / f"{STEM}.npz"], image_size=SIZE, **options)
+        import_meshes(load_dataset("market1501", world), [tmp_path / f"{STEM}.npz"], image_size=SIZE, **options)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pkl", "pt"])
@@ -407,8 +515,6 @@ def test_malicious_and_truncated_estimates(tmp_path, suffix):
 
 
 def test_images_of_one_name_need_their_folder(tmp_path):
-    from types import SimpleNamespace
-
     from PIL import Image
 
     records = []
@@ -416,8 +522,8 @@ def test_images_of_one_name_need_their_folder(tmp_path):
         path = tmp_path / "msmt17" / folder / "0007" / "0007_000_01_0303noon_0606_2.jpg"
         path.parent.mkdir(parents=True)
         Image.new("RGB", (W, H)).save(path)
-        records.append(SimpleNamespace(path=path))
-    data = SimpleNamespace(train=records[:1], query=records[1:], gallery=[])
+        records.append(Record(path, 7, 0))
+    data = ReIDData("msmt17", tmp_path, records[:1], records[1:], [])
     content = {"vertices": VERTICES, "faces": FACES, "camera": np.array([1.0, 0, 0])}
     loose, placed = (
         tmp_path / records[0].path.with_suffix(".npz").name,
@@ -427,8 +533,8 @@ def test_images_of_one_name_need_their_folder(tmp_path):
     np.savez(loose, **content)
     np.savez(placed, **content)
     with pytest.raises(ValueError, match="may be of 2 images"):
-        import_meshes("msmt17", tmp_path, [loose], data=data, image_size=SIZE)
-    report = import_meshes("msmt17", tmp_path, [tmp_path / "out"], data=data, image_size=SIZE, missing="leave-out")
+        import_meshes(data, [loose], image_size=SIZE)
+    report = import_meshes(data, [tmp_path / "out"], image_size=SIZE, missing="leave-out")
     assert report.written == [records[1].path] and report.missing == [records[0].path]
 
 
@@ -443,7 +549,7 @@ def test_the_preview_tints_the_body_and_leaves_the_rest(world, tmp_path):
     drawn = overlay(photo, mesh)
     assert torch.equal(drawn[:, 0], photo[:, 0]) and drawn[2, 1, 1] > 0.8 and drawn[0, 1, 1] < 0.3
     folder = some(world, tmp_path / "out", 12)
-    import_meshes("market1501", world, [folder], image_size=SIZE)
+    import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE)
     records = load_dataset("market1501", world).train[:3]
     source = open_mesh_source(world / "mesh", "market1501", "train", SIZE)
     path = preview_meshes(source, records, tmp_path / "p.png", SIZE, columns=2)

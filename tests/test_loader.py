@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from gcl_fast.constants import NOVEL_YAWS
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.loaders import samples as samples_module
-from gcl_fast.data.loaders import torch_loader as loader_module
-from gcl_fast.data.loaders.torch_loader import NOVEL_YAWS, TorchLoader
+from gcl_fast.data.loaders import stores as stores_module
+from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import sequential, shuffled
 from gcl_fast.images import IMAGENET_MEAN, denormalise, load_image, load_uint8, normalise
 from gcl_fast.records import Batch, Record
@@ -171,7 +171,7 @@ def test_global_generators_are_left_alone(records):
 def test_cache_reads_each_file_once(records, monkeypatch):
     read: list[pathlib.Path] = []
     rendered: list[tuple[float, ...]] = []
-    monkeypatch.setattr(samples_module, "load_uint8", lambda path, size: (read.append(path), load_uint8(path, size))[1])
+    monkeypatch.setattr(stores_module, "load_uint8", lambda path, size: (read.append(path), load_uint8(path, size))[1])
     meshes = FakeMeshes()
     plain_render = meshes.render
     meshes.render = lambda record, yaws: (rendered.append(tuple(yaws)), plain_render(record, yaws))[1]
@@ -187,12 +187,12 @@ def test_augmented_pictures_do_not_enter_the_cache(records):
     loader = TorchLoader(records, SIZE, augment=Augment(flip=0, pad=0, erase=1, color_jitter=0), cache=True)
     for epoch in range(2):
         list(loader.epoch(sequential(12, 4), epoch))
-    assert np.array_equal(loader.cache.images[3].numpy(), load_uint8(records[3].path, SIZE))
+    assert np.array_equal(loader.cache.images.pictures[3].movedim(0, -1).numpy(), load_uint8(records[3].path, SIZE))
 
 
 def test_shared_cache_that_does_not_fit_is_refused(records, monkeypatch):
-    usage = samples_module.shutil.disk_usage
-    monkeypatch.setattr(samples_module.shutil, "disk_usage", lambda path: usage("/")._replace(free=10))
+    usage = stores_module.shutil.disk_usage
+    monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda path: usage("/")._replace(free=10))
     with pytest.raises(ValueError, match="shared memory"):
         TorchLoader(records, SIZE, cache=True, workers=1)
     TorchLoader(records, SIZE, cache=True)
@@ -245,7 +245,7 @@ def test_bad_arguments(records):
         loader.epoch(sequential(12, 4), 0, start=4)
     with pytest.raises(ValueError, match="epoch"):
         loader.epoch(sequential(12, 4), -1)
-    assert tuple(range(45, 316, 45)) == loader_module.NOVEL_YAWS
+    assert tuple(range(45, 316, 45)) == NOVEL_YAWS
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -16,11 +16,10 @@ pytest.importorskip("anny", reason="the synthetic people are anny bodies")
 
 import itertools
 
+from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.ops import render_mesh
-from gcl_fast.records import load_dataset
 from gcl_fast.synthetic import WorldConfig, write_world
-from gcl_fast.synthetic import world as world_module
 from gcl_fast.synthetic.cameras import develop, make_cameras
 from gcl_fast.synthetic.gait import HANDS, joint_angles
 from gcl_fast.synthetic.garments import dress, wardrobe
@@ -29,6 +28,7 @@ from gcl_fast.synthetic.plan import DISTRACTOR, JUNK, make_plan
 from gcl_fast.synthetic.renderer import crop_lens, pose_figures, render_layers, turn_axis, turned
 from gcl_fast.synthetic.schedule import Shot, travel_frames, walk
 from gcl_fast.synthetic.seeds import stream
+from gcl_fast.synthetic.world_folder import MARKER
 
 SIZE = (64, 32)
 SMALL = {"num_train_ids": 4, "num_test_ids": 2, "images_per_id": 6, "image_size": SIZE}
@@ -247,7 +247,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, monkeyp
     assert not out.exists()
     seen: list[tuple[int, int]] = []
     assert write_world(out, **tiny, progress=lambda done, total: seen.append((done, total))).created
-    assert seen[-1][0] == seen[-1][1] and (out / world_module.MARKER).is_file()
+    assert seen[-1][0] == seen[-1][1] and (out / MARKER).is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w"]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from gcl_fast.cli.options import parse, positional
+from gcl_fast.constants import DatasetName
+from gcl_fast.errors import InputError
 
 
 @dataclass
@@ -21,7 +23,7 @@ class ImportMeshesOptions:
     """Files or folders of the estimator's output."""
     root: str
     """Folder that holds the data set's folder."""
-    dataset: Literal["market1501", "dukemtmc", "msmt17", "csv"] = "market1501"
+    dataset: DatasetName = "market1501"
     mesh_root: str | None = None
     """Where the meshes go; default <root>/mesh."""
     format: Literal["auto", "hmr", "4d-humans", "cliff", "sam-3d-body", "vertices"] = "auto"
@@ -50,7 +52,7 @@ class ImportMeshesOptions:
 def main(argv: list[str]) -> int:
     options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
     if not options.sources:
-        raise ValueError("name at least one file or folder of estimates")
+        raise InputError("name at least one file or folder of estimates")
 
     import numpy as np
 
@@ -58,16 +60,15 @@ def main(argv: list[str]) -> int:
     from gcl_fast.meshes import open_mesh_source
     from gcl_fast.meshes.importing.importer import import_meshes
     from gcl_fast.meshes.preview import preview_meshes
-    from gcl_fast.meshes.render_folders import AUTHORS_ANGLES, render_dataset
+    from gcl_fast.meshes.render_folders import render_dataset
     from gcl_fast.progress import counting
 
     size = (options.height, options.width)
-    mesh_root = Path(options.mesh_root) if options.mesh_root else Path(options.root) / "mesh"
     data = load_dataset(options.dataset, options.root)
+    mesh_root = Path(options.mesh_root) if options.mesh_root else data.root / "mesh"
     with counting("import meshes") as progress:
         report = import_meshes(
-            options.dataset,
-            options.root,
+            data,
             options.sources,
             mesh_root=mesh_root,
             format=options.format,
@@ -78,32 +79,19 @@ def main(argv: list[str]) -> int:
             fit=options.fit,
             image_size=size,
             missing=options.missing,
-            data=data,
             progress=progress,
         )
     print(report)
     if options.missing == "leave-out":
-        without = set(report.missing)
-        for split in ("train", "query", "gallery"):
-            setattr(data, split, [r for r in getattr(data, split) if Path(r.path) not in without])
+        data = data.without(report.missing)
     if options.preview is not None:
-        shown, split = (data.train, "train") if data.train else ([*data.query, *data.gallery], "test")
-        chosen = np.unique(np.linspace(0, len(shown) - 1, min(options.preview_count, len(shown))).astype(int)) if shown else []
-        source = open_mesh_source(mesh_root, options.dataset, split, size, kind="vertices")
-        print(f"preview: {preview_meshes(source, [shown[i] for i in chosen], options.preview, size)}")
+        split = "train" if data.train else "test"
+        records = data.mesh_split(split)
+        count = min(options.preview_count, len(records))
+        chosen: list[int] = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist() if records else []
+        source = open_mesh_source(mesh_root, data.name, split, size, kind="vertices")
+        print(f"preview: {preview_meshes(source, [records[i] for i in chosen], options.preview, size)}")
     if options.rendered:
         with counting("render") as progress:
-            print(
-                render_dataset(
-                    options.dataset,
-                    options.root,
-                    mesh_root,
-                    mesh_root,
-                    AUTHORS_ANGLES,
-                    size,
-                    data=data,
-                    overwrite=True,
-                    progress=progress,
-                )
-            )
+            print(render_dataset(data, mesh_root, mesh_root, image_size=size, overwrite=True, progress=progress))
     return 0

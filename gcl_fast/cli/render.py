@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from gcl_fast.cli.options import parse
+from gcl_fast.constants import ALL_YAWS, DatasetName
 
 
 @dataclass
@@ -15,12 +15,12 @@ class RenderOptions:
 
     root: str
     """Folder that holds the data set's folder."""
-    dataset: Literal["market1501", "dukemtmc", "msmt17", "csv"] = "market1501"
+    dataset: DatasetName = "market1501"
     mesh_root: str | None = None
     """Folder of the mesh files; default <root>/mesh."""
     out: Path | None = None
     """Default: beside the mesh files."""
-    angles: tuple[int, ...] = (0, 45, 90, 135, 180, 225, 270, 315)
+    angles: tuple[int, ...] = ALL_YAWS
     height: int = 256
     width: int = 128
     overwrite: bool = False
@@ -29,20 +29,16 @@ class RenderOptions:
 def main(argv: list[str]) -> int:
     options = parse(RenderOptions, argv, prog="gcl-fast render")
 
+    from gcl_fast.data.datasets.load import load_dataset
     from gcl_fast.meshes.render_folders import render_dataset
     from gcl_fast.progress import counting
 
-    out = options.out or Path(options.mesh_root or Path(options.root) / "mesh")
+    data = load_dataset(options.dataset, options.root)
+    mesh_root = Path(options.mesh_root) if options.mesh_root else data.root / "mesh"
+    size = (options.height, options.width)
     with counting("render") as progress:
         report = render_dataset(
-            options.dataset,
-            options.root,
-            options.mesh_root,
-            out,
-            options.angles,
-            (options.height, options.width),
-            overwrite=options.overwrite,
-            progress=progress,
+            data, mesh_root, options.out or mesh_root, options.angles, size, overwrite=options.overwrite, progress=progress
         )
     print(report)
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from gcl_fast.cli.options import parse, positional
+from gcl_fast.constants import LayoutName
 
 
 @dataclass
@@ -15,7 +16,7 @@ class SynthOptions:
 
     out: Annotated[Path, positional()]
     """Folder to write to."""
-    layout: Literal["market1501", "dukemtmc", "msmt17"] = "market1501"
+    layout: LayoutName = "market1501"
     train_ids: int = 40
     """People in the training set."""
     test_ids: int = 20

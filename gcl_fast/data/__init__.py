@@ -1,7 +1,8 @@
 """Datasets, what an epoch reads of them, and the loaders that read it."""
 
+from gcl_fast.constants import DATASETS
 from gcl_fast.data.augment import Augment
-from gcl_fast.data.datasets.load import DATASETS, load_dataset
+from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.readable import find_broken, require_readable
 from gcl_fast.data.loaders.cached import CachedLoader
 from gcl_fast.data.loaders.dali import DaliLoader

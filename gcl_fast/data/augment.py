@@ -1,4 +1,9 @@
-"""Random changes of a training image, for stage 1 (stages 2 and 3 use none: there the generator is the augmentation)."""
+"""Random changes of a training image, for stage 1 (stages 2 and 3 use none: there the generator is the augmentation).
+
+Drawing (`Augment.choose`) and the arithmetic on one picture (`apply_change`) are here and serve every loader on the CPU. On a
+GPU `loaders.finish` does the same to a whole batch at once, since each operation costs a launch there. That form cannot serve the
+CPU as well: it sums the greys of colour jitter in another order, so the bits would differ, and it gathers pixel by pixel.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from gcl_fast.errors import InputError
 from gcl_fast.images import IMAGENET_MEAN
 
 FILL = np.array([round(255 * m) for m in IMAGENET_MEAN], dtype=np.uint8)  # zero after normalisation, but for rounding
@@ -46,41 +54,36 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("flip", "erase", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Augment: {name} must be between 0 and 1, got {getattr(self, name)!r}")
+                raise InputError(f"Augment: {name} must be between 0 and 1, got {getattr(self, name)!r}")
         if not isinstance(self.pad, int) or self.pad < 0:
-            raise ValueError(f"Augment: pad must be an integer of at least 0 pixels, got {self.pad!r}")
+            raise InputError(f"Augment: pad must be an integer of at least 0 pixels, got {self.pad!r}")
         if len(self.erase_area) != 2 or not 0 < self.erase_area[0] <= self.erase_area[1] <= 1:
-            raise ValueError(f"Augment: erase_area must be (low, high) with 0 < low <= high <= 1, got {self.erase_area!r}")
+            raise InputError(f"Augment: erase_area must be (low, high) with 0 < low <= high <= 1, got {self.erase_area!r}")
         if not 0 < self.erase_aspect <= 1:
-            raise ValueError(f"Augment: erase_aspect must be above 0 and at most 1, got {self.erase_aspect!r}")
+            raise InputError(f"Augment: erase_aspect must be above 0 and at most 1, got {self.erase_aspect!r}")
 
     def choose(self, image_size: tuple[int, int], rng: np.random.Generator) -> Change:
         """Draw the change of one image of (H, W) pixels. All chance comes from `rng`, none from the image."""
         flip = bool(rng.random() < self.flip)
         top, left = rng.integers(0, 2 * self.pad + 1, size=2).tolist() if self.pad else (0, 0)
         spread = self.color_jitter
-        jitter = tuple(rng.uniform(1 - spread, 1 + spread, size=3).tolist()) if spread else None
+        jitter = None
+        if spread:
+            brightness, contrast, saturation = rng.uniform(1 - spread, 1 + spread, size=3).tolist()
+            jitter = (brightness, contrast, saturation)
         box = self._draw_box(image_size, rng) if rng.random() < self.erase else None
         return Change(flip, top, left, jitter, box)
 
     def apply(self, image: np.ndarray, change: Change) -> np.ndarray:
         """uint8 [H, W, 3] to a new uint8 [H, W, 3]; `image` is left as it is."""
-        height, width, _ = image.shape
-        if change.flip:
-            image = image[:, ::-1]
-        if self.pad:
-            padded = np.zeros((height + 2 * self.pad, width + 2 * self.pad, 3), dtype=np.uint8)
-            padded[self.pad : self.pad + height, self.pad : self.pad + width] = image
-            image = padded[change.top : change.top + height, change.left : change.left + width]
-        image = image.copy() if change.jitter is None else jitter_colors(image, change.jitter)
-        if change.box is not None:
-            top, left, h, w = change.box
-            image[top : top + h, left : left + w] = FILL
-        return image
+        picture = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0)  # [3, H, W]
+        changed = torch.empty(picture.shape, dtype=torch.float32)
+        apply_change(changed, picture, change, self.pad)
+        return changed.to(torch.uint8).movedim(0, -1).contiguous().numpy()
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw and apply: uint8 [H, W, 3] to a new uint8 [H, W, 3]."""
-        return self.apply(image, self.choose(image.shape[:2], rng))
+        return self.apply(image, self.choose((image.shape[0], image.shape[1]), rng))
 
     def _draw_box(self, image_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int] | None:
         height, width = image_size
@@ -94,6 +97,36 @@ class Augment:
         return None
 
 
+def apply_change(out: Tensor, picture: Tensor, change: Change, pad: int) -> None:
+    """The changed picture into `out`, on the CPU.
+
+    Arguments:
+        out: [3, H, W] float32, whole numbers 0 .. 255 afterwards.
+        picture: [3, H, W] uint8; left as it is.
+        change: drawn with that `pad`.
+    """
+    height, width = picture.shape[1:]
+    down, right = change.top - pad, change.left - pad
+    source = picture.flip(2) if change.flip else picture
+    if down or right:
+        out.zero_()
+    rows, columns = _overlap(height, down), _overlap(width, right)
+    out[:, rows[0], columns[0]] = source[:, rows[1], columns[1]]
+    if change.jitter is not None:
+        pixels = out.to(torch.uint8).movedim(0, -1).contiguous().numpy()  # [H, W, 3]
+        out.copy_(torch.from_numpy(jitter_colors(pixels, change.jitter)).movedim(-1, 0))
+    if change.box is not None:
+        top, left, h, w = change.box
+        out[:, top : top + h, left : left + w] = torch.from_numpy(FILL.astype(np.float32)).view(3, 1, 1)
+
+
+def _overlap(size: int, shift: int) -> tuple[slice, slice]:
+    """Where out[i] = source[i + shift] has both: the part of out, the part of source."""
+    low, high = max(0, -shift), min(size, size - shift)
+    high = max(low, high)
+    return slice(low, high), slice(low + shift, high + shift)
+
+
 def jitter_colors(image: np.ndarray, factors: tuple[float, float, float]) -> np.ndarray:
     """Scale brightness, contrast about the mean grey and saturation about each pixel's grey; uint8 [H, W, 3] to a new one."""
     brightness, contrast, saturation = factors
@@ -103,6 +136,6 @@ def jitter_colors(image: np.ndarray, factors: tuple[float, float, float]) -> np.
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
-def _blend(grey: np.ndarray | np.floating, x: np.ndarray, factor: float) -> np.ndarray:
+def _blend(grey: np.ndarray, x: np.ndarray, factor: float) -> np.ndarray:
     """`factor` parts of x and 1 - factor of grey, clipped to [0, 255]."""
     return np.clip(grey + (x - grey) * np.float32(factor), 0, 255)

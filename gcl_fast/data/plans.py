@@ -1,4 +1,4 @@
-"""What an epoch reads: batches of record positions, decided before it starts, so that any loader can follow them and
+"""Plans of what an epoch reads: batches of record positions, decided before it starts, so that any loader can follow them and
 a killed run can resume inside them."""
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from gcl_fast.errors import InputError
 
 Seed = int | Sequence[int]
 
@@ -43,14 +45,15 @@ class Plan:
         """What process `rank` of `world` reads: an equal, contiguous part of every batch, cut between units of `unit` rows.
 
         Rows beyond the last full share are left out (a batch smaller than asked for, where there are too few images).
-        ValueError where a batch has less than a unit for each process.
+
+        Errors: InputError where a batch has less than a unit for each process.
         """
         if world == 1:
             return self
         sizes = [batch.size // (world * unit) * unit for batch in self.batches]
         if min(sizes, default=1) == 0:
             smallest = min(batch.size for batch in self.batches)
-            raise ValueError(f"Plan.share: every batch must have {unit} rows for each of {world} processes, got {smallest} rows")
+            raise InputError(f"Plan.share: every batch must have {unit} rows for each of {world} processes, got {smallest} rows")
         shares = (batch[rank * size : (rank + 1) * size] for batch, size in zip(self.batches, sizes, strict=True))
         return Plan(tuple(shares), tuple(rank * size for size in sizes))
 
@@ -70,19 +73,23 @@ def sequential(n: int, batch_size: int) -> Plan:
 def shuffled(
     indices: Sequence[int] | np.ndarray, batch_size: int, *, seed: Seed, drop_last: bool = True, num_batches: int | None = None
 ) -> Plan:
-    """`indices` in random order, cut into batches; with `drop_last` the last incomplete one is left out.
+    """`indices` in random order, cut into batches. The same seed gives the same plan anywhere.
 
-    num_batches  exactly so many batches (the official --iters): passes follow each other, each shuffled anew and cut
-                 as above; a part of a pass where fewer are asked for
-    seed         an integer, or several (such as run seed and epoch); the same seed gives the same plan anywhere
+    Arguments:
+        indices: [N] integers, positions of records.
+        batch_size: rows of a batch.
+        seed: an integer, or several (such as run seed and epoch).
+        drop_last: leave out the last incomplete batch.
+        num_batches: exactly so many batches (the official --iters): passes follow each other, each shuffled anew and cut as
+            above; a part of a pass where fewer are asked for.
 
-    ValueError where `indices` fill no batch.
+    Errors: InputError where `indices` fill no batch; ValueError naming a bad argument.
     """
     _at_least("shuffled", "batch_size", batch_size, 1)
     indices = _integers("shuffled", "indices", indices)
     full = indices.size // batch_size if drop_last else -(-indices.size // batch_size)
     if full == 0:
-        raise ValueError(f"shuffled: indices must fill a batch of batch_size={batch_size}, got {indices.size} of them")
+        raise InputError(f"shuffled: indices must fill a batch of batch_size={batch_size}, got {indices.size} of them")
     rng = _generator("shuffled", seed)
     wanted = full if num_batches is None else _at_least("shuffled", "num_batches", num_batches, 1)
     batches: list[np.ndarray] = []
@@ -95,13 +102,18 @@ def shuffled(
 def identity_batches(labels: Sequence[int] | np.ndarray, P: int, K: int, *, seed: Seed, num_batches: int | None = None) -> Plan:
     """P identities a batch, K images of each, side by side (row p * K + k). For cluster-contrast and its kin.
 
-    labels       [N] integers, one a record; -1 (outlier) is left out
-    num_batches  None: as many as cover every identity once, the last one filled up from a new shuffle; a number
-                 (the official --iters): passes over the identities follow each other without a gap, each shuffled anew
-
     No identity comes twice in a batch. The K images are drawn without replacement; of an identity with fewer than K,
     each is repeated as evenly as possible. Where there are fewer than P identities every batch holds all of them
-    (fewer rows than P * K). ValueError where there is none.
+    (fewer rows than P * K).
+
+    Arguments:
+        labels: [N] integers, one a record; -1 (outlier) is left out.
+        P, K: identities a batch, images of each.
+        seed: as `shuffled` has it.
+        num_batches: None: as many as cover every identity once, the last one filled up from a new shuffle; a number
+            (the official --iters): passes over the identities follow each other without a gap, each shuffled anew.
+
+    Errors: InputError where there is no identity; ValueError naming a bad argument.
     """
 
     def pick(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -122,8 +134,8 @@ def camera_aware_batches(
     """As `identity_batches`, with the K images of an identity spread over its cameras (cameras [N] integers): each
     camera gives one before any gives a second, and so on while it has images left.
 
-    The intent of SpCL's RandomMultipleGallerySampler (Ge et al., NeurIPS 2020): pairs across cameras are what an
-    embedding learns invariance from.
+    Source: the intent of SpCL's RandomMultipleGallerySampler (Ge et al., NeurIPS 2020): pairs across cameras are what an
+        embedding learns invariance from.
     """
     labels = _integers("camera_aware_batches", "labels", labels)
     cameras = _integers("camera_aware_batches", "cameras", cameras)
@@ -160,7 +172,7 @@ def _by_identity(
     groups = dict(zip(identities.tolist(), np.split(order, starts[1:]), strict=True)) if labels.size else {}
     groups.pop(-1, None)
     if not groups:
-        raise ValueError(f"{name}: labels must hold at least one identity, got {labels.size} labels, all -1")
+        raise InputError(f"{name}: labels must hold at least one identity, got {labels.size} labels, all -1")
     identities = np.array(list(groups), dtype=np.int64)
     take = min(P, identities.size)
     wanted = -(-identities.size // take) if num_batches is None else _at_least(name, "num_batches", num_batches, 1)

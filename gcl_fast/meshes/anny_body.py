@@ -1,4 +1,4 @@
-"""Bodies from the freely usable parametric model Anny (Apache-2.0 code, CC0 assets), in this package's body axes.
+"""Anny bodies: from the freely usable parametric model Anny (Apache-2.0 code, CC0 assets), in this package's body axes.
 
 Axes: x right, y down, z forward (away from the camera), metres; the origin is the root bone (pelvis), not the floor.
 At yaw 0 the person stands upright and faces the camera, that is towards -z, so the person's left hand is at +x.
@@ -11,8 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gcl_fast.errors import MissingPackageError
+
+Phenotypes = Mapping[str, Tensor | npt.ArrayLike] | Tensor | np.ndarray
+Poses = Mapping[str, Tensor | npt.ArrayLike] | Tensor | np.ndarray
 
 # Anny's frame is x right, y away, z up. ours = _AXES @ anny; a proper rotation, so faces keep their winding.
 _AXES = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
@@ -23,7 +29,7 @@ def _model() -> Any:
     try:
         import anny
     except ImportError as error:
-        raise ImportError("AnnyBody needs the package anny: pip install 'anny>=0.6'") from error
+        raise MissingPackageError("AnnyBody needs the package anny: pip install 'anny>=0.6'") from error
     return anny.Anny(skinning_method="lbs").eval()  # plain torch skinning: the same result on every machine
 
 
@@ -71,11 +77,13 @@ class AnnyBody:
     def template(self) -> Tensor:
         return self.vertices()[0]
 
-    def pose(self, rotations: Mapping[str, Any]) -> Tensor:
+    def pose(self, rotations: Mapping[str, Tensor | npt.ArrayLike]) -> Tensor:
         """Local bone rotations by name -> pose [B, J, 3, 3] float64; bones not named keep the rest pose.
 
-        rotations: bone name -> axis-angle in radians, [3] or [B, 3], or a matrix, [3, 3] or [B, 3, 3]. A plain [3, 3] is
-        read as one matrix; give three axis-angle vectors as matrices (rotation_matrix).
+        Arguments:
+            rotations: bone name -> axis-angle in radians, [3] or [B, 3], or a matrix, [3, 3] or [B, 3, 3]. A plain [3, 3] is
+                read as one matrix; give three axis-angle vectors as matrices (rotation_matrix).
+
         Axes are the body's own (x right, y down, z forward) in the rest pose, each relative to the parent bone:
         about +x a downward bone (leg, arm) swings backwards, a negative angle forwards; about +y the part turns
         as with a positive yaw; about +z the head leans to image right, and a lowered left arm moves towards the body.
@@ -102,19 +110,21 @@ class AnnyBody:
             pose[:, self.bone_names.index(name)] = matrix
         return pose
 
-    def vertices(self, phenotypes: Mapping[str, Any] | Tensor | np.ndarray | None = None, poses: Any = None) -> Tensor:
-        """Posed bodies: [B, V, 3] float32. Deterministic; no gradient.
+    def vertices(self, phenotypes: Phenotypes | None = None, poses: Poses | None = None) -> Tensor:
+        """Posed bodies: [B, V, 3] float32, metres. Deterministic.
 
-        phenotypes: name -> value in [0, 1] or [B] of them (missing names 0.5), or [B, 6] in the order of phenotype_names.
-        poses: None, what `pose` returns, [B, J, 3, 3] local rotations, or a mapping as `pose` takes. A batch of one is
-        repeated to the size of the other argument.
+        Arguments:
+            phenotypes: name -> value in [0, 1] or [B] of them (missing names 0.5), or [B, 6] in the order of phenotype_names.
+            poses: None, what `pose` returns, [B, J, 3, 3] local rotations, or a mapping as `pose` takes. A batch of one is
+                repeated to the size of the other argument.
+
+        Gradient: none.
+        Errors: ValueError naming the argument; MissingPackageError where anny is missing.
         """
         return self.vertices_and_joints(phenotypes, poses)[0]
 
     @torch.no_grad()
-    def vertices_and_joints(
-        self, phenotypes: Mapping[str, Any] | Tensor | np.ndarray | None = None, poses: Any = None
-    ) -> tuple[Tensor, Tensor]:
+    def vertices_and_joints(self, phenotypes: Phenotypes | None = None, poses: Poses | None = None) -> tuple[Tensor, Tensor]:
         """As `vertices`, with the positions of the bones' heads: [B, V, 3] and [B, J, 3] float32."""
         shapes = self._phenotypes(phenotypes)
         if poses is None or isinstance(poses, Mapping):
@@ -135,7 +145,7 @@ class AnnyBody:
         joints = out["bone_poses"][:, :, :3, 3] @ self._axes.T  # [B, J, 3]
         return verts.float(), joints.float()
 
-    def _phenotypes(self, phenotypes: Mapping[str, Any] | Tensor | np.ndarray | None) -> Tensor:
+    def _phenotypes(self, phenotypes: Phenotypes | None) -> Tensor:
         names = self.phenotype_names
         if phenotypes is None or isinstance(phenotypes, Mapping):
             given = dict(phenotypes or {})

@@ -1,4 +1,4 @@
-"""One body for the images whose own could not be estimated."""
+"""The mean body, for the images whose own could not be estimated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from gcl_fast.errors import InputError
 from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.ops.camera import project
 
@@ -16,12 +17,14 @@ def mean_body(meshes: Sequence[Mesh], image_size: tuple[int, int]) -> Mesh:
 
     Bodies are centred, and turned about the vertical axis onto the first before averaging: people seen from all sides would
     else cancel out. The mean is turned back by the mean angle. Its weak-perspective camera puts it into the mean of the boxes
-    that the bodies take in an image of `image_size` (H, W). ValueError where there is no body, or their topologies differ.
+    that the bodies take in an image of `image_size` (H, W).
+
+    Errors: InputError where there is no body, or their topologies differ.
     """
     if not meshes:
-        raise ValueError("mean_body: meshes must hold at least one body, got none")
-    if any(len(m.vertices) != len(meshes[0].vertices) or not np.array_equal(m.faces, meshes[0].faces) for m in meshes):
-        raise ValueError("mean_body: the bodies differ in their vertices or triangles, so they have no mean")
+        raise InputError("mean_body: meshes must hold at least one body, got none")
+    if any(not _same_topology(mesh, meshes[0]) for mesh in meshes):
+        raise InputError("mean_body: the bodies differ in their vertices or triangles, so they have no mean")
     height, width = image_size
     total, angles, boxes = np.zeros(meshes[0].vertices.shape), [], []
     first = _centred(meshes[0].vertices)
@@ -42,12 +45,18 @@ def mean_body(meshes: Sequence[Mesh], image_size: tuple[int, int]) -> Mesh:
     return Mesh(body.astype(np.float32), np.array([scale, *middle], np.float32), meshes[0].faces)
 
 
+def _same_topology(a: Mesh, b: Mesh) -> bool:
+    if len(a.vertices) != len(b.vertices):
+        return False
+    return a.faces is b.faces or (a.faces is not None and b.faces is not None and np.array_equal(a.faces, b.faces))
+
+
 def _centred(vertices: np.ndarray) -> np.ndarray:
     vertices = vertices.astype(np.float64)
     return vertices - vertices.mean(0)
 
 
 def _turned(body: np.ndarray, angle: float) -> np.ndarray:
-    """As `bodies.turn`: x' = c x + s z, z' = c z - s x."""
+    """As `ops.camera.turn`: x' = c x + s z, z' = c z - s x."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack((c * body[:, 0] + s * body[:, 2], body[:, 1], c * body[:, 2] - s * body[:, 0]), 1)

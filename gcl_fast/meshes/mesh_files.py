@@ -1,4 +1,4 @@
-"""One mesh a file: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`.
+"""Mesh files, one mesh each: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`.
 
 vertices  [V, 3] float16 or float32, body axes: x right, y down, z away from the camera, metres
 camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`
@@ -9,31 +9,50 @@ from __future__ import annotations
 
 import os
 import pathlib
-import threading
 import zipfile
-from collections.abc import Callable
 from typing import IO, NamedTuple
 
 import numpy as np
 
+from gcl_fast.errors import InputError, MissingFileError
+from gcl_fast.files import write_whole
+
 
 class Mesh(NamedTuple):
-    vertices: np.ndarray  # [V, 3] float32
-    camera: np.ndarray  # [3] or [6] float32
-    faces: np.ndarray | None  # [F, 3] int32, None where the file has none
+    """One body as its file holds it.
+
+    vertices  [V, 3] float32
+    camera    [3] or [6] float32
+    faces     [F, 3] int32, None where the file has none
+    """
+
+    vertices: np.ndarray
+    camera: np.ndarray
+    faces: np.ndarray | None
 
 
-def write_mesh(path: str | pathlib.Path, vertices: np.ndarray, camera: np.ndarray, faces: np.ndarray | None = None) -> None:
-    """Write one mesh file, atomically, making its folder. float16 vertices stay so, others become float32.
+def write_mesh(
+    path: str | os.PathLike[str], vertices: np.ndarray, camera: np.ndarray, faces: np.ndarray | None = None
+) -> pathlib.Path:
+    """Write one mesh file whole, making its folder. The same arrays give the same bytes.
 
-    The same arrays give the same bytes. Raises ValueError naming the argument.
+    Arguments:
+        path: the .npz.
+        vertices: [V, 3] float16, kept so, or other numbers, written as float32; metres.
+        camera: [3] or [6], see above.
+        faces: [F, 3] integers, or None where the folder's faces.npy serves.
+
+    Returns: the path.
+    Errors: ValueError naming the argument; FileError where it cannot be written.
     """
     vertices = np.asarray(vertices)
     vertices = vertices if vertices.dtype == np.float16 else vertices.astype(np.float32)
     arrays = {"vertices": vertices, "camera": np.asarray(camera, np.float32)}
     if faces is not None:
         arrays["faces"] = np.asarray(faces).astype(np.int32)
-    _check(arrays, "write_mesh:")
+    problem = _problem(arrays)
+    if problem:
+        raise ValueError(f"write_mesh: {problem}")
 
     def save(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:  # numpy's savez would write the time of day into the file
@@ -41,50 +60,40 @@ def write_mesh(path: str | pathlib.Path, vertices: np.ndarray, camera: np.ndarra
                 with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w") as entry:
                     np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
 
-    write_atomically(path, save)
+    return write_whole(path, save)
 
 
-def write_faces(folder: str | pathlib.Path, faces: np.ndarray) -> None:
+def write_faces(folder: str | os.PathLike[str], faces: np.ndarray) -> pathlib.Path:
     """Write `<folder>/faces.npy`, which serves every mesh file at or below the folder that has no faces of its own."""
     faces = np.asarray(faces).astype(np.int32)
-    _check_faces(faces, "write_faces: faces")
-    write_atomically(pathlib.Path(folder) / "faces.npy", lambda file: np.save(file, faces, allow_pickle=False))
+    problem = _problem_of_faces(faces)
+    if problem:
+        raise ValueError(f"write_faces: faces {problem}")
+    return write_whole(pathlib.Path(folder) / "faces.npy", lambda file: np.save(file, faces, allow_pickle=False))
 
 
-def write_atomically(path: str | pathlib.Path, save: Callable[[IO[bytes]], None]) -> None:
-    """Write through a file beside `path`, so that a killed run leaves the whole file or none."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            save(file)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def read_mesh(path: str | pathlib.Path) -> Mesh:
+def read_mesh(path: str | os.PathLike[str]) -> Mesh:
     """Read one mesh file; nothing in it is unpickled.
 
-    Raises FileNotFoundError, or ValueError naming the file, the key, what was expected and what was found.
+    Errors: MissingFileError, or InputError naming the file, the key, what was expected and what was found.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"mesh file {path} does not exist")
+        raise MissingFileError(f"mesh file {path} does not exist")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise ValueError("one array instead of named ones")
             arrays = {key: archive[key] for key in ("vertices", "camera", "faces") if key in archive.files}
-            found = sorted(archive.files)
+            keys = sorted(archive.files)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {error}") from error
+        raise InputError(f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {error}") from error
     for key in ("vertices", "camera"):
         if key not in arrays:
-            raise ValueError(f"mesh file {path}: expected the keys vertices and camera, got {', '.join(found) or 'no key'}")
-    _check(arrays, f"mesh file {path}:")
+            raise InputError(f"mesh file {path}: expected the keys vertices and camera, got {', '.join(keys) or 'no key'}")
+    problem = _problem(arrays)
+    if problem:
+        raise InputError(f"mesh file {path}: {problem}")
     faces = arrays.get("faces")
     return Mesh(
         arrays["vertices"].astype(np.float32),
@@ -93,37 +102,41 @@ def read_mesh(path: str | pathlib.Path) -> Mesh:
     )
 
 
-def read_faces(path: str | pathlib.Path) -> np.ndarray:
-    """Read a `faces.npy`: [F, 3] int32. Raises ValueError naming the file."""
+def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a `faces.npy`: [F, 3] int32.
+
+    Errors: InputError naming the file.
+    """
     try:
         faces = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: expected an array of faces, got: {error}") from error
-    _check_faces(faces, f"{path}: faces")
-    return faces.astype(np.int32)
+        raise InputError(f"{path}: expected an array of faces, got: {error}") from error
+    problem = _problem_of_faces(faces)
+    if problem:
+        raise InputError(f"{path}: faces {problem}")
+    return np.asarray(faces, np.int32)
 
 
-def _check(arrays: dict[str, np.ndarray], where: str) -> None:
+def _problem(arrays: dict[str, np.ndarray]) -> str:
+    """What is wrong with a mesh's arrays; nothing where they are right."""
     vertices, camera = arrays["vertices"], arrays["camera"]
     if vertices.dtype.kind != "f" or vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise ValueError(f"{where} vertices must be float16 or float32 [V, 3], got {vertices.dtype} {list(vertices.shape)}")
+        return f"vertices must be float16 or float32 [V, 3], got {vertices.dtype} {list(vertices.shape)}"
     if not np.isfinite(vertices).all():
-        raise ValueError(f"{where} vertices must be finite, got NaN or infinity")
+        return "vertices must be finite, got NaN or infinity"
     if camera.dtype.kind != "f" or camera.shape not in ((3,), (6,)):
-        raise ValueError(
-            f"{where} camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), "
-            f"got {camera.dtype} {list(camera.shape)}"
-        )
+        return f"camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), got {camera.dtype} {list(camera.shape)}"
     if not np.isfinite(camera).all():
-        raise ValueError(f"{where} camera must be finite, got {camera.tolist()}")
-    if "faces" in arrays:
-        _check_faces(arrays["faces"], f"{where} faces", len(vertices))
+        return f"camera must be finite, got {camera.tolist()}"
+    problem = _problem_of_faces(arrays["faces"], len(vertices)) if "faces" in arrays else ""
+    return problem and f"faces {problem}"
 
 
-def _check_faces(faces: np.ndarray, where: str, vertices: int | None = None) -> None:
+def _problem_of_faces(faces: object, vertices: int | None = None) -> str:
     if not isinstance(faces, np.ndarray) or faces.dtype.kind not in "iu" or faces.ndim != 2 or faces.shape[1] != 3:
-        found = f"{faces.dtype} {list(faces.shape)}" if isinstance(faces, np.ndarray) else type(faces).__name__
-        raise ValueError(f"{where} must be int32 [F, 3], got {found}")
+        got = f"{faces.dtype} {list(faces.shape)}" if isinstance(faces, np.ndarray) else type(faces).__name__
+        return f"must be int32 [F, 3], got {got}"
     if faces.size and (faces.min() < 0 or (vertices is not None and faces.max() >= vertices)):
         limit = "" if vertices is None else f" and below V={vertices}"
-        raise ValueError(f"{where} must be at least 0{limit}, got {faces.min()} to {faces.max()}")
+        return f"must be at least 0{limit}, got {faces.min()} to {faces.max()}"
+    return ""

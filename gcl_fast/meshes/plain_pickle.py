@@ -16,11 +16,16 @@ from typing import IO, Any
 
 import numpy as np
 
+from gcl_fast.errors import InputError, MissingFileError
+
 KINDS = "biufcSU"  # numbers, booleans and text: an object array could hold anything
 
 
 class _Kept:
-    """Keeps constructor arguments and state, does nothing."""
+    """Keeps constructor arguments and state, does nothing; `value` is what it stands for."""
+
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any, **_: Any) -> _Kept:
         self = object.__new__(cls)
@@ -32,6 +37,9 @@ class _Kept:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    def value(self) -> Any:
+        raise ValueError("an object without a value")
+
 
 class _Dtype(_Kept):
     def value(self) -> np.dtype:
@@ -39,7 +47,9 @@ class _Dtype(_Kept):
         order = _text(self.state[1]) if self.state else "="
         if dtype.kind not in KINDS:
             raise ValueError(f"an array of {dtype}")
-        return dtype.newbyteorder(order) if order in "<>" else dtype
+        if order == "<":
+            return dtype.newbyteorder("<")
+        return dtype.newbyteorder(">") if order == ">" else dtype
 
 
 class _Array(_Kept):
@@ -59,7 +69,8 @@ class _Buffer(_Kept):
     """numpy's _frombuffer(bytes, dtype, shape, order) of pickle protocol 5."""
 
     def value(self) -> np.ndarray:
-        return _from_bytes(*self.args[:3], _text(self.args[3]))
+        data, dtype, shape, order = self.args
+        return _from_bytes(data, dtype, shape, _text(order))
 
 
 class _Scalar(_Kept):
@@ -68,6 +79,8 @@ class _Scalar(_Kept):
 
 
 class _Sparse(_Kept):
+    by_column: bool
+
     def value(self) -> np.ndarray:
         state = self.state
         rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
@@ -109,7 +122,8 @@ class _Tensor(_Kept):
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...) over a storage read with weights_only."""
 
     def value(self) -> np.ndarray:
-        flat, offset, size, stride = _plain(self.args[0]), *self.args[1:4]
+        flat = _plain(self.args[0])
+        offset, size, stride = self.args[1:4]
         if not isinstance(flat, np.ndarray):
             raise ValueError("a tensor without storage")
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
@@ -131,7 +145,7 @@ class _Encoded(_Kept):
     """_codecs.encode(text, 'latin1'): how protocol 2 writes bytes."""
 
     def value(self) -> bytes:
-        return self.args[0].encode("latin1")
+        return str(self.args[0]).encode("latin1")
 
 
 class _NoBytes(_Kept):
@@ -181,24 +195,25 @@ class _Reader(pickle.Unpickler):
 def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
     """Content of a pickle of arrays and plain containers (Python 2 or 3); nothing in it is executed.
 
-    Text of Python 2 is read as Latin-1. Objects of chumpy come out as the array they carry, or None. FileNotFoundError, or
-    ValueError naming the file and the first thing in it that is neither array nor plain container.
+    Text of Python 2 is read as Latin-1. Objects of chumpy come out as the array they carry, or None.
+
+    Errors: MissingFileError, or InputError naming the file and the first thing in it that is neither array nor plain container.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"file {path} does not exist")
+        raise MissingFileError(f"file {path} does not exist")
     try:
         with path.open("rb") as file:
             return load_plain(file)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise InputError(
             f"file {path} was refused: it holds {error}, and objects other than arrays and plain containers can run "
             "code when read"
         ) from error
     except RecursionError as error:
-        raise ValueError(f"file {path} was refused: it holds itself, or is nested too deeply") from error
+        raise InputError(f"file {path} was refused: it holds itself, or is nested too deeply") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"file {path} is truncated or no pickle of arrays: {type(error).__name__}: {error}") from error
+        raise InputError(f"file {path} is truncated or no pickle of arrays: {type(error).__name__}: {error}") from error
 
 
 def load_plain(file: IO[bytes]) -> Any:
@@ -228,4 +243,5 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
         raise ValueError("an array without a type")
     data = _plain(data)
     data = data.encode("latin1") if isinstance(data, str) else bytes(data)
-    return np.frombuffer(data, dtype.value()).reshape(tuple(int(n) for n in _plain(shape)), order=order).copy()
+    sizes = tuple(int(n) for n in _plain(shape))
+    return np.frombuffer(data, dtype.value()).reshape(sizes, order="F" if order == "F" else "C").copy()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.images import load_uint8, pillow
-from gcl_fast.meshes.mesh_files import write_atomically
+from gcl_fast.errors import InputError
+from gcl_fast.files import write_whole
+from gcl_fast.images import load_uint8, pillow, unit_from_levels, unit_to_uint8
 from gcl_fast.meshes.sources import MeshSource
+from gcl_fast.records import Record
 
 TINT = (0.15, 0.75, 1.0)  # of the body, away from the colours of skin and most clothes
 
@@ -25,27 +25,36 @@ def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
 
 
 def preview_meshes(
-    source: MeshSource, records: Sequence[Any], path: str | os.PathLike[str], image_size: tuple[int, int], *, columns: int = 8
+    source: MeshSource, records: Sequence[Record], path: str | os.PathLike[str], image_size: tuple[int, int], *, columns: int = 8
 ) -> pathlib.Path:
-    """Write a PNG: for each record the photo, the mesh over it, and the mesh turned by 90 degrees, all at `image_size` (H, W)."""
+    """Write a PNG: for each record the photo, the mesh over it, and the mesh turned by 90 degrees.
+
+    Arguments:
+        source: where the meshes are.
+        records: images to show, at least one.
+        path: the .png to write.
+        image_size: (height, width) of each picture in pixels.
+        columns: records side by side.
+
+    Returns: the path.
+    Errors: InputError where nothing is to be shown or the path is no .png; those of the source and of reading the photos.
+    """
     path = pathlib.Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"the preview must be a .png, got {path}")
+        raise InputError(f"the preview must be a .png, got {path}")
     if not records:
-        raise ValueError("no image with a mesh to preview")
+        raise InputError("no image with a mesh to preview")
     height, width = image_size
     columns = min(columns, len(records))
     rows = -(-len(records) // columns)
     gap = 6
     sheet = torch.ones(3, rows * (3 * height + 2 + gap) - gap, columns * (width + gap) - gap)
     for i, record in enumerate(records):
-        photo = torch.from_numpy(load_uint8(record.path, image_size)).permute(2, 0, 1).float() / 255
+        photo = unit_from_levels(load_uint8(record.path, image_size)).permute(2, 0, 1)
         front, side = source.render(record, [0, 90])
         stack = (photo, overlay(photo, front), side.expand(3, -1, -1))
         top, left = (i // columns) * (3 * height + 2 + gap), (i % columns) * (width + gap)
         for j, picture in enumerate(stack):
             sheet[:, top + j * (height + 1) : top + j * (height + 1) + height, left : left + width] = picture
-    pixels = (sheet.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
-    picture = pillow().fromarray(np.ascontiguousarray(pixels))
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
-    return path
+    picture = pillow().fromarray(unit_to_uint8(sheet))
+    return write_whole(path, lambda file: picture.save(file, format="PNG"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.meshes.plain_pickle import read_plain_pickle
 
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -54,7 +55,9 @@ class SMPL:
     def load(cls, path: str | os.PathLike[str]) -> SMPL:
         """From the published .pkl (also with chumpy objects, which need no chumpy) or an .npz of the same keys.
 
-        Nothing in the file is executed. FileNotFoundError, or ValueError naming the file and the key.
+        Nothing in the file is executed.
+
+        Errors: MissingFileError, or InputError naming the file and the key.
         """
         path = Path(path)
         if path.suffix == ".npz":
@@ -62,20 +65,20 @@ class SMPL:
                 with np.load(path, allow_pickle=False) as archive:
                     data = {k: archive[k] for k in archive.files if k in KEYS}
             except FileNotFoundError:
-                raise FileNotFoundError(f"SMPL model {path} does not exist") from None
+                raise MissingFileError(f"SMPL model {path} does not exist") from None
             except Exception as error:
-                raise ValueError(f"SMPL model {path} is truncated or no .npz of plain arrays: {error}") from error
+                raise InputError(f"SMPL model {path} is truncated or no .npz of plain arrays: {error}") from error
         else:
             data = read_plain_pickle(path)
         if not isinstance(data, dict):
-            raise ValueError(f"SMPL model {path} must hold named arrays, got {type(data).__name__}")
+            raise InputError(f"SMPL model {path} must hold named arrays, got {type(data).__name__}")
         missing = [k for k in KEYS if not isinstance(data.get(k), np.ndarray)]
         if missing:
-            raise ValueError(f"SMPL model {path} has no array {', '.join(missing)}; expected {', '.join(KEYS)}")
+            raise InputError(f"SMPL model {path} has no array {', '.join(missing)}; expected {', '.join(KEYS)}")
         try:
             return cls._of(data)
         except (ValueError, IndexError) as error:
-            raise ValueError(f"SMPL model {path}: {error}") from None
+            raise InputError(f"SMPL model {path}: {error}") from None
 
     @classmethod
     def _of(cls, data: dict[str, np.ndarray]) -> SMPL:
@@ -104,11 +107,11 @@ class SMPL:
         faces = data["f"].astype(np.int64)
         if faces.ndim != 2 or faces.shape[1] != 3 or faces.min(initial=0) < 0 or faces.max(initial=0) >= count:
             raise ValueError(f"f must be [F, 3] vertices below {count}, got {list(faces.shape)}")
-        numbers = [np.asarray(data[k], np.float64) for k in ("shapedirs", "posedirs")]
-        for name, array in (("v_template", template), ("shapedirs", numbers[0]), ("posedirs", numbers[1]), ("weights", weights)):
+        shape_dirs, pose_dirs = (np.asarray(data[k], np.float64) for k in ("shapedirs", "posedirs"))
+        for name, array in (("v_template", template), ("shapedirs", shape_dirs), ("posedirs", pose_dirs), ("weights", weights)):
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
-        return cls(template, *numbers, regressor, weights, parents, faces.astype(np.int32))
+        return cls(template, shape_dirs, pose_dirs, regressor, weights, parents, faces.astype(np.int32))
 
     def vertices(self, pose: np.ndarray, shape: np.ndarray) -> np.ndarray:
         """Posed bodies, [B, V, 3] float32, in the frame of the pose's root rotation; no translation.
@@ -125,12 +128,12 @@ class SMPL:
         if shape.ndim != 2 or len(shape) != len(pose) or shape.shape[1] > self.shape_dirs.shape[2]:
             most = self.shape_dirs.shape[2]
             raise ValueError(f"SMPL: shape must be [{len(pose)}, at most {most}], got {list(shape.shape)}")
-        return np.stack([self._one(p, s) for p, s in zip(pose, shape, strict=True)]) if len(pose) else self._none()
+        return np.stack([self._posed(p, s) for p, s in zip(pose, shape, strict=True)]) if len(pose) else self._none()
 
     def _none(self) -> np.ndarray:
         return np.zeros((0, len(self.template), 3), np.float32)
 
-    def _one(self, rotation: np.ndarray, shape: np.ndarray) -> np.ndarray:  # [K, 3, 3], [S]
+    def _posed(self, rotation: np.ndarray, shape: np.ndarray) -> np.ndarray:  # [K, 3, 3], [S]
         shaped = self.template + self.shape_dirs[:, :, : len(shape)] @ shape  # [V, 3]
         joints = self.regressor @ shaped  # [K, 3]
         bent = shaped + self.pose_dirs @ (rotation[1:] - np.eye(3)).ravel()  # [V, 3]

@@ -12,46 +12,49 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import FileError, InputError, MissingFileError
+from gcl_fast.images import load_grey, unit_from_levels
 from gcl_fast.meshes.mesh_files import read_faces, read_mesh
 from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
+from gcl_fast.records import Record
 
-FOLDERS = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
+FOLDERS: dict[str, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
 SPLITS = ("train", "test")
 KINDS = ("auto", "vertices", "rendered")
 EXTENSIONS = (".jpg", ".png", ".jpeg")
 
 
 class MeshSource(Protocol):
-    """What a loader needs of meshes; `record` is anything with a `path` to an image."""
+    """What a loader needs of meshes; only the `path` of a record is looked at."""
 
-    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
+    def render(self, record: Record, yaws: Sequence[float]) -> Tensor:
         """[R, H, W] float32 in [0, 1], background 0: the record's body at each yaw, degrees from the photo's own view."""
         ...
 
-    def missing(self, records: Sequence[Any]) -> list[Any]:
+    def missing(self, records: Sequence[Record]) -> list[Record]:
         """The records that have no mesh, found without opening any file."""
         ...
 
 
-def mesh_key(record: Any, dataset_name: str) -> str:
+def mesh_key(record: Record, dataset_name: str) -> str:
     """Where a record's mesh lies below the folder of its split: `<stem>`, in MSMT17 `<person folder>/<stem>`."""
     path = pathlib.PurePath(record.path)
     return f"{path.parent.name}/{path.stem}" if dataset_name == "msmt17" else path.stem
 
 
 def split_folder(mesh_root: str | os.PathLike[str], dataset_name: str, split: str) -> pathlib.Path:
-    """`<mesh_root>/<set>/<split>`. Raises ValueError naming the argument."""
+    """`<mesh_root>/<set>/<split>`. Errors: InputError naming the argument."""
     if dataset_name not in FOLDERS:
-        raise ValueError(f"dataset_name must be one of {', '.join(FOLDERS)}, got {dataset_name!r}")
+        raise InputError(f"dataset_name must be one of {', '.join(FOLDERS)}, got {dataset_name!r}")
     if split not in SPLITS:
-        raise ValueError(f"split must be train or test (test serves query and gallery), got {split!r}")
+        raise InputError(f"split must be train or test (test serves query and gallery), got {split!r}")
     return pathlib.Path(mesh_root) / FOLDERS[dataset_name] / split
 
 
@@ -59,7 +62,7 @@ def view_folder(yaw: float) -> str:
     """The authors' name of a view: `render` at 0, `render_<degrees>` for whole degrees 1 to 359 (modulo 360)."""
     turned = float(yaw) % 360.0
     if not turned.is_integer():
-        raise ValueError(f"yaw must be a whole number of degrees where pictures lie in folders, got {yaw}")
+        raise InputError(f"yaw must be a whole number of degrees where pictures lie in folders, got {yaw}")
     return f"render_{int(turned)}" if turned else "render"
 
 
@@ -77,36 +80,36 @@ class VertexMeshes:
         self._faces: np.ndarray | None = read_faces(shared) if shared.is_file() else None
         self._vertices_needed = 1 + int(self._faces.max()) if self._faces is not None and self._faces.size else 0
 
-    def path(self, record: Any) -> pathlib.Path:
+    def path(self, record: Record) -> pathlib.Path:
         return self.folder / f"{mesh_key(record, self.dataset_name)}.npz"
 
-    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
-        """[R, H, W] float32 in [0, 1]; deterministic. Raises FileNotFoundError or ValueError naming the mesh file."""
+    def render(self, record: Record, yaws: Sequence[float]) -> Tensor:
+        """[R, H, W] float32 in [0, 1]; deterministic. Errors: MissingFileError or InputError naming the mesh file."""
         vertices, faces, camera = self._body(record)
         return render_mesh(vertices, faces, camera, list(yaws), self.image_size)[0, :, 0]  # [R, H, W]
 
-    def project(self, record: Any, yaws: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def project(self, record: Record, yaws: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Vertices in pixels with depth [R, V, 3] float32 and faces [F, 3], as `ops.rasterize` and `ops.mesh_warp` take them."""
         vertices, faces, camera = self._body(record)
         return project(turn(vertices, list(yaws)), camera[:, None], self.image_size)[0], faces
 
-    def _body(self, record: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _body(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
         """Vertices [1, V, 3], faces [F, 3], camera [1, 3 or 6]."""
         path = self.path(record)
         mesh = read_mesh(path)
         faces = mesh.faces
         if faces is None:
             if self._faces is None:
-                raise ValueError(f"mesh file {path} has no key faces, and there is no {self.folder / 'faces.npy'} to serve it")
+                raise InputError(f"mesh file {path} has no key faces, and there is no {self.folder / 'faces.npy'} to serve it")
             if len(mesh.vertices) < self._vertices_needed:
-                raise ValueError(
+                raise InputError(
                     f"mesh file {path}: vertices must be [V, 3] with V of at least {self._vertices_needed} for the faces in "
                     f"{self.folder / 'faces.npy'}, got {list(mesh.vertices.shape)}"
                 )
             faces = self._faces
         return torch.from_numpy(mesh.vertices)[None], torch.from_numpy(faces), torch.from_numpy(mesh.camera)[None]
 
-    def missing(self, records: Sequence[Any]) -> list[Any]:
+    def missing(self, records: Sequence[Record]) -> list[Record]:
         names = _Names()
         return [r for r in _unambiguous(records, self.dataset_name) if self.path(r).name not in names.of(self.path(r).parent)]
 
@@ -123,47 +126,38 @@ class RenderedFolders:
         self.dataset_name = dataset_name
         self.image_size = (int(image_size[0]), int(image_size[1]))
 
-    def path(self, record: Any, yaw: float) -> pathlib.Path:
-        """The picture of a record at an angle. Raises ValueError for an angle without a folder, FileNotFoundError."""
+    def path(self, record: Record, yaw: float) -> pathlib.Path:
+        """The picture of a record at an angle. Errors: InputError for an angle without a folder, MissingFileError."""
         folder = self._view(yaw)
         candidates = self._candidates(record)
         for name in candidates:
             if (folder / name).is_file():
                 return folder / name
-        raise FileNotFoundError(f"rendered picture {folder / candidates[0]} does not exist (nor with {', '.join(EXTENSIONS)})")
+        raise MissingFileError(f"rendered picture {folder / candidates[0]} does not exist (nor with {', '.join(EXTENSIONS)})")
 
-    def render(self, record: Any, yaws: Sequence[float]) -> Tensor:
-        """[R, H, W] float32 in [0, 1]. Raises ValueError or FileNotFoundError naming the file or folder."""
-        try:
-            from PIL import Image
-        except ImportError as error:
-            raise ImportError("reading rendered pictures needs Pillow: pip install pillow") from error
-        height, width = self.image_size
-        views = torch.zeros(len(yaws), height, width)
+    def render(self, record: Record, yaws: Sequence[float]) -> Tensor:
+        """[R, H, W] float32 in [0, 1]. Errors: InputError or MissingFileError naming the file or folder."""
+        views = torch.zeros(len(yaws), *self.image_size)
         for r, yaw in enumerate(yaws):
             path = self.path(record, yaw)
             try:
-                with Image.open(path) as picture:
-                    grey = picture.convert("L")
-            except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"rendered picture {path}: expected a readable image, got: {error}") from error
-            if grey.size != (width, height):
-                grey = grey.resize((width, height), Image.Resampling.BICUBIC)
-            views[r] = torch.from_numpy(np.array(grey)).float() / 255
+                views[r] = unit_from_levels(load_grey(path, self.image_size))
+            except FileError as error:
+                raise InputError(f"rendered picture {path}: expected a readable image, got: {error.__cause__}") from error
         return views
 
-    def missing(self, records: Sequence[Any]) -> list[Any]:
+    def missing(self, records: Sequence[Record]) -> list[Record]:
         """The records that lack a picture in any of the view folders there are."""
         names = _Names()
         views = [self.folder / view for view in self._views()]
 
-        def there(view: pathlib.Path, record: Any) -> bool:
+        def there(view: pathlib.Path, record: Record) -> bool:
             paths = [view / name for name in self._candidates(record)]
             return any(path.name in names.of(path.parent) for path in paths)
 
         return [r for r in _unambiguous(records, self.dataset_name) if not all(there(view, r) for view in views)]
 
-    def _candidates(self, record: Any) -> list[str]:
+    def _candidates(self, record: Record) -> list[str]:
         key = mesh_key(record, self.dataset_name)
         return [key + e for e in dict.fromkeys((pathlib.PurePath(record.path).suffix, *EXTENSIONS))]
 
@@ -176,7 +170,7 @@ class RenderedFolders:
         turned = float(yaw) % 360.0
         folder = self.folder / view_folder(turned) if turned.is_integer() else None
         if folder is None or not folder.is_dir():
-            raise ValueError(
+            raise InputError(
                 f"yaw {yaw}: rendered pictures exist only in the views {', '.join(self._views())} of {self.folder}; "
                 "the authors' are multiples of 45 degrees, meshes with vertices are rendered at any angle"
             )
@@ -188,12 +182,17 @@ def open_mesh_source(
 ) -> VertexMeshes | RenderedFolders:
     """The meshes of one split of a dataset.
 
-    dataset_name: market1501, dukemtmc, msmt17 or csv. split: train, or test for query and gallery. image_size: (H, W).
-    kind: "vertices", "rendered", or "auto": vertices where that folder exists, else rendered pictures.
-    Raises FileNotFoundError saying which folders were expected where; ValueError naming a bad argument.
+    Arguments:
+        mesh_root: the folder that holds `<set>/<split>/...`, see above.
+        dataset_name: market1501, dukemtmc, msmt17 or csv.
+        split: train, or test for query and gallery.
+        image_size: (height, width) of the pictures in pixels.
+        kind: "vertices", "rendered", or "auto": vertices where that folder exists, else rendered pictures.
+
+    Errors: MissingFileError saying which folders were expected where; InputError naming a bad argument.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     base = split_folder(mesh_root, dataset_name, split)
     if kind != "rendered" and (base / "vertices").is_dir():
         return VertexMeshes(base / "vertices", dataset_name, image_size)
@@ -204,7 +203,7 @@ def open_mesh_source(
         wanted.append(f"{base / 'vertices'} with one .npz per image (vertices, camera)")
     if kind != "vertices":
         wanted.append(f"{base / 'render'} and {base / 'render_45'} .. render_315 with one rendered picture per image")
-    raise FileNotFoundError(f"no meshes of {dataset_name} {split}: expected {', or '.join(wanted)}; {_nearest(base)}")
+    raise MissingFileError(f"no meshes of {dataset_name} {split}: expected {', or '.join(wanted)}; {_nearest(base)}")
 
 
 def _nearest(folder: pathlib.Path) -> str:
@@ -227,12 +226,12 @@ class _Names:
         return self._seen[folder]
 
 
-def _unambiguous(records: Sequence[Any], dataset_name: str) -> Sequence[Any]:
+def _unambiguous(records: Sequence[Record], dataset_name: str) -> Sequence[Record]:
     """The records, unless two different images of a user's own data, whose names say nothing, would share one mesh."""
     first: dict[str, pathlib.PurePath] = {}
     for record in records if dataset_name == "csv" else ():
         path = pathlib.PurePath(record.path)
         other = first.setdefault(mesh_key(record, dataset_name), path)
         if other != path:
-            raise ValueError(f"the images {other} and {path} share the mesh name {mesh_key(record, dataset_name)!r}: rename one")
+            raise InputError(f"the images {other} and {path} share the mesh name {mesh_key(record, dataset_name)!r}: rename one")
     return records

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast.files import write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
-from gcl_fast.meshes.mesh_files import write_atomically
 from gcl_fast.models import IdentityEncoder
 
 FORMATS = ("safetensors", "torch", "onnx")
@@ -106,7 +106,7 @@ def export_encoder(
             module.training = mode
     facts["parity"] = {name: difference for name, (_, difference) in done.items()}
     text = json.dumps(facts, indent=2) + "\n"
-    write_atomically(out / "encoder.json", lambda file: file.write(text.encode()))
+    write_whole(out / "encoder.json", text)
     return done
 
 

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from gcl_fast.synthetic.world import WorldSummary, write_world
+from gcl_fast.synthetic.world import write_world
 from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.world_folder import WorldSummary
 
 __all__ = ["WorldConfig", "WorldSummary", "write_world"]

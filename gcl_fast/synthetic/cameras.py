@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gcl_fast.images import pillow
 from gcl_fast.synthetic.seeds import stream
 from gcl_fast.synthetic.world_config import WorldConfig
 
@@ -105,12 +106,10 @@ def develop(camera: Camera, linear: np.ndarray, stops: float) -> np.ndarray:
 
 def photograph(camera: Camera, picture: np.ndarray, rng: np.random.Generator) -> bytes:
     """Sensor noise and JPEG: a developed picture [H, W, 3] -> JPEG bytes."""
-    from PIL import Image
-
     coarse = np.repeat(np.repeat(rng.standard_normal([-(-n // 2) for n in picture.shape[:2]]), 2, 0), 2, 1)
     grain = rng.standard_normal(picture.shape) + 0.7 * coarse[: picture.shape[0], : picture.shape[1], None]
     buffer = io.BytesIO()
-    Image.fromarray(to_bytes(picture + camera.noise * grain)).save(buffer, "JPEG", quality=camera.jpeg)
+    pillow().fromarray(to_bytes(picture + camera.noise * grain)).save(buffer, "JPEG", quality=camera.jpeg)
     return buffer.getvalue()
 
 

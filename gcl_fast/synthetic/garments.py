@@ -78,32 +78,32 @@ def wardrobe() -> Wardrobe:
 def dress(people: list[Person]) -> list[Dressed]:
     """Bodies of `people` in the rest pose with their clothes on; one call of the body model for all."""
     naked, joints = rest_bodies(np.stack([p.phenotype for p in people]))
-    return [_dress_one(p.outfit, n, j) for p, n, j in zip(people, naked, joints, strict=True)]
+    return [_dress_person(p.outfit, n, j) for p, n, j in zip(people, naked, joints, strict=True)]
 
 
-def _dress_one(outfit: Outfit, naked: np.ndarray, joints: np.ndarray) -> Dressed:
-    house = wardrobe()
-    template = house.template
-    count = len(house.coords)
+def _dress_person(outfit: Outfit, naked: np.ndarray, joints: np.ndarray) -> Dressed:
+    shared = wardrobe()
+    template = shared.template
+    count = len(shared.coords)
     verts = np.zeros((count, 3), np.float32)
     weights = np.zeros((count, len(template.names)), np.float32)
     weights[:, 0] = 1
-    coords = house.coords.copy()
-    body = house.spans[BODY]
+    coords = shared.coords.copy()
+    body = shared.spans[BODY]
     weights[body] = template.weights
     verts[body] = naked + looseness(template, outfit)[:, None] * vertex_normals(naked, template.faces)
     verts[body.stop :] = joints[0]
     if outfit.bottom_kind == "skirt" or outfit.hem > 0.3:
-        _skirt(house, outfit, verts, weights, coords)
+        _skirt(shared, outfit, verts, weights, coords)
     if outfit.hair_style in ("bob", "long"):
-        _hair(house, outfit, verts, weights, coords)
+        _hair(shared, outfit, verts, weights, coords)
     if outfit.hair_style in ("bun", "cap"):
-        _knob(house, outfit, verts, weights, coords)
+        _knob(shared, outfit, verts, weights, coords)
     if outfit.bag_kind == "backpack":
-        _backpack(house, outfit, verts, weights, coords)
+        _backpack(shared, outfit, verts, weights, coords)
     if outfit.bag_kind == "shoulder":
-        _shoulder_bag(house, outfit, verts, weights, coords)
-    return Dressed(naked, joints, verts, vertex_normals(verts, house.faces), coords, weights)
+        _shoulder_bag(shared, outfit, verts, weights, coords)
+    return Dressed(naked, joints, verts, vertex_normals(verts, shared.faces), coords, weights)
 
 
 def looseness(template: Template, outfit: Outfit) -> np.ndarray:
@@ -150,8 +150,8 @@ def _trunk_slab(template: Template, y: float, half: float) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def _skirt(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
-    template, span = house.template, house.spans[SKIRT]
+def _skirt(shared: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
+    template, span = shared.template, shared.spans[SKIRT]
     end = outfit.bottom_end if outfit.bottom_kind == "skirt" else outfit.hem
     margin, widening = (0.010, outfit.flare) if outfit.bottom_kind == "skirt" else (outfit.loose, 0.035)
     angle = np.arange(SKIRT_SIDES) * 2 * np.pi / SKIRT_SIDES
@@ -179,17 +179,17 @@ def _skirt(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarr
     weights[span, template.bone("upperleg02.R")] = follow * (1 - left)
 
 
-def _head_map(house: Wardrobe, verts: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _head_map(shared: Wardrobe, verts: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points given around the template's head -> around this person's head, by the heads' bounding boxes."""
-    template = house.template
+    template = shared.template
     on_head = template.head > 0.9
     old, new = template.verts[on_head], verts[: len(template.verts)][on_head]
     scale = np.ptp(new, axis=0) / np.ptp(old, axis=0)
     return new.min(0) + (points - old.min(0)) * scale
 
 
-def _hair(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
-    template, span = house.template, house.spans[HAIR]
+def _hair(shared: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
+    template, span = shared.template, shared.spans[HAIR]
     end = -0.56 if outfit.hair_style == "bob" else -0.40
     y = np.linspace(-0.800, end, HAIR_ROWS)[:, None]
     half_turn = np.interp(y, (-0.80, -0.72, -0.58, -0.50), (105, 112, 112, 62)) * np.pi / 180
@@ -197,7 +197,7 @@ def _hair(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarra
     rx = np.interp(y, (-0.80, -0.77, -0.70, -0.60, -0.40), (0.055, 0.080, 0.092, 0.094, 0.125))
     rz = np.interp(y, (-0.80, -0.77, -0.70, -0.60, -0.50, -0.40), (0.065, 0.105, 0.118, 0.116, 0.122, 0.142))
     points = np.stack((np.sin(angle) * rx, np.broadcast_to(y, angle.shape), -0.045 + np.cos(angle) * rz), -1).reshape(-1, 3)
-    verts[span] = _head_map(house, verts, points)
+    verts[span] = _head_map(shared, verts, points)
     coords[span, :3] = points
     stay = _smooth((-0.44 - points[:, 1]) / 0.14)  # near the head all head, on the shoulders half the back
     weights[span] = 0
@@ -205,19 +205,19 @@ def _hair(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarra
     weights[span, template.bone("spine01")] = 0.6 - 0.6 * stay
 
 
-def _knob(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
+def _knob(shared: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
     bun = outfit.hair_style == "bun"
     centre, radii = ((0, -0.76, 0.07), (0.042, 0.04, 0.04)) if bun else ((0, -0.742, -0.165), (0.072, 0.007, 0.062))
-    span = house.spans[KNOB]
+    span = shared.spans[KNOB]
     points = np.array(centre) + _blob(1.0 if bun else 0.7) * np.array(radii)
-    verts[span] = _head_map(house, verts, points)
+    verts[span] = _head_map(shared, verts, points)
     coords[span, :3] = points
     weights[span] = 0
-    weights[span, house.template.bone("head")] = 1
+    weights[span, shared.template.bone("head")] = 1
 
 
-def _backpack(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
-    template, span = house.template, house.spans[BACKPACK]
+def _backpack(shared: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
+    template, span = shared.template, shared.spans[BACKPACK]
     slab = _trunk_slab(template, -0.32, 0.12)
     slab = slab[np.abs(template.verts[slab, 0]) < 0.11]
     half = np.array((0.135, 0.19, 0.075)) * outfit.bag_size
@@ -229,8 +229,8 @@ def _backpack(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.nd
     weights[span, template.bone("spine01")] = weights[span, template.bone("spine02")] = 0.5
 
 
-def _shoulder_bag(house: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
-    template, span = house.template, house.spans[SHOULDER_BAG]
+def _shoulder_bag(shared: Wardrobe, outfit: Outfit, verts: np.ndarray, weights: np.ndarray, coords: np.ndarray) -> None:
+    template, span = shared.template, shared.spans[SHOULDER_BAG]
     slab = _trunk_slab(template, 0.06, 0.08)
     half = np.array((0.045, 0.11, 0.145)) * outfit.bag_size
     local = _blob(0.4)

@@ -1,4 +1,4 @@
-"""Where each image and mesh of a world lies, in the three published layouts."""
+"""Layouts: where each image and mesh of a world lies, in the three published layouts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from gcl_fast.files import write_whole
+from gcl_fast.meshes.sources import FOLDERS
 from gcl_fast.synthetic.plan import Entry
 
-LAYOUTS = ("market1501", "dukemtmc", "msmt17")
 MOST_CAMERAS = {"market1501": 9, "dukemtmc": 9, "msmt17": 99}  # as many as the file names can say
 VALIDATION_EVERY = 8  # of the MSMT17 training images, one in so many is listed in list_val.txt
 
@@ -25,8 +26,7 @@ class Layout:
         return PurePosixPath(folders[self.name])
 
     def meshes(self, split: str) -> PurePosixPath:
-        folders = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17"}
-        return PurePosixPath("mesh", folders[self.name], "train" if split == "train" else "test")
+        return PurePosixPath("mesh", FOLDERS[self.name], "train" if split == "train" else "test")
 
     def folder(self, split: str) -> PurePosixPath:
         if self.name == "msmt17":
@@ -70,7 +70,7 @@ class Layout:
                 split = "val"
             lines[split].append(f"{name} {int(name.split('/')[0])}")
         for split, content in lines.items():
-            (root / self.images / f"list_{split}.txt").write_text("".join(line + "\n" for line in content), encoding="utf-8")
+            write_whole(root / self.images / f"list_{split}.txt", "".join(line + "\n" for line in content))
 
 
 def _ranks(pids: set[int]) -> dict[int, int]:

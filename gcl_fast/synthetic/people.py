@@ -1,4 +1,4 @@
-"""Who lives in the world: body, way of walking, and what they wear. All drawn from one stream a person."""
+"""The people of the world: body, way of walking, and what they wear. All drawn from one stream a person."""
 
 from __future__ import annotations
 

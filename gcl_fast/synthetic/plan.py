@@ -1,11 +1,9 @@
-"""What to write: every image with its split, identity and shot, before anything is drawn."""
+"""The plan of a world: every image with its split, identity and shot, before anything is drawn."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from gcl_fast.synthetic.cameras import Camera
 from gcl_fast.synthetic.schedule import Shot, travel_frames, walk
@@ -84,6 +82,6 @@ def own_identities(plan: WorldPlan) -> WorldPlan:
     return WorldPlan(entries, plan.people, plan.passers_by)
 
 
-def batches(entries: list[Entry], size: int) -> list[list[int]]:
-    """Positions of entries in groups of `size`, in order."""
-    return [list(part) for part in np.split(np.arange(len(entries)), range(size, len(entries), size))] if entries else []
+def groups(count: int, size: int) -> list[list[int]]:
+    """0 .. count - 1 in groups of `size`, in order."""
+    return [list(range(first, min(first + size, count))) for first in range(0, count, size)]

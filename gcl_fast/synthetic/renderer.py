@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from gcl_fast.ops import rasterize
 from gcl_fast.synthetic.backgrounds import background, noise
 from gcl_fast.synthetic.cameras import Camera
 from gcl_fast.synthetic.clothes import albedo
@@ -110,25 +112,23 @@ def render_layers(
     figures: list[Figure], cameras: list[Camera], size: tuple[int, int], yaws: list[float] | None = None
 ) -> list[Layer]:
     """Figures (their lens with a crop) seen by their cameras, lit, without background. yaws: one turn a figure, degrees."""
-    from gcl_fast.ops import rasterize
-
-    house = wardrobe()
+    topology = wardrobe()
     height, width = SAMPLES * size[0], SAMPLES * size[1]
     verts, normals = [f.verts for f in figures], [f.normals for f in figures]
     if yaws is not None:
         verts = [turned(f.verts, yaw, turn_axis(f.naked)) for f, yaw in zip(figures, yaws, strict=True)]
         normals = [turned(n, yaw) for n, yaw in zip(normals, yaws, strict=True)]
     pixels = np.stack([_project(v, f.lens, height, width) for v, f in zip(verts, figures, strict=True)])
-    raster = rasterize(torch.from_numpy(pixels), torch.from_numpy(house.faces), (height, width))
+    raster = rasterize(torch.from_numpy(pixels), torch.from_numpy(topology.faces), (height, width))
     face_id, bary = raster.face_id.numpy(), raster.bary.numpy()
     layers = []
     for i, (figure, camera) in enumerate(zip(figures, cameras, strict=True)):
         seen = face_id[i] >= 0
         face = face_id[i][seen]
         table = np.concatenate((figure.dressed.coords, normals[i]), 1)  # [V, 14]
-        at = np.einsum("pk,pkc->pc", bary[i][seen], table[house.faces[face]])  # [P, 14]
+        at = np.einsum("pk,pkc->pc", bary[i][seen], table[topology.faces[face]])  # [P, 14]
         linear = np.zeros((height, width, 3))
-        linear[seen] = _lit_color(figure.person, camera, house.part[face], at[:, :11], at[:, 11:])
+        linear[seen] = _lit_color(figure.person, camera, topology.part[face], at[:, :11], at[:, 11:])
         layers.append(Layer(linear, seen))
     return layers
 
@@ -153,7 +153,7 @@ def _lit_color(person: Person, camera: Camera, part: np.ndarray, coords: np.ndar
     return color * (light * (1 + 0.09 * folds))[:, None] * camera.tint
 
 
-def compose(layer: Layer, place: np.ndarray, extras: list[tuple[np.ndarray, np.ndarray]] = ()) -> np.ndarray:
+def compose(layer: Layer, place: np.ndarray, extras: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> np.ndarray:
     """Person over place, then each (linear, cover) of `extras` over both; averaged down to the output size [H, W, 3]."""
     picture = np.where(layer.cover[..., None], layer.linear, place)
     for linear, cover in extras:
@@ -167,7 +167,9 @@ def shrink(picture: np.ndarray) -> np.ndarray:
 
 
 def lens_of(figure: Figure) -> tuple[float, float, float]:
-    return tuple(float(n) for n in figure.lens[3:])
+    """(f, cx, cy) of the figure's crop."""
+    focal, cx, cy = (float(n) for n in figure.lens[3:])
+    return focal, cx, cy
 
 
 def place_behind(camera: Camera, figure: Figure, stretch: float, size: tuple[int, int], shadow: bool = True) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Who is seen where and when: people walk from camera to camera along a graph with mean travel times."""
+"""The schedule, who is seen where and when: people walk from camera to camera along a graph with mean travel times."""
 
 from __future__ import annotations
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gcl_fast.meshes.anny_body import AnnyBody
 
 ARM = ("upperarm", "lowerarm")
 HAND = ("wrist", "finger", "metacarpal")
@@ -56,7 +60,7 @@ def rest_bodies(phenotypes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=1)
-def _body():
+def _body() -> AnnyBody:
     from gcl_fast.meshes.anny_body import AnnyBody
 
     return AnnyBody()
@@ -100,7 +104,7 @@ def load_template() -> Template:
     )
 
 
-def _dense_weights(body, bones: int) -> np.ndarray:
+def _dense_weights(body: AnnyBody, bones: int) -> np.ndarray:
     model = body._model
     weights = np.zeros((len(body.vertex_bone), bones), np.float64)
     rows = np.arange(len(weights))

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from gcl_fast.constants import ALL_YAWS
+from gcl_fast.files import write_whole
+from gcl_fast.images import pillow
 from gcl_fast.synthetic.cameras import Camera, develop, to_bytes
 from gcl_fast.synthetic.renderer import Figure, compose, place_behind, render_layers, shrink
 from gcl_fast.synthetic.schedule import Shot
 
-YAWS = tuple(range(0, 360, 45))
-
 
 def write_truth(
-    root: Path, image: str, shot: Shot, figure: Figure, camera: Camera, size: tuple[int, int], yaws: Sequence[int] = YAWS
+    root: Path, image: str, shot: Shot, figure: Figure, camera: Camera, size: tuple[int, int], yaws: Sequence[int] = ALL_YAWS
 ) -> list[dict[str, str]]:
     """Write <root>/truth/<stem>/: source.png (yaw 0), yaw_045.png ..., background.png. Lossless, without occluder or noise.
 
     image: the dataset image, relative to root. The body turns as ops.render_mesh turns the mesh of that image.
     Returns the rows of truth/index.csv: source, yaw, image, background; paths relative to root.
     """
-    from PIL import Image
-
     folder = root / "truth" / Path(image).stem
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def save(name: str, linear) -> str:
-        Image.fromarray(to_bytes(develop(camera, linear, shot.stops))).save(folder / name)
+    def save(name: str, linear: np.ndarray) -> str:
+        picture = pillow().fromarray(to_bytes(develop(camera, linear, shot.stops)))
+        write_whole(folder / name, lambda file: picture.save(file, format="PNG"))
         return (folder / name).relative_to(root).as_posix()
 
     empty = save("background.png", shrink(place_behind(camera, figure, shot.stretch, size, shadow=False)))

@@ -1,58 +1,39 @@
-"""Write a whole synthetic data set: images, meshes and true novel views, in one of the published layouts."""
+"""The writer of a whole synthetic data set: images, meshes and true novel views, in one of the published layouts."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from gcl_fast.meshes.mesh_files import write_faces, write_mesh
+from gcl_fast.constants import ALL_YAWS, LAYOUTS
+from gcl_fast.errors import InputError
+from gcl_fast.files import write_whole
+from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.render_folders import write_picture
+from gcl_fast.meshes.sources import view_folder
+from gcl_fast.ops import render_mesh
 from gcl_fast.synthetic.cameras import Camera, develop, make_cameras, photograph
 from gcl_fast.synthetic.garments import Dressed, dress
-from gcl_fast.synthetic.layouts import LAYOUTS, MOST_CAMERAS, Layout
+from gcl_fast.synthetic.layouts import MOST_CAMERAS, Layout
 from gcl_fast.synthetic.people import Person, make_person
-from gcl_fast.synthetic.plan import JUNK, Entry, batches, make_plan, own_identities
+from gcl_fast.synthetic.plan import JUNK, Entry, groups, make_plan, own_identities
 from gcl_fast.synthetic.renderer import Figure, compose, crop_lens, occluder_for, place_behind, pose_figures, render_layers
 from gcl_fast.synthetic.seeds import stream
 from gcl_fast.synthetic.template import load_template
 from gcl_fast.synthetic.truth import write_truth
 from gcl_fast.synthetic.world_config import WorldConfig
+from gcl_fast.synthetic.world_folder import WorldSummary, existing_world, finish, partial_folder
 
 VERSION = 1  # of what is drawn; raise it when the same parameters give other pictures
-MARKER = "world.json"  # written last: a folder without it is no finished world
-UNFINISHED = ".unfinished-world"  # in the folder beside it while a run is writing
 BATCH = 16
 MOST_TRUTH = 20
-
-
-@dataclass(frozen=True)
-class WorldSummary:
-    """What was written. out: the dataset root to give to `load_dataset`; layout; images by split; people and cameras;
-    truth: how many images have true novel views; created: False when the same world was already there."""
-
-    out: Path
-    layout: str
-    train_images: int
-    query_images: int
-    gallery_images: int
-    train_ids: int
-    test_ids: int
-    cameras: int
-    truth: int
-    created: bool = True
-
-    def __str__(self) -> str:
-        state = "written to" if self.created else "already in"
-        return (
-            f"{self.layout} world {state} {self.out}: {self.train_images} training images of {self.train_ids} people, "
-            f"{self.query_images} queries and {self.gallery_images} gallery images of {self.test_ids} others, "
-            f"{self.cameras} cameras, true novel views of {self.truth} images"
-        )
 
 
 def write_world(
@@ -72,20 +53,24 @@ def write_world(
 ) -> WorldSummary:
     """Write a synthetic world to the folder `out`, which must be new, empty, or hold this very world.
 
-    out              becomes the dataset root: `<out>/market1501/...`, `<out>/mesh/...`, `<out>/truth/...`, `<out>/world.json`
-    layout           "market1501", "dukemtmc" or "msmt17"
-    num_train_ids, num_test_ids   people in train, and other people in query and gallery; any number from 1
-    images_per_id    images of each of them, from 2
-    image_size       (height, width) in pixels
-    num_cameras      4 or more; 9 at most in the Market-1501 and DukeMTMC-reID layouts, whose names have one digit for it
-    rendered_meshes  also write the `render*/` folders that the authors of GCL used
-    novel_views      also write true novel views of up to 20 test people
-    config           difficulty, see WorldConfig
-    progress         called with (images done, images in all)
-
     The same arguments give the same bytes on the same machine. The world is written beside `out` and moved there when it
-    is whole, so a killed run leaves no folder that could be taken for one. Raises ValueError for a bad argument and
-    FileExistsError when `out` holds something else.
+    is whole, so a killed run leaves no folder that could be taken for one.
+
+    Arguments:
+        out: becomes the dataset root: `<out>/market1501/...`, `<out>/mesh/...`, `<out>/truth/...`, `<out>/world.json`.
+        layout: "market1501", "dukemtmc" or "msmt17".
+        num_train_ids, num_test_ids: people in train, and other people in query and gallery; any number from 1.
+        images_per_id: images of each of them, from 2.
+        image_size: (height, width) in pixels.
+        num_cameras: 4 or more; 9 at most in the Market-1501 and DukeMTMC-reID layouts, whose names have one digit for it.
+        seed: of everything that is drawn.
+        rendered_meshes: also write the `render*/` folders that the authors of GCL used.
+        novel_views: also write true novel views of up to 20 test people.
+        config: difficulty, see WorldConfig.
+        progress: called with (images done, images in all).
+
+    Returns: what was written, or what was there already.
+    Errors: InputError for a bad argument, FolderInUseError (a FileExistsError) when `out` holds something else.
     """
     out, config = Path(out), config or WorldConfig()
     size = _check(layout, num_train_ids, num_test_ids, images_per_id, image_size, num_cameras, seed)
@@ -102,25 +87,20 @@ def write_world(
         "novel_views": novel_views,
         "config": json.loads(json.dumps(asdict(config))),
     }
-    existing = _existing(out, parameters)
+    existing = existing_world(out, parameters)
     if existing is not None:
         return existing
-    partial = _partial_folder(out)
-    work = _World(partial, Layout(layout), size, make_cameras(seed, num_cameras, config), seed, config, progress)
-    counts = work.write(num_train_ids, num_test_ids, images_per_id, novel_views)
+    partial = partial_folder(out)
+    writer = _WorldWriter(partial, Layout(layout), size, make_cameras(seed, num_cameras, config), seed, config, progress)
+    counts = writer.write(num_train_ids, num_test_ids, images_per_id, novel_views)
     if rendered_meshes:
-        work.write_rendered_meshes()
-    summary = WorldSummary(out, layout, *counts, num_train_ids, num_test_ids, num_cameras, work.truth_images)
-    facts = {k: v for k, v in asdict(summary).items() if k not in ("out", "created")}
-    (partial / UNFINISHED).unlink()
-    (partial / MARKER).write_text(json.dumps({"parameters": parameters, "summary": facts}, indent=1) + "\n", encoding="utf-8")
-    if out.exists():
-        out.rmdir()  # empty, as checked
-    partial.rename(out)
+        writer.write_rendered_meshes()
+    summary = WorldSummary(out, layout, *counts, num_train_ids, num_test_ids, num_cameras, writer.truth_images)
+    finish(partial, parameters, summary)
     return summary
 
 
-class _World:
+class _WorldWriter:
     """One run of writing; keeps what the parts share."""
 
     def __init__(
@@ -149,21 +129,22 @@ class _World:
         self.entries, self.names = plan.entries, self.layout.file_names(plan.entries)
         self.test_people = {e.shot.person for e in plan.entries if e.split == "query"}
         self.people = [make_person(self.seed, n, self.config) for n in range(plan.people)]
-        for part in batches(self.people, BATCH):
+        for part in groups(plan.people, BATCH):
             self.clothes += dress([self.people[n] for n in part])
         for split in ("train", "query", "gallery"):
             (self.root / self.layout.folder(split)).mkdir(parents=True, exist_ok=True)
             vertices = self.root / self.layout.meshes(split) / "vertices"
             write_faces(vertices, load_template().faces)
         truth_of: dict[int, int] = {}  # person -> position of the image that has true views
-        for part in batches(self.entries, BATCH):
+        for part in groups(len(self.entries), BATCH):
             self._write_batch(part, truth_of)
             if self.progress is not None:
                 self.progress(part[-1] + 1, len(self.entries))
         self.layout.write_lists(self.root, self.entries, self.names)
         if novel_views:
             self._write_truth(sorted(truth_of.values())[:MOST_TRUTH])
-        return tuple(sum(e.split == s for e in self.entries) for s in ("train", "query", "gallery"))
+        train, query, gallery = (sum(e.split == s for e in self.entries) for s in ("train", "query", "gallery"))
+        return train, query, gallery
 
     def _figures(self, part: list[int]) -> tuple[list[Figure], list[bool]]:
         """Figures of these entries with their crops, and whether a crop misses a part of the person."""
@@ -220,8 +201,7 @@ class _World:
         entry, name = self.entries[i], self.names[i]
         image = self.root / self.layout.folder(entry.split) / name
         mesh = (self.root / self.layout.meshes(entry.split) / "vertices" / name).with_suffix(".npz")
-        image.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(jpeg)
+        write_whole(image, jpeg)
         write_mesh(mesh, figure.naked, figure.lens)
 
     def _write_truth(self, chosen: list[int]) -> None:
@@ -231,75 +211,37 @@ class _World:
             image = (self.layout.folder(entry.split) / self.names[i]).as_posix()
             rows += write_truth(self.root, image, entry.shot, figure, self.cameras[entry.shot.camera], self.size)
         self.truth_images = len(chosen)
-        (self.root / "truth").mkdir(exist_ok=True)
-        with open(self.root / "truth" / "index.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ("source", "yaw", "image", "background"), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        text = io.StringIO()
+        table = csv.DictWriter(text, ("source", "yaw", "image", "background"), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_whole(self.root / "truth" / "index.csv", text.getvalue())
 
     def write_rendered_meshes(self) -> None:
         """The render/ and render_45/ ... render_315/ folders, from the mesh files just written."""
-        import torch
-        from PIL import Image
-
-        from gcl_fast.ops import render_mesh
-
         faces = torch.from_numpy(load_template().faces)
         for entry, name in zip(self.entries, self.names, strict=True):
             folder = self.root / self.layout.meshes(entry.split)
-            with np.load((folder / "vertices" / name).with_suffix(".npz")) as file:
-                verts, camera = torch.from_numpy(file["vertices"].astype(np.float32)), torch.from_numpy(file["camera"])
-            yaws = [float(y) for y in range(0, 360, 45)]
-            guides = render_mesh(verts[None], faces, camera[None], yaws, self.size)[0, :, 0]
-            for yaw, guide in zip(range(0, 360, 45), guides, strict=True):
-                target = folder / ("render" if yaw == 0 else f"render_{yaw}") / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray((guide * 255).round().to(torch.uint8).numpy()).save(target, "JPEG", quality=95)
+            mesh = read_mesh((folder / "vertices" / name).with_suffix(".npz"))
+            verts, camera = torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.camera)
+            guides = render_mesh(verts[None], faces, camera[None], [float(y) for y in ALL_YAWS], self.size)[0, :, 0]
+            for yaw, guide in zip(ALL_YAWS, guides, strict=True):
+                write_picture(folder / view_folder(yaw) / name, guide)
 
 
 def _check(
     layout: str, train_ids: int, test_ids: int, images_per_id: int, image_size: tuple[int, int], cameras: int, seed: int
 ) -> tuple[int, int]:
     if layout not in LAYOUTS:
-        raise ValueError(f"write_world: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise InputError(f"write_world: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     people = (("num_train_ids", train_ids, 1), ("num_test_ids", test_ids, 1), ("images_per_id", images_per_id, 2))
     for name, value, low in (*people, ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"write_world: {name} must be an integer of at least {low}, got {value!r}")
+            raise InputError(f"write_world: {name} must be an integer of at least {low}, got {value!r}")
     most = MOST_CAMERAS[layout]
     if isinstance(cameras, bool) or not isinstance(cameras, int) or not 4 <= cameras <= most:
-        raise ValueError(f"write_world: num_cameras must be an integer from 4 to {most} in the {layout} layout, got {cameras!r}")
+        raise InputError(f"write_world: num_cameras must be an integer from 4 to {most} in the {layout} layout, got {cameras!r}")
     good = isinstance(image_size, (tuple, list)) and len(image_size) == 2
     if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 16 for n in image_size):
-        raise ValueError(f"write_world: image_size must be (height, width), integers of at least 16, got {image_size!r}")
+        raise InputError(f"write_world: image_size must be (height, width), integers of at least 16, got {image_size!r}")
     return int(image_size[0]), int(image_size[1])
-
-
-def _existing(out: Path, parameters: dict) -> WorldSummary | None:
-    """The summary of this very world where `out` holds it; None where `out` is free."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    marker = out / MARKER
-    if not marker.is_file():
-        raise FileExistsError(f"write_world: out must be a new or empty folder, or a world; {out} has no {MARKER}")
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        old, facts = found["parameters"], found["summary"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(f"write_world: {marker} does not describe a world: {error!r}") from error
-    if old != parameters:
-        differing = [f"{k}={old.get(k)!r} (wanted {v!r})" for k, v in parameters.items() if old.get(k) != v]
-        raise FileExistsError(f"write_world: {out} holds another world, with {', '.join(differing)}; delete it or name another")
-    return WorldSummary(out=out, created=False, **facts)
-
-
-def _partial_folder(out: Path) -> Path:
-    """A fresh folder beside `out`; what a killed run left there is removed."""
-    partial = out.absolute().with_name(out.name + ".partial")
-    if partial.exists():
-        if not (partial / UNFINISHED).is_file():
-            raise FileExistsError(f"write_world: {partial} is where the unfinished world goes, but holds something else; move it")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    (partial / UNFINISHED).touch()
-    return partial

@@ -1,8 +1,10 @@
-"""Every constant that decides how hard the synthetic world is."""
+"""Difficulty of the synthetic world: every constant that decides it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from gcl_fast.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class WorldConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith(("_probability", "_share")) and not 0.0 <= value <= 1.0:
-                raise ValueError(f"WorldConfig: {name} must be in [0, 1], got {value}")
+                raise InputError(f"WorldConfig: {name} must be in [0, 1], got {value}")
         if not self.shirt_colors >= 1 or not self.trouser_colors >= 1:
-            raise ValueError("WorldConfig: shirt_colors and trouser_colors must be at least 1")
+            raise InputError("WorldConfig: shirt_colors and trouser_colors must be at least 1")
         low, high = self.jpeg_quality
         if not 1 <= low <= high <= 100:
-            raise ValueError(f"WorldConfig: jpeg_quality must be 1 <= low <= high <= 100, got {self.jpeg_quality}")
+            raise InputError(f"WorldConfig: jpeg_quality must be 1 <= low <= high <= 100, got {self.jpeg_quality}")

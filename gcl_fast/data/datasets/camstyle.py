@@ -8,6 +8,7 @@ folder, with `<image>_fake_<own camera>to<other camera>.jpg` (Market-1501, DukeM
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcl_fast.data.datasets.folders import image_files
+from gcl_fast.errors import InputError
 from gcl_fast.records import Record
 
 FOLDER = "bounding_box_train_camstyle"
@@ -56,32 +58,34 @@ def camstyle_folder(record: Record, root: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def with_camstyle(records: Sequence[Record], root: str | pathlib.Path, *, use: bool = True) -> StyledRecords:
+def with_camstyle(records: Sequence[Record], root: str | os.PathLike[str], *, use: bool = True) -> StyledRecords:
     """Training records with the styled copies found on disk; with none, or use=False, the records alone.
 
     Passed over: copies of images that are not among `records` (left out as broken, say), and a copy in the style of the
-    image's own camera. ValueError where a file of the folder is not named by the convention.
+    image's own camera.
+
+    Errors: InputError where a file of the folder is not named by the convention.
     """
     folder = camstyle_folder(records[0], pathlib.Path(root).expanduser()) if use and records else None
     copies: list[list[Record]] = [[] for _ in records]
     if folder is not None:
         position = {record.path.stem: i for i, record in enumerate(records)}
         for path in sorted(p for inner in (folder, *_folders(folder)) for p in image_files(inner)):
-            found = NAME.fullmatch(path.stem)
-            if not found:
-                raise ValueError(
+            match = NAME.fullmatch(path.stem)
+            if not match:
+                raise InputError(
                     f"{path}: camera-styled images must be named <image>_fake_<camera>to<camera>.jpg or <image>_fake_<camera>.jpg"
                 )
-            i, camera = position.get(found[1]), int(found[2]) - 1
+            i, camera = position.get(match[1]), int(match[2]) - 1
             if i is not None and camera != records[i].camera:
                 copies[i].append(dataclasses.replace(records[i], path=path, camera=camera))
-    everything = list(records)
+    with_copies = list(records)
     first, count = np.zeros(len(records), dtype=np.int64), np.array([len(c) for c in copies], dtype=np.int64)
-    for i, own in enumerate(copies):
-        first[i] = len(everything)
-        everything += sorted(own, key=lambda r: r.camera)
+    for i, styled in enumerate(copies):
+        first[i] = len(with_copies)
+        with_copies += sorted(styled, key=lambda r: r.camera)
     owner = np.concatenate([np.arange(len(records)), np.repeat(np.arange(len(records)), count)]).astype(np.int64)
-    return StyledRecords(everything, owner, first, count)
+    return StyledRecords(with_copies, owner, first, count)
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -99,6 +103,6 @@ def several_views(styled: StyledRecords, images: np.ndarray, views: int, rng: np
     versions = styled.count[images] + 1  # [n]
     order = rng.random((len(images), int(versions.max(initial=1))))  # [n, most]
     order[np.arange(order.shape[1])[None] >= versions[:, None]] = 2.0  # not there: last
-    order = order.argsort(axis=1, kind="stable")
+    versions_in_order = order.argsort(axis=1, kind="stable")
     turn = np.arange(views)[None] % versions[:, None]  # [n, views]
-    return styled.version(images[:, None], np.take_along_axis(order, turn, axis=1))
+    return styled.version(images[:, None], np.take_along_axis(versions_in_order, turn, axis=1))

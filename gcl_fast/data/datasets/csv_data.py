@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import pathlib
 
 from gcl_fast.data.datasets.folders import check_folder, listing
+from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.records import Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"
 
 
-def read_csv_dataset(root: str | pathlib.Path) -> ReIDData:
+def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     """Read `<root>/train.csv` and, where they exist, `query.csv` and `gallery.csv` (both or neither).
 
     Columns, by header, in any order: `path` (relative to `root`, or absolute), `pid` (integer; in `train.csv` it may
@@ -26,12 +28,12 @@ def read_csv_dataset(root: str | pathlib.Path) -> ReIDData:
     root = pathlib.Path(root).expanduser()
     check_folder("csv: dataset root", root)
     if not (root / "train.csv").is_file():
-        raise FileNotFoundError(f"csv: expected {root / 'train.csv'} with columns {COLUMNS}; {root} holds {listing(root)}")
+        raise MissingFileError(f"csv: expected {root / 'train.csv'} with columns {COLUMNS}; {root} holds {listing(root)}")
     train, _ = _read(root / "train.csv", root, camera=0, pid_needed=False)
     there = [n for n in ("query.csv", "gallery.csv") if (root / n).is_file()]
     if len(there) == 1:
         other = "gallery.csv" if there == ["query.csv"] else "query.csv"
-        raise FileNotFoundError(f"csv: {root} holds {there[0]} but not {other}: scoring needs both, training neither")
+        raise MissingFileError(f"csv: {root} holds {there[0]} but not {other}: scoring needs both, training neither")
     query: list[Record] = []
     gallery: list[Record] = []
     if there:
@@ -39,7 +41,7 @@ def read_csv_dataset(root: str | pathlib.Path) -> ReIDData:
         gallery, gallery_cameras = _read(root / "gallery.csv", root, camera=1, pid_needed=True)
         if query_cameras != gallery_cameras:
             has, lacks = ("query.csv", "gallery.csv") if query_cameras else ("gallery.csv", "query.csv")
-            raise ValueError(f"csv: {root / has} has a column camera and {root / lacks} has none: give both or neither")
+            raise InputError(f"csv: {root / has} has a column camera and {root / lacks} has none: give both or neither")
     return ReIDData("csv", root, relabel(train), query, gallery)
 
 
@@ -51,21 +53,21 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, camera: int, pid_needed: bo
         missing = [c for c in ("path", *(["pid"] if pid_needed else [])) if c not in header]
         if missing:
             there = ", ".join(header) or "empty"
-            raise ValueError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
+            raise InputError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
         reader.fieldnames = header
         records = []
         for row in reader:
             where = f"csv: {file}, line {reader.line_num}"
             path = (row["path"] or "").strip()
             if not path:
-                raise ValueError(f"{where}: path must name an image, got nothing")
+                raise InputError(f"{where}: path must name an image, got nothing")
             pid = _integer(where, row, "pid", low=-1, absent=None if pid_needed else -1)
             if pid < 0 and pid_needed:
                 continue
             cam = _integer(where, row, "camera", low=0, absent=None) if "camera" in header else camera
             records.append(Record(root / path, pid, cam, _integer(where, row, "frame", low=-1, absent=-1)))
     if not records:
-        raise ValueError(f"csv: {file} lists no images; expected one a line under the columns {COLUMNS}")
+        raise InputError(f"csv: {file} lists no images; expected one a line under the columns {COLUMNS}")
     return records, "camera" in header
 
 
@@ -78,5 +80,5 @@ def _integer(where: str, row: dict[str, str | None], column: str, *, low: int, a
     except ValueError:
         value = low - 1
     if value < low:
-        raise ValueError(f"{where}: {column} must be an integer of at least {low}, got {text!r}")
+        raise InputError(f"{where}: {column} must be an integer of at least {low}, got {text!r}")
     return value

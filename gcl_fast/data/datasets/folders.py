@@ -1,11 +1,14 @@
-"""Where a dataset lies below the folder a user names, and a helpful error when it does not."""
+"""Folders of a dataset below the one that a user names, and a helpful error when they are not there."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from gcl_fast.errors import MissingFileError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -26,8 +29,8 @@ def listing(folder: pathlib.Path, limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def check_folder(what: str, folder: str | pathlib.Path) -> pathlib.Path:
-    """`folder` as a path; FileNotFoundError that lists similar names beside it when it is no folder."""
+def check_folder(what: str, folder: str | os.PathLike[str]) -> pathlib.Path:
+    """`folder` as a path; MissingFileError that lists similar names beside it when it is no folder."""
     folder = pathlib.Path(folder).expanduser()
     if folder.is_dir():
         return folder
@@ -36,13 +39,13 @@ def check_folder(what: str, folder: str | pathlib.Path) -> pathlib.Path:
     if folder.parent.is_dir():
         near = difflib.get_close_matches(folder.name, [p.name for p in folder.parent.iterdir()], n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; {folder.parent} holds {listing(folder.parent)}"
-    raise FileNotFoundError(f"{what}: {folder} {kind}{hint}")
+    raise MissingFileError(f"{what}: {folder} {kind}{hint}")
 
 
-def find_place(dataset: str, root: str | pathlib.Path, places: Sequence[Place]) -> tuple[pathlib.Path, Place]:
+def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Place]) -> tuple[pathlib.Path, Place]:
     """The first place below `root` that holds all it needs.
 
-    Raises FileNotFoundError naming every place tried and, for the nearest one, what is missing and what is there.
+    Errors: MissingFileError naming every place tried and, for the nearest one, what is missing and what is there.
     """
     root = check_folder(f"{dataset}: dataset root", root)
     tried: list[tuple[int, pathlib.Path, list[str]]] = []  # (entries found, folder, entries missing)
@@ -54,8 +57,8 @@ def find_place(dataset: str, root: str | pathlib.Path, places: Sequence[Place]) 
         tried.append((len(place.needs) - len(missing), folder, missing))
     lines = [f"{dataset}: no complete dataset below {root}. Expected one of"]
     lines += [f"  {root / p.folder}/ with {', '.join(p.needs)}" for p in places]
-    found, folder, missing = max(tried, key=lambda t: t[0])
-    if found:
+    there, folder, missing = max(tried, key=lambda t: t[0])
+    if there:
         lines.append(f"Nearest is {folder}, which lacks {', '.join(missing)}; it holds {listing(folder)}")
     else:
         wanted = {part.lower(): part for p in places for part in pathlib.PurePath(p.folder).parts}
@@ -69,10 +72,10 @@ def find_place(dataset: str, root: str | pathlib.Path, places: Sequence[Place]) 
         if renames:
             lines.append("Similar names: " + ", ".join(renames))
         lines += [f"{root / a} holds {listing(root / a)}" for a, b in near.items() if a == b and (root / a).is_dir()]
-    raise FileNotFoundError("\n".join(lines))
+    raise MissingFileError("\n".join(lines))
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Image files of a folder by name; hidden files and others (Thumbs.db) are passed over."""
-    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.name)
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(images, key=lambda p: p.name)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import pathlib
+import os
 
+from gcl_fast.constants import DATASETS
 from gcl_fast.data.datasets.csv_data import read_csv_dataset
 from gcl_fast.data.datasets.market import read_market
 from gcl_fast.data.datasets.msmt17 import read_msmt17
+from gcl_fast.errors import InputError
 from gcl_fast.records import ReIDData
 
-DATASETS = ("market1501", "dukemtmc", "msmt17", "csv")
 
-
-def load_dataset(name: str, root: str | pathlib.Path) -> ReIDData:
+def load_dataset(name: str, root: str | os.PathLike[str]) -> ReIDData:
     """Read the lists of a dataset; no image is opened (see `require_readable`).
 
-    name  "market1501", "dukemtmc", "msmt17" or "csv"
-    root  the folder that holds `market1501/`, `dukemtmc-reid/` or `msmt17/` in any published root style, or that
-          dataset's own folder; for "csv" the folder of `train.csv`
+    Arguments:
+        name: "market1501", "dukemtmc", "msmt17" or "csv".
+        root: the folder that holds `market1501/`, `dukemtmc-reid/` or `msmt17/` in any published root style, or that
+            dataset's own folder; for "csv" the folder of `train.csv`.
 
-    Records come in the order of file names or list lines, the same on every machine. Raises FileNotFoundError or
-    ValueError saying what was expected where and what was found.
+    Returns: records in the order of file names or list lines, the same on every machine.
+    Errors: MissingFileError or InputError saying what was expected where and what was found.
     """
     if name in ("market1501", "dukemtmc"):
         return read_market(name, root)
@@ -28,4 +29,4 @@ def load_dataset(name: str, root: str | pathlib.Path) -> ReIDData:
         return read_msmt17(root)
     if name == "csv":
         return read_csv_dataset(root)
-    raise ValueError(f"load_dataset: name must be one of {', '.join(DATASETS)}, got {name!r}")
+    raise InputError(f"load_dataset: name must be one of {', '.join(DATASETS)}, got {name!r}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 
 from gcl_fast.data.datasets.folders import Place, find_place, image_files, listing
+from gcl_fast.errors import InputError
 from gcl_fast.records import Record, ReIDData, relabel
 
 TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
@@ -19,7 +21,7 @@ FRAME = re.compile(r"_c\d+(?:s\d+)?_f?(\d+)")
 JUNK = -1  # a bad detection: never used
 
 
-def read_market(name: str, root: str | pathlib.Path) -> ReIDData:
+def read_market(name: str, root: str | os.PathLike[str]) -> ReIDData:
     """Read `market1501` or `dukemtmc` below `root` (either root style, or the dataset folder itself).
 
     Images with pid -1 (junk) are skipped; pid 0 (Market-1501's distractors) stays in the gallery; cameras become
@@ -36,15 +38,15 @@ def read_folder(name: str, folder: pathlib.Path) -> list[Record]:
     records = [parse(name, path) for path in image_files(folder)]
     records = [r for r in records if r.pid != JUNK]
     if not records:
-        raise ValueError(f"{name}: {folder} holds no images of people; it holds {listing(folder)}")
+        raise InputError(f"{name}: {folder} holds no images of people; it holds {listing(folder)}")
     return records
 
 
 def parse(name: str, path: pathlib.Path) -> Record:
     """Person, zero-based camera and frame (-1 where the name has none) from a file name."""
-    found = NAME.search(path.name)
-    if not found or int(found[2]) < 1:
+    match = NAME.search(path.name)
+    if not match or int(match[2]) < 1:
         example = "0002_c1s1_000451_03.jpg" if name == "market1501" else "0001_c7_f0106449.jpg"
-        raise ValueError(f"{name}: {path} must be named <pid>_c<camera, from 1>..., such as {example}")
+        raise InputError(f"{name}: {path} must be named <pid>_c<camera, from 1>..., such as {example}")
     frame = FRAME.search(path.name)
-    return Record(path, pid=int(found[1]), camera=int(found[2]) - 1, frame=int(frame[1]) if frame else -1)
+    return Record(path, pid=int(match[1]), camera=int(match[2]) - 1, frame=int(frame[1]) if frame else -1)

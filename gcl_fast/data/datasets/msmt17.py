@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from gcl_fast.data.datasets.folders import Place, find_place
+from gcl_fast.errors import InputError
 from gcl_fast.records import Record, ReIDData, relabel
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
@@ -12,7 +14,7 @@ VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask
 EXAMPLE = "0367_010_10_0303noon_0606_2.jpg"
 
 
-def read_msmt17(root: str | pathlib.Path) -> ReIDData:
+def read_msmt17(root: str | os.PathLike[str]) -> ReIDData:
     """Read MSMT17 below `root`: `msmt17/MSMT17_V1/` or `msmt17/MSMT17_V2/`, or either folder itself; V1 if both.
 
     `list_val.txt` is merged into the training images, which unsupervised training is free to use.
@@ -38,10 +40,10 @@ def read_list(file: pathlib.Path, images: pathlib.Path, *, empty: bool = False) 
         fields = pathlib.PurePosixPath(path).stem.split("_")
         camera = fields[2] if len(fields) > 2 else ""
         if not (path and pid.isdigit() and camera.isdigit() and int(camera) >= 1):
-            raise ValueError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
+            raise InputError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
         # 0367_010_10_0303noon_0606_2: person, number, camera, recording, frame in it, number
         frame = int(fields[4]) if len(fields) > 4 and fields[4].isdigit() else -1
         records.append(Record(images / path, pid=int(pid), camera=int(camera) - 1, frame=frame))
     if not records and not empty:
-        raise ValueError(f"msmt17: {file} lists no images; expected lines such as '0367/{EXAMPLE} 367'")
+        raise InputError(f"msmt17: {file} lists no images; expected lines such as '0367/{EXAMPLE} 367'")
     return records

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from gcl_fast.errors import FileError
 from gcl_fast.images import pillow
 from gcl_fast.records import Record, ReIDData
 
@@ -17,8 +17,10 @@ Broken = list[tuple[pathlib.Path, str]]
 def find_broken(records: Iterable[Record], *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> Broken:
     """Decode every image fully, once, and list those that fail as (path, reason), in the order of the records.
 
-    workers   threads (decoding does not hold the interpreter); 0 or 1 = none beside the caller's
-    progress  called with (images done, images in all) after each image
+    Arguments:
+        records: their images; one that comes twice is read once.
+        workers: threads (decoding does not hold the interpreter); 0 or 1: none beside the caller's.
+        progress: called with (images done, images in all) after each image.
     """
     pillow()
     paths = list(dict.fromkeys(r.path for r in records))  # an image may be query and gallery at once
@@ -54,24 +56,22 @@ def why_broken(path: pathlib.Path) -> str | None:
 def require_readable(
     data: ReIDData, skip_broken: bool = False, *, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> ReIDData:
-    """`data` if every image can be decoded; else an OSError that names them, or, with `skip_broken`, `data` without
-    them and a warning that names them. Identities keep their numbers."""
+    """`data` if every image can be decoded; with `skip_broken` else `data` without those that cannot, and a warning that names
+    them. Identities keep their numbers. `workers` and `progress` as `find_broken` has them.
+
+    Errors: FileError that names the images, or the split of which none is left.
+    """
     broken = find_broken([*data.train, *data.query, *data.gallery], workers=workers, progress=progress)
     if not broken:
         return data
     message = name_files(f"{data.name}: {len(broken)} images cannot be read", [f"{path}: {why}" for path, why in broken])
     if not skip_broken:
-        raise OSError(message + "\nRepair or remove them, or give --skip-broken to go on without them.")
+        raise FileError(message + "\nRepair or remove them, or give --skip-broken to go on without them.")
     warnings.warn(message + "\nGoing on without them.", stacklevel=2)
-    bad = {path for path, _ in broken}
-
-    def keep(records: Sequence[Record]) -> list[Record]:
-        return [r for r in records if r.path not in bad]
-
-    kept = dataclasses.replace(data, train=keep(data.train), query=keep(data.query), gallery=keep(data.gallery))
+    kept = data.without(path for path, _ in broken)
     for split in ("train", "query", "gallery"):
         if getattr(data, split) and not getattr(kept, split):
-            raise OSError(f"{data.name}: no image of {split} can be read\n{message}")
+            raise FileError(f"{data.name}: no image of {split} can be read\n{message}")
     return kept
 
 

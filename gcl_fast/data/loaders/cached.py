@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.loaders.finish import finish_images, finish_meshes
-from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.assembly import Assembly
+from gcl_fast.data.loaders.finish import finish_meshes
+from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.meshes_ahead import AHEAD, MeshesAhead
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.data.loaders.stores import Stores
+from gcl_fast.data.loaders.stores import Store, Stores
 from gcl_fast.records import Batch, Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class CachedLoader(Loader):
@@ -42,11 +46,11 @@ class CachedLoader(Loader):
         *,
         stores: Stores | None = None,
         device: torch.device | str = "cpu",
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(records, image_size, **options)
         self.device = torch.device(device)
-        self._own = stores is None
+        self._close_stores = stores is None
         if stores is None:
             stores = Stores(
                 self.records, self.image_size, meshes=self.meshes, yaws=self.yaws, device=device, workers=self.workers
@@ -61,11 +65,10 @@ class CachedLoader(Loader):
         if kept is not None and stores.yaws != self.yaws:
             raise ValueError(f"CachedLoader: stores must hold the yaws {self.yaws}, got {stores.yaws}")
         self._kept = kept
-        self._rendered = (
-            MeshesAhead(self.meshes, self.records, self.chance, stores.pool) if self.meshes is not None and kept is None else None
-        )
-        self._pid = torch.tensor([r.pid for r in self.records], dtype=torch.int64)
-        self._camera = torch.tensor([r.camera for r in self.records], dtype=torch.int64)
+        self._rendered: MeshesAhead | None = None
+        if self.meshes is not None and kept is None:
+            self._rendered = MeshesAhead(self.meshes, self.records, self.chance, stores.pool)
+        self._assembly = Assembly(self.records, self.chance, device)
 
     def _batches(self, recipes: list[Recipe]) -> Iterator[Batch]:
         begun: deque[tuple[Recipe, np.ndarray | None]] = deque()
@@ -80,49 +83,32 @@ class CachedLoader(Loader):
                 self._rendered.forget()
 
     def _begin(self, recipe: Recipe) -> np.ndarray | None:
-        """Have the threads read what is missing; the keys of both kept views of each row [2, B]: own, then new."""
+        """Have the threads read what is missing; the keys of both kept views of each row [2, B]: the photo's, then the new."""
         self.stores.images.request(recipe.indices)
         if self._rendered is not None:
             self._rendered.request(recipe)
         if self._kept is None:
             return None
-        own = recipe.indices * (1 + len(self.yaws))
-        keys = np.stack([own, own + [1 + self.chance.yaw(recipe, row) for row in range(len(own))]])
+        first = recipe.indices * (1 + len(self.yaws))
+        keys = np.stack([first, first + [1 + self.chance.yaw(recipe, row) for row in range(len(first))]])
         self._kept.request(keys.T.flatten())  # the views of a record side by side
         return keys
 
     def _batch(self, recipe: Recipe, views: np.ndarray | None) -> Batch:
         mesh = mesh_novel = None
-        if views is not None:
+        if self._kept is not None and views is not None:
             self._kept.fill(views.T.flatten())  # both views of a record in one reading
             mesh, mesh_novel = (finish_meshes(self._pictures(self._kept, keys)) for keys in views)
         elif self._rendered is not None:
-            mesh, mesh_novel = (self._send(m) for m in self._rendered.take(recipe))  # [B, 1, H, W]
-        augment, changes = self.augment, None
-        if augment is not None:
-            changes = [self.chance.change(recipe, row) for row in range(len(recipe.indices))]
-        image = finish_images(self._pictures(self.stores.images, recipe.indices), changes, augment.pad if augment else 0)
-        index = torch.from_numpy(recipe.indices.copy())
-        return Batch(
-            image=image,  # [B, 3, H, W]
-            mesh=mesh,
-            mesh_novel=mesh_novel,
-            pid=self._send(self._pid[index]),
-            camera=self._send(self._camera[index]),
-            index=self._send(index),
-        )
+            mesh, mesh_novel = (self._assembly.send(m) for m in self._rendered.take(recipe))  # [B, 1, H, W]
+        return self._assembly.batch(recipe, self._pictures(self.stores.images, recipe.indices), mesh, mesh_novel)
 
-    def _pictures(self, store: Any, keys: np.ndarray) -> Tensor | list[Tensor]:
+    def _pictures(self, store: Store, keys: np.ndarray) -> Tensor | list[Tensor]:
         if self.device.type == "cpu" and store.pictures.device.type == "cpu":
             return store.rows(keys)
         return store.gather(keys).to(self.device, non_blocking=True)
 
-    def _send(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
-
     def close(self) -> None:
         """Stop the threads, if they are this loader's own; what was read stays."""
-        if self._own:
+        if self._close_stores:
             self.stores.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,12 +13,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gcl_fast.data.datasets.readable import why_broken
-from gcl_fast.data.loaders.finish import finish_images, finish_meshes
-from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.assembly import Assembly
+from gcl_fast.data.loaders.finish import finish_meshes
+from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
 from gcl_fast.data.loaders.recipes import Recipe
+from gcl_fast.errors import FileError, MissingFileError, MissingPackageError
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.records import Batch, Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DEPTH = 2  # batches that DALI works ahead
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -30,7 +35,7 @@ def dali() -> Any:
         import nvidia.dali.fn
         import nvidia.dali.types
     except ImportError as error:
-        raise ImportError("the DALI loader needs nvidia-dali-cuda130: pip install nvidia-dali-cuda130") from error
+        raise MissingPackageError("the DALI loader needs nvidia-dali-cuda130: pip install nvidia-dali-cuda130") from error
     return nvidia.dali
 
 
@@ -51,13 +56,17 @@ class DaliLoader(Loader):
     """
 
     def __init__(
-        self, records: Sequence[Record], image_size: tuple[int, int], *, device: torch.device | str = "cpu", **options: Any
+        self,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        *,
+        device: torch.device | str = "cpu",
+        **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(records, image_size, **options)
         self._dali = dali()
         self.device = torch.device(device)
-        self._pid = torch.tensor([r.pid for r in self.records], dtype=torch.int64)
-        self._camera = torch.tensor([r.camera for r in self.records], dtype=torch.int64)
+        self._assembly = Assembly(self.records, self.chance, device)
         self._pictures = self.meshes if isinstance(self.meshes, RenderedFolders) else None  # DALI decodes these too
         self._pool: ThreadPoolExecutor | None = None
         self._pipeline: Any = None
@@ -101,28 +110,14 @@ class DaliLoader(Loader):
             raise error or RuntimeError("DaliLoader: the pipeline ended before the epoch did") from None
         except RuntimeError as error:
             self._stop()
-            raise OSError(self._name_broken(recipe, error)) from error
+            raise FileError(self._name_broken(recipe, error)) from error
         pictures = [_resized(output, self.image_size) for output in outputs]  # [B, 3 or 1, H, W] uint8
         mesh = mesh_novel = None
         if self._pictures is not None:
             mesh, mesh_novel = (finish_meshes(grey.squeeze(1)) for grey in pictures[1:])
         elif self._rendered is not None:
-            mesh, mesh_novel = (self._send(m) for m in self._rendered.take(recipe))
-        changes, pad = None, 0
-        if self.augment is not None:
-            changes, pad = [self.chance.change(recipe, row) for row in range(len(recipe.indices))], self.augment.pad
-        index = torch.from_numpy(recipe.indices.copy())
-        return Batch(
-            image=finish_images(pictures[0], changes, pad),  # [B, 3, H, W]
-            mesh=mesh,  # [B, 1, H, W]
-            mesh_novel=mesh_novel,
-            pid=self._send(self._pid[index]),
-            camera=self._send(self._camera[index]),
-            index=self._send(index),
-        )
-
-    def _send(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+            mesh, mesh_novel = (self._assembly.send(m) for m in self._rendered.take(recipe))  # [B, 1, H, W]
+        return self._assembly.batch(recipe, pictures[0], mesh, mesh_novel)
 
     def _name_broken(self, recipe: Recipe, error: Exception) -> str:
         for path in self._files(recipe):
@@ -208,19 +203,20 @@ def _read(path: pathlib.Path) -> np.ndarray:
     try:
         encoded = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
-        raise FileNotFoundError(f"cannot read image {path}: no such file") from None
+        raise MissingFileError(f"cannot read image {path}: no such file") from None
     if encoded.size == 0:
-        raise OSError(f"cannot read image {path}: empty file")
+        raise FileError(f"cannot read image {path}: empty file")
     return encoded
 
 
 def _resized(output: Any, image_size: tuple[int, int]) -> Tensor:
     """uint8 [B, C, H, W] from DALI's [h, w, C] pictures, in one operation where they are of one size."""
-    options = {"size": image_size, "mode": "bicubic", "antialias": True}
 
     def fit(x: Tensor) -> Tensor:  # [n, C, h, w], channels last
-        return x if tuple(x.shape[2:]) == image_size else interpolate(x, **options)
+        if tuple(x.shape[2:]) == image_size:
+            return x
+        return interpolate(x, size=image_size, mode="bicubic", antialias=True)
 
     if output.is_dense_tensor():
         return fit(torch.from_dlpack(output.as_tensor()).movedim(-1, 1))
-    return torch.cat([fit(torch.from_dlpack(one).movedim(-1, 0)[None]) for one in output])
+    return torch.cat([fit(torch.from_dlpack(picture).movedim(-1, 0)[None]) for picture in output])

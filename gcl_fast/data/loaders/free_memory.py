@@ -1,4 +1,4 @@
-"""How much memory cached pictures take, and how much of what is free they may take."""
+"""Memory for cached pictures: how much they take, and how much of what is free they may take."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [n for n in (_available(), *_container()) if n is not None]
-    return max(0, min(found, default=2**62))
+    limits = [n for n in (_available(), *_container()) if n is not None]
+    return max(0, min(limits, default=2**62))
 
 
 def may_take(device: torch.device | str = "cpu") -> int:

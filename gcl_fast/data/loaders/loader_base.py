@@ -1,21 +1,31 @@
-"""What every loader is given, checks and promises."""
+"""The base of the loaders: what each is given, checks and promises."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from gcl_fast.constants import NOVEL_YAWS
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.datasets.readable import name_files
 from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.records import Batch, Record
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource
 
-NOVEL_YAWS = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
+
+class LoaderOptions(TypedDict, total=False):
+    """What every loader takes by name; see `Loader`."""
+
+    meshes: MeshSource | None
+    augment: Augment | None
+    seed: int
+    workers: int
+    yaws: Sequence[float]
 
 
 class Loader(ABC):
@@ -51,13 +61,13 @@ class Loader(ABC):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise ValueError(f"{name}: {argument} must be an integer of at least 0, got {value!r}")
         if meshes is not None and augment is not None:
-            raise ValueError(f"{name}: augment must be None where meshes are given: they would not fit the changed image")
+            raise InputError(f"{name}: augment must be None where meshes are given: they would not fit the changed image")
         if meshes is not None and not yaws:
-            raise ValueError(f"{name}: yaws must name at least one angle where meshes are given, got none")
+            raise InputError(f"{name}: yaws must name at least one angle where meshes are given, got none")
         if meshes is not None and (missing := meshes.missing(records)):
             where = getattr(meshes, "folder", None)
             title = f"{name}: {len(missing)} of {len(records)} images have no mesh" + (f" below {where}" if where else "")
-            raise FileNotFoundError(name_files(title, [str(r.path) for r in missing]))
+            raise MissingFileError(name_files(title, [str(r.path) for r in missing]))
         self.records = list(records)
         self.image_size = (image_size[0], image_size[1])
         self.meshes, self.augment, self.workers = meshes, augment, workers

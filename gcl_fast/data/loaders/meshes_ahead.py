@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.data.loaders.samples import render_views
+from gcl_fast.data.loaders.stores import render_views
+from gcl_fast.images import mesh_from_unit
 from gcl_fast.records import Record
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class MeshesAhead:
 
     def __init__(self, meshes: MeshSource, records: Sequence[Record], chance: Chance, pool: ThreadPoolExecutor | None) -> None:
         self.meshes, self.records, self.chance, self.pool = meshes, records, chance, pool
-        self._ahead: dict[int, list[Future]] = {}  # by the recipe's identity: the epoch that runs holds its recipes
+        self._ahead: dict[int, list[Future[Tensor]]] = {}  # by the recipe's identity: the epoch that runs holds its recipes
 
     def request(self, recipe: Recipe) -> None:
         if self.pool is not None and id(recipe) not in self._ahead:
@@ -36,7 +37,7 @@ class MeshesAhead:
         futures = self._ahead.pop(id(recipe), None)
         rows = range(len(recipe.indices))
         views = [f.result() for f in futures] if futures else [self._render(recipe, row) for row in rows]
-        both = torch.stack(views).sub_(0.5).div_(0.5)  # [B, 2, H, W]
+        both = mesh_from_unit(torch.stack(views))  # [B, 2, H, W]
         return both[:, :1].contiguous(), both[:, 1:].contiguous()
 
     def forget(self) -> None:

@@ -1,22 +1,25 @@
-"""Which loader reads a data set: the one asked for, or the fastest that can."""
+"""The choice of a loader for a data set: the one asked for, or the fastest that can."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from gcl_fast.data.loaders.cached import CachedLoader
 from gcl_fast.data.loaders.dali import SUFFIXES, DaliLoader
 from gcl_fast.data.loaders.free_memory import cached_bytes, may_take
-from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
+from gcl_fast.errors import InputError, TooLittleMemoryError
 from gcl_fast.records import Record
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from gcl_fast.meshes.sources import MeshSource
 
 KINDS = ("auto", "cached", "dali", "torch")
@@ -31,7 +34,7 @@ class Reader:
     taken    bytes of host memory promised to other readers
 
     Cached pictures may take a quarter of what is free on the GPU, else half of what is free on the host. `cached` that does
-    not fit is a MemoryError with the numbers; `dali` without DALI an ImportError that says how to install it.
+    not fit is a TooLittleMemoryError with the numbers; `dali` without DALI a MissingPackageError that says how to install it.
     """
 
     def __init__(
@@ -50,9 +53,9 @@ class Reader:
         say: Callable[[str], None] = print,
     ) -> None:
         if kind not in KINDS:
-            raise ValueError(f"loader must be one of {', '.join(KINDS)}, got {kind!r}")
+            raise InputError(f"loader must be one of {', '.join(KINDS)}, got {kind!r}")
         self.records, self.image_size, self.device, self.cache = list(records), image_size, torch.device(device), cache
-        self.options: dict[str, Any] = {"seed": seed, "workers": workers}
+        self.options: LoaderOptions = {"seed": seed, "workers": workers}
         self.yaws = tuple(float(y) for y in yaws)
         self.stores: Stores | None = None
         self.host_bytes = 0
@@ -63,7 +66,7 @@ class Reader:
             if why is None:
                 self.kind = "cached"
             elif kind == "cached":
-                raise MemoryError(f"loader cached: {why}; use dali or torch, or a smaller image size")
+                raise TooLittleMemoryError(f"loader cached: {why}; use dali or torch, or a smaller image size")
             else:
                 reasons.append(f"cached: {why}")
         if self.kind == "auto":
@@ -98,9 +101,9 @@ class Reader:
                     return None
         return f"needs {_mib(needed)}, {_mib(max(room for _, room in places))} may be taken"
 
-    def loader(self, **more: Any) -> Loader:
+    def loader(self, **more: Unpack[LoaderOptions]) -> Loader:
         """A loader of these records; `more` as `Loader` takes it (meshes, augment)."""
-        options = {**self.options, **more}
+        options: LoaderOptions = {**self.options, **more}
         if more.get("meshes") is not None:
             options["yaws"] = self.yaws
         if self.kind == "cached":
@@ -113,10 +116,10 @@ class Reader:
 def cannot_dali(records: Sequence[Record]) -> str | None:
     """Why DALI cannot read these, or None where it can."""
     try:
-        found = importlib.util.find_spec("nvidia.dali") is not None
+        installed = importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
-        found = False
-    if not found:
+        installed = False
+    if not installed:
         return "not installed, pip install nvidia-dali-cuda130"
     strange = sorted({r.path.suffix for r in records if r.path.suffix.lower() not in SUFFIXES})
     return f"does not read {', '.join(strange)} files" if strange else None

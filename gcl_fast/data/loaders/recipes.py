@@ -1,4 +1,4 @@
-"""What a batch is made of, and the chance that belongs to it: the same for every loader."""
+"""Recipes: what a batch is made of, and the chance that belongs to it: the same for every loader."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Chance:
 
     def change(self, recipe: Recipe, row: int) -> Change:
         """How the image in this row is augmented; `augment` must not be None."""
+        assert self.augment is not None
         return self.augment.choose(self.image_size, self._generator(_AUGMENT, recipe, row))
 
     def yaw(self, recipe: Recipe, row: int) -> int:

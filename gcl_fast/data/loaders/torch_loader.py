@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from gcl_fast.data.loaders.loader_base import NOVEL_YAWS, Loader
+from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.data.loaders.samples import Cache, Samples
+from gcl_fast.data.loaders.samples import Samples
+from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.records import Batch, Record
 
-__all__ = ["NOVEL_YAWS", "TorchLoader"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TorchLoader(Loader):
@@ -30,10 +32,13 @@ class TorchLoader(Loader):
     Batches are on the CPU.
     """
 
-    def __init__(self, records: Sequence[Record], image_size: tuple[int, int], *, cache: bool = False, **options: Any) -> None:
+    def __init__(
+        self, records: Sequence[Record], image_size: tuple[int, int], *, cache: bool = False, **options: Unpack[LoaderOptions]
+    ) -> None:
         super().__init__(records, image_size, **options)
-        guided = self.meshes is not None
-        self.cache = Cache(len(records), self.image_size, guided, shared=self.workers > 0) if cache else None
+        self.cache: Stores | None = None
+        if cache:
+            self.cache = Stores(self.records, self.image_size, meshes=self.meshes, exact_meshes=True, shared=self.workers > 0)
         self.samples = Samples(self.records, self.image_size, self.meshes, self.chance, self.cache)
         self._order = _Order()
         self._loader: DataLoader[Batch] | None = None
@@ -94,5 +99,5 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:  # without batch_size it is given one sample, which the stubs do not know
     return batch

@@ -1,4 +1,4 @@
-"""What an estimator's file holds, as plain containers and NumPy arrays. Nothing in any of them is executed."""
+"""Estimators' files as plain containers and NumPy arrays. Nothing in any of them is executed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.plain_pickle import load_plain, read_plain_pickle
 
@@ -19,19 +20,19 @@ SUFFIXES = (".npz", ".npy", ".pkl", ".pickle", ".pt", ".pth", ".json", ".obj", "
 def read_estimate_file(path: str | os.PathLike[str]) -> Any:
     """Content of a .npz, .npy, .pkl, .pt, .json, .obj or .ply file.
 
-    FileNotFoundError, or ValueError naming the file where it is damaged or holds more than arrays and plain containers.
+    Errors: MissingFileError, or InputError naming the file where it is damaged or holds more than arrays and plain containers.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise FileNotFoundError(f"estimates {path} do not exist")
+        raise MissingFileError(f"estimates {path} do not exist")
     if suffix in (".obj", ".ply"):
         vertices, faces = read_surface(path)
         return {"vertices": vertices, "faces": faces}
     if suffix in (".pkl", ".pickle"):
         return read_plain_pickle(path)
     if suffix not in SUFFIXES:
-        raise ValueError(f"estimates {path}: expected one of {', '.join(SUFFIXES)}, got {suffix or 'no extension'}")
+        raise InputError(f"estimates {path}: expected one of {', '.join(SUFFIXES)}, got {suffix or 'no extension'}")
     try:
         if suffix == ".json":
             return json.loads(path.read_text())
@@ -47,7 +48,7 @@ def read_estimate_file(path: str | os.PathLike[str]) -> Any:
                     content[name.removesuffix(".npy")] = _array(file)
         return content
     except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"estimates {path} are truncated, or hold more than arrays and plain containers: {error}") from error
+        raise InputError(f"estimates {path} are truncated, or hold more than arrays and plain containers: {error}") from error
 
 
 def _array(file: IO[bytes]) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gcl_fast.errors import InputError
 from gcl_fast.meshes.importing.estimate_files import read_estimate_file
 from gcl_fast.meshes.importing.estimator_cameras import perspective_in_box, perspective_of_image, weak_in_box, whole_box
 
@@ -68,15 +69,22 @@ class Estimate:
 
 
 def read_estimates(path: str | os.PathLike[str], format: str = "auto") -> list[Estimate]:
-    """The people in an estimator's file. ValueError naming the file and what is wrong with it."""
+    """The people in an estimator's file.
+
+    Arguments:
+        path: one of the files that `read_estimate_file` reads.
+        format: "auto", or the one of FORMATS that it must have.
+
+    Errors: MissingFileError; InputError naming the file and what is wrong with it.
+    """
     content = read_estimate_file(path)
     try:
-        found = list(_people(content, Path(path).stem, format))
+        people = list(_people(content, Path(path).stem, format))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"estimates {path}: {error}") from error
-    if not found:
-        raise ValueError(f"estimates {path}: no person in it")
-    return found
+        raise InputError(f"estimates {path}: {error}") from error
+    if not people:
+        raise InputError(f"estimates {path}: no person in it")
+    return people
 
 
 def _people(content: Any, name: str, format: str) -> Iterator[Estimate]:
@@ -191,6 +199,11 @@ def _faces(content: dict[str, Any]) -> np.ndarray | None:
     return None if content.get("faces") is None else np.asarray(content["faces"]).astype(np.int32)
 
 
+def _box_area(box: np.ndarray) -> float:
+    """Of (left, top, right, bottom)."""
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
 def _hmr(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     theta = _rows(content, "theta", (85,))
     vertices = _rows(content, "verts", (None, 3))
@@ -198,8 +211,11 @@ def _hmr(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     cameras = theta[:, :3] if theta is not None else _need(_rows(content, "cams", (3,), count), "cams")
     boxes, sizes = _boxes(content, count)
     for i, image in enumerate(_names(content, name, count)):
-        body = {"vertices": vertices[i]} if vertices is not None else {"pose": theta[i, 3:75], "shape": theta[i, 75:]}
-        yield Estimate(image, "hmr", ("weak", cameras[i]), box=boxes[i], size=sizes[i], faces=_faces(content), **body)
+        person = Estimate(image, "hmr", ("weak", cameras[i]), box=boxes[i], size=sizes[i], faces=_faces(content))
+        if vertices is not None:
+            yield replace(person, vertices=vertices[i])
+        elif theta is not None:
+            yield replace(person, pose=theta[i, 3:75], shape=theta[i, 75:])
 
 
 def _four_d_humans(content: dict[str, Any], name: str) -> Iterator[Estimate]:
@@ -232,16 +248,16 @@ def _cliff(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     count = len(poses)
     shapes = _need(_rows(content, "shape", (None,), count), "shape")
     places = _need(_rows(content, "global_t", (3,), count), "global_t")
-    focals, found = _scalars(content, "focal_l", count), _rows(content, "detection_all", (None,), count)
+    focals, detections = _scalars(content, "focal_l", count), _rows(content, "detection_all", (None,), count)
     if focals is None:
         raise ValueError("focal_l is missing")
     names = content.get("imgname")
-    if found is not None and names is not None and np.size(names) != count:  # one name an image, its row in column 0
+    if detections is not None and names is not None and np.size(names) != count:  # one name an image, its row in column 0
         listed = np.asarray(names).ravel()
-        content = {**content, "imgname": [str(listed[int(row)]) for row in found[:, 0]]}
+        content = {**content, "imgname": [str(listed[int(row)]) for row in detections[:, 0]]}
     _, sizes = _boxes(content, count)
     for i, image in enumerate(_names(content, name, count)):
-        area = 0.0 if found is None else (found[i, 3] - found[i, 1]) * (found[i, 4] - found[i, 2])
+        area = 0.0 if detections is None else _box_area(detections[i, 1:5])
         camera = ("image", np.append(places[i], focals[i]))
         yield Estimate(image, "cliff", camera, pose=poses[i], shape=shapes[i], size=sizes[i], area=area)
 
@@ -249,12 +265,12 @@ def _cliff(content: dict[str, Any], name: str) -> Iterator[Estimate]:
 def _sam(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     vertices = _need(_rows(content, "pred_vertices", (None, 3)), "pred_vertices")
     places = _need(_rows(content, "pred_cam_t", (3,), len(vertices)), "pred_cam_t")
-    focals, found = _scalars(content, "focal_length", len(vertices)), _rows(content, "bbox", (4,), len(vertices))
+    focals, person_boxes = _scalars(content, "focal_length", len(vertices)), _rows(content, "bbox", (4,), len(vertices))
     if focals is None:
         raise ValueError("focal_length is missing")
     _, sizes = _boxes(content, len(vertices))
     for i, image in enumerate(_names(content, name, len(vertices))):
-        area = 0.0 if found is None else (found[i, 2] - found[i, 0]) * (found[i, 3] - found[i, 1])
+        area = 0.0 if person_boxes is None else _box_area(person_boxes[i])
         camera = ("image", np.append(places[i], focals[i]))
         yield Estimate(image, "sam-3d-body", camera, vertices=vertices[i], size=sizes[i], area=area, faces=_faces(content))
 
@@ -269,14 +285,14 @@ def _vertices(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     if ours is not None and ours.shape[1] not in (3, 6):
         raise ValueError(f"camera must have 3 or 6 numbers, got {ours.shape[1]}")
     for i, image in enumerate(_names(content, name, count)):
-        one = Estimate(image, "vertices", None, vertices=vertices[i], faces=_faces(content), box=boxes[i], size=sizes[i])
+        camera: tuple[str, np.ndarray] | None = None
         if ours is not None:
-            one = replace(one, camera=("ours", ours[i]))
+            camera = ("ours", ours[i])
         elif places is not None and focals is not None:
-            one = replace(one, camera=("image", np.append(places[i], focals[i])))
+            camera = ("image", np.append(places[i], focals[i]))
         elif weak is not None:
-            one = replace(one, camera=("weak", weak[i]))
-        yield one
+            camera = ("weak", weak[i])
+        yield Estimate(image, "vertices", camera, vertices=vertices[i], faces=_faces(content), box=boxes[i], size=sizes[i])
 
 
 READERS = {"hmr": _hmr, "4d-humans": _four_d_humans, "cliff": _cliff, "sam-3d-body": _sam, "vertices": _vertices}
