@@ -14,12 +14,14 @@ from gcl_fast.errors import FileError
 Content = bytes | str | Callable[[IO[bytes]], object]
 
 
-def write_whole(path: str | os.PathLike[str], content: Content) -> Path:
+def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool = True) -> Path:
     """Write `path` through a file beside it, flushed to the disk and renamed; folders are made.
 
     Arguments:
         path: the file.
         content: bytes, text (written as UTF-8), or a function that writes to the open binary file it is given.
+        flush: wait until it is on the disk, so that even a power cut leaves a whole file. Some milliseconds: False for the many
+            files of a command that can make them again.
 
     Returns: the path. The last of several writers wins; each file is one writer's alone.
     Errors: FileError (an OSError) that names the path and the reason, such as a full disk; nothing is left beside the old file.
@@ -34,8 +36,9 @@ def write_whole(path: str | os.PathLike[str], content: Content) -> Path:
                 content(file)
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException as error:
         with contextlib.suppress(OSError):

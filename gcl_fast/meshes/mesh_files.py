@@ -60,7 +60,7 @@ def write_mesh(
                 with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w") as entry:
                     np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
 
-    return write_whole(path, save)
+    return write_whole(path, save, flush=False)
 
 
 def write_faces(folder: str | os.PathLike[str], faces: np.ndarray) -> pathlib.Path:

@@ -98,4 +98,4 @@ def write_picture(path: pathlib.Path, picture: Tensor) -> None:
     if format_name is None:
         raise InputError(f"cannot write {path}: no picture format has the extension {path.suffix!r}")
     grey = Image.fromarray(unit_to_levels(picture).numpy())
-    write_whole(path, lambda file: grey.save(file, format=format_name, quality=95))
+    write_whole(path, lambda file: grey.save(file, format=format_name, quality=95), flush=False)

@@ -27,7 +27,7 @@ def write_truth(
 
     def save(name: str, linear: np.ndarray) -> str:
         picture = pillow().fromarray(to_bytes(develop(camera, linear, shot.stops)))
-        write_whole(folder / name, lambda file: picture.save(file, format="PNG"))
+        write_whole(folder / name, lambda file: picture.save(file, format="PNG"), flush=False)
         return (folder / name).relative_to(root).as_posix()
 
     empty = save("background.png", shrink(place_behind(camera, figure, shot.stretch, size, shadow=False)))

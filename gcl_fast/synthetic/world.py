@@ -201,7 +201,7 @@ class _WorldWriter:
         entry, name = self.entries[i], self.names[i]
         image = self.root / self.layout.folder(entry.split) / name
         mesh = (self.root / self.layout.meshes(entry.split) / "vertices" / name).with_suffix(".npz")
-        write_whole(image, jpeg)
+        write_whole(image, jpeg, flush=False)
         write_mesh(mesh, figure.naked, figure.lens)
 
     def _write_truth(self, chosen: list[int]) -> None:
