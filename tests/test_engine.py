@@ -37,7 +37,7 @@ class ToyStage(Stage):
         self.data = torch.randn(32, 4)
         self.kill_at, self.poison_at, self.scores = kill_at, poison_at, list(scores)
 
-    def begin_epoch(self, epoch):
+    def plan_epoch(self, epoch):
         order = torch.randperm(32).numpy()
         self.bank += 1
         return Plan(tuple(np.split(order, 8)))

@@ -50,7 +50,7 @@ def local_loss(feature: Tensor, views: int, temperature: float) -> Tensor:
     """JVTC's local loss of features [n * views, D]."""
     means = []
     for i in range(0, len(feature), views):
-        mean = sum(feature[i + k] for k in range(views)) / views
+        mean = torch.stack([feature[i + k] for k in range(views)]).sum(0) / views
         means.append(mean / mean.norm())
     losses = []
     for i, row in enumerate(feature):
