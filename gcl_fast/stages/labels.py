@@ -31,11 +31,11 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
         features.device,
     )
     if clusters.num_clusters < 2:
-        advice = "raise" if clusters.num_clusters == 0 else "lower"
+        advice = f"{'raise' if clusters.num_clusters == 0 else 'lower'} {stage}.cluster.eps or change min_samples"
         raise StageError(
             f"{stage}, epoch {epoch + 1}: clustering found {clusters.num_clusters} clusters and {clusters.num_outliers} outliers "
-            f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice} {stage}.cluster.eps "
-            "or change min_samples" + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
+            f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}"
+            + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
         )
     return clusters
 
