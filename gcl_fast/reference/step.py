@@ -146,9 +146,7 @@ def plain_step(
         fake_term, real_term, penalty = discriminator_terms(discriminator, fake, image)
         total_d = total_d + fake_term + real_term + weights.penalty * penalty
         losses |= {f"dis_{name}": fake_term, "dis_real": real_term, "dis_penalty": penalty}
-    optimizers["discriminator"].zero_grad()
-    torch.autograd.backward(total_d)
-    optimizers["discriminator"].step()
+    _descend(total_d, optimizers["discriminator"])
 
     total = torch.zeros_like(total_d)
     for name, fake in fakes.items():
@@ -159,6 +157,7 @@ def plain_step(
         losses[f"code_{name}"] = (encoder(fakes[name])[0] - code.detach()).abs().mean()
         total = total + weights.image * losses[f"image_{name}"] + weights.code * losses[f"code_{name}"]
     if contrast is not None:
+        target, mixed_target = _targets(contrast, batch.index, order, mix_weight)
         terms = gcl_memory_loss(
             feature,
             feature_novel,
@@ -170,20 +169,27 @@ def plain_step(
             seed=seed,
         )
         losses |= {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
-        target = F.one_hot(contrast.labels[batch.index], len(contrast.centers)).to(image.dtype)  # [B, C]
         losses["id"] = soft_cross_entropy(feature @ contrast.centers.T, target)
-        mixture = mix_weight * target + (1 - mix_weight) * target[order]
-        losses["id_mix"] = soft_cross_entropy(feature_mixed @ contrast.centers.T, mixture)
+        losses["id_mix"] = soft_cross_entropy(feature_mixed @ contrast.centers.T, mixed_target)
         total = total + contrast.memory_weight * terms.sum() + contrast.identity_weight * (losses["id"] + losses["id_mix"])
-    learning = [name for name in ("generator", "encoder") if name in optimizers]
-    for name in learning:
-        optimizers[name].zero_grad()
-    torch.autograd.backward(total)
-    for name in learning:
-        optimizers[name].step()
+    _descend(total, *(optimizers[name] for name in ("generator", "encoder") if name in optimizers))
     if contrast is not None:
         bank_update_(contrast.bank, batch.index, feature.detach(), contrast.momentum, normalise=True)
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+
+def _targets(contrast: Contrast, index: Tensor, order: Tensor, mix_weight: float) -> tuple[Tensor, Tensor]:
+    """Class distributions [B, C] of the images, and of their mixtures."""
+    target = F.one_hot(contrast.labels[index], len(contrast.centers)).to(contrast.centers.dtype)
+    return target, mix_weight * target + (1 - mix_weight) * target[order]
+
+
+def _descend(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def plain_cluster_contrast_step(
@@ -210,9 +216,7 @@ def plain_cluster_contrast_step(
     """
     feature = F.normalize(encoder(image)[1], dim=1)
     loss = F.cross_entropy(feature @ centroids.clone().T / temperature, target)
-    optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    optimizer.step()
+    _descend(loss, optimizer)
     rows, labels = feature.detach(), target.tolist()
     chosen = list(range(len(labels)))
     if hard:

@@ -69,7 +69,10 @@ def stage_checkpoint(run_dir: Path, stage: str) -> Path:
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "metrics.json"
-    metrics: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is damaged ({error}); delete it, and --resume writes it anew") from None
     return metrics
 
 

@@ -35,6 +35,8 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
         state = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} holds more than tensors and plain containers and was not read: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from None
     if not isinstance(state, dict) or "format" not in state:

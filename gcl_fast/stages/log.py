@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gcl_fast.errors import FileError
 from gcl_fast.files import write_whole
 
 if TYPE_CHECKING:
@@ -55,8 +56,11 @@ class RunLog:
         if not self.write:
             return
         entry = {"stage": stage, "epoch": epoch, "iteration": iteration, "time": round(seconds, 3), **values}
-        with open(self.history, "a") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with open(self.history, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise FileError(f"cannot write {self.history}: {error.strerror or error}") from error
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(f"{stage}/{name}", value, iteration)
