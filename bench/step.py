@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage

@@ -15,7 +15,7 @@ from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.evaluation import extract_features
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch, Record
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage

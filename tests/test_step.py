@@ -13,7 +13,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, Weights, plain_step
 from gcl_fast.stages.generative import GenerativeStage

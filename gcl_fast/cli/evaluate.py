@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import networks_of
-    from gcl_fast.runs.pictures import ranked_lists_picture
+    from gcl_fast.runs.run_pictures import ranked_lists_picture
 
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     space = OpenedDataset(other_data(config, options.dataset, options.root, options.device), with_meshes=False)

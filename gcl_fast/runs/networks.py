@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.errors import CheckpointError, ConfigError
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.networks import Networks
 from gcl_fast.models.published import Part, read_published
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.stages.checkpoint import load_checkpoint
 
 

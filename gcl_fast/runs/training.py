@@ -12,7 +12,7 @@ from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict
 from gcl_fast.errors import RunError
 from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
@@ -188,7 +188,7 @@ def train(
         kinds of `errors` for settings, files and data that cannot be used.
     """
     from gcl_fast.report import write_report
-    from gcl_fast.runs.pictures import complete_run
+    from gcl_fast.runs.run_pictures import complete_run
 
     with distributed.session(choose_device(config.device)) as rank:
         training = Training(config, stages, resume=resume, overwrite=overwrite)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.models.modes import evaluating
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.layout import prepare

@@ -9,7 +9,7 @@ from torch import Tensor
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.plans import Plan
 from gcl_fast.models.modes import frozen
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, generative_total, logged

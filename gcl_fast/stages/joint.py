@@ -14,7 +14,7 @@ from gcl_fast.config import Stage3Config, TrainConfig
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
 from gcl_fast.models.modes import frozen
-from gcl_fast.models.networks import Networks
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage

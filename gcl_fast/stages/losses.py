@@ -2,7 +2,7 @@
 
 Generator and discriminator: least-squares GAN over a multi-scale discriminator, with the squared-gradient regulariser on real
 images; L1 of images and identity codes. Identity encoder: contrast with the memory, with the clusters' centres, with the
-centroids of Cluster Contrast. (MLC's and JVTC's losses: `warmup/losses.py`.)
+centroids of Cluster Contrast. (MLC's and JVTC's losses: `warmup/warmup_losses.py`.)
 
 Sources: Mao et al., Least Squares GANs; Mescheder et al., Which Training Methods for GANs do actually Converge (R1); Chen et al.,
 arXiv 2301.00725 (GCL); Dai et al., arXiv 2103.11568 (Cluster Contrast).
