@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
+from gcl_fast.meshes.sources import MeshSource
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics, stage_checkpoint, write_metrics
@@ -31,18 +32,21 @@ def score_generators(run_dir: Path, dataset: OpenedDataset) -> None:
         for stage in ("stage2", "stage3")
         if stage_checkpoint(run_dir, stage).exists() and "novel_view_psnr" not in metrics.get(stage, {})
     ]
-    if not todo or dataset.test_meshes is None or not (truth / "index.csv").is_file():
+    meshes = dataset.test_meshes
+    if not todo or meshes is None or not (truth / "index.csv").is_file():
         return
     mean = mean_training_image([record.path for record in dataset.data.train], dataset.config.image_size)
     for stage in todo:
-        score_generator(run_dir, dataset, stage, truth, mean)
+        score_generator(run_dir, dataset, meshes, stage, truth, mean)
 
 
-def score_generator(run_dir: Path, dataset: OpenedDataset, stage: str, truth: Path, mean_image: Tensor) -> None:
+def score_generator(
+    run_dir: Path, dataset: OpenedDataset, meshes: MeshSource, stage: str, truth: Path, mean_image: Tensor
+) -> None:
     """PSNR of the views that a stage's generator makes, and SSIM where torchmetrics is installed, against the true ones in
-    `truth`, and a sheet of them. mean_image [3, H, W]: of the training images."""
+    `truth`, and a sheet of them. meshes: of the held-out images; mean_image [3, H, W]: of the training images."""
     _, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
-    device, size, meshes = dataset.device, dataset.config.image_size, dataset.test_meshes
+    device, size = dataset.device, dataset.config.image_size
     encoder, generator = networks.encoder.to(device), networks.generator.to(device)
     with_ssim = find_spec("torchmetrics") is not None
     scores = score_novel_views(encoder, generator, truth, meshes, size, device, mean_image=mean_image, with_ssim=with_ssim)
