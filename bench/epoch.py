@@ -26,7 +26,7 @@ from gcl_fast import ops
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.evaluation import extract_features
 from gcl_fast.pseudo_labels import centroids
-from gcl_fast.runs.dataset import Workspace
+from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.stages.joint import JointStage
 from gcl_fast.synthetic import write_world
@@ -93,34 +93,23 @@ class Epoch:
             },
         )
         self.plain, self.device, self.seconds = plain, device, {}
-        self.space = space = Workspace(self.config, with_meshes=True)
-        networks = build_networks(self.config)
-        self.stage = JointStage(
-            self.config,
-            networks.encoder,
-            networks.generator,
-            networks.discriminator,
-            space.train_loader(meshes=True),
-            space.cameras,
-            device=device,
-            features=space.features,
-            score=space.score,
-        )
+        self.dataset = OpenedDataset(self.config, with_meshes=True)
+        self.stage = JointStage(self.config, build_networks(self.config), self.dataset)
         self.updates = 0
 
     def __call__(self) -> None:
         """One epoch: features, labels, updates, scores."""
         stage, clock = self.stage, time.perf_counter
         begin = clock()
+        stage.enter_epoch(0)
         if self.plain:
-            stage.memory.features.copy_(stage.features(stage.encoder))
+            stage.memory.features.copy_(self.dataset.features(stage.encoder))
             labels = usual_labels(stage.memory.features, self.config)
             stage.memory.labels.copy_(labels)
             stage.centers = centroids(stage.memory.features, stage.memory.labels)
-            stage.set_rates(0)
-            plan = stage.plan(np.flatnonzero(labels.numpy() >= 0), 0)
+            plan = stage.plan_of(np.flatnonzero(labels.numpy() >= 0), 0)
         else:
-            plan = stage.begin_epoch(0)
+            plan = stage.plan_epoch(0)
         labelled, waited = clock(), 0.0
         batches = iter(stage.batches(plan, 0, 0))
         for _ in plan:
@@ -132,9 +121,9 @@ class Epoch:
             self.updates += 1
         trained = clock()
         if self.plain:
-            usual_scores(self.space, stage.encoder)
+            usual_scores(self.dataset, stage.encoder)
         else:
-            stage.score(stage.encoder)
+            stage.score()
         done = clock()
         self.seconds = {
             "features and labels": labelled - begin,
@@ -150,32 +139,32 @@ def usual_labels(features: Tensor, config: TrainConfig) -> Tensor:
     rule, x = config.stage3.cluster, features.cpu()
     rank = (x @ x.T).topk(rule.k1, dim=1).indices.numpy()
     distance = neighbors.usual_jaccard(x.numpy(), rank, rule.k1, rule.k2)
-    found = DBSCAN(eps=rule.eps, min_samples=rule.min_samples, metric="precomputed").fit_predict(distance.clip(0))
-    return torch.from_numpy(found.astype(np.int64))
+    labels = DBSCAN(eps=rule.eps, min_samples=rule.min_samples, metric="precomputed").fit_predict(distance.clip(0))
+    return torch.from_numpy(labels.astype(np.int64))
 
 
-def held_out(space: Workspace, encoder: torch.nn.Module) -> list[Tensor]:
+def held_out(dataset: OpenedDataset, encoder: torch.nn.Module) -> list[Tensor]:
     """Query and gallery features, then their people and cameras."""
-    sides = space.data.query, space.data.gallery
-    found = [
+    sides = dataset.data.query, dataset.data.gallery
+    features = [
         extract_features(
-            encoder, loader, len(records), batch_size=space.config.eval_batch_size, device=space.device, amp=space.bf16
+            encoder, loader, len(records), batch_size=dataset.config.eval_batch_size, device=dataset.device, amp=dataset.bf16
         )
-        for loader, records in zip(space.test_loaders(), sides, strict=True)
+        for loader, records in zip(dataset.test_loaders(), sides, strict=True)
     ]
-    return [*found, *(torch.tensor([getattr(r, field) for r in records]) for field in ("pid", "camera") for records in sides)]
+    return [*features, *(torch.tensor([getattr(r, field) for r in records]) for field in ("pid", "camera") for records in sides)]
 
 
-def usual_scores(space: Workspace, encoder: torch.nn.Module) -> float:
-    return ranking.official(*held_out(space, encoder))[0]
+def usual_scores(dataset: OpenedDataset, encoder: torch.nn.Module) -> float:
+    return ranking.official(*held_out(dataset, encoder))[0]
 
 
 def check(case: dict, device: torch.device) -> None:
     epoch = Epoch("native", case, device)
-    features, rule = epoch.space.features(epoch.stage.encoder), epoch.config.stage3.cluster
+    features, rule = epoch.dataset.features(epoch.stage.encoder), epoch.config.stage3.cluster
     got = ops.dbscan(ops.jaccard_distance(features, rule.k1, rule.k2), rule.eps, rule.min_samples)
     assert torch.equal(got.cpu(), usual_labels(features, epoch.config)) and int(got.max()) > 0
-    inputs = held_out(epoch.space, epoch.stage.encoder)
+    inputs = held_out(epoch.dataset, epoch.stage.encoder)
     assert abs(ops.rank_metrics(*inputs).mAP - ranking.official(*inputs)[0]) <= 1e-4
 
 

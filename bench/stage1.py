@@ -141,11 +141,11 @@ def main() -> int:
     }
     for seed in options.seeds:
         for method in options.methods:
-            found = one_run(method, seed, options.runs)
-            result["runs"][method][str(seed)] = found
-            gain = round(found["stage1"]["mAP"] - found["untrained"]["mAP"], 4)
+            metrics = one_run(method, seed, options.runs)
+            result["runs"][method][str(seed)] = metrics
+            gain = round(metrics["stage1"]["mAP"] - metrics["untrained"]["mAP"], 4)
             result["gain_in_mAP"].setdefault(method, {})[str(seed)] = gain
-            print(f"{method} seed {seed}: {found['untrained']['mAP']:.3f} -> {found['stage1']['mAP']:.3f}", flush=True)
+            print(f"{method} seed {seed}: {metrics['untrained']['mAP']:.3f} -> {metrics['stage1']['mAP']:.3f}", flush=True)
             write(options.out, result)
     for method in options.methods if options.joint else ():
         result["then_stages_2_and_3"][method] = going_on(method, options.seeds[0], options.runs, options.joint)

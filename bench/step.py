@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage
@@ -74,6 +75,16 @@ def calm(encoder: IdentityEncoder) -> None:
             nn.init.constant_(last.weight, 0.2)
 
 
+class NoPictures:
+    """As much of a data set as a stage needs to be made; the batches come from `make_batch`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cameras = device, torch.zeros(IMAGES, dtype=torch.int64)
+
+    def train_loader(self, **options: object) -> None:
+        return None
+
+
 def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> Stage:
     config = config_of(case, device, plain=plain)
     model = config.model
@@ -83,10 +94,10 @@ def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> Stag
     calm(encoder)
     if case["stage"] == 1:
         return warm_up(config, encoder, device)
-    networks = (encoder, generator, Discriminator(model.discriminator_width))
+    networks = Networks(encoder, generator, Discriminator(model.discriminator_width))
     if case["stage"] == 2:
-        return GenerativeStage(config, *networks, None, IMAGES, device=device)
-    stage = JointStage(config, *networks, None, torch.zeros(IMAGES, dtype=torch.int64), device=device, features=lambda e: None)
+        return GenerativeStage(config, networks, NoPictures(device))
+    stage = JointStage(config, networks, NoPictures(device))
     rng = torch.Generator().manual_seed(1)
     bank = nn.functional.normalize(torch.randn(IMAGES, encoder.feature_dim, generator=rng), dim=1)
     stage.memory.features.copy_(bank)
@@ -96,8 +107,7 @@ def make_stage(case: dict, device: torch.device, *, plain: bool = False) -> Stag
 
 
 def warm_up(config: TrainConfig, encoder: IdentityEncoder, device: torch.device) -> ClusterContrastStage:
-    cameras = torch.zeros(IMAGES, dtype=torch.int64)
-    stage = ClusterContrastStage(config, encoder.to(device), None, cameras, device=device, features=lambda e: None)
+    stage = ClusterContrastStage(config, encoder.to(device), NoPictures(device))
     rng = torch.Generator().manual_seed(1)
     stage.labels.copy_(torch.arange(IMAGES) % CLUSTERS)
     stage.memory = stage._new_memory(CLUSTERS)
@@ -187,10 +197,10 @@ def breakdown(step: Callable[[], object], device: torch.device) -> dict[str, flo
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiled:
         step()
     kinds: dict[str, float] = {}
-    for event in found.key_averages():
+    for event in profiled.key_averages():
         name = event.key.lower()
         kind = next((k for k, parts in KINDS.items() if any(part in name for part in parts)), "rest")
         microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total

@@ -12,8 +12,9 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from gcl_fast.errors import ConfigError, PeerError
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", Tensor, np.ndarray)
+Network = TypeVar("Network", bound=nn.Module)
 TIMEOUT = datetime.timedelta(hours=2)  # others wait while the first rank clusters and scores
 
 
@@ -105,7 +108,7 @@ def from_first(make: Callable[[], T]) -> T:
     """What `make` gives on the first rank, the only one that calls it. Its error ends the others with a PeerError."""
     if world() == 1:
         return make()
-    box: list = [None, True]
+    box: list[Any] = [None, True]  # what `make` gave, and whether it failed
     failed: Exception | None = None
     if first():
         try:
@@ -118,30 +121,30 @@ def from_first(make: Callable[[], T]) -> T:
         raise failed
     if box[1]:
         raise PeerError("the first process of this run ended; its own message says why")
-    return box[0]
+    return cast(T, box[0])
 
 
 class _GatherRows(torch.autograd.Function):
     """Backward: each rank's loss may depend on every row, so the gradient of a row is the sum over the ranks."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
         every = rows.new_empty(world() * len(rows), *rows.shape[1:])
         with _peers():
             dist.all_gather(list(every.chunk(world())), rows.contiguous())
         return every
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return own_rows(sum_(grad.contiguous().clone()))
 
 
 def gather_rows(rows: Tensor) -> Tensor:
     """This rank's share [b, ...] -> the joint batch [world * b, ...], the same on every rank."""
-    return rows if world() == 1 else _GatherRows.apply(rows)
+    return rows if world() == 1 else cast(Tensor, _GatherRows.apply(rows))
 
 
-def own_rows(rows: T) -> T:
+def own_rows(rows: Rows) -> Rows:
     """This rank's share of something with a row (or entry) for each of the joint batch."""
     size = len(rows) // world()
     return rows[rank() * size : (rank() + 1) * size]
@@ -158,7 +161,7 @@ def _flat(tensors: Iterable[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
 
 @torch.no_grad()
 def _put(group: list[Tensor], flat: Tensor) -> None:
-    for tensor, values in zip(group, flat.split([t.numel() for t in group]), strict=True):
+    for tensor, values in zip(group, torch.split(flat, [t.numel() for t in group]), strict=True):
         tensor.copy_(values.view(tensor.shape))
 
 
@@ -189,10 +192,11 @@ def average_buffers(modules: Iterable[nn.Module]) -> None:
         _put(group, sum_(flat.double()) / world())  # in float64: what is equal on all ranks stays so, and the same
 
 
-def sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+def sync_batch_norm(module: Network, device: torch.device) -> Network:
     """`module` with batch statistics over the joint batch."""
     if world() == 1:
         return module
     if device.type != "cuda":
         raise ConfigError(f"sync_bn must be false on {device.type}: torch.nn.SyncBatchNorm runs on CUDA only")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # torch has no type for it
+    return cast(Network, synced)  # itself, its layers exchanged

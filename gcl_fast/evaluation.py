@@ -1,19 +1,22 @@
-"""After training: features of a set of images, retrieval scores, ranked lists."""
+"""Features of a set of images, retrieval scores, ranked lists: after training, and between epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gcl_fast import distributed
+from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, sequential
+from gcl_fast.errors import StageError
+from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
+from gcl_fast.records import Record
 
 Progress = Callable[[int, int], None]
 
@@ -34,7 +37,7 @@ class TopMatches:
 
 def extract_features(
     encoder: nn.Module,
-    loader: Any,
+    loader: Loader,
     num_records: int,
     *,
     batch_size: int,
@@ -42,23 +45,28 @@ def extract_features(
     amp: bool = False,
     progress: Progress | None = None,
 ) -> Tensor:
-    """L2-normalised matching features of a loader's records, [num_records, D] float32 on CPU.
-
-    encoder   image [B, 3, H, W] -> (code, feature [B, D]), on device; run in eval mode, each of its modules put back to
-              its own mode afterwards
-    loader    `.epoch(plan, epoch)` -> Batch with image and index, as TorchLoader; records are read once, in order
-    amp       run the encoder under bfloat16 autocast
-    progress  called with (images done, num_records) after each batch
+    """L2-normalised matching features of a loader's records.
 
     Several processes share the work: each calls this, reads its part, and gets all features.
-    RuntimeError where a feature is not finite, or the loader does not give each record once.
+
+    Arguments:
+        encoder: image [B, 3, H, W] -> (code, feature [B, D]), on device; run in eval mode, each of its modules put back to its
+            own mode afterwards.
+        loader: gives image and index; records are read once, in order.
+        num_records: N.
+        batch_size: at least 1.
+        device: where the encoder is.
+        amp: run the encoder under bfloat16 autocast.
+        progress: called with (images done, num_records) after each batch.
+
+    Returns: [N, D] float32 on the CPU.
+    Errors: StageError (a RuntimeError) where a feature is not finite; RuntimeError where the loader does not give each record
+        once.
     """
     features: Tensor | None = None
     seen = torch.zeros(num_records, dtype=torch.int64)
-    device, modes = torch.device(device), {module: module.training for module in encoder.modules()}
-    plan, ranks = sequential(num_records, batch_size), distributed.world()
-    encoder.eval()
-    try:
+    device, plan, ranks = torch.device(device), sequential(num_records, batch_size), distributed.world()
+    with evaluating(encoder):
         for batch in loader.epoch(Plan(plan.batches[distributed.rank() :: ranks]), 0):
             batch = batch.to(device)
             with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
@@ -71,31 +79,34 @@ def extract_features(
             seen += torch.bincount(index, minlength=num_records)
             if progress is not None:
                 progress(min(ranks * int(seen.sum()), num_records), num_records)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    if features is None:
+        features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)))
     if ranks > 1:
-        if features is None:
-            features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)))
         features, seen = distributed.sum_(features), distributed.sum_(seen)  # each row is another rank's zero
+    _check_features(features, seen)
+    return features
+
+
+def _check_features(features: Tensor, seen: Tensor) -> None:
+    """Each record read once, each feature finite."""
     if not bool((seen == 1).all()):
         row = int((seen != 1).nonzero()[0])
         times = f"got record {row} {int(seen[row])} times"
-        raise RuntimeError(f"extract_features: expected each of {num_records} records once, {times}")
-    if features is None:
-        return torch.zeros(0, int(getattr(encoder, "feature_dim", 0)))
+        raise RuntimeError(f"extract_features: expected each of {len(seen)} records once, {times}")
     if not bool(torch.isfinite(features).all()):
         row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0])
-        raise RuntimeError(f"extract_features: expected finite features, got NaN or infinity for record {row}")
-    return features
+        raise StageError(
+            f"extract_features: expected finite features, got NaN or infinity for record {row}; the encoder's weights are "
+            "damaged, or training went astray: lower the learning rate or try --precision fp32"
+        )
 
 
 def evaluate(
     encoder: nn.Module,
-    query_loader: Any,
-    gallery_loader: Any,
-    query: Sequence[Any],
-    gallery: Sequence[Any],
+    query_loader: Loader,
+    gallery_loader: Loader,
+    query: Sequence[Record],
+    gallery: Sequence[Record],
     *,
     batch_size: int,
     device: torch.device | str,
@@ -104,20 +115,26 @@ def evaluate(
     max_rank: int = 50,
     progress: Progress | None = None,
 ) -> RankMetrics:
-    """mAP, CMC and mINP of an encoder on query and gallery records (with pid and camera), read by the two loaders.
+    """mAP, CMC and mINP of an encoder on query and gallery records.
 
-    rerank  rank by k-reciprocal re-ranking (Zhong et al., CVPR 2017: k1 20, k2 6, lambda 0.3) instead of cosine
+    Arguments:
+        query_loader, gallery_loader: read the images of query and gallery.
+        query, gallery: records with pid and camera.
+        rerank: rank by k-reciprocal re-ranking (Zhong et al., CVPR 2017: k1 20, k2 6, lambda 0.3) instead of cosine.
+        max_rank: entries of CMC.
+        progress: counts query and gallery images together.
+        encoder, batch_size, device, amp: as in `extract_features`.
 
-    The rest as in `extract_features`; progress counts query and gallery images together.
+    Returns: the scores; of several processes each gets the first one's.
     """
     total = len(query) + len(gallery)
 
-    def after(before: int) -> Progress | None:
-        return None if progress is None else lambda done, _: progress(before + done, total)
+    def features(loader: Loader, count: int, before: int) -> Tensor:
+        counted = None if progress is None else lambda done, _: progress(before + done, total)
+        return extract_features(encoder, loader, count, batch_size=batch_size, device=device, amp=amp, progress=counted)
 
-    options = {"batch_size": batch_size, "device": device, "amp": amp}
-    query_features = extract_features(encoder, query_loader, len(query), progress=after(0), **options)
-    gallery_features = extract_features(encoder, gallery_loader, len(gallery), progress=after(len(query)), **options)
+    query_features = features(query_loader, len(query), 0)
+    gallery_features = features(gallery_loader, len(gallery), len(query))
     return distributed.from_first(
         lambda: evaluate_features(query_features, gallery_features, query, gallery, rerank=rerank, max_rank=max_rank)
     )
@@ -126,22 +143,19 @@ def evaluate(
 def evaluate_features(
     query_features: Tensor,
     gallery_features: Tensor,
-    query: Sequence[Any],
-    gallery: Sequence[Any],
+    query: Sequence[Record],
+    gallery: Sequence[Record],
     *,
     rerank: bool = False,
     max_rank: int = 50,
 ) -> RankMetrics:
     """The scores of `evaluate` from features [Q, D], [G, D] (L2-normalised inside) and their records."""
-    ids = [
-        torch.tensor([getattr(record, field) for record in records], dtype=torch.int64)
-        for field in ("pid", "camera")
-        for records in (query, gallery)
-    ]
+    pids = (torch.tensor([record.pid for record in records], dtype=torch.int64) for records in (query, gallery))
+    cameras = (torch.tensor([record.camera for record in records], dtype=torch.int64) for records in (query, gallery))
     if rerank:
         distances = rerank_distances(query_features, gallery_features)
-        return rank_metrics_from_distances(distances, *ids, max_rank=max_rank)
-    return rank_metrics(query_features, gallery_features, *ids, max_rank=max_rank)
+        return rank_metrics_from_distances(distances, *pids, *cameras, max_rank=max_rank)
+    return rank_metrics(query_features, gallery_features, *pids, *cameras, max_rank=max_rank)
 
 
 def scores(metrics: RankMetrics) -> dict[str, float]:
@@ -161,17 +175,15 @@ def top_matches(
     *,
     top: int = 10,
 ) -> TopMatches:
-    """The gallery images nearest to each query by cosine, as the scores rank them.
-
-    Left out are gallery images of the query's own person and camera, and junk (pid -1). Ties go to the lower gallery row.
-    Deterministic.
+    """The gallery images nearest to each query by cosine, as the scores rank them. Deterministic.
 
     Arguments:
         query_features, gallery_features: [Q, D], [G, D] floating; normalised inside.
         query_pids, gallery_pids, query_camids, gallery_camids: [Q] or [G] integer.
         top: gallery images for each query, at least 1.
 
-    Returns: TopMatches on the CPU.
+    Returns: matches on the CPU. Left out: gallery images of the query's own person and camera, and junk (pid -1). Ties go to the
+        lower gallery row.
     Errors: ValueError or TypeError that names the argument.
     """
     shapes = Shapes("top_matches")

@@ -1,6 +1,8 @@
-"""The memories a stage learns against: one feature per image, or one centroid per cluster. Both stand on `ops.bank`."""
+"""Memories that a stage learns against: one feature per image, or one centroid per cluster. Both stand on `ops.bank`."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +39,15 @@ class InstanceMemory(nn.Module):
         self.register_buffer("labels", torch.full((num_samples,), -1, dtype=torch.int64))
 
     def forward(self, f: Tensor, f_nv: Tensor, index: Tensor, *, seed: int | Tensor) -> Tensor:
-        """Features of photos and of their novel views [B, D] (normalised here), image rows [B] -> the three mean terms [3]
-        of `gcl_memory_loss`. Does not update."""
+        """The three mean terms [3] of `gcl_memory_loss`. Does not update.
+
+        Arguments:
+            f, f_nv: [B, D] float, features of photos and of their novel views, normalised here.
+            index: [B] integer, image rows.
+            seed: decides every draw.
+
+        Gradient: to f and f_nv.
+        """
         return gcl_memory_loss(
             f, f_nv, self.features, self.labels, index, temperature=self.temperature, num_negatives=self.num_negatives, seed=seed
         )
@@ -81,9 +90,15 @@ class ClusterMemory(nn.Module):
         self.features = unit(centroids.to(self.features))
 
     def forward(self, f: Tensor, targets: Tensor) -> Tensor:
-        """Features [B, D] (normalised here) and their clusters [B] -> mean cross-entropy of f . features^T / temperature,
-        a scalar (0 for an empty batch), gradient to f. Does not update, and may be followed by `update` before its
-        backward."""
+        """Mean cross-entropy of f . features^T / temperature, a scalar (0 for an empty batch). Does not update, and may be
+        followed by `update` before its backward.
+
+        Arguments:
+            f: [B, D] float, normalised here.
+            targets: [B] integer, their clusters.
+
+        Gradient: to f.
+        """
         shapes = Shapes("ClusterMemory")
         shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=("features", self.features))
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
@@ -99,7 +114,7 @@ class ClusterMemory(nn.Module):
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=("features", self.features))
         bank_update_(self.features, targets, f, self.momentum, normalise=True, hard=self.use_hard)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         stored = state_dict.get(prefix + "features")
         if isinstance(stored, Tensor) and stored.dim() == 2 and stored.shape[1] == self.features.shape[1]:
             self.features = self.features.new_empty(stored.shape)

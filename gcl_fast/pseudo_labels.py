@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import InputError
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a clustering found.
+    """The result of a clustering.
 
     labels        [N] int64 on the device of the features: cluster 0 .. num_clusters - 1, -1 outlier
     num_clusters  clusters
@@ -32,20 +33,27 @@ class PseudoLabels:
 
 @torch.no_grad()
 def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
-    """Standardise features [N, D] within each camera (cameras [N] integer), then L2-normalise.
+    """(x - mean) / deviation of features within each camera, then L2-normalised. Deterministic.
 
-    (x - mean) / deviation of the camera's own features: what all images of a camera share (its colours, its background)
-    no longer makes them neighbours. Source: Song, Park, Lee, Exploring the Camera Bias of Person Re-identification,
-    ICLR 2025 (arXiv 2502.10195), debiased pseudo-labels. Without gradient. Deterministic.
+    What all images of a camera share (its colours, its background) no longer makes them neighbours.
+
+    Arguments:
+        features: [N, D] floating.
+        cameras: [N] integer.
+
+    Returns: [N, D], of the features' dtype.
+    Gradient: none.
+    Source: Song, Park, Lee, Exploring the Camera Bias of Person Re-identification, ICLR 2025 (arXiv 2502.10195), debiased
+        pseudo-labels.
     """
     shapes = Shapes("remove_camera_bias")
     shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)
     shapes.tensor("cameras", cameras, ("N",), INTEGERS, device_of=("features", features))
     result = torch.zeros_like(features)
-    for camera in cameras.unique().tolist():
-        own = cameras == camera
-        rows = features[own]
-        result[own] = (rows - rows.mean(0)) / rows.std(0, unbiased=False).clamp_min(1e-6)
+    for camera in torch.unique(cameras).tolist():
+        seen_by = cameras == camera  # [N]
+        rows = features[seen_by]
+        result[seen_by] = (rows - rows.mean(0)) / rows.std(0, unbiased=False).clamp_min(1e-6)
     return torch.nn.functional.normalize(result, dim=1)
 
 
@@ -59,15 +67,18 @@ def cluster(
     min_samples: int = 4,
     debias_cameras: Tensor | None = None,
 ) -> PseudoLabels:
-    """Pseudo-labels of features [N, D] (floating, L2-normalised inside): `jaccard_distance`, then `dbscan`.
+    """Pseudo-labels of features: `jaccard_distance`, then `dbscan`. Deterministic.
 
-    k1, k2       as in `gcl_fast.ops.jaccard_distance`
-    eps          DBSCAN's radius, above 0
-    rho          where given, in (0, 1], eps is not used but `eps_by_rho`
-    min_samples  as in `gcl_fast.ops.dbscan`
-    debias_cameras  [N] integer: where given, `remove_camera_bias` first
+    Arguments:
+        features: [N, D] floating, L2-normalised inside.
+        k1, k2: as in `gcl_fast.ops.jaccard_distance`.
+        eps: DBSCAN's radius, above 0.
+        rho: where given, in (0, 1], eps is not used but `eps_by_rho`.
+        min_samples: as in `gcl_fast.ops.dbscan`.
+        debias_cameras: [N] integer; where given, `remove_camera_bias` first.
 
-    Deterministic. Without gradient. Memory is proportional to the pairs with a common neighbour, never N x N.
+    Returns: labels and their statistics. Memory is proportional to the pairs with a common neighbour, never N x N.
+    Gradient: none.
     """
     if debias_cameras is not None:
         features = remove_camera_bias(features, debias_cameras)
@@ -87,8 +98,12 @@ def cluster(
 def eps_by_rho(distance: SparseDistance, rho: float) -> float:
     """Mean of the smallest share rho of the non-zero distances of unordered pairs (the CVPR 2021 code's rule).
 
-    rho is in (0, 1]; the number of pairs is rounded half to even. ValueError where rho asks for none, or for more than
-    the pairs that are less than 1 apart: the rest all are 1.0 and their mean would say nothing.
+    Arguments:
+        distance: as `jaccard_distance` gives it.
+        rho: in (0, 1]; the number of pairs is rounded half to even.
+
+    Errors: InputError (a ValueError) where rho asks for no pair, or for more than the pairs that are less than 1 apart: the rest
+        all are 1.0 and their mean would say nothing.
     """
     rho = float(Shapes("eps_by_rho").number("rho", rho, 0.0, 1.0, open_low=True))
     above = (distance.indices > distance.rows()).cpu().numpy()
@@ -97,7 +112,7 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
     wanted = int(np.around(rho * pairs))
     near = stored[(stored > 0) & (stored < 1)]
     if not 0 < wanted <= len(near):
-        raise ValueError(
+        raise InputError(
             f"eps_by_rho: rho must ask for 1 to {len(near)} of {pairs} pairs (those with a distance between 0 and 1), "
             f"got rho={rho}, which asks for {wanted}"
         )
@@ -106,10 +121,15 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
 
 @torch.no_grad()
 def centroids(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean feature of each cluster: features [N, D] floating, labels [N] integer, -1 outlier -> [C, D], C = largest + 1.
+    """Mean feature of each cluster; nothing is normalised. Deterministic, also on CUDA (rows are added in order).
 
-    Plain means of what is given: nothing is normalised. Without gradient. Deterministic, also on CUDA (rows are added in
-    order). ValueError where a label below the largest has no image.
+    Arguments:
+        features: [N, D] floating.
+        labels: [N] integer, -1 outlier.
+
+    Returns: [C, D], C = largest label + 1.
+    Gradient: none.
+    Errors: ValueError where a label below the largest has no image.
     """
     shapes = Shapes("centroids")
     shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)

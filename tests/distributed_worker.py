@@ -15,6 +15,7 @@ from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.evaluation import extract_features
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch, Record
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -23,6 +24,7 @@ from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
+from tests.stage_data import StageData
 
 CASES = ("cluster-contrast", "mlc", "jvtc", "stage2", "stage3")
 RESUMED = ("cluster-contrast", "stage3")  # with batch norm, whose running averages differ from rank to rank
@@ -94,17 +96,16 @@ def make_stage(case: str, *, batch_norm: bool = False):
     def features(network: nn.Module) -> torch.Tensor:
         return extract_features(network, pictures, IMAGES, batch_size=4, device=CPU)
 
-    if case == "cluster-contrast":
-        return ClusterContrastStage(config, encoder, pictures, cameras, device=CPU, features=features)
-    if case in ("mlc", "jvtc"):
-        records = [Record(Path(f"{i:04}_c1s1_{i:06}_00.jpg"), -1, int(cameras[i])) for i in range(IMAGES)]
-        styled = StyledRecords(records, np.arange(IMAGES), np.full(IMAGES, IMAGES), np.zeros(IMAGES, dtype=np.int64))
-        return {"mlc": MLCStage, "jvtc": JVTCStage}[case](config, encoder, pictures, styled, device=CPU, features=features)
-    networks = encoder, Generator(encoder.code_dim, width=2, mlp_width=6).double(), Discriminator(3).double()
+    records = [Record(Path(f"{i:04}_c1s1_{i:06}_00.jpg"), -1, int(cameras[i])) for i in range(IMAGES)]
+    styled = StyledRecords(records, np.arange(IMAGES), np.full(IMAGES, IMAGES), np.zeros(IMAGES, dtype=np.int64))
+    data = StageData(cameras, CPU, pictures, features, styled)
+    if case in ("cluster-contrast", "mlc", "jvtc"):
+        return {"cluster-contrast": ClusterContrastStage, "mlc": MLCStage, "jvtc": JVTCStage}[case](config, encoder, data)
+    networks = Networks(encoder, Generator(encoder.code_dim, width=2, mlp_width=6).double(), Discriminator(3).double())
     if case == "stage2":
-        stage = GenerativeStage(config, *networks, pictures, IMAGES, device=CPU)
+        stage = GenerativeStage(config, networks, data)
     else:
-        stage = JointStage(config, *networks, pictures, cameras, device=CPU, features=features)
+        stage = JointStage(config, networks, data)
         stage.memory.double()
     # Adam would blow the rounding of a gradient that is zero (a bias before a norm) up to a step.
     stage.optimizers = {k: torch.optim.SGD(stage.modules[k].parameters(), 1e-3, momentum=0.9) for k in stage.optimizers}

@@ -15,6 +15,7 @@ from gcl_fast.models import IdentityEncoder
 from gcl_fast.records import Batch
 from gcl_fast.reference.step import plain_cluster_contrast_step
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
+from tests.stage_data import StageData
 
 IMAGES, CLUSTERS, STEPS = 24, 4, 3
 
@@ -35,9 +36,7 @@ def test_losses_weights_and_centroids_are_those_of_a_plain_loop(memory, clusters
         "momentum": 0.1,
     }
     config = from_dict(TrainConfig, {"device": "cpu", "precision": "fp32", "stage1": settings})
-    stage = ClusterContrastStage(
-        config, encoder, None, torch.zeros(IMAGES, dtype=torch.int64), device=device, features=lambda e: torch.zeros(IMAGES, 6)
-    )
+    stage = ClusterContrastStage(config, encoder, StageData(torch.zeros(IMAGES, dtype=torch.int64), device))
     rng = torch.Generator().manual_seed(1)
     centroids = F.normalize(torch.randn(clusters, 6, generator=rng, dtype=torch.float64), dim=1).to(device)
     stage.labels = (torch.arange(IMAGES) % CLUSTERS).to(device)

@@ -20,7 +20,7 @@ from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import ConfigError
-from gcl_fast.runs.training import check_shares
+from gcl_fast.runs.batch_shares import check_shares
 from tests import distributed_worker as worker
 from tests.toy_world import SETTINGS, write_toy_world
 

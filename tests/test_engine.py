@@ -37,7 +37,7 @@ class ToyStage(Stage):
         self.data = torch.randn(32, 4)
         self.kill_at, self.poison_at, self.scores = kill_at, poison_at, list(scores)
 
-    def begin_epoch(self, epoch):
+    def plan_epoch(self, epoch):
         order = torch.randperm(32).numpy()
         self.bank += 1
         return Plan(tuple(np.split(order, 8)))
@@ -101,6 +101,27 @@ def test_resume_reaches_the_same_weights(tmp_path, kill_at):
     for key, state in optimizers[0].items():
         for name, value in state.items():
             assert torch.equal(value, optimizers[1][key][name])
+
+
+@pytest.mark.parametrize("kill_at", [0, 9, 16])
+def test_every_epoch_is_entered_and_planned_once(tmp_path, kill_at):
+    """A resumed stage enters the epoch it was killed in anew; it plans it only where no checkpoint has the plan."""
+    entered, planned = [], []
+
+    class Watched(ToyStage):
+        def enter_epoch(self, epoch):
+            entered.append(epoch)
+
+        def plan_epoch(self, epoch):
+            assert entered[-1] == epoch
+            planned.append(epoch)
+            return super().plan_epoch(epoch)
+
+    with pytest.raises(Killed):
+        engine_of(Watched(kill_at=kill_at), tmp_path, checkpoint_every=1).run()
+    engine_of(Watched(), tmp_path).run(resume=True)
+    assert entered == {0: [0, 0, 1, 2], 9: [0, 1, 1, 2], 16: [0, 1, 2, 2]}[kill_at]
+    assert planned == {0: [0, 0, 1, 2], 9: [0, 1, 2], 16: [0, 1, 2, 2]}[kill_at]
 
 
 def test_history_has_no_gap_and_no_double_after_resume(tmp_path):

@@ -10,9 +10,16 @@ from torch import nn
 
 from gcl_fast.config import LossConfig
 from gcl_fast.records import Batch
-from gcl_fast.stages.adversarial import discriminator_loss, fake_terms, generator_terms, real_terms
-from gcl_fast.stages.joint import identity_losses
-from gcl_fast.stages.views import draw_mix, generate_views, generative_losses
+from gcl_fast.stages.losses import (
+    discriminator_loss,
+    fake_terms,
+    generative_losses,
+    generative_total,
+    generator_terms,
+    identity_losses,
+    real_terms,
+)
+from gcl_fast.stages.views import Mix, draw_mix, generate_views
 
 
 class TwoScales(nn.Module):
@@ -114,15 +121,15 @@ def test_real_pass_once_weighted_equals_four_passes(toys):
 def test_views_are_what_the_method_says(toys):
     encoder, generator, _, batch = toys
     order = torch.tensor([2, 0, 3, 1])
-    views = generate_views(encoder, generator, batch, 0.7, order, encoder_grad=True)
-    code, feature = encoder(batch.image)
+    code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, Mix(0.7, order).of(code))
     structure, turned = generator.encode(batch.mesh), generator.encode(batch.mesh_novel)
     novel = generator.decode(turned, code)
-    assert torch.equal(views.code, code) and torch.equal(views.feature, feature)
     for got, expected in (
         (views.reconstruction, generator.decode(structure, code)),
         (views.novel, novel),
         (views.cycle, generator.decode(structure, encoder(novel)[0])),
+        (views.code_novel, encoder(novel)[0]),
         (views.feature_novel, encoder(novel)[1]),
     ):
         assert torch.allclose(got, expected, rtol=1e-12)
@@ -134,16 +141,20 @@ def test_views_are_what_the_method_says(toys):
 def test_frozen_encoder_gives_no_graph_to_the_code_but_passes_gradients_to_the_images(toys):
     encoder, generator, _, batch = toys
     encoder.requires_grad_(False)
-    views = generate_views(encoder, generator, batch, 1.0, torch.arange(4), encoder_grad=False)
-    assert not views.code.requires_grad and views.code_novel.requires_grad
+    with torch.no_grad():
+        code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, code)
+    assert not code.requires_grad and views.code_novel.requires_grad
     views.code_novel.sum().backward()
     assert generator.mix.weight.grad.abs().sum() > 0
 
 
 def test_generative_losses_and_their_weights(toys):
     encoder, generator, discriminator, batch = toys
-    views = generate_views(encoder, generator, batch, 0.7, torch.tensor([2, 0, 3, 1]), encoder_grad=True)
-    total, losses = generative_losses(encoder, discriminator, batch, views, LossConfig())
+    code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, Mix(0.7, torch.tensor([2, 0, 3, 1])).of(code))
+    losses = generative_losses(encoder, discriminator, batch.image, code, views)
+    total = generative_total(losses, LossConfig())
 
     def l1(a, b):
         return float(np.mean(np.abs(a.detach().numpy() - b.detach().numpy())))
@@ -152,20 +163,20 @@ def test_generative_losses_and_their_weights(toys):
     for fake in (views.reconstruction, views.novel, views.cycle, views.mixed):
         expected += sum(2 * float(np.mean((s.detach().numpy() - 1) ** 2)) for s in discriminator(fake))
     for fake in (views.reconstruction, views.cycle):
-        expected += 5 * l1(fake, batch.image) + 5 * l1(encoder(fake)[0], views.code)
+        expected += 5 * l1(fake, batch.image) + 5 * l1(encoder(fake)[0], code)
     assert float(total.detach()) == pytest.approx(expected, rel=1e-12)
     assert set(losses) == {"adv_rec", "adv_nv", "adv_cyc", "adv_mix", "image_rec", "image_cyc", "code_rec", "code_cyc"}
 
 
 def test_code_target_is_detached(toys):
     encoder, generator, discriminator, batch = toys
-    views = generate_views(encoder, generator, batch, 0.7, torch.arange(4), encoder_grad=True)
-    views.code.retain_grad()
-    _, losses = generative_losses(encoder, discriminator, batch, views, LossConfig())
+    code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, Mix(0.7, torch.arange(4)).of(code))
+    losses = generative_losses(encoder, discriminator, batch.image, code, views)
     # The only way from the code to this loss is through the reconstruction, never through the target.
-    (through,) = torch.autograd.grad(losses["code_rec"], views.code, retain_graph=True)
-    guess = encoder(generator.decode(generator.encode(batch.mesh), (probe := views.code.detach().requires_grad_())))[0]
-    F.l1_loss(guess, views.code.detach()).backward()
+    (through,) = torch.autograd.grad(losses["code_rec"], code, retain_graph=True)
+    guess = encoder(generator.decode(generator.encode(batch.mesh), (probe := code.detach().requires_grad_())))[0]
+    F.l1_loss(guess, code.detach()).backward()
     assert torch.allclose(through, probe.grad, rtol=1e-12)
 
 

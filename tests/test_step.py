@@ -13,11 +13,13 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, Weights, plain_step
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.views import draw_mix
+from tests.stage_data import StageData
 
 IMAGES, SIZE, CLUSTERS = 12, (56, 40), 3
 
@@ -57,13 +59,10 @@ def make_batch(device: torch.device, seed: int) -> Batch:
 
 
 def make_stage(name: str, config: TrainConfig, networks: dict[str, nn.Module], device: torch.device):
-    encoder, generator, discriminator = (networks[k] for k in ("encoder", "generator", "discriminator"))
+    data = StageData(torch.zeros(IMAGES, dtype=torch.int64), device)
     if name == "stage2":
-        return GenerativeStage(config, encoder, generator, discriminator, None, IMAGES, device=device)
-    cameras = torch.zeros(IMAGES, dtype=torch.int64)
-    stage = JointStage(
-        config, encoder, generator, discriminator, None, cameras, device=device, features=lambda e: torch.zeros(IMAGES, 6)
-    )
+        return GenerativeStage(config, Networks(**networks), data)
+    stage = JointStage(config, Networks(**networks), data)
     stage.memory.double()
     rng = torch.Generator().manual_seed(9)
     bank = torch.nn.functional.normalize(torch.randn(IMAGES, 6, generator=rng, dtype=torch.float64), dim=1)

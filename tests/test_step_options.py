@@ -16,8 +16,8 @@ from gcl_fast.errors import ConfigError
 from gcl_fast.models import Discriminator, Generator
 from gcl_fast.ops import bank
 from gcl_fast.stages import layout
-from gcl_fast.stages.adversarial import fake_terms, real_terms
 from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.stages.losses import fake_terms, real_terms
 from tests.test_step import make_batch, make_config, make_networks, make_stage
 
 CPU = torch.device("cpu")

@@ -51,12 +51,12 @@ def other_data(config: TrainConfig, dataset: str | None, root: str | None, devic
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
-    from gcl_fast.runs.dataset import Workspace
+    from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import networks_of
-    from gcl_fast.runs.pictures import ranked_lists_picture
+    from gcl_fast.runs.run_pictures import ranked_lists_picture
 
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
-    space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=False)
+    space = OpenedDataset(other_data(config, options.dataset, options.root, options.device), with_meshes=False)
     if not space.data.query or not space.data.gallery:
         raise ValueError(f"{config.dataset} at {config.root} has no query or gallery images to score on")
     print(space.data.table())
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         ranked_lists_picture(encoder, space, options.ranked_lists, f"{options.checkpoint}")
         print(f"ranked lists: {options.ranked_lists}")
     if options.output is not None:
-        from gcl_fast.runs.folder import write_whole
+        from gcl_fast.files import write_whole
 
         write_whole(options.output, json.dumps(scores, indent=2) + "\n")
     return 0

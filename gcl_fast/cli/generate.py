@@ -37,9 +37,9 @@ class GenerateOptions:
 
 def write_scores(options, config, networks, space, meshes, fid) -> str:
     """Scores of the whole split, as a line and as a file."""
+    from gcl_fast.files import write_whole
     from gcl_fast.generation import score_generated
     from gcl_fast.progress import counting
-    from gcl_fast.runs.folder import write_whole
 
     with counting("score generated images") as progress:
         found = score_generated(
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
     from gcl_fast.generation import FrechetDistance, draw_records, generate_pictures, warp_pictures
-    from gcl_fast.runs.dataset import Workspace
+    from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import networks_of
 
     if options.fid_weights is not None and options.scores is None:
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     config, networks, state = networks_of(path)
     if "generator" not in state["modules"] and not options.warp:
         raise ValueError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
-    space = Workspace(other_data(config, options.dataset, options.root, options.device), with_meshes=True)
+    space = OpenedDataset(other_data(config, options.dataset, options.root, options.device), with_meshes=True)
     meshes = space.train_meshes if options.split == "train" else space.test_meshes
     if meshes is None:
         raise ValueError(f"no meshes for the {options.split} images under {space.config.mesh_dir}")

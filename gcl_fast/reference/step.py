@@ -8,14 +8,24 @@ memory contrast by `reference.bank`, which copies what it likes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.reference.bank import bank_update_, gcl_memory_loss
+
+
+class Images(Protocol):
+    """A batch: image [B, 3, H, W], mesh and mesh_novel [B, 1, H, W], index [B] bank rows."""
+
+    image: Tensor
+    mesh: Tensor | None
+    mesh_novel: Tensor | None
+    index: Tensor
 
 
 @dataclass
@@ -54,7 +64,12 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     return (x - mean) / (std + 1e-5) * gamma[:, None, None] + beta[:, None, None]
 
 
-def decode(generator: nn.Module, structure: Tensor, code: Tensor) -> Tensor:
+def added(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of scalar terms."""
+    return torch.stack(list(terms)).sum()
+
+
+def decode(generator: Any, structure: Tensor, code: Tensor) -> Tensor:
     """The image of a structure [B, S, h, w] and a code [B, C]: `Generator.decode`, layer by layer as the method says."""
     decoder = generator.decoder
     x = structure
@@ -65,15 +80,16 @@ def decode(generator: nn.Module, structure: Tensor, code: Tensor) -> Tensor:
     for block in decoder.up:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = F.leaky_relu(layer_norm(block.conv(x), block.norm.gamma, block.norm.beta), 0.2)
-    return decoder.image(decoder.smooth(x))
+    image: Tensor = decoder.image(decoder.smooth(x))
+    return image
 
 
 def discriminator_terms(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(fake to 0, real to 1, squared gradient norm on the real images), each summed over the scales."""
-    fake_term = sum(score.square().mean() for score in discriminator(fake.detach()))
+    fake_term = added(score.square().mean() for score in discriminator(fake.detach()))
     real = real.detach().requires_grad_()
     scores = discriminator(real)
-    real_term = sum((score - 1).square().mean() for score in scores)
+    real_term = added((score - 1).square().mean() for score in scores)
     penalty = torch.zeros_like(real_term)
     for score in scores:
         (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
@@ -87,9 +103,9 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def plain_step(
-    networks: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    batch: Any,
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    batch: Images,
     *,
     mix_weight: float,
     order: Tensor,
@@ -99,14 +115,21 @@ def plain_step(
 ) -> dict[str, Tensor]:
     """One update of generator and discriminator, and of the encoder where there is a `contrast` (joint stage).
 
-    networks: encoder, generator, discriminator, in the training modes that they shall have; optimizers by the same names
-    (encoder only with a contrast). batch: image [B, 3, H, W], mesh and mesh_novel [B, 1, H, W], index [B] bank rows.
-    mix_weight, order [B]: of the mixture in identity space. seed: of the random positives and negatives.
-    Returns every loss, unweighted, and their weighted sum "total".
+    Arguments:
+        networks: encoder, generator, discriminator, in the training modes that they shall have.
+        optimizers: by the same names (encoder only with a contrast).
+        batch: see `Images`.
+        mix_weight, order: of the mixture in identity space; order [B] int64.
+        weights: of the generative losses.
+        contrast: what the encoder learns against; its bank moves in place.
+        seed: of the random positives and negatives.
+
+    Returns: every loss, unweighted, and their weighted sum "total"; detached.
     """
-    encoder, generator, discriminator = (networks[name] for name in ("encoder", "generator", "discriminator"))
-    joint = contrast is not None
-    image = batch.image
+    encoder: Any = networks["encoder"]
+    generator: Any = networks["generator"]
+    discriminator = networks["discriminator"]
+    joint, image = contrast is not None, batch.image
 
     with torch.set_grad_enabled(joint):
         code, feature = encoder(image)
@@ -115,7 +138,7 @@ def plain_step(
     code_novel, feature_novel = encoder(fakes["nv"])
     fakes["cyc"] = decode(generator, structure, code_novel)
     fakes["mix"] = decode(generator, structure, mix_weight * code + (1 - mix_weight) * code[order])
-    feature_mixed = encoder(fakes["mix"])[1] if joint else None
+    feature_mixed: Any = encoder(fakes["mix"])[1] if joint else None
 
     losses: dict[str, Tensor] = {}
     total_d = torch.zeros((), dtype=image.dtype, device=image.device)
@@ -123,19 +146,18 @@ def plain_step(
         fake_term, real_term, penalty = discriminator_terms(discriminator, fake, image)
         total_d = total_d + fake_term + real_term + weights.penalty * penalty
         losses |= {f"dis_{name}": fake_term, "dis_real": real_term, "dis_penalty": penalty}
-    optimizers["discriminator"].zero_grad()
-    total_d.backward()
-    optimizers["discriminator"].step()
+    _descend(total_d, optimizers["discriminator"])
 
     total = torch.zeros_like(total_d)
     for name, fake in fakes.items():
-        losses[f"adv_{name}"] = sum(2 * (score - 1).square().mean() for score in discriminator(fake))
+        losses[f"adv_{name}"] = added(2 * (score - 1).square().mean() for score in discriminator(fake))
         total = total + weights.adversarial * losses[f"adv_{name}"]
     for name in ("rec", "cyc"):
         losses[f"image_{name}"] = (fakes[name] - image).abs().mean()
         losses[f"code_{name}"] = (encoder(fakes[name])[0] - code.detach()).abs().mean()
         total = total + weights.image * losses[f"image_{name}"] + weights.code * losses[f"code_{name}"]
-    if joint:
+    if contrast is not None:
+        target, mixed_target = _targets(contrast, batch.index, order, mix_weight)
         terms = gcl_memory_loss(
             feature,
             feature_novel,
@@ -147,20 +169,27 @@ def plain_step(
             seed=seed,
         )
         losses |= {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
-        target = F.one_hot(contrast.labels[batch.index], len(contrast.centers)).to(image.dtype)  # [B, C]
         losses["id"] = soft_cross_entropy(feature @ contrast.centers.T, target)
-        mixture = mix_weight * target + (1 - mix_weight) * target[order]
-        losses["id_mix"] = soft_cross_entropy(feature_mixed @ contrast.centers.T, mixture)
+        losses["id_mix"] = soft_cross_entropy(feature_mixed @ contrast.centers.T, mixed_target)
         total = total + contrast.memory_weight * terms.sum() + contrast.identity_weight * (losses["id"] + losses["id_mix"])
-    learning = [name for name in ("generator", "encoder") if name in optimizers]
-    for name in learning:
-        optimizers[name].zero_grad()
-    total.backward()
-    for name in learning:
-        optimizers[name].step()
-    if joint:
+    _descend(total, *(optimizers[name] for name in ("generator", "encoder") if name in optimizers))
+    if contrast is not None:
         bank_update_(contrast.bank, batch.index, feature.detach(), contrast.momentum, normalise=True)
     return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+
+
+def _targets(contrast: Contrast, index: Tensor, order: Tensor, mix_weight: float) -> tuple[Tensor, Tensor]:
+    """Class distributions [B, C] of the images, and of their mixtures."""
+    target = F.one_hot(contrast.labels[index], len(contrast.centers)).to(contrast.centers.dtype)
+    return target, mix_weight * target + (1 - mix_weight) * target[order]
+
+
+def _descend(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def plain_cluster_contrast_step(
@@ -174,21 +203,25 @@ def plain_cluster_contrast_step(
     momentum: float = 0.1,
     hard: bool = False,
 ) -> dict[str, Tensor]:
-    """One update of the encoder, in training mode, against the centroids [C, D] of unit rows, which then move in place.
+    """One update of the encoder, in training mode, against centroids, which then move in place.
 
-    image [B, 3, H, W]; target [B], the rows of centroids that the images belong to. A centroid moves by each of its images in
-    batch order; hard: by the least similar one alone. Returns the loss "contrast".
+    Arguments:
+        encoder, optimizer: of the encoder's parameters.
+        image: [B, 3, H, W].
+        target: [B] int64, the rows of centroids that the images belong to.
+        centroids: [C, D] of unit rows. One moves by each of its images in batch order; hard: by the least similar one alone.
+        temperature, momentum: of the loss, of the centroids.
+
+    Returns: the loss "contrast", detached.
     """
     feature = F.normalize(encoder(image)[1], dim=1)
     loss = F.cross_entropy(feature @ centroids.clone().T / temperature, target)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    rows, own = feature.detach(), target.tolist()
-    chosen = list(range(len(own)))
+    _descend(loss, optimizer)
+    rows, labels = feature.detach(), target.tolist()
+    chosen = list(range(len(labels)))
     if hard:
-        likeness = [float(row @ centroids[y]) for row, y in zip(rows, own, strict=True)]
-        chosen = [min((i for i in chosen if own[i] == y), key=likeness.__getitem__) for y in sorted(set(own))]
+        likeness = [float(row @ centroids[label]) for row, label in zip(rows, labels, strict=True)]
+        chosen = [min((i for i in chosen if labels[i] == label), key=likeness.__getitem__) for label in sorted(set(labels))]
     for i in chosen:
-        centroids[own[i]] = F.normalize(momentum * centroids[own[i]] + (1 - momentum) * rows[i], dim=0)
+        centroids[labels[i]] = F.normalize(momentum * centroids[labels[i]] + (1 - momentum) * rows[i], dim=0)
     return {"contrast": loss.detach()}

@@ -23,12 +23,12 @@ def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_nei
     for b, query in enumerate(index.tolist()):
         above = sum(1 for j in range(total) if j == query or similarity[query, j] > threshold)
         reach = min(max(above, min_neighbors), total)
-        found = []
+        mutual = []
         for neighbor in _ranked(similarity[query], query)[:reach]:
             if query not in _ranked(similarity[neighbor], neighbor)[:reach]:
                 break
-            found.append(neighbor)
-        for neighbor in [query, *found[:above]]:
+            mutual.append(neighbor)
+        for neighbor in [query, *mutual[:above]]:
             positive[b, neighbor] = True
     return positive
 
@@ -36,9 +36,9 @@ def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_nei
 def mmcl_loss(similarity: Tensor, positive: Tensor, *, positive_weight: float = 5.0, hard_share: float = 0.01) -> Tensor:
     """MMCL's loss, the mean over the rows of similarity [B, N]."""
     losses = []
-    for row, own in zip(similarity, positive, strict=True):
-        loss = positive_weight * ((1 - row[own]) ** 2).mean()
-        negative = row[~own].sort(descending=True).values
+    for row, chosen in zip(similarity, positive, strict=True):
+        loss = positive_weight * ((1 - row[chosen]) ** 2).mean()
+        negative = row[~chosen].sort(descending=True).values
         if len(negative):
             share = max(1, math.floor(hard_share * len(negative) + 1e-9))
             loss = loss + ((1 + negative[:share]) ** 2).mean()
@@ -50,7 +50,7 @@ def local_loss(feature: Tensor, views: int, temperature: float) -> Tensor:
     """JVTC's local loss of features [n * views, D]."""
     means = []
     for i in range(0, len(feature), views):
-        mean = sum(feature[i + k] for k in range(views)) / views
+        mean = torch.stack([feature[i + k] for k in range(views)]).sum(0) / views
         means.append(mean / mean.norm())
     losses = []
     for i, row in enumerate(feature):

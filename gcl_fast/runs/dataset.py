@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, FileError
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.progress import counting
@@ -25,9 +26,15 @@ from gcl_fast.records import Batch, Record, ReIDData
 from gcl_fast.runs.device import choose_device
 from gcl_fast.stages.amp import use_bfloat16
 
+SAMPLES = 8  # pictured images of train and of test
 
-class Workspace:
-    """A data set opened for one configuration."""
+
+class OpenedDataset:
+    """A data set opened for one configuration; what a stage asks of it: `stages.training_data.TrainingData`.
+
+    data                      records of train, query and gallery
+    train_meshes, test_meshes None where they were not asked for, or the test images have none
+    """
 
     def __init__(self, config: TrainConfig, *, with_meshes: bool) -> None:
         self.config = config
@@ -104,14 +111,14 @@ class Workspace:
 
     def styled(self, *, use: bool = True) -> StyledRecords:
         """The training images and, unless use is False, their camera-styled copies on disk."""
-        found = with_camstyle(self.data.train, self.config.root, use=use)
-        if found.num_styled:
-            broken = find_broken(found.records[len(self.data.train) :])
+        styled = with_camstyle(self.data.train, self.config.root, use=use)
+        if styled.num_styled:
+            broken = find_broken(styled.records[len(self.data.train) :])
             if broken:
                 lines = [f"{path}: {why}" for path, why in broken]
-                raise OSError(name_files(f"{len(broken)} camera-styled images cannot be read", lines))
-            print(f"{found.num_styled} camera-styled images")
-        return found
+                raise FileError(name_files(f"{len(broken)} camera-styled images cannot be read", lines))
+            print(f"{styled.num_styled} camera-styled images")
+        return styled
 
     def features(self, encoder: nn.Module) -> Tensor:
         """L2-normalised features [N, D] of the training images."""
@@ -142,7 +149,7 @@ class Workspace:
             return {}
         query_loader, gallery_loader = self.test_loaders()
         with counting("evaluate") as progress:
-            found = evaluate(
+            metrics = evaluate(
                 encoder,
                 query_loader,
                 gallery_loader,
@@ -154,16 +161,17 @@ class Workspace:
                 rerank=rerank,
                 progress=progress,
             )
-        values = scores(found)
+        values = scores(metrics)
         return {**values, "score": values["mAP"]}
 
-    def samples(self, count: int = 8) -> dict[str, Batch]:
-        """A few fixed images of train and test with their meshes, spread over the records."""
+    @cached_property
+    def samples(self) -> dict[str, Batch]:
+        """A few fixed images of train and test with their meshes, spread over the records; none without meshes."""
         config, batches = self.config, {}
         for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
             if meshes is None or not records:
                 continue
             loader = TorchLoader(records, config.image_size, meshes=meshes, seed=config.seed, yaws=config.yaws)
-            chosen = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(np.int64))
+            chosen = np.unique(np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).astype(np.int64))
             batches[name] = next(iter(loader.epoch(Plan((chosen,)), 0)))
         return batches

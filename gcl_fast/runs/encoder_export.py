@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gcl_fast.files import write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.models.modes import evaluating
 
 FORMATS = ("safetensors", "torch", "onnx")
 FILES = {"safetensors": "encoder.safetensors", "torch": "encoder.pt2", "onnx": "encoder.onnx"}
@@ -80,12 +81,12 @@ def export_encoder(
         raise ValueError(f"export_encoder: formats must be of {', '.join(FORMATS)}, got {', '.join(unknown) or 'none'}")
     if "onnx" in formats:
         _need_onnx()
-    out, modes = Path(out), {module: module.training for module in encoder.modules()}
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     facts = describe(encoder, image_size, source)
     done: dict[str, tuple[Path, float]] = {}
-    try:
-        network = FeatureOf(encoder.cpu().eval()).eval()
+    with evaluating(encoder):
+        network = FeatureOf(encoder.cpu()).eval()
         for name in dict.fromkeys(formats):
             path = out / FILES[name]
             partial = path.with_name(f"unchecked_{path.name}")
@@ -101,9 +102,6 @@ def export_encoder(
             finally:
                 partial.unlink(missing_ok=True)
             done[name] = (path, difference)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     facts["parity"] = {name: difference for name, (_, difference) in done.items()}
     text = json.dumps(facts, indent=2) + "\n"
     write_whole(out / "encoder.json", text)

@@ -1,21 +1,31 @@
-"""The small files of a run folder: configuration and metrics, always written whole."""
+"""The run folder and its small files: configuration and metrics, always written whole."""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import TrainConfig, load_yaml, to_dict
 from gcl_fast.errors import RunError
+from gcl_fast.files import write_whole
 
-
-def write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+NOT_TRAINING = (  # settings that a resumed run may change: they do not touch what is learnt
+    "runs",
+    "name",
+    "device",
+    "workers",
+    "loader",
+    "cache",
+    "compile",
+    "tensorboard",
+    "log_every",
+    "checkpoint_every",
+    "picture_every",
+    "eval_batch_size",
+    "skip_broken",
+)
 
 
 def write_config(run_dir: Path, config: TrainConfig) -> None:
@@ -30,9 +40,40 @@ def read_config(run_dir: Path) -> TrainConfig:
     return load_yaml(run_dir / "config.yaml")
 
 
+def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
+    """Make the run folder, or check that an existing one may be gone on with."""
+    run_dir = config.run_dir
+    if (run_dir / "config.yaml").exists():
+        if overwrite:
+            shutil.rmtree(run_dir)
+        elif not resume:
+            raise RunError(
+                f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, --name names another"
+            )
+        else:
+            old, new = to_dict(read_config(run_dir)), to_dict(config)
+            changed = [key for key in new if key not in NOT_TRAINING and old[key] != new[key]]
+            if changed:
+                raise RunError(
+                    f"{run_dir} was started with other settings ({', '.join(changed)}); resume with the same, "
+                    "or use another --name"
+                )
+    write_config(run_dir, config)
+    return run_dir
+
+
+def stage_checkpoint(run_dir: Path, stage: str) -> Path:
+    """The file that holds the last state of a stage; it may not be there yet."""
+    return run_dir / stage / "last.pt"
+
+
 def read_metrics(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "metrics.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is damaged ({error}); delete it, and --resume writes it anew") from None
+    return metrics
 
 
 def write_metrics(run_dir: Path, values: dict[str, Any]) -> dict[str, Any]:

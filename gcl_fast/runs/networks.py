@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,8 @@ from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.errors import CheckpointError, ConfigError
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import Part, read_published
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.stages.checkpoint import load_checkpoint
-
-
-@dataclass
-class Networks:
-    encoder: nn.Module
-    generator: nn.Module
-    discriminator: nn.Module
 
 
 def build_networks(config: TrainConfig) -> Networks:

@@ -42,8 +42,8 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
             root, size = Path(config.root), config.image_size
             world = write_world(root, layout="market1501", image_size=size, seed=seed, progress=progress, **WORLD)
         if world.created:
-            made = round(time.perf_counter() - began, 1)
-            write_metrics(out, {"times": {"world": made}, "seconds": made})
+            seconds = round(time.perf_counter() - began, 1)
+            write_metrics(out, {"times": {"world": seconds}, "seconds": seconds})
         train(config, (1, 2, 3), resume=True, control=True)
     return read_metrics(out)
 

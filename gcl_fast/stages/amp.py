@@ -10,13 +10,13 @@ from gcl_fast.errors import ConfigError
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products run in hardware on this device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe is not None and probe())
 
 
 def use_bfloat16(choice: str, device: torch.device) -> bool:
-    """Resolve fp32, bf16 or auto."""
+    """Whether networks run under bfloat16 autocast: `choice` is fp32, bf16 or auto (where the device has it)."""
     if choice not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"precision must be 'auto', 'fp32' or 'bf16', got {choice!r}")
     return choice == "bf16" or (choice == "auto" and has_bfloat16(device))

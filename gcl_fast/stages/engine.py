@@ -16,7 +16,8 @@ from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import StageError
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
-from gcl_fast.stages.log import EpochProgress, RunLog
+from gcl_fast.stages.epoch_progress import EpochProgress
+from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 
 ShowPictures = Callable[[str, dict[str, dict[str, Tensor]], int], None]
@@ -60,32 +61,36 @@ class Engine:
         self.log.rewind(self.stage.name, self.iteration)
         began = time.perf_counter() - self.seconds
         while self.epoch < self.stage.epochs:
+            self.stage.enter_epoch(self.epoch)
             if self.plan is None:
-                self.plan, self.position = self.stage.begin_epoch(self.epoch), 0
-                if not self.plan.batches:
-                    raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
-                figures = self.stage.epoch_scalars()
-                if figures:
-                    self._write(figures, time.perf_counter() - began)
-            self._train_epoch(began)
+                self.plan, self.position = self._new_plan(began), 0
+            self._train_epoch(self.plan, began)
             self._end_epoch(began)
         self.seconds = time.perf_counter() - began
         distributed.barrier()  # what comes next may read the checkpoint
         return self.scores
 
-    def _train_epoch(self, began: float) -> None:
-        plan, stage = self.plan, self.stage
-        assert plan is not None
+    def _new_plan(self, began: float) -> Plan:
+        plan = self.stage.plan_epoch(self.epoch)
+        if not plan.batches:
+            raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
+        figures = self.stage.epoch_scalars()
+        if figures:
+            self._write(figures, time.perf_counter() - began)
+        return plan
+
+    def _train_epoch(self, plan: Plan, began: float) -> None:
+        stage = self.stage
         left = stage.batches_left(plan, self.epoch, self.position)
         title = f"{stage.name} epoch {self.epoch + 1}/{stage.epochs}"
         progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device, show=distributed.first())
         ranks = distributed.world()
-        own = plan.share(distributed.rank(), ranks, unit=stage.unit)
+        share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
         try:
-            for batch in stage.batches(own, self.epoch, self.position):
+            for batch in stage.batches(share, self.epoch, self.position):
                 if stage.graphs:
-                    torch.compiler.cudagraph_mark_step_begin()
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no type for it
                 losses = stage.step(batch.to(stage.device, memory_format=stage.memory_format), self.iteration)
                 pending.append(losses)
                 self.iteration += 1
@@ -112,7 +117,7 @@ class Engine:
                 f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: loss not finite: {', '.join(broken)}; "
                 f"the last good checkpoint is {self.folder / 'last.pt'}; lower the learning rate or try --precision fp32"
             )
-        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        means: dict[str, float] = dict(zip(names, values.mean(0).tolist(), strict=True))
         self._write(means, seconds)
         return means.get("total", means[names[0]])
 
@@ -140,6 +145,7 @@ class Engine:
             save_checkpoint(self.folder / "best.pt", self.state())
 
     def state(self) -> dict[str, Any]:
+        """All that a checkpoint holds. The keys are a promise to runs that go on: add, never rename."""
         stage = self.stage
         cuda = stage.device.type == "cuda"
         return {
@@ -165,6 +171,7 @@ class Engine:
             save_checkpoint(self.folder / "last.pt", self.state())
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, from checkpoints of commit 26a14f4 on."""
         stage = self.stage
         if state["stage"] != stage.name:
             raise StageError(f"the checkpoint is of {state['stage']}, not of {stage.name}")

@@ -2,76 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage3Config, TrainConfig
-from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
 from gcl_fast.memory import InstanceMemory
+from gcl_fast.models.modes import frozen
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.records import Batch
-from gcl_fast.stages.amp import autocast, full
-from gcl_fast.stages.generative import GenerativeStage, frozen
+from gcl_fast.stages.adversarial_stage import AdversarialStage
+from gcl_fast.stages.amp import full
 from gcl_fast.stages.labels import epoch_labels, label_figures
+from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_losses
 from gcl_fast.stages.running_stats import kept_running_stats
-from gcl_fast.stages.views import Views, generative_losses
+from gcl_fast.stages.training_data import TrainingData
+from gcl_fast.stages.views import batch_mix, generate_views
 
 
-def identity_losses(
-    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float
-) -> tuple[Tensor, Tensor]:
-    """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
+class JointStage(AdversarialStage):
+    """The joint iteration of GCL-extended (arXiv 2301.00725). The bank starts as the features of the training images.
 
-    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
-    over the batch.
+    memory   features [N, D] of the training images and their pseudo-labels [N]
+    centers  [C, D], the mean memory feature of each cluster
     """
-    mixed_logits = mixed @ centers.T  # [B, C]
-    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, partner)
-    return F.cross_entropy(feature @ centers.T, target), soft
-
-
-class JointStage(GenerativeStage):
-    """The joint iteration of GCL-extended (arXiv 2301.00725). The bank starts as the features of the training images."""
 
     name = "stage3"
+    settings: Stage3Config
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        encoder: nn.Module,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        loader: Loader,
-        cameras: Tensor,
-        *,
-        device: torch.device,
-        features: Callable[[nn.Module], Tensor],
-        score: Callable[[nn.Module], dict[str, float]] | None = None,
-        samples: dict[str, Batch] | None = None,
-    ) -> None:
-        """cameras [N] int64 of the training images; features: their L2-normalised features [N, D]; score: held-out metrics,
-        {} without a test set."""
-        self.settings: Stage3Config = config.stage3
-        self._set_up(config, encoder, generator, discriminator, loader, len(cameras), device, samples)
-        encoder.requires_grad_(True)
-        settings = self.settings
-        self.cameras, self.features, self.score = cameras, features, score
+    def __init__(self, config: TrainConfig, networks: Networks, data: TrainingData) -> None:
+        super().__init__(config, config.stage3, networks, data)
+        settings, encoder = self.settings, self.encoder.requires_grad_(True)
         self.eval_every = settings.eval_every
         self.memory = InstanceMemory(
             encoder.feature_dim,
-            len(cameras),
+            len(data.cameras),
             temperature=settings.temperature,
             momentum=settings.bank_momentum,
             num_negatives=settings.num_negatives,
-        ).to(device)
-        self.centers = torch.zeros(0, encoder.feature_dim, device=device)
+        ).to(self.device)
+        self.centers = torch.zeros(0, encoder.feature_dim, device=self.device)
         self.optimizers["encoder"] = torch.optim.SGD(
             encoder.parameters(),
             lr=settings.lr_encoder,
@@ -80,66 +56,65 @@ class JointStage(GenerativeStage):
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self._clusters: dict[str, float] = {}
+        self._figures: dict[str, float] = {}
 
-    def begin_epoch(self, epoch: int) -> Plan:
-        settings = self.settings
+    def plan_epoch(self, epoch: int) -> Plan:
+        memory = self.memory
         if epoch == 0:
-            self.memory.features.copy_(self.features(self.encoder))
-        found = epoch_labels(self.name, epoch, self.memory.features, self.cameras, settings.cluster)
-        candidates = np.flatnonzero(found.labels.cpu().numpy() >= 0)
-        labels = found.labels.to(self.device)
-        self.memory.labels.copy_(labels)
-        self.centers = centroids(self.memory.features, labels)
-        self.set_rates(epoch)
-        self._clusters = {**label_figures(found), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
-        return self.plan(candidates, epoch)
-
-    def encode_generated(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        if self.settings.running_stats == "all":
-            return self.encoder(image)
-        with kept_running_stats(self.encoder):
-            return self.encoder(image)
+            memory.features.copy_(self.data.features(self.encoder))
+        clusters = epoch_labels(self.name, epoch, memory.features, self.data.cameras, self.settings.cluster)
+        labels = clusters.labels.to(self.device)
+        memory.labels.copy_(labels)
+        self.centers = centroids(memory.features, labels)
+        self._figures = {**label_figures(clusters), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
+        return self.plan_of(np.flatnonzero(labels.cpu().numpy() >= 0), epoch)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        settings = self.settings
+        encoder, generator, discriminator = self.encoder, self.generator, self.discriminator
+        memory, settings, image = self.memory, self.settings, batch.image
         for module in self.modules.values():
             module.train()
-        with autocast(self.bf16, self.device):
-            views = self.views(batch, iteration, encoder_grad=True)
-            mixed_feature = self.encode_generated(views.mixed)[1]
-        losses = self.update_discriminator(batch, views)
-        with frozen(self.discriminator), autocast(self.bf16, self.device):
-            total, generative = generative_losses(self.encode_generated, self.discriminator, batch, views, settings.loss)
-        contrast = self.contrast(batch, views, full(mixed_feature), iteration)
-        total = total + settings.memory_w * sum(contrast[k] for k in ("mem_self", "mem_class", "mem_real"))
-        total = total + settings.id_w * (contrast["id"] + contrast["id_mix"])
-        for name in ("generator", "encoder"):
-            self.optimizers[name].zero_grad(set_to_none=True)
-        total.backward()
-        for name in ("generator", "encoder"):
-            self.optimizers[name].step()
-        self.memory.update(*map(distributed.gather_rows, (batch.index, full(views.feature.detach()))))
-        return {name: loss.detach().float() for name, loss in {**losses, **generative, **contrast, "total": total}.items()}
-
-    def contrast(self, batch: Batch, views: Views, mixed: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Memory contrast (three terms) and identity contrast (real and mixed)."""
+        mix = batch_mix(len(batch), settings.loss.mixup_alpha, self.iteration_rng(iteration), self.device)
         seed = int(self.iteration_rng(iteration).integers(2**31))
-        feature = full(views.feature)
-        # The joint batch on every rank: which negatives a row has depends on its place there.
-        rows = map(distributed.gather_rows, (feature, full(views.feature_novel), batch.index))
-        joint_feature, joint_novel, joint_index = rows
-        terms = self.memory(joint_feature, joint_novel, joint_index, seed=seed)
-        target, partner = self.memory.labels[batch.index], self.memory.labels[joint_index][views.permutation]
-        identity, mixture = identity_losses(feature, mixed, self.centers, target, partner, views.mix_weight)
-        return {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2], "id": identity, "id_mix": mixture}
+        only_real = settings.running_stats == "real"  # generated images leave batch norm's averages as they are
+
+        with self.autocast():
+            code, feature = encoder(image)  # [B, C], [B, D]
+            with kept_running_stats(encoder, only_real):
+                views = generate_views(encoder, generator, batch, code, mix.of(code))
+                feature_mixed = encoder(views.mixed)[1]  # [B, D]
+
+        # The discriminator learns first, on the detached views.
+        dis_total, dis_losses = discriminator_losses(
+            discriminator, image, views.fakes, penalty_weight=settings.loss.penalty, bf16=self.bf16
+        )
+        self.descend(dis_total, "discriminator")
+
+        # Then generator and encoder, against the updated discriminator, the memory and the cluster centres.
+        with frozen(discriminator), self.autocast(), kept_running_stats(encoder, only_real):
+            gen_losses = generative_losses(encoder, discriminator, image, code, views)
+        contrast = memory_losses(memory, full(feature), full(views.feature_novel), batch.index, seed=seed)
+        label = memory.labels[batch.index]  # [B]
+        partner_label = distributed.gather_rows(label)[mix.partner]  # [B]
+        contrast["id"], contrast["id_mix"] = identity_losses(
+            full(feature), full(feature_mixed), self.centers, label, partner_label, mix.weight
+        )
+        total = joint_total(gen_losses, contrast, settings)
+        self.descend(total, "generator", "encoder")
+
+        # Last, the memory rows of the batch move.
+        memory.update(distributed.gather_rows(batch.index), distributed.gather_rows(full(feature.detach())))
+        return logged({**dis_losses, **gen_losses, **contrast, "total": total})
+
+    def score(self) -> dict[str, float]:
+        return self.data.score(self.encoder)
 
     def epoch_scalars(self) -> dict[str, float]:
-        return self._clusters
+        return self._figures
 
     def extra_state(self) -> dict[str, Any]:
         return {"memory": self.memory.state_dict(), "centers": self.centers}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
         self.memory.load_state_dict(state["memory"])
         self.centers = state["centers"].to(self.device)

@@ -16,7 +16,7 @@ from gcl_fast.pseudo_labels import PseudoLabels, cluster
 
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:
     """Cluster features [N, D] of the training images (cameras [N]) by `rule`; StageError where there is nothing to train on."""
-    (found,) = from_first_rank(
+    (clusters,) = from_first_rank(
         lambda: [
             cluster(
                 features,
@@ -30,29 +30,29 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
         ],
         features.device,
     )
-    if found.num_clusters < 2:
-        advice = "raise" if found.num_clusters == 0 else "lower"
+    if clusters.num_clusters < 2:
+        advice = f"{'raise' if clusters.num_clusters == 0 else 'lower'} {stage}.cluster.eps or change min_samples"
         raise StageError(
-            f"{stage}, epoch {epoch + 1}: clustering found {found.num_clusters} clusters and {found.num_outliers} outliers among "
-            f"{len(features)} images at eps {found.eps:.3f}; at least 2 clusters are needed: {advice} {stage}.cluster.eps or "
-            "change min_samples" + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
+            f"{stage}, epoch {epoch + 1}: clustering found {clusters.num_clusters} clusters and {clusters.num_outliers} outliers "
+            f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}"
+            + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
         )
-    return found
+    return clusters
 
 
-def from_first_rank(make: Callable[[], Sequence[PseudoLabels]], device: torch.device) -> list[PseudoLabels]:
+def from_first_rank(clustering: Callable[[], Sequence[PseudoLabels]], device: torch.device) -> list[PseudoLabels]:
     """Clusterings that only the first of several processes makes; their labels on `device`."""
     if distributed.world() == 1:
-        return list(make())
-    found = distributed.from_first(lambda: [replace(one, labels=one.labels.cpu()) for one in make()])
-    return [replace(one, labels=one.labels.to(device)) for one in found]
+        return list(clustering())
+    on_cpu = distributed.from_first(lambda: [replace(result, labels=result.labels.cpu()) for result in clustering()])
+    return [replace(result, labels=result.labels.to(device)) for result in on_cpu]
 
 
-def label_figures(found: PseudoLabels) -> dict[str, float]:
+def label_figures(clusters: PseudoLabels) -> dict[str, float]:
     """What the log shows of a clustering."""
     return {
-        "clusters": float(found.num_clusters),
-        "outliers": float(found.num_outliers),
-        "largest_cluster": float(found.largest),
-        "eps": float(found.eps),
+        "clusters": float(clusters.num_clusters),
+        "outliers": float(clusters.num_outliers),
+        "largest_cluster": float(clusters.largest),
+        "eps": float(clusters.eps),
     }

@@ -1,4 +1,4 @@
-"""How a stage's networks run: on which device, in which memory layout, compiled or not."""
+"""The networks of a stage made ready to run: on which device, in which memory layout, compiled or not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError
+from gcl_fast.models.generator import Generator
 
 BACKEND = "inductor"  # of torch.compile
 
@@ -25,12 +26,14 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
     channels_last = chosen(config.channels_last, device.type == "cuda")
     layout = torch.channels_last if channels_last else torch.preserve_format
     for module in modules.values():
-        module.to(device=device, memory_format=torch.channels_last if channels_last else None)
+        module.to(device=device)
+        if channels_last:
+            module.to(memory_format=torch.channels_last)
     if config.compile == "graphs" and device.type != "cuda":
         raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
     if config.compile in ("on", "graphs"):
         mode = "reduce-overhead" if config.compile == "graphs" else None
-        for name, module in modules.items():
-            for part in (module.structure, module.decoder) if name == "generator" else (module,):
+        for module in modules.values():
+            for part in (module.structure, module.decoder) if isinstance(module, Generator) else (module,):
                 part.compile(backend=BACKEND, mode=mode)
     return layout

@@ -26,7 +26,7 @@ def together(network: Callable[..., Result], *arguments: Sequence[Tensor], pixel
         pixels = first[0].shape[0] * first[0].shape[2] * first[0].shape[3]
     if first[0].device.type == "cpu" and count * pixels > CPU_PIXELS:
         return [network(*each) for each in zip(*arguments, strict=True)]
-    found = network(*(torch.cat(list(each)) for each in arguments))
-    if isinstance(found, Tensor):
-        return list(found.chunk(count))
-    return list(zip(*(part.chunk(count) for part in found), strict=True))
+    result = network(*(torch.cat(list(each)) for each in arguments))
+    if isinstance(result, Tensor):
+        return list(result.chunk(count))
+    return list(zip(*(part.chunk(count) for part in result), strict=True))

@@ -1,9 +1,9 @@
-"""What the engine asks of a stage: a plan for each epoch, a step for each batch, and its state."""
+"""The interface of a training stage: a plan for each epoch, a step for each batch, and its state."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gcl_fast.data.plans import Plan
 from gcl_fast.records import Batch
+from gcl_fast.stages.amp import autocast
 
 
 class Stage(ABC):
@@ -27,19 +28,24 @@ class Stage(ABC):
     device: torch.device
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
-    encoder: nn.Module
-    score: Callable[[nn.Module], dict[str, float]] | None = None
     eval_every: int = 1
     memory_format: torch.memory_format = torch.preserve_format
     """Of image batches."""
     graphs: bool = False
     """Networks run as CUDA graphs: torch must be told where a step begins."""
+    bf16: bool = False
+    """Networks run under bfloat16 autocast."""
     unit: int = 1
     """Rows of a batch that must stay in one process."""
 
+    def enter_epoch(self, epoch: int) -> None:  # noqa: B027  a stage without a schedule has nothing to set
+        """Set what follows from the epoch's number alone (learning rates, momenta). Called at the start of every epoch, also
+        where a killed run goes on inside it, before `plan_epoch`."""
+
     @abstractmethod
-    def begin_epoch(self, epoch: int) -> Plan:
-        """Prepare the epoch (pseudo-labels, memory, learning rate) and say which images its batches hold."""
+    def plan_epoch(self, epoch: int) -> Plan:
+        """Prepare what the checkpoint keeps (pseudo-labels, memory) and say which images the epoch's batches hold. Not called
+        where a checkpoint has the plan."""
 
     @abstractmethod
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
@@ -54,16 +60,17 @@ class Stage(ABC):
         return len(plan.batches) * (self.epochs - epoch) - position
 
     def epoch_scalars(self) -> dict[str, float]:
-        """Figures of the epoch just prepared (clusters, outliers, learning rate)."""
+        """Figures of the epoch just planned (clusters, outliers, learning rate)."""
+        return {}
+
+    def score(self) -> dict[str, float]:
+        """Scores on held-out people; empty where there are none. The key 'score' decides which checkpoint is best."""
         return {}
 
     def evaluate(self, epoch: int) -> dict[str, float]:
-        """Scores of the encoder after `epoch`, empty when it is not due or nothing scores it.
-
-        The key 'score' decides which checkpoint is best.
-        """
+        """The scores after `epoch`, empty where they are not due."""
         due = (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
-        return self.score(self.encoder) if due and self.score is not None else {}
+        return self.score() if due else {}
 
     def pictures(self) -> dict[str, dict[str, Tensor]]:
         """Pictures by name, each a dict of rows: image rows [n, 3, H, W] normalised, mesh rows [n, 1, H, W] in [-1, 1]."""
@@ -72,7 +79,7 @@ class Stage(ABC):
     def extra_state(self) -> dict[str, Any]:
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
         del state
 
     def iteration_rng(self, iteration: int) -> np.random.Generator:
@@ -80,11 +87,18 @@ class Stage(ABC):
         tag = sum(ord(c) << (8 * i) for i, c in enumerate(self.name[-4:]))
         return np.random.Generator(np.random.Philox(key=np.array([self.seed, (tag << 32) | iteration], dtype=np.uint64)))
 
+    def autocast(self) -> torch.autocast:
+        """The precision in which this stage's networks run."""
+        return autocast(self.bf16, self.device)
 
-def send(array: np.ndarray, device: torch.device) -> Tensor:
-    """A small array to the device, without waiting for it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    def descend(self, loss: Tensor, *names: str) -> None:
+        """One step down `loss` of the optimisers of these names."""
+        optimizers = [self.optimizers[name] for name in names]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
 
 
 def stepped_lr(base: float, gamma: float, steps: Iterable[int], epoch: int) -> float:

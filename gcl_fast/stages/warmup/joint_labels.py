@@ -23,17 +23,23 @@ def clusters(distance: SparseDistance, rule: ClusterConfig, eps_scale: float) ->
 
 
 def joint_neighbors(features: Tensor, cameras: Tensor, frames: Tensor, model: IntervalModel, k: int, candidates: int) -> Tensor:
-    """The k images of highest joint similarity to each image, itself first: [N, k] int64.
+    """The k images of highest joint similarity to each image, itself first. Deterministic.
 
-    features [N, D] floating; cameras, frames [N] int64 on the same device; model there too. The joint similarity is computed
-    for the `candidates` (at least k) visually nearest images of each alone: an image that looks less alike than 200 others
-    hardly gets among the 20 or 30 nearest by its time, which weighs 1/3 to 1, and nothing N x N is ever held. Ties go to the
-    visually nearer. Deterministic.
+    Arguments:
+        features: [N, D] floating.
+        cameras, frames: [N] int64 on the same device.
+        model: the intervals, there too.
+        k: neighbours.
+        candidates: the joint similarity is computed for so many visually nearest images of each (at least k) alone: an image
+            that looks less alike than 200 others hardly gets among the 20 or 30 nearest by its time, which weighs 1/3 to 1,
+            and nothing N x N is ever held.
+
+    Returns: [N, k] int64. Ties go to the visually nearer.
     """
     total = len(features)
     visual, index = knn(features, min(total, max(k, candidates)))  # [N, M]
     chosen = []
-    for part in torch.arange(total, device=features.device).split(ROWS):
+    for part in torch.split(torch.arange(total, device=features.device), ROWS):
         other = index[part]  # [n, M]
         interval = model(cameras[part, None], frames[part, None], cameras[other], frames[other])
         joint = joint_similarity(visual[part], interval.to(visual))
@@ -63,10 +69,20 @@ def joint_labels(
     smooth_bins: float,
     candidates: int,
 ) -> tuple[PseudoLabels, PseudoLabels]:
-    """(clusters by joint similarity, the visual clusters that the intervals were estimated from).
+    """Clusters by joint visual and temporal similarity. Deterministic.
 
-    The members of a k-reciprocal set weigh the same: the published weight, the softmax of minus a joint distance that lies
-    between 0.3 and 0.9, is nearly that.
+    Arguments:
+        features: [N, D] floating.
+        cameras, frames: [N] int64.
+        rule: neighbours and DBSCAN.
+        eps_scale: as in `clusters`.
+        bin_frames, smooth_bins: as in `interval_model`.
+        candidates: as in `joint_neighbors`.
+
+    Returns: (clusters by joint similarity, the visual clusters that the intervals were estimated from). The members of a
+        k-reciprocal set weigh the same: the published weight, the softmax of minus a joint distance that lies between 0.3 and
+        0.9, is nearly that.
+    Source: Li and Zhang, ECCV 2020.
     """
     if rule.debias_cameras:
         features = remove_camera_bias(features, cameras)

@@ -6,37 +6,41 @@ ECCV 2020.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
-from gcl_fast.data.datasets.camstyle import StyledRecords, several_views
-from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.data.datasets.camstyle import several_views
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import StageError
+from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.records import Batch
 from gcl_fast.stages.labels import from_first_rank, label_figures
-from gcl_fast.stages.warmup.global_loss import global_loss
+from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
-from gcl_fast.stages.warmup.local_loss import local_loss, view_means
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.temporal import frames_of
+from gcl_fast.stages.warmup.warmup_losses import global_loss, local_loss, view_means
+from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
 class JVTCStage(MemoryStage):
     """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
 
-    def __init__(self, config: TrainConfig, encoder: nn.Module, loader: Loader, styled: StyledRecords, **options: Any) -> None:
-        super().__init__(config, config.stage1.jvtc, encoder, loader, styled, **options)
+    def __init__(
+        self, config: TrainConfig, encoder: IdentityEncoder, data: TrainingData, continuation: Continuation | None = None
+    ) -> None:
+        super().__init__(config, config.stage1.jvtc, encoder, data, continuation)
         self.rule = rule = config.stage1.jvtc
         self.unit = rule.views
-        records = styled.records[: self.num_images]
+        records = self.styled.records[: self.num_images]
         self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
         # Before training: a missing frame number must not end it after thirty epochs.
         last = rule.epochs if self.updates is None else self.age(self.epochs)
@@ -45,10 +49,17 @@ class JVTCStage(MemoryStage):
         self.number = 1  # the epoch, as the paper counts
         self._figures: dict[str, float] = {}
 
-    def begin_epoch(self, epoch: int) -> Plan:
-        lr = self.begin(epoch)
+    def enter_epoch(self, epoch: int) -> None:
+        super().enter_epoch(epoch)
         self.number = self.age(epoch) + 1
-        self._figures = {"lr_encoder": lr, "memory_momentum": self.momentum}
+
+    @property
+    def momentum(self) -> float:
+        return min(self.rule.momentum_step * self.number, self.rule.momentum_max)
+
+    def plan_epoch(self, epoch: int) -> Plan:
+        self.fill_bank()
+        self._figures = {"lr_encoder": self.rate(epoch), "memory_momentum": self.momentum}
         since = self.number - self.rule.global_from
         if since >= 0 and since % self.rule.label_every == 0:
             self._relabel()
@@ -58,43 +69,40 @@ class JVTCStage(MemoryStage):
         return self.cut(Plan(tuple(v.astype(np.int64).reshape(-1) for v in views)), epoch)
 
     def _relabel(self) -> None:
-        rule, cluster = self.rule, self.rule.cluster
-        if self.frames is not None and self.number >= rule.temporal_from:
-            found, visual = from_first_rank(
-                lambda: joint_labels(
-                    self.bank,
-                    self.cameras,
-                    self.frames,
-                    cluster,
-                    rule.eps_scale,
-                    bin_frames=rule.bin_frames,
-                    smooth_bins=rule.smooth_bins,
-                    candidates=rule.candidates,
-                ),
-                self.device,
-            )
-            self._figures["visual_clusters"] = float(visual.num_clusters)
-        else:
-            (found,) = from_first_rank(lambda: [visual_labels(self.bank, self.cameras, cluster, rule.eps_scale)], self.device)
-        self._check(found)
-        self._figures.update(label_figures(found))
-        alone = found.num_clusters + torch.arange(self.num_images, device=self.device)
-        self.labels = torch.where(found.labels < 0, alone, found.labels)  # an outlier is a class of its own
-
-    def _check(self, found: PseudoLabels) -> None:
-        if found.num_clusters == 1 and found.num_outliers == 0:
+        clusters = self._joint_clusters() if self.number >= self.rule.temporal_from else self._visual_clusters()
+        if clusters.num_clusters == 1 and clusters.num_outliers == 0:
             raise StageError(
                 f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
-                f"{found.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale"
+                f"{clusters.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale"
             )
+        self._figures.update(label_figures(clusters))
+        alone = clusters.num_clusters + torch.arange(self.num_images, device=self.device)
+        self.labels = torch.where(clusters.labels < 0, alone, clusters.labels)  # an outlier is a class of its own
 
-    @property
-    def momentum(self) -> float:
-        return min(self.rule.momentum_step * self.number, self.rule.momentum_max)
+    def _visual_clusters(self) -> PseudoLabels:
+        rule = self.rule
+        (clusters,) = from_first_rank(lambda: [visual_labels(self.bank, self.cameras, rule.cluster, rule.eps_scale)], self.device)
+        return clusters
 
-    def batches(self, plan: Plan, epoch: int, start: int):
-        self.number = self.age(epoch) + 1  # begin_epoch is not called where a killed run goes on
-        return super().batches(plan, epoch, start)
+    def _joint_clusters(self) -> PseudoLabels:
+        rule, frames = self.rule, self.frames
+        if frames is None:
+            return self._visual_clusters()
+        clusters, visual = from_first_rank(
+            lambda: joint_labels(
+                self.bank,
+                self.cameras,
+                frames,
+                rule.cluster,
+                rule.eps_scale,
+                bin_frames=rule.bin_frames,
+                smooth_bins=rule.smooth_bins,
+                candidates=rule.candidates,
+            ),
+            self.device,
+        )
+        self._figures["visual_clusters"] = float(visual.num_clusters)
+        return clusters
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         del iteration
@@ -107,7 +115,8 @@ class JVTCStage(MemoryStage):
         if self.number >= rule.global_from:
             losses["global"] = global_loss(feature, self.bank, self.labels, index, rule.global_temperature)
             total = total + rule.global_weight * losses["global"]
-        self.update(total)
+        self.descend(total, "encoder")
+
         means = view_means(joint.detach(), rule.views)
         bank_update_(self.bank, distributed.gather_rows(index), means, self.momentum)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
@@ -118,6 +127,6 @@ class JVTCStage(MemoryStage):
     def extra_state(self) -> dict[str, Any]:
         return {**super().extra_state(), "labels": self.labels}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
         super().load_extra_state(state)
         self.labels = state["labels"].to(self.device)

@@ -1,4 +1,4 @@
-"""How long people take from one camera to another: the temporal half of JVTC's joint similarity.
+"""The time that people take from one camera to another: the temporal half of JVTC's joint similarity.
 
 Sources: Wang et al., Spatial-Temporal Person Re-identification, AAAI 2019 (histogram, smoothing, logistic joint metric); Li and
 Zhang, ECCV 2020 (estimated from clusters instead of identities).
@@ -33,28 +33,44 @@ class IntervalModel:
         difference = frame - other_frame
         later, earlier = (torch.where(difference >= 0, *pair) for pair in ((camera, other_camera), (other_camera, camera)))
         place, bins = difference.abs() // self.bin_frames, self.probability.shape[2]
-        found = self.probability[later, earlier, place.clamp_max(bins - 1)]
-        return torch.where(place < bins, found, 0)
+        probability = self.probability[later, earlier, place.clamp_max(bins - 1)]
+        return torch.where(place < bins, probability, 0)
 
 
 def interval_model(
     cameras: np.ndarray, frames: np.ndarray, labels: np.ndarray, *, bin_frames: int = 100, smooth_bins: float = 50.0
 ) -> IntervalModel:
-    """Estimate the intervals from clusters: cameras, frames, labels [N] integers (cameras from 0; label -1 is left out).
+    """Estimate the intervals from clusters. Deterministic.
 
-    Two cameras: the interval between the mean frames of a cluster in each. One camera: the intervals of a cluster's images
-    to its first there. Histograms by bins of `bin_frames`, smoothed by a Gaussian (standard deviation `smooth_bins` bins,
-    cut at three), normalised for each ordered pair of cameras. Deterministic.
+    Arguments:
+        cameras: [N] integers from 0.
+        frames: [N] integers.
+        labels: [N] integers, the cluster; -1 is left out.
+        bin_frames: frames a bin.
+        smooth_bins: standard deviation, in bins, of the Gaussian (cut at three) that smooths the histograms.
+
+    Returns: the intervals, normalised for each ordered pair of cameras. Two cameras: the interval between the mean frames of a
+        cluster in each. One camera: the intervals of a cluster's images to its first there.
     """
     keep = labels >= 0
     cameras, frames, labels = cameras[keep], frames[keep], labels[keep]
     number, clusters = int(cameras.max(initial=0)) + 1, int(labels.max(initial=-1)) + 1
     bins = int((frames.max(initial=0) - frames.min(initial=frames.max(initial=0))) // bin_frames) + 1
+    histogram = np.zeros((number, number, bins))
     group = labels * number + cameras  # [N]
+    _count_between(histogram, group, frames, clusters, bin_frames)
+    _count_within(histogram, group, cameras, frames, bin_frames)
+    smooth = _smooth(histogram, smooth_bins)
+    total = smooth.sum(2, keepdims=True)
+    return IntervalModel(torch.from_numpy(np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)), bin_frames)
+
+
+def _count_between(histogram: np.ndarray, group: np.ndarray, frames: np.ndarray, clusters: int, bin_frames: int) -> None:
+    """Add the intervals between the mean frames of each cluster in two cameras; group [N]: cluster * cameras + camera."""
+    number, _, bins = histogram.shape
     count = np.bincount(group, minlength=clusters * number)
     mean = np.bincount(group, frames, minlength=clusters * number) / np.maximum(count, 1)
     count, mean = count.reshape(clusters, number), mean.reshape(clusters, number)
-    histogram = np.zeros((number, number, bins))
     for a in range(number):
         for b in range(a):
             both = (count[:, a] > 0) & (count[:, b] > 0)
@@ -62,16 +78,17 @@ def interval_model(
             place = (np.abs(difference) // bin_frames).astype(np.int64)
             for (later, earlier), chosen in (((a, b), difference >= 0), ((b, a), difference < 0)):
                 histogram[later, earlier] += np.bincount(place[chosen], minlength=bins)
+
+
+def _count_within(histogram: np.ndarray, group: np.ndarray, cameras: np.ndarray, frames: np.ndarray, bin_frames: int) -> None:
+    """Add the intervals of each cluster's images to its first in the same camera."""
     order = np.lexsort((frames, group))
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))  # the first image of each cluster in each camera
     first = np.repeat(frames[order][starts], np.diff(starts, append=len(order)))
-    later = np.ones(len(order), dtype=bool)
-    later[starts] = False
+    follows = np.ones(len(order), dtype=bool)
+    follows[starts] = False
     place = (frames[order] - first) // bin_frames
-    np.add.at(histogram, (cameras[order][later], cameras[order][later], place[later]), 1)
-    smooth = _smooth(histogram, smooth_bins)
-    total = smooth.sum(2, keepdims=True)
-    return IntervalModel(torch.from_numpy(np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)), bin_frames)
+    np.add.at(histogram, (cameras[order][follows], cameras[order][follows], place[follows]), 1)
 
 
 def _smooth(histogram: np.ndarray, deviation: float) -> np.ndarray:

@@ -1,27 +1,27 @@
-"""What the warm-up methods have in common: one encoder, one loader, going on for a number of updates."""
+"""The frame of the warm-up methods: one encoder, one loader, going on for a number of updates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast.config import TrainConfig
+from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
-from gcl_fast.records import Batch
-from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.records import Batch, Record
+from gcl_fast.stages.amp import full, use_bfloat16
 from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, stepped_lr
-
-Features = Callable[[nn.Module], Tensor]
-Score = Callable[[nn.Module], dict[str, float]]
+from gcl_fast.stages.training_data import TrainingData
 
 
 class Schedule(Protocol):
-    """What every method's settings say of time."""
+    """The settings of every method that speak of time."""
 
     epochs: int
     iters: int
@@ -30,47 +30,58 @@ class Schedule(Protocol):
     lr_steps: tuple[int, ...]
 
 
-class WarmupStage(Stage):
-    """A warm-up of the identity encoder.
+@dataclass(frozen=True)
+class Continuation:
+    """A warm-up that goes on after a finished run of its method, under a name of its own: after so many finished epochs, for so
+    many updates (at the last learning rate)."""
 
-    first_epoch, updates: go on after `first_epoch` finished epochs for that many updates (at the last learning rate).
-    """
+    name: str
+    finished_epochs: int
+    updates: int
+
+
+class WarmupStage(Stage):
+    """A warm-up of the identity encoder."""
+
+    name = "stage1"
+    loader: Loader
+    updates: int | None = None
+    """Updates of a continuation; None: `epochs` decides."""
 
     def __init__(
         self,
         config: TrainConfig,
         schedule: Schedule,
-        encoder: nn.Module,
-        loader: Loader,
-        *,
-        device: torch.device,
-        features: Features,
-        score: Score | None = None,
-        name: str = "stage1",
-        first_epoch: int = 0,
-        updates: int | None = None,
+        encoder: IdentityEncoder,
+        data: TrainingData,
+        continuation: Continuation | None = None,
     ) -> None:
-        """features: L2-normalised features [N, D] of the training images; score: held-out metrics."""
-        self.schedule, self.name, self.first_epoch, self.updates = schedule, name, first_epoch, updates
-        self.seed, self.device, self.epochs = config.seed, device, schedule.epochs
+        self.schedule, self.data = schedule, data
+        self.seed, self.device, self.epochs = config.seed, data.device, schedule.epochs
         self.eval_every = config.stage1.eval_every
+        self.augment = Augment(**asdict(config.stage1.augment))
         self.planned = 0  # updates planned so far
-        if updates is not None:
+        self.first_epoch = 0
+        if continuation is not None:
+            self.name, self.first_epoch, self.updates = continuation.name, continuation.finished_epochs, continuation.updates
             # Without a fixed number of iterations: at least one an epoch; the last is known when its plan is made.
-            self.epochs = -(-updates // schedule.iters) if schedule.iters else updates
+            self.epochs = -(-continuation.updates // schedule.iters) if schedule.iters else continuation.updates
         self.encoder = encoder.requires_grad_(True)
-        self.loader, self.features, self.score = loader, features, score
-        self.bf16 = use_bfloat16(config.precision, device)
         self.modules = {"encoder": encoder}
-        self.memory_format = prepare(self.modules, config, device)
-        self.graphs = config.compile == "graphs"
-        self.fused = device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
+        self.memory_format = prepare(self.modules, config, self.device)
+        self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
+        self.fused = self.device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
+
+    def open_loader(self, records: list[Record] | None = None) -> Loader:
+        """A loader of augmented images: the training images, or `records` in their place."""
+        return self.data.train_loader(augment=self.augment, records=records)
 
     def age(self, epoch: int) -> int:
-        """Epochs that are over, those before `first_epoch` included."""
+        """Epochs that are over, those before a continuation included."""
         return self.first_epoch + epoch
 
     def rate(self, epoch: int) -> float:
+        """The learning rate of the epoch."""
         schedule = self.schedule
         return stepped_lr(schedule.lr, schedule.lr_gamma, schedule.lr_steps, min(self.age(epoch), schedule.epochs - 1))
 
@@ -89,12 +100,16 @@ class WarmupStage(Stage):
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
         return self.loader.epoch(plan, self.age(epoch), start=start)
 
-    def update(self, loss: Tensor) -> None:
-        """One step of the encoder's optimiser down `loss`."""
-        self.optimizers["encoder"].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers["encoder"].step()
+    def feature(self, batch: Batch) -> Tensor:
+        """[B, D], at least float32, in training mode."""
+        self.encoder.train()
+        with self.autocast():
+            feature: Tensor = self.encoder(batch.image)[1]
+        return full(feature)
 
-    def go_on_from(self, state: dict) -> None:
+    def score(self) -> dict[str, float]:
+        return self.data.score(self.encoder)
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
         """Take over what a finished run of this method left besides the encoder (a checkpoint's content)."""
         self.optimizers["encoder"].load_state_dict(state["optimizers"]["encoder"])

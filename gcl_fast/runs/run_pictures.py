@@ -1,0 +1,82 @@
+"""Scores and pictures of a finished run beside its training: generated views against the truth, novel-view sheets, ranked
+lists."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from gcl_fast.evaluation import extract_features
+from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
+from gcl_fast.meshes.sources import MeshSource
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.folder import read_metrics, stage_checkpoint, write_metrics
+from gcl_fast.runs.networks import networks_of
+from gcl_fast.visuals import ranked_lists_from_features, save_png
+
+
+def complete_run(run_dir: Path, dataset: OpenedDataset) -> None:
+    """Add to metrics.json and pictures/ what the checkpoints that are there can still give."""
+    score_generators(run_dir, dataset)
+    picture_ranked_lists(run_dir, dataset)
+
+
+def score_generators(run_dir: Path, dataset: OpenedDataset) -> None:
+    """Score the generators of stages 2 and 3, where the data have true views of held-out people, and meshes to turn them by."""
+    truth, metrics = Path(dataset.config.root) / "truth", read_metrics(run_dir)
+    todo = [
+        stage
+        for stage in ("stage2", "stage3")
+        if stage_checkpoint(run_dir, stage).exists() and "novel_view_psnr" not in metrics.get(stage, {})
+    ]
+    meshes = dataset.test_meshes
+    if not todo or meshes is None or not (truth / "index.csv").is_file():
+        return
+    mean = mean_training_image([record.path for record in dataset.data.train], dataset.config.image_size)
+    for stage in todo:
+        score_generator(run_dir, dataset, meshes, stage, truth, mean)
+
+
+def score_generator(
+    run_dir: Path, dataset: OpenedDataset, meshes: MeshSource, stage: str, truth: Path, mean_image: Tensor
+) -> None:
+    """PSNR of the views that a stage's generator makes, and SSIM where torchmetrics is installed, against the true ones in
+    `truth`, and a sheet of them. meshes: of the held-out images; mean_image [3, H, W]: of the training images."""
+    _, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
+    device, size = dataset.device, dataset.config.image_size
+    encoder, generator = networks.encoder.to(device), networks.generator.to(device)
+    with_ssim = find_spec("torchmetrics") is not None
+    scores = score_novel_views(encoder, generator, truth, meshes, size, device, mean_image=mean_image, with_ssim=with_ssim)
+    write_metrics(run_dir, {stage: scores.as_metrics()})
+    title = f"{stage}: generated views beside the truth (people not trained on)"
+    sheet = novel_view_sheet(encoder, generator, truth, meshes, size, device, title=title)
+    save_png(run_dir / "pictures" / f"{stage}_novel_views.png", sheet)
+
+
+def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset) -> None:
+    """A picture for each trained identity encoder that has none yet."""
+    if not dataset.data.query or not dataset.data.gallery:
+        return
+    for stage in ("stage1", "stage3"):
+        checkpoint, path = stage_checkpoint(run_dir, stage), run_dir / "pictures" / f"{stage}_ranked_lists.png"
+        if checkpoint.exists() and not path.exists():
+            _, networks, _ = networks_of(checkpoint)
+            ranked_lists_picture(networks.encoder.to(dataset.device), dataset, path, f"ranked lists after {stage}")
+
+
+def ranked_lists_picture(encoder: IdentityEncoder, dataset: OpenedDataset, path: Path, title: str) -> None:
+    """Queries with their best matches: green right, red wrong."""
+    data, config = dataset.data, dataset.config
+    query_features, gallery_features = (
+        extract_features(
+            encoder, loader, len(records), batch_size=config.eval_batch_size, device=dataset.device, amp=dataset.bf16
+        )
+        for loader, records in zip(dataset.test_loaders(), (data.query, data.gallery), strict=True)
+    )
+    picture = ranked_lists_from_features(
+        query_features, gallery_features, data.query, data.gallery, image_size=config.image_size, seed=config.seed, title=title
+    )
+    save_png(path, picture)

@@ -1,0 +1,75 @@
+"""The frame of the stages that train a generator against a discriminator: stages 2 and 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.config import Stage2Config, TrainConfig
+from gcl_fast.data.plans import Plan, shuffled
+from gcl_fast.models.modes import evaluating
+from gcl_fast.models.three_networks import Networks
+from gcl_fast.records import Batch
+from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.stages.layout import prepare
+from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
+from gcl_fast.stages.training_data import TrainingData
+from gcl_fast.stages.views import generate_views
+
+
+def adam(module: nn.Module, config: Stage2Config) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        module.parameters(), lr=config.lr, betas=(float(config.beta1), config.beta2), weight_decay=config.weight_decay, fused=True
+    )
+
+
+class AdversarialStage(Stage):
+    """Three networks on their device, Adam for generator and discriminator, random batches of photos with meshes, pictures."""
+
+    settings: Stage2Config
+
+    def __init__(self, config: TrainConfig, settings: Stage2Config, networks: Networks, data: TrainingData) -> None:
+        self.settings, self.data = settings, data
+        self.seed, self.device, self.epochs = config.seed, data.device, settings.epochs
+        self.encoder, self.generator, self.discriminator = networks.encoder, networks.generator, networks.discriminator
+        self.modules = {"encoder": self.encoder, "generator": self.generator, "discriminator": self.discriminator}
+        self.memory_format = prepare(self.modules, config, self.device)
+        self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
+        self.optimizers = {"generator": adam(self.generator, settings), "discriminator": adam(self.discriminator, settings)}
+        self.loader = data.train_loader(meshes=True)
+
+    def enter_epoch(self, epoch: int) -> None:
+        """Learning rates of the epoch: stepped alike for every optimiser of the stage."""
+        settings = self.settings
+        for optimizer in self.optimizers.values():
+            base = optimizer.defaults["lr"]
+            set_lr(optimizer, stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
+
+    def plan_of(self, images: np.ndarray, epoch: int) -> Plan:
+        """Random batches of the images, the last incomplete one dropped; exactly `iters` batches where that is set."""
+        size = min(self.settings.batch_size, len(images))
+        return shuffled(images, size, seed=(self.seed, epoch), drop_last=True, num_batches=self.settings.iters or None)
+
+    def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
+        return self.loader.epoch(plan, epoch, start=start)
+
+    def pictures(self) -> dict[str, dict[str, Tensor]]:
+        """Rows as the official code shows them: photo, meshes, reconstruction, new view, cycle."""
+        with evaluating(*self.modules.values()):
+            return {name: self._rows(sample.to(self.device)) for name, sample in self.data.samples.items()}
+
+    def _rows(self, batch: Batch) -> dict[str, Tensor]:
+        code = self.encoder(batch.image)[0]
+        views = generate_views(self.encoder, self.generator, batch, code, mixed_code=code)
+        rows = {
+            "photo": batch.image,
+            "mesh": batch.mesh,
+            "reconstruction": views.reconstruction,
+            "new mesh": batch.mesh_novel,
+            "new view": views.novel,
+            "cycle": views.cycle,
+        }
+        return {title: row.float().cpu() for title, row in rows.items() if row is not None}

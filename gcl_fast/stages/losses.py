@@ -1,0 +1,178 @@
+"""The losses of the stages.
+
+Generator and discriminator: least-squares GAN over a multi-scale discriminator, with the squared-gradient regulariser on real
+images; L1 of images and identity codes. Identity encoder: contrast with the memory, with the clusters' centres, with the
+centroids of Cluster Contrast. (MLC's and JVTC's losses: `warmup/warmup_losses.py`.)
+
+Sources: Mao et al., Least Squares GANs; Mescheder et al., Which Training Methods for GANs do actually Converge (R1); Chen et al.,
+arXiv 2301.00725 (GCL); Dai et al., arXiv 2103.11568 (Cluster Contrast).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcl_fast import distributed
+from gcl_fast.config import LossConfig, Stage3Config
+from gcl_fast.memory import ClusterMemory, InstanceMemory
+from gcl_fast.models.discriminator import Discriminator
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.stages.amp import autocast, full
+from gcl_fast.stages.passes import together
+from gcl_fast.stages.views import Views
+
+
+def added(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one term or more, from the first to the last."""
+    return reduce(operator.add, terms)
+
+
+def logged(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses as a step returns them: detached, float32."""
+    return {name: loss.detach().float() for name, loss in losses.items()}
+
+
+# The discriminator
+
+
+def real_terms(discriminator: Discriminator, real: Tensor, *, with_penalty: bool) -> tuple[Tensor, Tensor]:
+    """(sum over scales of mean((D(real) - 1)^2), sum over scales of the mean squared gradient norm of D's output sum).
+
+    real [B, 3, H, W] without graph. The penalty keeps a graph to the discriminator's parameters; 0 when not asked for.
+    """
+    real = real.detach().requires_grad_(with_penalty)
+    scores = discriminator.forward(real)  # never compiled: a compiled graph has no second derivative
+    loss = added((full(score) - 1).square().mean() for score in scores)
+    penalty = loss.new_zeros(())
+    if with_penalty:
+        for score in scores:
+            (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
+            penalty = penalty + gradient.square().sum((1, 2, 3)).mean()
+    return loss, penalty
+
+
+def _scores_of_each(discriminator: nn.Module, images: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """D's score maps of each batch of images. D has no layer that mixes the samples of a batch."""
+    return together(lambda image: tuple(discriminator(image)), images)
+
+
+def fake_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape, detached here): sum over scales of mean(D(fake)^2)."""
+    scores = _scores_of_each(discriminator, [fake.detach() for fake in fakes.values()])
+    return {name: added(full(s).square().mean() for s in scales) for name, scales in zip(fakes, scores, strict=True)}
+
+
+def discriminator_loss(terms: Mapping[str, Tensor], real: Tensor, penalty: Tensor, penalty_weight: float) -> Tensor:
+    """Sum over the fakes of their own term plus the real term plus the weighted regulariser.
+
+    The real term and the regulariser are the same for every fake: computed once, counted len(terms) times.
+    """
+    return added(terms.values()) + len(terms) * (real + penalty_weight * penalty)
+
+
+def discriminator_losses(
+    discriminator: Discriminator, image: Tensor, fakes: Mapping[str, Tensor], *, penalty_weight: float, bf16: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The discriminator's loss on one batch, and its parts.
+
+    Arguments:
+        image: [B, 3, H, W], the real images.
+        fakes: generated images by name, each [B, 3, H, W]; detached here.
+        penalty_weight: of the squared-gradient regulariser; 0 leaves it out.
+        bf16: score the fakes under bfloat16 autocast. The real images are always scored in float32: the regulariser needs
+            second derivatives.
+
+    Returns: (weighted sum, {"dis_<fake>": ..., "dis_real": ..., "dis_penalty": ...} unweighted).
+    Gradient: to the discriminator's parameters alone.
+    """
+    real, penalty = real_terms(discriminator, image, with_penalty=penalty_weight > 0)
+    with autocast(bf16, image.device):
+        terms = fake_terms(discriminator, fakes)
+    loss = discriminator_loss(terms, real, penalty, penalty_weight)
+    return loss, {**{f"dis_{name}": term for name, term in terms.items()}, "dis_real": real, "dis_penalty": penalty}
+
+
+# The generator
+
+
+def generator_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape): sum over scales of 2 * mean((D(fake) - 1)^2), with gradient to the fake."""
+    scores = _scores_of_each(discriminator, list(fakes.values()))
+    return {name: added(2 * (full(s) - 1).square().mean() for s in scales) for name, scales in zip(fakes, scores, strict=True)}
+
+
+def generative_losses(
+    encoder: IdentityEncoder, discriminator: Discriminator, image: Tensor, code: Tensor, views: Views
+) -> dict[str, Tensor]:
+    """The adversarial, image and code losses of the generated views, unweighted.
+
+    Arguments:
+        encoder: two passes, over reconstruction and cycle.
+        discriminator: its parameters should not require a gradient here (`models.modes.frozen`).
+        image: [B, 3, H, W], the photos.
+        code: [B, C], their identity codes, a target: detached here.
+
+    Returns: {"adv_<view>", "image_rec", "image_cyc", "code_rec", "code_cyc"}.
+    Gradient: to the views, and through the encoder's passes to the encoder where its parameters ask for one.
+    """
+    target = full(code.detach())
+    losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes).items()}
+    losses["image_rec"] = F.l1_loss(full(views.reconstruction), image)
+    losses["image_cyc"] = F.l1_loss(full(views.cycle), image)
+    losses["code_rec"] = F.l1_loss(full(encoder(views.reconstruction)[0]), target)
+    losses["code_cyc"] = F.l1_loss(full(encoder(views.cycle)[0]), target)
+    return losses
+
+
+def generative_total(losses: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
+    """Weighted sum of `generative_losses`."""
+    factor = {"adv": weights.adversarial, "image": weights.image, "code": weights.code}
+    return added(factor[name.split("_")[0]] * loss for name, loss in losses.items())
+
+
+# The identity encoder
+
+
+def memory_losses(
+    memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, index: Tensor, *, seed: int
+) -> dict[str, Tensor]:
+    """Contrast of photos and new views with the memory: the three terms of `ops.gcl_memory_loss`.
+
+    feature, feature_novel [B, D] of this process's share, index [B] their memory rows. Every process takes the joint batch: which
+    negatives a row has depends on its place there. Gradient to both features. Deterministic by the seed.
+    """
+    feature, feature_novel, index = map(distributed.gather_rows, (feature, feature_novel, index))
+    terms = memory(feature, feature_novel, index, seed=seed)
+    return {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
+
+
+def identity_losses(
+    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float
+) -> tuple[Tensor, Tensor]:
+    """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
+
+    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
+    over the batch.
+    """
+    mixed_logits = mixed @ centers.T  # [B, C]
+    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, partner)
+    return F.cross_entropy(feature @ centers.T, target), soft
+
+
+def joint_total(generative: Mapping[str, Tensor], contrast: Mapping[str, Tensor], weights: Stage3Config) -> Tensor:
+    """Weighted sum of all that generator and encoder learn from in stage 3."""
+    total = generative_total(generative, weights.loss)
+    total = total + weights.memory_w * added(contrast[name] for name in ("mem_self", "mem_class", "mem_real"))
+    return total + weights.id_w * (contrast["id"] + contrast["id_mix"])
+
+
+def cluster_contrast_loss(memory: ClusterMemory, feature: Tensor, cluster: Tensor) -> Tensor:
+    """Mean cross-entropy of each feature [B, D] against all centroids / temperature, its cluster [B] the class: a scalar."""
+    loss: Tensor = memory(feature, cluster)
+    return loss

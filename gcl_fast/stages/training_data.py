@@ -1,0 +1,42 @@
+"""The data set as a stage sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.data.augment import Augment
+from gcl_fast.data.datasets.camstyle import StyledRecords
+from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.records import Batch, Record
+
+
+class TrainingData(Protocol):
+    """An opened data set: its training images, and held-out people to score an encoder on."""
+
+    device: torch.device
+
+    @property
+    def cameras(self) -> Tensor:
+        """[N] int64 on the CPU, the camera of each training image."""
+
+    @property
+    def samples(self) -> Mapping[str, Batch]:
+        """Batches by name (train, test) whose generated views are pictured; none without meshes."""
+
+    def train_loader(
+        self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None
+    ) -> Loader:
+        """A loader of the training images, or of `records` in their place."""
+
+    def styled(self, *, use: bool = True) -> StyledRecords:
+        """The training images with their camera-styled copies; without them where `use` is False or there are none."""
+
+    def features(self, encoder: nn.Module) -> Tensor:
+        """L2-normalised features [N, D] of the training images."""
+
+    def score(self, encoder: nn.Module) -> dict[str, float]:
+        """Scores of the encoder on held-out people, with the key 'score'; empty where there are none."""
