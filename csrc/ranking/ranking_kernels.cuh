@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
 template <class T>
 void launch_ranking(const RankingParams<T>& p, GclStream stream) {
   if (p.num_query == 0) return;
-  GCL_LAUNCH(ranking_kernel<T>, minimum<int64_t>(p.num_query, 0x7fffffff), kThreads, 0, stream, p);
+  GCL_LAUNCH(ranking_kernel<T>, capped_blocks(p.num_query), kThreads, 0, stream, p);
 }
 
 }  // namespace gcl
