@@ -24,7 +24,7 @@ using GclStream = cudaStream_t;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))
 #endif
 
-#define GCL_EACH_ITEM(i, count)                                                                                            \
+#define GCL_EACH_ITEM(i, count)                                                                                             \
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, i##_step = int64_t{gridDim.x} * blockDim.x; \
        i < (count); i += i##_step)
 

@@ -9,9 +9,7 @@ namespace gcl {
 
 template <class T>
 __global__ void dbscan_core_kernel(DbscanParams<T> p) {
-  GCL_EACH_ITEM(i, p.rows) {
-    p.root[i] = is_core(p, i) ? static_cast<int32_t>(i) : -1;
-  }
+  GCL_EACH_ITEM(i, p.rows) { p.root[i] = is_core(p, i) ? static_cast<int32_t>(i) : -1; }
 }
 
 template <class T>
@@ -37,9 +35,7 @@ __global__ void dbscan_flatten_kernel(DbscanParams<T> p) {
 
 template <class T>
 __global__ void dbscan_label_kernel(DbscanParams<T> p) {
-  GCL_EACH_ITEM(i, p.rows) {
-    p.labels[i] = label_of(p, i);
-  }
+  GCL_EACH_ITEM(i, p.rows) { p.labels[i] = label_of(p, i); }
 }
 
 template <class T>

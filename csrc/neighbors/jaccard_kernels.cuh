@@ -106,7 +106,7 @@ __global__ void mean_fill_kernel(MeanParams<T> p) {
 template <class T, bool kFill>
 __global__ void overlap_kernel(OverlapParams<T> p) {
   GCL_DYNAMIC_SHARED(T, sums);  // [tile]
-  __shared__ int64_t found[kThreads];
+  __shared__ int64_t columns_of[kThreads];
   const int64_t thread = threadIdx.x, threads = blockDim.x;
   const int64_t share = (p.tile + threads - 1) / threads;  // columns of the tile that one thread writes
   for (int64_t i = blockIdx.x; i < p.rows; i += gridDim.x) {
@@ -126,14 +126,14 @@ __global__ void overlap_kernel(OverlapParams<T> p) {
         __syncthreads();
       }
       const int64_t low = minimum(thread * share, p.tile), high = minimum(low + share, p.tile);
-      int64_t mine = 0;
-      for (int64_t c = low; c < high; ++c) mine += sums[c] >= T(0);
-      found[thread] = mine;
+      int64_t columns = 0;
+      for (int64_t c = low; c < high; ++c) columns += sums[c] >= T(0);
+      columns_of[thread] = columns;
       __syncthreads();
-      int64_t to = done, all = 0;
+      int64_t to = done, tile_columns = 0;
       for (int64_t t = 0; t < threads; ++t) {
-        if (t < thread) to += found[t];
-        all += found[t];
+        if (t < thread) to += columns_of[t];
+        tile_columns += columns_of[t];
       }
       if (kFill) {
         for (int64_t c = low; c < high; ++c) {
@@ -145,7 +145,7 @@ __global__ void overlap_kernel(OverlapParams<T> p) {
           ++to;
         }
       }
-      done += all;
+      done += tile_columns;
       __syncthreads();
     }
     if (!kFill && thread == 0) p.count[i] = done;

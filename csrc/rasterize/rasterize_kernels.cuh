@@ -46,7 +46,8 @@ __global__ void rasterize_draw_kernel(RasterizeParams<T, Index> p) {
   GCL_EACH_ITEM(n, p.batch * p.num_faces) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces, first = b * p.height * p.width;
     Triangle<T> t;
-    if (load_triangle_of(p, b, f, &t)) draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
+    if (load_triangle_of(p, b, f, &t))
+      draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
   }
 }
 
