@@ -271,8 +271,6 @@ void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
 }
 
 struct BankCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   NceOptions options(const char*, const Tensor& query, const Tensor& bank, double temperature, int64_t count,
                      bool with_grad) const {
     return {.temperature = temperature,

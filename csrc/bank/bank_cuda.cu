@@ -16,8 +16,6 @@ int64_t processors(int32_t device) {
 }
 
 struct BankCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
   NceOptions options(const char* op, const Tensor& query, const Tensor& bank, double temperature, int64_t count,
                      bool with_grad) const {
     const int64_t batch = query.size(0), rows = bank.size(0), dim = query.size(1), most = processors(query.get_device_index());

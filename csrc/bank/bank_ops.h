@@ -16,7 +16,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bank_nce(Tensor query, Tensor bank, T
                                                     std::optional<Tensor> positive_query, double temperature,
                                                     int64_t num_negatives, Tensor seed, bool with_grad) {
   const char* op = "bank_nce";
-  const Backend backend(query);
+  const Backend backend{query};
   const NceOptions options = backend.options(op, query, bank, temperature, num_negatives, with_grad);
   NceTensors t = nce_tensors(op, query, bank, labels, positive, positive_query, seed, options);
   check_rows(op, "positive", t.positive, bank.size(0));
@@ -29,7 +29,7 @@ template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss(Tensor f, Tensor f_nv, Tensor bank, Tensor labels, Tensor index,
                                                    double temperature, int64_t num_negatives, Tensor seed, bool with_grad) {
   const char* op = "gcl_memory_loss";
-  const Backend backend(f);
+  const Backend backend{f};
   GclTensors g = gcl_tensors(f, f_nv, index, with_grad);
   check_rows(op, "index", g.index, bank.size(0));
   NceOptions options = backend.options(op, f, bank, temperature, num_negatives, with_grad);
@@ -43,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss(Tensor f, Tensor f_nv, Tensor
 template <class Backend>
 Tensor draw_positives(Tensor labels, Tensor index, Tensor seed) {
   const char* op = "draw_positives";
-  const Backend backend(index);
+  const Backend backend{index};
   check_shape(op, "labels", labels, {kAnySize});
   check_shape(op, "index", index, {kAnySize});
   STD_TORCH_CHECK(seed.numel() == 1, op, ": seed must hold one number");

@@ -48,8 +48,6 @@ void move_row(const UpdateParams<T>& p, int64_t b, T* sum) {
 }
 
 struct BankUpdateCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class S, class T>
   void update(const UpdateParams<T>& p, const Tensor& like) const {
     // A row belongs to the first batch position that names it.

@@ -9,7 +9,7 @@ namespace gcl {
 template <class Backend>
 void bank_update(Tensor bank, Tensor index, Tensor feature, double momentum, bool unit, bool hard) {
   const char* op = "bank_update_";
-  const Backend backend(bank);
+  const Backend backend{bank};
   UpdateTensors t = update_tensors(bank, index, feature, momentum);
   check_rows(op, "index", t.index, bank.size(0));
   if (feature.size(0) == 0) return;

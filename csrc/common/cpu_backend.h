@@ -7,7 +7,7 @@ namespace gcl {
 
 struct CpuBackend {
   static constexpr bool kOnGpu = false;
-  explicit CpuBackend(const Tensor&) {}
+  CpuBackend(const Tensor&) {}
   void finish(const char*) const {}
 };
 

@@ -20,7 +20,7 @@ inline void check_cuda(cudaError_t error, const char* what) {
 class CudaBackend {
  public:
   static constexpr bool kOnGpu = true;
-  explicit CudaBackend(const Tensor& like) : guard_(like.get_device_index()) {
+  CudaBackend(const Tensor& like) : guard_(like.get_device_index()) {
     check_cuda(cudaSetDevice(like.get_device_index()), "cudaSetDevice");
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
@@ -33,5 +33,12 @@ class CudaBackend {
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
 };
+
+// A step of a CUDA backend that does no more than to launch.
+#define GCL_LAUNCH_STEP(step, launch) \
+  template <class P>                  \
+  void step(const P& p) const {       \
+    launch(p, stream());              \
+  }
 
 }  // namespace gcl

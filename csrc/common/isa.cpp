@@ -14,7 +14,7 @@ Isa best() {
   const auto has_all = [](auto... has) { return (has && ...); };
   if (!has_all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"))) return Isa::baseline;
   if (!has_all(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512dq"),
-           __builtin_cpu_supports("avx512vl"))) {
+               __builtin_cpu_supports("avx512vl"))) {
     return Isa::avx2;
   }
   return Isa::avx512;

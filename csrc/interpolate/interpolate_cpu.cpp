@@ -80,8 +80,6 @@ void add_attribute_gradient(const InterpolateBackwardParams<T>& p, T* table, int
 }
 
 struct InterpolateCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T>
   void forward(const InterpolateParams<T>& p) const {
     parallel_for(0, p.batch * p.pixels, kPixelsAtOnce, [&](int64_t begin, int64_t end) { interpolate_pixels(p, begin, end); });

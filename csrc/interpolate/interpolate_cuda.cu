@@ -7,17 +7,8 @@ namespace gcl {
 namespace {
 
 struct InterpolateCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  template <class T>
-  void forward(const InterpolateParams<T>& p) const {
-    launch_interpolate(p, stream());
-  }
-
-  template <class T>
-  void backward(const InterpolateBackwardParams<T>& p) const {
-    launch_interpolate_backward(p, stream());
-  }
+  GCL_LAUNCH_STEP(forward, launch_interpolate)
+  GCL_LAUNCH_STEP(backward, launch_interpolate_backward)
 };
 
 }  // namespace

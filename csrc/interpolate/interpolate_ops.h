@@ -10,7 +10,7 @@ namespace gcl {
 template <class Backend>
 Tensor interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) {
   const char* op = "interpolate";
-  const Backend backend(attributes);
+  const Backend backend{attributes};
   const InterpolateTensors t = interpolate_inputs(op, attributes, faces, face_id, bary);
   Tensor out = interpolate_output(t);
   dispatch_real(attributes, [&](auto real) {
@@ -26,7 +26,7 @@ Tensor interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary)
 template <class Backend>
 std::tuple<Tensor, Tensor> interpolate_backward(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id, Tensor bary,
                                                 Tensor entry_order, Tensor entry_begin, bool need_attributes, bool need_bary) {
-  const Backend backend(attributes);
+  const Backend backend{attributes};
   InterpolateBackwardTensors t = interpolate_backward_tensors(grad_out, attributes, faces, face_id, bary, entry_order,
                                                               entry_begin, need_attributes, need_bary);
   dispatch_real(attributes, [&](auto real) { backend.backward(interpolate_backward_params<decltype(real)>(t)); });

@@ -12,8 +12,6 @@ namespace {
 constexpr int64_t kGrain = 256;  // rows
 
 struct DbscanCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T>
   void roots(const DbscanParams<T>& p) const {
     std::vector<uint8_t> core(p.rows);

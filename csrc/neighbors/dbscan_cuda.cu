@@ -7,17 +7,8 @@ namespace gcl {
 namespace {
 
 struct DbscanCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  template <class T>
-  void roots(const DbscanParams<T>& p) const {
-    launch_dbscan_roots(p, stream());
-  }
-
-  template <class T>
-  void labels(const DbscanParams<T>& p) const {
-    launch_dbscan_labels(p, stream());
-  }
+  GCL_LAUNCH_STEP(roots, launch_dbscan_roots)
+  GCL_LAUNCH_STEP(labels, launch_dbscan_labels)
 };
 
 }  // namespace

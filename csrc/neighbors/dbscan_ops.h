@@ -8,7 +8,7 @@ namespace gcl {
 template <class Backend>
 Tensor dbscan_roots(Tensor indptr, Tensor indices, Tensor values, double eps, int64_t min_samples) {
   const char* op = "dbscan_roots";
-  const Backend backend(indptr);
+  const Backend backend{indptr};
   const DbscanTensors t(op, indptr, indices, values);
   Tensor root = new_empty(indptr, {t.rows}, ScalarType::Int);
   dispatch_real(t.values, [&](auto real) {
@@ -24,7 +24,7 @@ Tensor dbscan_roots(Tensor indptr, Tensor indices, Tensor values, double eps, in
 template <class Backend>
 Tensor dbscan_labels(Tensor indptr, Tensor indices, Tensor values, double eps, Tensor core_label) {
   const char* op = "dbscan_labels";
-  const Backend backend(indptr);
+  const Backend backend{indptr};
   const DbscanTensors t(op, indptr, indices, values);
   check_shape(op, "core_label", core_label, {t.rows});
   check_int64(op, {{"core_label", core_label}});

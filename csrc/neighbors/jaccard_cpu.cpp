@@ -96,8 +96,6 @@ struct Overlap {
 };
 
 struct JaccardCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   // Calls f(begin, end) for ranges of rows, so that each thread makes its workspace once for many.
   template <class F>
   static void over_rows(int64_t rows, F&& f) {

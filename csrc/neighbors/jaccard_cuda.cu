@@ -7,21 +7,14 @@ namespace gcl {
 namespace {
 
 struct JaccardCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  void reciprocal(const ReciprocalParams& p) const { launch_reciprocal(p, stream()); }
-
-  void expansion_count(const ExpansionParams<float>& p) const { launch_expansion_count(p, stream()); }
+  GCL_LAUNCH_STEP(reciprocal, launch_reciprocal)
+  GCL_LAUNCH_STEP(expansion_count, launch_expansion_count)
+  GCL_LAUNCH_STEP(mean_count, launch_mean_count)
 
   template <class T>
   bool expansion_weights(const ExpansionParams<T>& p) const {
     launch_expansion_weights(p, stream());
     return true;
-  }
-
-  template <class T>
-  void mean_count(const MeanParams<T>& p) const {
-    launch_mean_count(p, stream());
   }
 
   template <class T>

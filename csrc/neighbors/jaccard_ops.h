@@ -13,7 +13,7 @@ namespace gcl {
 
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_sets(Tensor rank, int64_t half_width) {
-  const Backend backend(rank);
+  const Backend backend{rank};
   ReciprocalTensors t = reciprocal_tensors(rank, half_width);
   backend.reciprocal(t.p);
   backend.finish("reciprocal_sets");
@@ -29,7 +29,7 @@ Tensor merge_workspace(const Tensor& like, int64_t rows, int64_t lists, ScalarTy
 template <class Backend>
 std::tuple<Tensor, Tensor> expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) {
   const char* op = "expansion_count";
-  const Backend backend(near);
+  const Backend backend{near};
   const ExpansionTensors t(op, near, num_near, close, num_close);
   Tensor accepted = new_empty(near, {t.rows, t.width}, ScalarType::Byte);
   Tensor count = new_empty(near, {t.rows}, ScalarType::Long);
@@ -47,7 +47,7 @@ template <class Backend>
 std::tuple<Tensor, Tensor> expansion_weights(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted,
                                              Tensor rank, Tensor similarity, Tensor features, Tensor start, int64_t total) {
   const char* op = "expansion_weights";
-  const Backend backend(near);
+  const Backend backend{near};
   const ExpansionTensors t(op, near, num_near, close, num_close);
   const WeightTensors w(op, t, accepted, rank, similarity, features, start, total);
   Tensor columns = new_empty(near, {total}, ScalarType::Int);
@@ -66,7 +66,7 @@ std::tuple<Tensor, Tensor> expansion_weights(Tensor near, Tensor num_near, Tenso
 template <class Backend>
 Tensor mean_rows_count(Tensor start, Tensor columns, Tensor values, Tensor rank, int64_t group) {
   const char* op = "mean_rows_count";
-  const Backend backend(start);
+  const Backend backend{start};
   const MeanTensors t(op, start, columns, values, rank, group);
   Tensor count = new_empty(start, {t.matrix.rows}, ScalarType::Long);
   Tensor at = merge_workspace<Backend>(start, t.matrix.rows, group, ScalarType::Long);
@@ -84,7 +84,7 @@ template <class Backend>
 std::tuple<Tensor, Tensor> mean_rows(Tensor start, Tensor columns, Tensor values, Tensor rank, int64_t group, Tensor out_start,
                                      int64_t total) {
   const char* op = "mean_rows";
-  const Backend backend(start);
+  const Backend backend{start};
   const MeanTensors t(op, start, columns, values, rank, group);
   const Tensor starts = row_starts(op, "out_start", out_start, start, t.matrix.rows, total);
   Tensor out_columns = new_empty(start, {total}, ScalarType::Int);
@@ -106,7 +106,7 @@ std::tuple<Tensor, Tensor> mean_rows(Tensor start, Tensor columns, Tensor values
 template <class Backend>
 Tensor overlap_count(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows, Tensor holder_values) {
   const char* op = "overlap_count";
-  const Backend backend(start);
+  const Backend backend{start};
   const OverlapTensors t(op, start, columns, values, holder_start, holder_rows, holder_values);
   Tensor count = new_empty(start, {t.matrix.rows}, ScalarType::Long);
   dispatch_real(t.matrix.values, [&](auto real) {
@@ -122,7 +122,7 @@ template <class Backend>
 std::tuple<Tensor, Tensor> overlap_distance(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,
                                             Tensor holder_values, Tensor indptr, int64_t total) {
   const char* op = "overlap_distance";
-  const Backend backend(start);
+  const Backend backend{start};
   const OverlapTensors t(op, start, columns, values, holder_start, holder_rows, holder_values);
   const Tensor starts = row_starts(op, "indptr", indptr, start, t.matrix.rows, total);
   Tensor indices = new_empty(start, {total}, ScalarType::Long);

@@ -68,8 +68,6 @@ void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
 }
 
 struct KnnCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T>
   void update(const KnnParams<T>& p) const {
     torch::stable::parallel_for(0, p.height, kGrain, [&](int64_t begin, int64_t end) {

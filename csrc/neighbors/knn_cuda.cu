@@ -7,12 +7,7 @@ namespace gcl {
 namespace {
 
 struct KnnCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  template <class T>
-  void update(const KnnParams<T>& p) const {
-    launch_knn_update(p, stream());
-  }
+  GCL_LAUNCH_STEP(update, launch_knn_update)
 };
 
 }  // namespace

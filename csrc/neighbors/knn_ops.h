@@ -9,7 +9,7 @@ template <class Backend>
 void knn_update(Tensor block, Tensor rows, int64_t first_row, int64_t first_column, Tensor penalty, Tensor original,
                 Tensor copy_start, Tensor copies, Tensor value, Tensor index) {
   const char* op = "knn_update_";
-  const Backend backend(block);
+  const Backend backend{block};
   const KnnTensors t(block, rows, penalty, original, copy_start, copies, value, index);
   if (!block.is_cuda() && original.numel() != 0) {
     check_starts(op, "copy_start", t.copy_start, t.copies.numel());

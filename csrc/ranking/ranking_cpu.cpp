@@ -41,7 +41,6 @@ void rank_all(const RankingParams<T>& p, RankQuery rank_query) {
 }
 
 struct RankingCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
   void scores(const RankingParams<float>& p) const { rank_all(p, GCL_PICK(rank_query_f32)); }
   void scores(const RankingParams<double>& p) const { rank_all(p, GCL_PICK(rank_query_f64)); }
 };

@@ -7,12 +7,7 @@ namespace gcl {
 namespace {
 
 struct RankingCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  template <class T>
-  void scores(const RankingParams<T>& p) const {
-    launch_ranking(p, stream());
-  }
+  GCL_LAUNCH_STEP(scores, launch_ranking)
 };
 
 }  // namespace

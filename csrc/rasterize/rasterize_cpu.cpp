@@ -59,8 +59,6 @@ void sweep_images(const RasterizeParams<float, Index>& p, const Tensor& like) {
 }
 
 struct RasterizeCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T, class Index>
   void forward(const RasterizeParams<T, Index>& p, const Tensor& like) const {
     check_face_range("rasterize", p.faces, 3 * p.num_faces, p.num_verts);

@@ -15,8 +15,6 @@ int64_t shared_bytes_of_a_block() {
 }
 
 struct RasterizeCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
   template <class T, class Index>
   void forward(RasterizeParams<T, Index> p, const Tensor& like) const {
     p.shared_bytes = shared_bytes_of_a_block();
@@ -26,10 +24,7 @@ struct RasterizeCuda : CudaBackend {
     launch_rasterize(p, stream());
   }
 
-  template <class T, class Index>
-  void backward(const RasterizeBackwardParams<T, Index>& p) const {
-    launch_rasterize_backward(p, stream());
-  }
+  GCL_LAUNCH_STEP(backward, launch_rasterize_backward)
 };
 
 }  // namespace

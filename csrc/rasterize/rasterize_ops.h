@@ -11,7 +11,7 @@ namespace gcl {
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> rasterize(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
   const char* op = "rasterize";
-  const Backend backend(verts);
+  const Backend backend{verts};
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
   dispatch_real_index(op, t.verts, t.faces, [&](auto real, auto index) {
     backend.forward(rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces), t.verts);
@@ -24,7 +24,7 @@ template <class Backend>
 Tensor rasterize_backward(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id, Tensor corner_order,
                           Tensor corner_begin) {
   const char* op = "rasterize_backward";
-  const Backend backend(verts);
+  const Backend backend{verts};
   RasterizeBackwardTensors t =
       rasterize_backward_tensors(grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin);
   if (!verts.is_cuda()) check_corners(t);

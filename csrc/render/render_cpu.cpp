@@ -74,8 +74,6 @@ void draw(const RenderParams<T, Index>& p, const Easel<T>& e) {
 }
 
 struct RenderCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T, class Index>
   void render(const RenderParams<T, Index>& p, const RenderTensors& t) const {
     check_face_range("render_mesh", p.faces, 3 * p.num_faces, p.num_verts);

@@ -8,8 +8,6 @@ namespace gcl {
 namespace {
 
 struct RenderCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
   template <class T, class Index>
   void render(RenderParams<T, Index> p, const RenderTensors& t) const {
     const int64_t pixels = p.views * p.height * p.width;

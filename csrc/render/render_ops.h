@@ -8,7 +8,7 @@ namespace gcl {
 template <class Backend>
 Tensor render_mesh(Tensor verts, Tensor faces, Tensor camera, Tensor turns, int64_t height, int64_t width) {
   const char* op = "render_mesh";
-  const Backend backend(verts);
+  const Backend backend{verts};
   RenderTensors t = render_tensors(verts, faces, camera, turns, height, width);
   dispatch_real_index(op, t.verts, t.faces, [&](auto real, auto index) {
     backend.render(render_params<decltype(real), decltype(index)>(t, height, width), t);

@@ -11,8 +11,6 @@ constexpr int64_t kPixelsAtOnce = 4096;
 constexpr int64_t kChannelsAtOnce = 4;  // of one image share the taps
 
 struct WarpCpu : CpuBackend {
-  using CpuBackend::CpuBackend;
-
   template <class T>
   void flow(const FlowParams<T>& p) const {
     over_rows(p, [&](int64_t begin, int64_t end) { GCL_PICK(flow_rows<FlowParams<T>>)(p, begin, end); });

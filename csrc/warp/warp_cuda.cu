@@ -7,22 +7,9 @@ namespace gcl {
 namespace {
 
 struct WarpCuda : CudaBackend {
-  using CudaBackend::CudaBackend;
-
-  template <class T>
-  void flow(const FlowParams<T>& p) const {
-    launch_flow(p, stream());
-  }
-
-  template <class T, class S>
-  void warp(const WarpParams<T, S>& p) const {
-    launch_warp(p, stream());
-  }
-
-  template <class T, class S>
-  void backward(const WarpBackwardParams<T, S>& p) const {
-    launch_warp_backward(p, stream());
-  }
+  GCL_LAUNCH_STEP(flow, launch_flow)
+  GCL_LAUNCH_STEP(warp, launch_warp)
+  GCL_LAUNCH_STEP(backward, launch_warp_backward)
 };
 
 }  // namespace
