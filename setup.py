@@ -26,7 +26,10 @@ TRUE = ("1", "on", "true", "yes")
 
 
 def version() -> str:
-    return re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text()).group(1)
+    match = re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text())
+    if match is None:
+        raise SystemExit("gcl_fast/__init__.py has no __version__")
+    return match.group(1)
 
 
 def tool(name: str) -> str | None:
@@ -108,7 +111,7 @@ class CMakeBuild(build_ext):
             "GCL_TORCH_VERSION": torch.__version__,
             "GCL_CUDA": "ON" if cuda else "OFF",
         }
-        if cuda:
+        if cuda and nvcc is not None:
             options |= {"CMAKE_CUDA_COMPILER": nvcc, "CMAKE_CUDA_ARCHITECTURES": architectures(nvcc)}
         configure = [cmake, "-S", str(ROOT), "-B", str(tree), *(f"-D{k}={v}" for k, v in options.items())]
         ninja = tool("ninja")
