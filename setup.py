@@ -26,7 +26,10 @@ TRUE = ("1", "on", "true", "yes")
 
 
 def version() -> str:
-    return re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text()).group(1)
+    match = re.search(r'__version__ = "([^"]+)"', (ROOT / "gcl_fast/__init__.py").read_text())
+    if match is None:
+        raise SystemExit("gcl_fast/__init__.py has no __version__")
+    return match.group(1)
 
 
 def tool(name: str) -> str | None:
@@ -38,13 +41,13 @@ def find_nvcc() -> Path | None:
     """The compiler itself, not a link or a script in front of it: its folder decides where the toolkit is."""
     named = [os.environ.get("CUDACXX")] + [f"{os.environ[k]}/bin/nvcc" for k in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(k)]
     for name in (*named, "nvcc", "/usr/local/cuda/bin/nvcc"):
-        found = shutil.which(name) if name else None
-        if found is None:
+        program = shutil.which(name) if name else None
+        if program is None:
             continue
-        said = subprocess.run([found, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True, check=False)
-        top = re.search(r"^#\$ TOP=(.+)$", said.stderr + said.stdout, re.MULTILINE)
-        real = Path(top.group(1)).resolve() / "bin/nvcc" if top else Path(found).resolve()
-        return real if real.is_file() else Path(found).resolve()
+        dry_run = subprocess.run([program, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True, check=False)
+        top = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr + dry_run.stdout, re.MULTILINE)
+        compiler = Path(top.group(1)).resolve() / "bin/nvcc" if top else Path(program).resolve()
+        return compiler if compiler.is_file() else Path(program).resolve()
     return None
 
 
@@ -72,8 +75,8 @@ def architectures(nvcc: Path) -> str:
             names.append(number if match[4] else f"{number}-real")
     if names:
         return ";".join(names)
-    said = subprocess.run([str(nvcc), "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-    known = [a for a in ARCHITECTURES if f"compute_{a}" in said.split()]
+    supported = subprocess.run([str(nvcc), "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
+    known = [a for a in ARCHITECTURES if f"compute_{a}" in supported]
     if not known:
         raise SystemExit(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}: set GCL_CUDA_ARCHITECTURES")
     return ";".join([*(f"{a}-real" for a in known[:-1]), known[-1]])
@@ -108,26 +111,26 @@ class CMakeBuild(build_ext):
             "GCL_TORCH_VERSION": torch.__version__,
             "GCL_CUDA": "ON" if cuda else "OFF",
         }
-        if cuda:
+        if cuda and nvcc is not None:
             options |= {"CMAKE_CUDA_COMPILER": nvcc, "CMAKE_CUDA_ARCHITECTURES": architectures(nvcc)}
         configure = [cmake, "-S", str(ROOT), "-B", str(tree), *(f"-D{k}={v}" for k, v in options.items())]
         ninja = tool("ninja")
         if ninja:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
-        made_with = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
-        if made_with.is_file() and made_with.read_text() != "\n".join(configure):
+        options_file = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
+        if options_file.is_file() and options_file.read_text() != "\n".join(configure):
             shutil.rmtree(tree)
         tree.mkdir(parents=True, exist_ok=True)
-        made_with.write_text("\n".join(configure))
+        options_file.write_text("\n".join(configure))
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         subprocess.run([cmake, "--build", str(tree), "--parallel", jobs], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A new file, not new bytes in the old one: a running process keeps what it has loaded.
-        fresh = target.with_name(target.name + ".new")
-        shutil.copy2(tree / "out" / f"_C{options['GCL_SUFFIX']}", fresh)
-        fresh.replace(target)
+        new_module = target.with_name(target.name + ".new")
+        shutil.copy2(tree / "out" / f"_C{options['GCL_SUFFIX']}", new_module)
+        new_module.replace(target)
 
 
 class BuildPy(build_py):

@@ -144,7 +144,9 @@ def test_a_planted_fault_is_found(kernel: str, message: str, order: str) -> None
 # rasterize
 
 
-def soup(batch: int, verts: int, faces: int, size: tuple[int, int], seed: int, dtype: torch.dtype, index: torch.dtype):
+def soup(
+    batch: int, verts: int, faces: int, size: tuple[int, int], seed: int, dtype: torch.dtype, index: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Random triangles around the image, among them degenerate, off-screen, huge, not finite, tied and on pixel centres."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.tensor([size[1], size[0], 1.0], dtype=torch.float64)
@@ -183,7 +185,9 @@ QUEUES = 3072
 SHARED = {"whole": 227 << 10, "strips": QUEUES + 1200, "plain": 0}
 
 
-def rasterize_arrays(verts, faces, size: tuple[int, int], shared: int = SHARED["whole"], cull: bool = False) -> dict:
+def rasterize_arrays(
+    verts: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], shared: int = SHARED["whole"], cull: bool = False
+) -> dict[str, np.ndarray | int]:
     sizes = {"height": size[0], "width": size[1], "cull_backfaces": int(cull), "shared_bytes": shared}
     return {"verts": verts.numpy(), "faces": faces.numpy(), **sizes}
 

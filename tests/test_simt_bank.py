@@ -14,7 +14,7 @@ every_order = pytest.mark.parametrize("order", ORDERS)
 REAL = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "brain": torch.bfloat16}
 
 
-def problem(b: int, n: int, d: int, kind: str, classes: int = 5):
+def problem(b: int, n: int, d: int, kind: str, classes: int = 5) -> tuple[torch.Tensor, ...]:
     """query, bank, labels with some -1, positive [B, 2], in the types of `kind`."""
     gen = torch.Generator().manual_seed(b + n + d)
     work = torch.float64 if kind == "double" else torch.float32
@@ -24,12 +24,12 @@ def problem(b: int, n: int, d: int, kind: str, classes: int = 5):
     return query, bank, labels, torch.randint(0, n, (b, 2), generator=gen)
 
 
-def given(bank: torch.Tensor, kind: str, **more) -> dict:
+def given(bank: torch.Tensor, kind: str, **more: np.ndarray | int) -> dict[str, np.ndarray | int]:
     bits = bank.view(torch.int16).int() & 0xFFFF if bank.element_size() == 2 else bank
     return {"bank": bits.numpy(), "real8": int(kind == "double"), "brain": int(kind == "brain"), **more}
 
 
-def options(labels: torch.Tensor, k: int | None, seed: int, chunks: int) -> dict:
+def options(labels: torch.Tensor, k: int | None, seed: int, chunks: int) -> dict[str, np.ndarray | int]:
     return {
         "labels": labels.numpy(),
         "count": -1 if k is None else k,

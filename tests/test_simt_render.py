@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,7 +49,9 @@ def inputs(case: str) -> dict[str, torch.Tensor]:
     }
 
 
-def emulated(tensors: dict[str, torch.Tensor], size: tuple[int, int], order: str, on_host: bool, race: bool = False):
+def emulated(
+    tensors: dict[str, torch.Tensor], size: tuple[int, int], order: str, on_host: bool, race: bool = False
+) -> np.ndarray:
     sizes = {"height": size[0], "width": size[1], "turns_on_host": int(on_host)}
     return run("render", "render", order, 7, race=race, **{n: t.numpy() for n, t in tensors.items()}, **sizes)["image"]
 

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "bank/bank_tensors.h"
-#include "common/parallel.h"
+#include "bank/bank_ops.h"
+#include "common/cpu_backend.h"
 
 namespace gcl {
 namespace {
@@ -34,21 +34,28 @@ int64_t chunks_of(int64_t batch, int64_t rows, int64_t dim, bool real8) {
 
 template <class T>
 void select_negatives(const NceParams<T>& p) {
-  in_parallel(p.batch, [&](int64_t b) {
+  in_parallel(p.batch, 1, [&](int64_t b) {
     const int64_t first = p.positive[b * p.positives];
     const RowWords words = row_words(kNegatives, *p.seed, b);
-    const SelectParams row{p.labels, p.num_rows, p.labels[first], first, words.inner, words.outer, p.count};
-    p.last[b] = p.count < 0 ? kEveryKey : GCL_PICK(last_key)(row);
+    const SelectParams selection{.labels = p.labels,
+                                 .num_rows = p.num_rows,
+                                 .own_label = p.labels[first],
+                                 .first = first,
+                                 .inner = words.inner,
+                                 .outer = words.outer,
+                                 .count = p.count};
+    p.last[b] = p.count < 0 ? kEveryKey : GCL_PICK(last_key)(selection);
   });
 }
 
 GroupRows group_rows(const NceParams<float>& p, int64_t b0, int queries) {
   GroupRows rows{};
   for (int l = 0; l < queries; ++l) {
-    const int64_t first = p.positive[(b0 + l) * p.positives], label = p.labels[first], own = label < 0 ? first : label;
+    const int64_t first = p.positive[(b0 + l) * p.positives], label = p.labels[first];
+    const int64_t class_or_row = label < 0 ? first : label;
     const RowWords words = row_words(kNegatives, *p.seed, b0 + l);
-    rows.own_low[l] = static_cast<int32_t>(own);
-    rows.own_high[l] = static_cast<int32_t>(own >> 32);
+    rows.own_low[l] = static_cast<int32_t>(class_or_row);
+    rows.own_high[l] = static_cast<int32_t>(class_or_row >> 32);
     rows.classless[l] = label < 0 ? -1 : 0;
     rows.used[l] = -1;
     rows.inner[l] = words.inner;
@@ -75,10 +82,10 @@ Tensor widened_bank(const NceParams<float>& p, int64_t groups, const Tensor& lik
   const int64_t stride = scratch_stride(p.dim);
   const bool apart = p.storage == Storage::float32 && p.dim % kPad == 0 && p.stride % 256 != 0;
   const bool pays = groups > 2 && p.num_rows * stride <= kMost && !apart;
-  Tensor copy = torch::stable::new_empty(like, {pays ? p.num_rows : 0, stride});
+  Tensor copy = new_empty(like, {pays ? p.num_rows : 0, stride});
   float* to = copy.mutable_data_ptr<float>();
-  const WidenParams widen{p.bank, p.storage, p.stride, p.dim, to, stride};
-  if (pays) in_parallel(p.num_rows, [&](int64_t n) { GCL_PICK(widen_bank_row)(widen, n); });
+  const WidenParams widen{.bank = p.bank, .storage = p.storage, .stride = p.stride, .dim = p.dim, .to = to, .to_stride = stride};
+  if (pays) in_parallel(p.num_rows, 1, [&](int64_t n) { GCL_PICK(widen_bank_row)(widen, n); });
   return copy;
 }
 
@@ -88,16 +95,16 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
   const int64_t threads = torch::stable::get_num_threads(), workers = threads < tasks ? threads : tasks;
   const int64_t blocks = (p.num_rows + block_rows(p.dim) - 1) / block_rows(p.dim);
   const int64_t step = (blocks + p.chunks - 1) / p.chunks * block_rows(p.dim);  // bank rows of a chunk
-  Tensor packed = torch::stable::new_empty(like, {groups, p.dim, kGroup});
+  Tensor packed = new_empty(like, {groups, p.dim, kGroup});
   float* queries = packed.mutable_data_ptr<float>();
-  in_parallel(groups, [&](int64_t g) { pack(p, g, queries + g * p.dim * kGroup); });
+  in_parallel(groups, 1, [&](int64_t g) { pack(p, g, queries + g * p.dim * kGroup); });
   const Tensor copy = widened_bank(p, groups, like);
   const bool copied = copy.numel() > 0;
   const int64_t sums = p.with_grad ? kGroup * padded_dim(p.dim) : 0;
-  Tensor scratch = torch::stable::new_empty(like, {workers, scratch_floats(p.dim)});
+  Tensor scratch = new_empty(like, {workers, scratch_floats(p.dim)});
   // Lanes without a query of the last group have nowhere to go in the parts: each worker has room for a whole group.
-  Tensor spare = torch::stable::new_empty(like, {p.batch % kGroup == 0 ? 0 : workers, sums});
-  in_parallel(workers, [&](int64_t w) {
+  Tensor spare = new_empty(like, {p.batch % kGroup == 0 ? 0 : workers, sums});
+  in_parallel(workers, 1, [&](int64_t w) {
     for (int64_t task = w; task < tasks; task += workers) {
       const int64_t chunk = task / groups, b0 = task % groups * kGroup;
       const int count = static_cast<int>(p.batch - b0 < kGroup ? p.batch - b0 : kGroup);
@@ -106,7 +113,7 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
       double sum[kGroup];
       float* mean = p.part_mean + (chunk * p.batch + b0) * padded_dim(p.dim);
       if (count < kGroup && p.with_grad) mean = spare.mutable_data_ptr<float>() + w * sums;
-      SweepParams s{};
+      BankSweepParams s{};
       s.packed = queries + b0 * p.dim;
       s.rows = &rows;
       s.queries = count;
@@ -139,8 +146,8 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
 
 // The same in float64, one query after the other: for gradient checks, not for speed.
 void sweep(const NceParams<double>& p, const Tensor&) {
-  in_parallel(p.batch, [&](int64_t b) {
-    const int64_t first = p.positive[b * p.positives], own = p.labels[first];
+  in_parallel(p.batch, 1, [&](int64_t b) {
+    const int64_t first = p.positive[b * p.positives], own_label = p.labels[first];
     const RowWords words = row_words(kNegatives, *p.seed, b);
     const double* query = p.query + b * p.dim;
     double* mean = p.part_mean + b * padded_dim(p.dim);
@@ -148,7 +155,7 @@ void sweep(const NceParams<double>& p, const Tensor&) {
     for (int64_t d = 0; p.with_grad && d < p.dim; ++d) mean[d] = 0;
     with_storage(p.storage, [&](auto* none) {
       for (int64_t n = 0; n < p.num_rows; ++n) {
-        if (!is_negative(own, first, p.labels[n], n)) continue;
+        if (!is_negative(own_label, first, p.labels[n], n)) continue;
         if (sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n)) > p.last[b]) continue;
         const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + n * p.stride;
         const double logit = dot(query, row, p.dim) / p.temperature;
@@ -186,12 +193,12 @@ void finish(const NceParams<T>& p, int64_t b) {
   }
   for (int64_t k = 0; k < p.positives; ++k) {
     const int64_t at = b * p.positives + k;
-    const T* own = p.query + b * p.dim;
-    if (p.positive_query != nullptr) own = p.positive_query + at * p.dim;
-    if (p.last_query != nullptr && k == p.positives - 1) own = p.last_query + b * p.dim;
+    const T* query = p.query + b * p.dim;
+    if (p.positive_query != nullptr) query = p.positive_query + at * p.dim;
+    if (p.last_query != nullptr && k == p.positives - 1) query = p.last_query + b * p.dim;
     with_storage(p.storage, [&](auto* none) {
       const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + p.positive[at] * p.stride;
-      const PairLoss pair = pair_loss(dot(own, row, p.dim) / p.temperature, lse);
+      const PairLoss pair = pair_loss(dot(query, row, p.dim) / p.temperature, lse);
       p.loss[at] = static_cast<T>(pair.loss);
       if (!p.with_grad) return;
       p.weight[at] = static_cast<T>(pair.weight);
@@ -206,22 +213,7 @@ template <class T>
 void contrast(const NceParams<T>& p, const Tensor& like) {
   select_negatives(p);
   sweep(p, like);
-  in_parallel(p.batch, [&](int64_t b) { finish(p, b); });
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> bank_nce_cpu(Tensor query, Tensor bank, Tensor labels, Tensor positive,
-                                                        std::optional<Tensor> positive_query, double temperature,
-                                                        int64_t num_negatives, Tensor seed, bool with_grad) {
-  const char* op = "bank_nce";
-  const int64_t chunks = chunks_of(query.size(0), bank.size(0), query.size(1), is_double(query));
-  const NceOptions options{temperature, num_negatives, with_grad, chunks, false};
-  NceTensors t = nce_tensors(op, query, bank, labels, positive, positive_query, seed, options);
-  check_rows(op, "positive", t.positive, bank.size(0));
-  if (query.size(0) > 0) {
-    if (is_double(query)) contrast(nce_params<double>(op, t, options), t.query);
-    else contrast(nce_params<float>(op, t, options), t.query);
-  }
-  return {t.loss, t.mean, t.weight, t.rows};
+  in_parallel(p.batch, 1, [&](int64_t b) { finish(p, b); });
 }
 
 // Row `from` as a unit vector, and its length (1 for a zero row).
@@ -239,26 +231,31 @@ void denormalise(T* grad, const T* unit, T length, int64_t dim) {
   for (int64_t d = 0; d < dim; ++d) grad[d] = static_cast<T>((grad[d] - along * unit[d]) / length);
 }
 
-int64_t draw(const int64_t* labels, int64_t size, int64_t index, int64_t seed, int64_t b, uint32_t stream) {
+int64_t draw_positive(const int64_t* labels, int64_t size, int64_t index, int64_t seed, int64_t b, uint32_t stream) {
   const RowWords words = row_words(stream, seed, b);
-  return GCL_PICK(smallest_key)({labels, size, labels[index], index, words.inner, words.outer, 1});
+  const SelectParams selection{.labels = labels,
+                               .num_rows = size,
+                               .own_label = labels[index],
+                               .first = index,
+                               .inner = words.inner,
+                               .outer = words.outer,
+                               .count = 1};
+  return GCL_PICK(smallest_key)(selection);
 }
 
 template <class T>
 void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
   const GclParams<T> q = gcl_params<T>(g);
-  NceParams<T> p = nce_params<T>("gcl_memory_loss", t, options);
-  p.last_query = q.unit_photo;
-  p.rows = q.view_grad;
-  in_parallel(p.batch, [&](int64_t b) {
+  const NceParams<T> p = gcl_nce_params(q, t, options);
+  in_parallel(p.batch, 1, [&](int64_t b) {
     normalise(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b);
     normalise(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b);
     q.positive[3 * b] = q.index[b];
-    for (uint32_t s = 1; s <= 2; ++s) q.positive[3 * b + s] = draw(p.labels, p.num_rows, q.index[b], *p.seed, b, s);
+    for (uint32_t s = 1; s <= 2; ++s) q.positive[3 * b + s] = draw_positive(p.labels, p.num_rows, q.index[b], *p.seed, b, s);
   });
   contrast(p, t.query);
   if (!p.with_grad) return;
-  in_parallel(p.batch, [&](int64_t b) {
+  in_parallel(p.batch, 1, [&](int64_t b) {
     const T* mean = p.mean + b * p.dim;
     for (int64_t k = 0; k < 3; ++k) {
       const T scale = p.weight[3 * b + k] / p.temperature;
@@ -273,42 +270,33 @@ void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> gcl_memory_loss_cpu(Tensor f, Tensor f_nv, Tensor bank, Tensor labels, Tensor index,
-                                                       double temperature, int64_t num_negatives, Tensor seed, bool with_grad) {
-  const char* op = "gcl_memory_loss";
-  GclTensors g = gcl_tensors(f, f_nv, index, with_grad);
-  check_rows(op, "index", g.index, bank.size(0));
-  const int64_t chunks = chunks_of(f.size(0), bank.size(0), f.size(1), is_double(f));
-  const NceOptions options{temperature, num_negatives, with_grad, chunks, false, false};
-  NceTensors t = nce_tensors(op, g.unit_view, bank, labels, g.positive, {}, seed, options);
-  if (f.size(0) > 0) is_double(f) ? gcl_rows<double>(g, t, options) : gcl_rows<float>(g, t, options);
-  return {t.loss, g.view_grad, g.photo_grad};
-}
+struct BankCpu : CpuBackend {
+  NceOptions options(const char*, const Tensor& query, const Tensor& bank, double temperature, int64_t count,
+                     bool with_grad) const {
+    return {.temperature = temperature,
+            .count = count,
+            .with_grad = with_grad,
+            .chunks = chunks_of(query.size(0), bank.size(0), query.size(1), is_double(query))};
+  }
 
-Tensor draw_positives_cpu(Tensor labels, Tensor index, Tensor seed) {
-  const char* op = "draw_positives";
-  check_shape(op, "labels", labels, {kAnySize});
-  check_shape(op, "index", index, {kAnySize});
-  STD_TORCH_CHECK(is_int64(labels) && is_int64(index) && is_int64(seed), op, ": labels, index and seed must be int64");
-  STD_TORCH_CHECK(seed.numel() == 1, op, ": seed must hold one number");
-  const Tensor label = torch::stable::contiguous(labels), row = torch::stable::contiguous(index);
-  check_rows(op, "index", row, labels.size(0));
-  Tensor out = torch::stable::new_empty(index, {index.size(0), 2});
-  const int64_t *from = row.const_data_ptr<int64_t>(), *of = label.const_data_ptr<int64_t>(), size = labels.size(0);
-  const int64_t key = *seed.const_data_ptr<int64_t>();
-  int64_t* to = out.mutable_data_ptr<int64_t>();
-  in_parallel(index.size(0), [&](int64_t b) {
-    for (uint32_t s = 1; s <= 2; ++s) to[2 * b + s - 1] = draw(of, size, from[b], key, b, s);
-  });
-  return out;
-}
+  void contrast(const char* op, NceTensors& t, const NceOptions& options) const {
+    dispatch_real(t.query, [&](auto real) { gcl::contrast(nce_params<decltype(real)>(op, t, options), t.query); });
+  }
+
+  void gcl(GclTensors& g, NceTensors& t, const NceOptions& options) const {
+    dispatch_real(t.query, [&](auto real) { gcl_rows<decltype(real)>(g, t, options); });
+  }
+
+  void draw(const int64_t* labels, int64_t num_rows, const int64_t* index, int64_t batch, const int64_t* seed,
+            int64_t* out) const {
+    in_parallel(batch, 1, [&](int64_t b) {
+      for (uint32_t s = 1; s <= 2; ++s) out[2 * b + s - 1] = draw_positive(labels, num_rows, index[b], *seed, b, s);
+    });
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("bank_nce", TORCH_BOX(&bank_nce_cpu));
-  m.impl("gcl_memory_loss", TORCH_BOX(&gcl_memory_loss_cpu));
-  m.impl("bank_draw_positives", TORCH_BOX(&draw_positives_cpu));
-}
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_bank<BankCpu>(m); }
 
 }  // namespace gcl

@@ -111,7 +111,7 @@ void widen_row(const Half* from, int64_t dim, float* to) {
 #endif
 
 template <class S>
-void widen_rows(const SweepParams& p, int64_t n, Block& block) {
+void widen_rows(const BankSweepParams& p, int64_t n, Block& block) {
   const int64_t stride = scratch_stride(p.dim);
   for (int64_t r = 0; r < block.rows; ++r) {
     float* to = p.scratch + r * stride;
@@ -123,7 +123,7 @@ void widen_rows(const SweepParams& p, int64_t n, Block& block) {
 
 int element_size(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
 
-void load_block(const SweepParams& p, int64_t n, int64_t capacity, Block& block) {
+void load_block(const BankSweepParams& p, int64_t n, int64_t capacity, Block& block) {
   block.rows = p.end - n < capacity ? p.end - n : capacity;
   if (p.storage == Storage::bfloat16) widen_rows<BFloat16>(p, n, block);
   else if (p.storage == Storage::float16) widen_rows<Half>(p, n, block);
@@ -136,7 +136,7 @@ void load_block(const SweepParams& p, int64_t n, int64_t capacity, Block& block)
 }
 
 // Which queries have bank row n as a negative.
-inline I32x16 negatives(const SweepParams& p, int64_t n) {
+inline I32x16 negatives(const BankSweepParams& p, int64_t n) {
   const GroupRows& g = *p.rows;
   const int64_t label = p.labels[n];
   const I32x16 classless = load<I32x16>(g.classless);
@@ -154,7 +154,7 @@ inline I32x16 negatives(const SweepParams& p, int64_t n) {
 
 // Turns the block's logits into weights exp(logit - max), 0 where the row is no negative, and moves max and sum along; what
 // was summed before is scaled to the new max.
-void weigh(const SweepParams& p, int64_t n, int64_t rows, float* logits) {
+void weigh(const BankSweepParams& p, int64_t n, int64_t rows, float* logits) {
   I32x16 keep[kMaxBlock];
   const F32x16 before = load<F32x16>(p.max), temperature = splat(p.temperature);
   F32x16 top = before;
@@ -188,7 +188,7 @@ void weigh(const SweepParams& p, int64_t n, int64_t rows, float* logits) {
 }
 
 template <int REGS>
-void mean_columns(const SweepParams& p, const Block& block, const float* weight, int64_t d) {
+void mean_columns(const BankSweepParams& p, const Block& block, const float* weight, int64_t d) {
   const int64_t stride = padded_dim(p.dim);
   if (p.queries == 1) return mean_tile<1, REGS, true>(block, weight, d, p.mean, stride);
   if (p.queries == 2) return mean_tile<2, REGS, true>(block, weight, d, p.mean, stride);
@@ -197,7 +197,7 @@ void mean_columns(const SweepParams& p, const Block& block, const float* weight,
 }
 
 template <int LANES>  // 16, or 8 where half of them would be idle
-void sweep(const SweepParams& p) {
+void sweep(const BankSweepParams& p) {
   constexpr int kRegs = LANES / kWidth < 1 ? 1 : LANES / kWidth, kRows = 12 / kRegs;
   const int64_t capacity = block_rows(p.dim);
   const int64_t padded = (p.storage == Storage::float32 && p.dim % kWidth == 0) ? p.dim : padded_dim(p.dim);
@@ -230,7 +230,7 @@ void sweep(const SweepParams& p) {
 
 }  // namespace
 
-void sweep_bank(const SweepParams& p) {
+void sweep_bank(const BankSweepParams& p) {
   for (int b = 0; b < kGroup; ++b) {
     p.max[b] = -__builtin_inff();
     p.sum[b] = 0.0;

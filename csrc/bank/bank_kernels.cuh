@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_kernel(NceParams<T> 
   __shared__ T logit[kTileRows][QUERIES], weight[kTileRows][QUERIES], scale[QUERIES], top[QUERIES];
   __shared__ bool keep[kTileRows][QUERIES];
   __shared__ double total[QUERIES];
-  __shared__ int64_t own[QUERIES], first[QUERIES];
+  __shared__ int64_t own_label[QUERIES], first[QUERIES];
   __shared__ RowWords words[QUERIES];
   __shared__ uint32_t last[QUERIES];
   __shared__ bool used[QUERIES];
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_kernel(NceParams<T> 
     const int64_t b = b0 + q, row = b < p.batch ? p.positive[b * p.positives] : -1;
     used[q] = names_a_row(p, row);
     first[q] = row;
-    own[q] = used[q] ? p.labels[row] : 0;
+    own_label[q] = used[q] ? p.labels[row] : 0;
     words[q] = row_words(kNegatives, *p.seed, b);
     last[q] = p.count < 0 || !used[q] ? kEveryKey : p.last[b];
     top[q] = -std::numeric_limits<T>::infinity();
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_kernel(NceParams<T> 
       for (int w = 0; w < threads / 32; ++w) value += partial[w][k];
       const int64_t n = n0 + r;
       logit[r][q] = value / p.temperature;
-      keep[r][q] = used[q] && n < end && is_negative(own[q], first[q], p.labels[n], n) &&
+      keep[r][q] = used[q] && n < end && is_negative(own_label[q], first[q], p.labels[n], n) &&
                    sampling_key<uint32_t>(words[q].inner, words[q].outer, static_cast<uint32_t>(n)) <= last[q];
     }
     __syncthreads();
@@ -240,27 +240,27 @@ __global__ void bank_combine_kernel(NceParams<T> p, int64_t slices) {
   const bool known = names_a_row(p, p.positive[b * p.positives]);
   for (int64_t k = 0; k < p.positives; ++k) {
     const int64_t at = b * p.positives + k, n = p.positive[at];
-    const bool there = known && names_a_row(p, n);
-    const S* row = static_cast<const S*>(p.bank) + (there ? n : 0) * p.stride;
-    const T element = there && d < p.dim ? static_cast<T>(widen(row[d])) : T(0);
+    const bool row_exists = known && names_a_row(p, n);
+    const S* row = static_cast<const S*>(p.bank) + (row_exists ? n : 0) * p.stride;
+    const T element = row_exists && d < p.dim ? static_cast<T>(widen(row[d])) : T(0);
     if (p.folded && d < p.dim) p.mean[b * p.dim + d] -= element;
     else if (p.with_grad && d < p.dim) p.rows[at * p.dim + d] = element;
     if (slice != 0) continue;
-    const T* own = p.query + b * p.dim;
-    if (p.positive_query != nullptr) own = p.positive_query + at * p.dim;
-    if (p.last_query != nullptr && k == p.positives - 1) own = p.last_query + b * p.dim;
+    const T* query = p.query + b * p.dim;
+    if (p.positive_query != nullptr) query = p.positive_query + at * p.dim;
+    if (p.last_query != nullptr && k == p.positives - 1) query = p.last_query + b * p.dim;
     double dot = 0;
-    for (int64_t e = t; e < p.dim && there; e += kRowThreads) dot += static_cast<double>(own[e]) * widen(row[e]);
+    for (int64_t e = t; e < p.dim && row_exists; e += kRowThreads) dot += static_cast<double>(query[e]) * widen(row[e]);
     dot = fold_block(dot, room, add);
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    const PairLoss pair = there ? pair_loss(dot / p.temperature, lse) : PairLoss{nan, nan};
+    const PairLoss pair = row_exists ? pair_loss(dot / p.temperature, lse) : PairLoss{nan, nan};
     if (t != 0) continue;
     p.loss[at] = static_cast<T>(pair.loss);
     if (p.with_grad) p.weight[at] = static_cast<T>(pair.weight);
   }
 }
 
-// How a sweep is cut for a width: threads hold 4 * FOURS columns each. Beyond kWidest there is no kernel.
+// How a sweep is cut for a width: threads hold 4 * FOURS columns each. Beyond kWidest row_exists is no kernel.
 constexpr int64_t kWidest = 8192;
 
 template <class T>

@@ -20,7 +20,7 @@ struct GroupRows {
   uint32_t last[kGroup];                      // largest key in the sample
 };
 
-struct SweepParams {
+struct BankSweepParams {
   const float* packed;    // [D, 16]   the group's queries, zero in lanes without one
   const GroupRows* rows;
   int queries;            // at most 16
@@ -72,7 +72,7 @@ struct SelectParams {
 // negatives, every key when fewer. smallest_key: the row of `own_label` with the smallest key, `first` when there is no label.
 #define GCL_DECLARE_BANK(isa)                           \
   namespace isa {                                       \
-  void sweep_bank(const SweepParams& p);                \
+  void sweep_bank(const BankSweepParams& p);            \
   void widen_bank_row(const WidenParams& p, int64_t n); \
   uint32_t last_key(const SelectParams& p);             \
   int64_t smallest_key(const SelectParams& p);          \

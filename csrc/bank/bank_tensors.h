@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <tuple>
 
 #include "bank/bank.h"
 #include "bank/bank_math.h"
@@ -35,34 +34,42 @@ void with_storage(Storage storage, F&& f) {
   else f(static_cast<Half*>(nullptr));
 }
 
+// Calls f(T{}, S{}) with the type computed in and the type stored; a float64 bank is computed in float64 alone.
+template <class F>
+void dispatch_real_storage(const Tensor& real, Storage storage, F&& f) {
+  with_storage(storage, [&](auto* none) {
+    using S = std::remove_pointer_t<decltype(none)>;
+    if (is_double(real)) f(double{}, S{});
+    else if constexpr (!std::is_same_v<S, double>) f(float{}, S{});
+  });
+}
+
 // Rows that are each contiguous stay where they are, whatever lies between them.
 inline Tensor contiguous_rows(const Tensor& bank) {
   const bool fits = bank.size(1) <= 1 || (bank.stride(1) == 1 && (bank.size(0) <= 1 || bank.stride(0) >= bank.size(1)));
-  return fits ? bank : torch::stable::contiguous(bank);
+  return fits ? bank : contiguous(bank);
 }
 inline int64_t row_stride(const Tensor& bank) { return bank.size(0) > 1 ? bank.stride(0) : bank.size(1); }
 
 inline void check_bank(const char* op, const Tensor& like, const Tensor& bank, int64_t dim) {
   check_shape(op, "bank", bank, {kAnySize, dim});
-  check_same_device(op, "bank", bank, like);
+  check_same_device(op, like, {{"bank", bank}});
   STD_TORCH_CHECK(bank.size(0) < (int64_t{1} << 32), op, ": the bank must have fewer than 2^32 rows");
 }
 
-inline void check_integers(const char* op, const char* name, const Tensor& t, const Tensor& like) {
-  STD_TORCH_CHECK(is_int64(t), op, ": ", name, " must be int64");
-  check_same_device(op, name, t, like);
+inline void check_row_numbers(const char* op, const Tensor& like, NamedTensors tensors) {
+  check_int64(op, tensors);
+  check_same_device(op, like, tensors);
 }
 
-// CPU tensors only: every row named is there.
+// Every row named is there; the GPU is not asked.
 inline void check_rows(const char* op, const char* name, const Tensor& rows, int64_t size) {
+  if (rows.is_cuda()) return;
   const int64_t* row = rows.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < rows.numel(); ++i) {
     STD_TORCH_CHECK(row[i] >= 0 && row[i] < size, op, ": ", name, " must be rows of the bank, 0 to ", size - 1, ", got ", row[i]);
   }
 }
-
-inline ScalarType type_of(float) { return ScalarType::Float; }
-inline ScalarType type_of(double) { return ScalarType::Double; }
 
 struct NceTensors {
   Tensor query, bank, labels, positive, seed;
@@ -76,7 +83,7 @@ struct NceOptions {
   int64_t count;
   bool with_grad;
   int64_t chunks;
-  bool digits;  // the GPU's workspace of the selection
+  bool digits = false;  // the GPU's workspace of the selection
   bool rows = true;  // false: the positive rows have another place
 };
 
@@ -85,44 +92,41 @@ inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor&
                               const Tensor& positive, const std::optional<Tensor>& positive_query, const Tensor& seed,
                               const NceOptions& options) {
   check_shape(op, "query", query, {kAnySize, kAnySize});
-  STD_TORCH_CHECK(is_float(query) || is_double(query), op, ": query must be float32 or float64");
+  check_real(op, "query", query);
   const int64_t batch = query.size(0), dim = query.size(1);
   check_bank(op, query, bank, dim);
   STD_TORCH_CHECK(is_double(query) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs a float64 query");
   check_shape(op, "labels", labels, {bank.size(0)});
   check_shape(op, "positive", positive, {batch, kAnySize});
-  check_integers(op, "labels", labels, query);
-  check_integers(op, "positive", positive, query);
   STD_TORCH_CHECK(seed.numel() == 1, op, ": seed must hold one number");
-  check_integers(op, "seed", seed, query);
+  check_row_numbers(op, query, {{"labels", labels}, {"positive", positive}, {"seed", seed}});
   STD_TORCH_CHECK(options.temperature > 0, op, ": temperature must be above 0, got ", options.temperature);
   STD_TORCH_CHECK(positive.size(1) > 0, op, ": positive must hold at least one row per query");
   const int64_t positives = positive.size(1), kept = options.with_grad ? batch : 0;
-  std::optional<Tensor> own;
+  std::optional<Tensor> positive_queries;
   if (positive_query.has_value()) {
     check_shape(op, "positive_query", *positive_query, {batch, positives, dim});
-    check_same_device(op, "positive_query", *positive_query, query);
-    STD_TORCH_CHECK(positive_query->scalar_type() == query.scalar_type(), op, ": positive_query must have the type of query");
-    own = torch::stable::contiguous(*positive_query);
+    check_same_device(op, query, {{"positive_query", *positive_query}});
+    check_same_type(op, "query", query, {{"positive_query", *positive_query}});
+    positive_queries = contiguous(*positive_query);
   }
-  using torch::stable::new_empty, torch::stable::new_zeros;
-  const bool folded = positives == 1 && !own.has_value();
+  const bool folded = positives == 1 && !positive_queries.has_value();
   const int64_t part_dim = options.with_grad ? padded_dim(dim) : 0;
-  return {torch::stable::contiguous(query),
-          contiguous_rows(bank),
-          torch::stable::contiguous(labels),
-          torch::stable::contiguous(positive),
-          torch::stable::contiguous(seed),
-          own,
-          new_empty(query, {batch, positives}),
-          new_empty(query, {kept, dim}),
-          new_empty(query, {kept, positives}),
-          new_empty(query, {options.rows ? kept : 0, folded ? 0 : positives, dim}),
-          new_empty(query, {batch}, ScalarType::Int),
-          options.digits ? new_zeros(query, {batch, 4, 256}, ScalarType::Int) : new_empty(query, {0}, ScalarType::Int),
-          new_empty(query, {options.chunks, batch}),
-          new_empty(query, {options.chunks, batch}, ScalarType::Double),
-          new_empty(query, {options.chunks, batch, part_dim})};
+  return {.query = contiguous(query),
+          .bank = contiguous_rows(bank),
+          .labels = contiguous(labels),
+          .positive = contiguous(positive),
+          .seed = contiguous(seed),
+          .positive_query = positive_queries,
+          .loss = new_empty(query, {batch, positives}),
+          .mean = new_empty(query, {kept, dim}),
+          .weight = new_empty(query, {kept, positives}),
+          .rows = new_empty(query, {options.rows ? kept : 0, folded ? 0 : positives, dim}),
+          .last = new_empty(query, {batch}, ScalarType::Int),
+          .digits = new_zeros(query, {options.digits ? batch : 0, 4, 256}, ScalarType::Int),
+          .part_max = new_empty(query, {options.chunks, batch}),
+          .part_sum = new_empty(query, {options.chunks, batch}, ScalarType::Double),
+          .part_mean = new_empty(query, {options.chunks, batch, part_dim})};
 }
 
 template <class T>
@@ -169,21 +173,20 @@ inline GclTensors gcl_tensors(const Tensor& photo, const Tensor& view, const Ten
   const int64_t batch = photo.size(0), dim = photo.size(1), kept = with_grad ? batch : 0;
   check_shape(op, "f_nv", view, {batch, dim});
   check_shape(op, "index", index, {batch});
-  check_same_device(op, "f_nv", view, photo);
-  check_integers(op, "index", index, photo);
-  STD_TORCH_CHECK(is_float(photo) || is_double(photo), op, ": f must be float32 or float64");
-  STD_TORCH_CHECK(photo.scalar_type() == view.scalar_type(), op, ": f_nv must have the type of f");
-  using torch::stable::contiguous, torch::stable::new_empty;
-  return {contiguous(photo),
-          contiguous(view),
-          contiguous(index),
-          new_empty(photo, {batch, dim}),
-          new_empty(photo, {batch, dim}),
-          new_empty(photo, {batch}),
-          new_empty(photo, {batch}),
-          new_empty(photo, {batch, 3}, ScalarType::Long),
-          new_empty(photo, {kept, 3, dim}),
-          new_empty(photo, {kept, dim})};
+  check_same_device(op, photo, {{"f_nv", view}});
+  check_row_numbers(op, photo, {{"index", index}});
+  check_real(op, "f", photo);
+  check_same_type(op, "f", photo, {{"f_nv", view}});
+  return {.photo = contiguous(photo),
+          .view = contiguous(view),
+          .index = contiguous(index),
+          .unit_photo = new_empty(photo, {batch, dim}),
+          .unit_view = new_empty(photo, {batch, dim}),
+          .photo_length = new_empty(photo, {batch}),
+          .view_length = new_empty(photo, {batch}),
+          .positive = new_empty(photo, {batch, 3}, ScalarType::Long),
+          .view_grad = new_empty(photo, {kept, 3, dim}),
+          .photo_grad = new_empty(photo, {kept, dim})};
 }
 
 template <class T>
@@ -202,6 +205,15 @@ GclParams<T> gcl_params(GclTensors& t) {
   return p;
 }
 
+// The contrast in the middle of gcl_memory_loss: the photo takes the last positive term, the rows go where their gradients will.
+template <class T>
+NceParams<T> gcl_nce_params(const GclParams<T>& q, NceTensors& t, const NceOptions& options) {
+  NceParams<T> p = nce_params<T>("gcl_memory_loss", t, options);
+  p.last_query = q.unit_photo;
+  p.rows = q.view_grad;
+  return p;
+}
+
 struct UpdateTensors {
   Tensor bank, index, feature, similarity;
 };
@@ -212,13 +224,15 @@ inline UpdateTensors update_tensors(const Tensor& bank, const Tensor& index, con
   check_shape(op, "feature", feature, {kAnySize, kAnySize});
   check_bank(op, feature, bank, feature.size(1));
   check_shape(op, "index", index, {feature.size(0)});
-  check_integers(op, "index", index, feature);
-  STD_TORCH_CHECK(is_float(feature) || is_double(feature), op, ": feature must be float32 or float64");
+  check_row_numbers(op, feature, {{"index", index}});
+  check_real(op, "feature", feature);
   STD_TORCH_CHECK(is_double(feature) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs float64 features");
   STD_TORCH_CHECK(bank.size(1) <= 1 || bank.size(0) == 0 || bank.stride(1) == 1, op, ": bank must have contiguous rows");
   STD_TORCH_CHECK(momentum >= 0 && momentum <= 1, op, ": momentum must be in [0, 1], got ", momentum);
-  return {bank, torch::stable::contiguous(index), torch::stable::contiguous(feature),
-          torch::stable::new_empty(feature, {feature.size(0)})};
+  return {.bank = bank,
+          .index = contiguous(index),
+          .feature = contiguous(feature),
+          .similarity = new_empty(feature, {feature.size(0)})};
 }
 
 template <class T>

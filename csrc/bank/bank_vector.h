@@ -34,10 +34,10 @@ typedef uint32_t U32x16 __attribute__((vector_size(64)));
 inline U32x16 splat_bits(uint32_t x) { return U32x16{} + x; }
 
 inline bool any(I32x16 mask) {
-  int64_t word[8], all = 0;
+  int64_t word[8], bits = 0;
   std::memcpy(word, &mask, sizeof mask);
-  for (int i = 0; i < 8; ++i) all |= word[i];
-  return all != 0;
+  for (int i = 0; i < 8; ++i) bits |= word[i];
+  return bits != 0;
 }
 
 // e^x for x at most 0 (NaN stays NaN): 2^n times a polynomial (Taylor's, degree 7) on [-ln 2 / 2, ln 2 / 2], within 2 units

@@ -20,9 +20,9 @@ __device__ V fold_block(V value, V* room, F&& f) {
     if (t < half) room[t] = f(room[t], room[t + half]);
     __syncthreads();
   }
-  const V all = room[0];
+  const V result = room[0];
   __syncthreads();
-  return all;
+  return result;
 }
 
 template <class T>
@@ -33,10 +33,10 @@ __device__ bool names_a_row(const NceParams<T>& p, int64_t row) {
 // Key prefix so far and how many of the smallest keys behind it are still wanted, one byte further. False: there are fewer.
 __device__ inline bool descend(const uint32_t* counts, uint32_t* prefix, int64_t* wanted) {
   __shared__ uint32_t upto[kRowThreads];
-  __shared__ uint32_t found[2];
+  __shared__ uint32_t digit[2];  // the one that the key goes on with, and how many keys come before it
   const int t = static_cast<int>(threadIdx.x);
-  const uint32_t mine = counts[t];
-  upto[t] = mine;
+  const uint32_t count = counts[t];
+  upto[t] = count;
   __syncthreads();
   for (int step = 1; step < kRowThreads; step *= 2) {
     const uint32_t before = t >= step ? upto[t - step] : 0;
@@ -44,16 +44,16 @@ __device__ inline bool descend(const uint32_t* counts, uint32_t* prefix, int64_t
     upto[t] += before;
     __syncthreads();
   }
-  const uint32_t all = upto[kRowThreads - 1], last = upto[t];
-  if (last - mine < *wanted && *wanted <= last) {
-    found[0] = static_cast<uint32_t>(t);
-    found[1] = last - mine;
+  const uint32_t total = upto[kRowThreads - 1], last = upto[t];
+  if (last - count < *wanted && *wanted <= last) {
+    digit[0] = static_cast<uint32_t>(t);
+    digit[1] = last - count;
   }
   __syncthreads();
-  const bool enough = *wanted <= all;
+  const bool enough = *wanted <= total;
   if (enough) {
-    *prefix = *prefix << 8 | found[0];
-    *wanted -= found[1];
+    *prefix = *prefix << 8 | digit[0];
+    *wanted -= digit[1];
   }
   __syncthreads();
   return enough;
@@ -67,7 +67,7 @@ __global__ void bank_select_kernel(NceParams<T> p, int64_t splits, int from, int
   const int64_t b = blockIdx.x / splits, split = blockIdx.x % splits, first = p.positive[b * p.positives];
   const int t = static_cast<int>(threadIdx.x);
   if (!names_a_row(p, first)) return;
-  const int64_t own = p.labels[first];
+  const int64_t own_label = p.labels[first];
   const RowWords words = row_words(kNegatives, *p.seed, b);
   uint32_t prefix = 0;
   int64_t wanted = p.count;
@@ -79,7 +79,7 @@ __global__ void bank_select_kernel(NceParams<T> p, int64_t splits, int from, int
       for (int64_t n = split * kRowThreads + t; n < p.num_rows; n += splits * kRowThreads) {
         const uint32_t key = sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n));
         if (byte > 0 && key >> (32 - 8 * byte) != prefix) continue;
-        if (is_negative(own, first, p.labels[n], n)) atomicAdd(&counts[key >> (24 - 8 * byte) & 0xffu], 1u);
+        if (is_negative(own_label, first, p.labels[n], n)) atomicAdd(&counts[key >> (24 - 8 * byte) & 0xffu], 1u);
       }
       __syncthreads();
       if (counts[t] != 0) atomicAdd(&total[t], counts[t]);
@@ -114,11 +114,11 @@ void launch_select(const NceParams<T>& p, GclStream stream) {
 __device__ inline int64_t draw_row(const int64_t* labels, int64_t size, int64_t index, RowWords words) {
   __shared__ unsigned long long room[kRowThreads];
   if (index < 0 || index >= size) return index;
-  const int64_t own = labels[index];
-  if (own < 0) return index;
+  const int64_t own_label = labels[index];
+  if (own_label < 0) return index;
   unsigned long long best = ~0ull;
   for (int64_t n = threadIdx.x; n < size; n += blockDim.x) {
-    if (labels[n] != own) continue;
+    if (labels[n] != own_label) continue;
     const uint32_t key = sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n));
     best = minimum(best, static_cast<unsigned long long>(key) << 32 | static_cast<uint32_t>(n));
   }

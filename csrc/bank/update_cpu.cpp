@@ -1,7 +1,8 @@
 // CPU backend of bank_update_: bank rows in parallel, the features of one row in batch order.
 #include <cmath>
 
-#include "bank/bank_tensors.h"
+#include "bank/update_ops.h"
+#include "common/cpu_backend.h"
 
 namespace gcl {
 namespace {
@@ -46,19 +47,19 @@ void move_row(const UpdateParams<T>& p, int64_t b, T* sum) {
   for (int64_t d = 0; d < p.dim; ++d) narrow(sum[d] / norm, row + d);
 }
 
-template <class T, class S>
-void update(const UpdateParams<T>& p, const Tensor& like) {
-  // A row belongs to the first batch position that names it.
-  const auto first = [&](int64_t b) {
-    for (int64_t o = 0; o < b; ++o) {
-      if (p.index[o] == p.index[b]) return false;
-    }
-    return true;
-  };
-  const int64_t threads = torch::stable::get_num_threads(), workers = threads < p.batch ? threads : p.batch;
-  Tensor scratch = torch::stable::new_empty(like, {workers, p.dim});
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t w = begin; w < end; ++w) {
+struct BankUpdateCpu : CpuBackend {
+  template <class S, class T>
+  void update(const UpdateParams<T>& p, const Tensor& like) const {
+    // A row belongs to the first batch position that names it.
+    const auto first = [&](int64_t b) {
+      for (int64_t o = 0; o < b; ++o) {
+        if (p.index[o] == p.index[b]) return false;
+      }
+      return true;
+    };
+    const int64_t threads = torch::stable::get_num_threads(), workers = threads < p.batch ? threads : p.batch;
+    Tensor scratch = new_empty(like, {workers, p.dim});
+    in_parallel(workers, 1, [&](int64_t w) {
       T* sum = scratch.mutable_data_ptr<T>() + w * p.dim;
       for (int64_t b = w; b < p.batch; b += workers) {
         if (!first(b)) continue;
@@ -69,23 +70,12 @@ void update(const UpdateParams<T>& p, const Tensor& like) {
           if (p.index[o] == p.index[b] && (!p.hard || is_hardest(p, o))) move_row<T, S>(p, o, sum);
         }
       }
-    }
-  });
-}
-
-void bank_update_cpu(Tensor bank, Tensor index, Tensor feature, double momentum, bool unit, bool hard) {
-  UpdateTensors t = update_tensors(bank, index, feature, momentum);
-  check_rows("bank_update_", "index", t.index, bank.size(0));
-  if (feature.size(0) == 0) return;
-  with_storage(storage_of("bank_update_", bank), [&](auto* none) {
-    using S = std::remove_pointer_t<decltype(none)>;
-    if (is_double(feature)) update<double, S>(update_params<double>(t, momentum, unit, hard), t.feature);
-    else if constexpr (!std::is_same_v<S, double>) update<float, S>(update_params<float>(t, momentum, unit, hard), t.feature);
-  });
-}
+    });
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("bank_update_", TORCH_BOX(&bank_update_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_bank_update<BankUpdateCpu>(m); }
 
 }  // namespace gcl

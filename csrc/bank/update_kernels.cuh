@@ -37,10 +37,10 @@ __global__ void bank_update_kernel(UpdateParams<T> p) {
   for (int64_t o = b; o < p.batch; ++o) {
     if (p.index[o] != n) continue;
     if (p.hard) {
-      const T mine = p.similarity[o];
+      const T similarity = p.similarity[o];
       bool beaten = false;
       for (int64_t r = threadIdx.x; r < p.batch; r += blockDim.x) {
-        if (p.index[r] == n) beaten = beaten || p.similarity[r] < mine || (p.similarity[r] == mine && r < o);
+        if (p.index[r] == n) beaten = beaten || p.similarity[r] < similarity || (p.similarity[r] == similarity && r < o);
       }
       if (__syncthreads_or(beaten)) continue;
     }

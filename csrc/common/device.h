@@ -20,7 +20,7 @@
 #define GCL_HD inline
 #define GCL_RARE
 #elif defined(GCL_ISA)
-#define GCL_HD inline  // a copy for each instruction set (common/isa.h), none of which another may run
+#define GCL_HD static inline  // a copy for each instruction set (common/isa.h), none of which another may run
 #else
 #define GCL_HD inline
 #endif
@@ -44,6 +44,16 @@ GCL_HD T minimum(T a, T b) {
 template <class T>
 GCL_HD T maximum(T a, T b) {
   return a < b ? b : a;
+}
+
+template <class T>
+GCL_HD T least_of_three(const T x[3]) {
+  return minimum(x[0], minimum(x[1], x[2]));
+}
+
+template <class T>
+GCL_HD T greatest_of_three(const T x[3]) {
+  return maximum(x[0], maximum(x[1], x[2]));
 }
 
 }  // namespace gcl

@@ -11,10 +11,10 @@ constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
 Isa best() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const auto all = [](auto... has) { return (has && ...); };
-  if (!all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"))) return Isa::baseline;
-  if (!all(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512dq"),
-           __builtin_cpu_supports("avx512vl"))) {
+  const auto has_all = [](auto... has) { return (has && ...); };
+  if (!has_all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"))) return Isa::baseline;
+  if (!has_all(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512dq"),
+               __builtin_cpu_supports("avx512vl"))) {
     return Isa::avx2;
   }
   return Isa::avx512;
@@ -24,12 +24,12 @@ Isa best() {
 }
 
 Isa choose() {
-  const Isa here = best();
+  const Isa widest = best();
   const char* asked = std::getenv("GCL_ISA");
-  for (int n = 0; asked != nullptr && n <= static_cast<int>(here); ++n) {
+  for (int n = 0; asked != nullptr && n <= static_cast<int>(widest); ++n) {
     if (std::strcmp(asked, kNames[n]) == 0) return static_cast<Isa>(n);
   }
-  return here;
+  return widest;
 }
 
 }  // namespace

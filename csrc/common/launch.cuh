@@ -5,6 +5,7 @@
 //   GCL_FILL_BYTES(pointer, byte, count, stream)             memset in stream order
 //   GCL_DYNAMIC_SHARED(T, name)                              in a kernel: its dynamic shared memory as T* name
 //   GCL_ALLOW_SHARED(kernel, bytes)                          before a launch that needs more than 48 KiB of it
+//   GCL_EACH_ITEM(i, count)                                  in a kernel: a loop over the items of this thread, by grid stride
 #pragma once
 
 #include "common/device.h"
@@ -23,14 +24,18 @@ using GclStream = cudaStream_t;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))
 #endif
 
+#define GCL_EACH_ITEM(i, count)                                                                                             \
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, i##_step = int64_t{gridDim.x} * blockDim.x; \
+       i < (count); i += i##_step)
+
 namespace gcl {
 
 constexpr int kThreads = 128;
 
-// Blocks for one thread per item; kernels walk by grid stride, so the cap loses nothing.
-inline int64_t blocks_for(int64_t items) {
-  const int64_t blocks = (items + kThreads - 1) / kThreads;
-  return blocks < 0x7fffffff ? blocks : 0x7fffffff;
-}
+// As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
+inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, 0x7fffffff); }
+
+// Blocks for one thread per item.
+inline int64_t blocks_for(int64_t items) { return capped_blocks((items + kThreads - 1) / kThreads); }
 
 }  // namespace gcl

@@ -1,11 +1,12 @@
 // CPU backend of interpolate. Each number is summed in the order of the pixels, whatever the number of threads.
-#include <tuple>
-
+#include "common/cpu_backend.h"
 #include "interpolate/interpolate_math.h"
-#include "interpolate/interpolate_tensors.h"
+#include "interpolate/interpolate_ops.h"
 
 namespace gcl {
 namespace {
+
+using torch::stable::parallel_for;
 
 constexpr int64_t kPixelsAtOnce = 4096;
 constexpr int64_t kVertsAtOnce = 2048;
@@ -78,56 +79,34 @@ void add_attribute_gradient(const InterpolateBackwardParams<T>& p, T* table, int
   }
 }
 
-template <class T>
-void backward(const InterpolateBackwardParams<T>& p) {
-  using torch::stable::parallel_for;
-  const InterpolateParams<T>& f = p.forward;
-  const int64_t pixels = f.batch * f.pixels;
-  if (p.grad_bary != nullptr) {
-    parallel_for(0, pixels, kPixelsAtOnce, [&](int64_t begin, int64_t end) { bary_gradient(p, begin, end); });
+struct InterpolateCpu : CpuBackend {
+  template <class T>
+  void forward(const InterpolateParams<T>& p) const {
+    parallel_for(0, p.batch * p.pixels, kPixelsAtOnce, [&](int64_t begin, int64_t end) { interpolate_pixels(p, begin, end); });
   }
-  if (p.grad_attributes == nullptr) return;
-  if (f.shared) {  // one table: each thread reads every pixel and keeps to its own vertices
-    parallel_for(0, f.num_verts, kVertsAtOnce,
-                 [&](int64_t first, int64_t last) { add_attribute_gradient(p, p.grad_attributes, 0, pixels, first, last); });
-    return;
-  }
-  parallel_for(0, f.batch, 1, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
+
+  template <class T>
+  void backward(const InterpolateBackwardParams<T>& p) const {
+    const InterpolateParams<T>& f = p.forward;
+    const int64_t pixels = f.batch * f.pixels;
+    if (p.grad_bary != nullptr) {
+      parallel_for(0, pixels, kPixelsAtOnce, [&](int64_t begin, int64_t end) { bary_gradient(p, begin, end); });
+    }
+    if (p.grad_attributes == nullptr) return;
+    if (f.shared) {  // one table: each thread reads every pixel and keeps to its own vertices
+      parallel_for(0, f.num_verts, kVertsAtOnce,
+                   [&](int64_t first, int64_t last) { add_attribute_gradient(p, p.grad_attributes, 0, pixels, first, last); });
+      return;
+    }
+    in_parallel(f.batch, 1, [&](int64_t b) {
       T* table = p.grad_attributes + b * f.num_verts * f.channels;
       add_attribute_gradient(p, table, b * f.pixels, (b + 1) * f.pixels, 0, f.num_verts);
-    }
-  });
-}
-
-Tensor interpolate_cpu(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) {
-  const InterpolateTensors t = interpolate_inputs("interpolate", attributes, faces, face_id, bary);
-  Tensor out = interpolate_output(t);
-  const auto run = [&](auto real) {
-    using T = decltype(real);
-    auto p = interpolate_params<T>(t);
-    p.out = out.mutable_data_ptr<T>();
-    torch::stable::parallel_for(0, p.batch * p.pixels, kPixelsAtOnce,
-                                [&](int64_t begin, int64_t end) { interpolate_pixels(p, begin, end); });
-  };
-  is_float(attributes) ? run(float{}) : run(double{});
-  return out;
-}
-
-std::tuple<Tensor, Tensor> interpolate_backward_cpu(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id, Tensor bary,
-                                                    Tensor entry_order, Tensor entry_begin, bool need_attributes,
-                                                    bool need_bary) {
-  InterpolateBackwardTensors t = interpolate_backward_tensors(grad_out, attributes, faces, face_id, bary, entry_order,
-                                                              entry_begin, need_attributes, need_bary);
-  is_float(attributes) ? backward(interpolate_backward_params<float>(t)) : backward(interpolate_backward_params<double>(t));
-  return {t.grad_attributes, t.grad_bary};
-}
+    });
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("interpolate", TORCH_BOX(&interpolate_cpu));
-  m.impl("interpolate_backward", TORCH_BOX(&interpolate_backward_cpu));
-}
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_interpolate<InterpolateCpu>(m); }
 
 }  // namespace gcl

@@ -9,9 +9,8 @@ namespace gcl {
 // One thread an output number: neighbours write neighbours, and read neighbours of the table.
 template <class T>
 __global__ void interpolate_kernel(InterpolateParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t count = p.batch * p.pixels * p.channels;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < count; n += step) {
+  GCL_EACH_ITEM(n, count) {
     const int64_t pixel = n / p.channels, c = n % p.channels;
     T value = T(0);
     if (drawn(p, pixel)) {
@@ -28,8 +27,7 @@ __global__ void interpolate_kernel(InterpolateParams<T> p) {
 template <class T>
 __global__ void interpolate_backward_bary_kernel(InterpolateBackwardParams<T> p) {
   const InterpolateParams<T>& f = p.forward;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < 3 * f.batch * f.pixels; e += step) {
+  GCL_EACH_ITEM(e, 3 * f.batch * f.pixels) {
     const int64_t pixel = e / 3;
     T sum = T(0);
     if (drawn(f, pixel)) {
@@ -44,9 +42,8 @@ __global__ void interpolate_backward_bary_kernel(InterpolateBackwardParams<T> p)
 template <class T>
 __global__ void interpolate_backward_attributes_kernel(InterpolateBackwardParams<T> p) {
   const InterpolateParams<T>& f = p.forward;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t count = (f.shared ? 1 : f.batch) * f.num_verts * f.channels;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < count; n += step) {
+  GCL_EACH_ITEM(n, count) {
     const int64_t row = n / f.channels, c = n % f.channels;
     T sum = T(0);
     for (int64_t i = p.entry_begin[row]; i < p.entry_begin[row + 1]; ++i) {

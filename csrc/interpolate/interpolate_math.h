@@ -1,5 +1,4 @@
-// The mathematics of interpolate, once for host and device. Functions are static: a source that is compiled for several
-// instruction sets keeps its own copies.
+// The mathematics of interpolate, once for host and device.
 #pragma once
 
 #include "common/device.h"

@@ -1,8 +1,6 @@
 // From tensors to the parameter structs of interpolate: checks, contiguous inputs, outputs. Shared by the two backends.
 #pragma once
 
-#include <utility>
-
 #include "common/tensor.h"
 #include "interpolate/interpolate.h"
 
@@ -20,13 +18,12 @@ inline InterpolateTensors interpolate_inputs(const char* op, const Tensor& attri
                   ": attributes has a wrong shape");
   check_shape(op, "faces", faces, {kAnySize, 3});
   check_shape(op, "bary", bary, {batch, face_id.size(1), face_id.size(2), 3});
-  const std::pair<const char*, const Tensor*> others[] = {{"faces", &faces}, {"face_id", &face_id}, {"bary", &bary}};
-  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, attributes);
-  STD_TORCH_CHECK(is_float(attributes) || is_double(attributes), op, ": attributes must be float32 or float64");
-  STD_TORCH_CHECK(bary.scalar_type() == attributes.scalar_type(), op, ": bary must have the type of attributes");
-  STD_TORCH_CHECK(is_int32(faces) && is_int32(face_id), op, ": faces and face_id must be int32");
-  using torch::stable::contiguous;
-  return {contiguous(attributes), contiguous(faces), contiguous(face_id), contiguous(bary)};
+  check_same_device(op, attributes, {{"faces", faces}, {"face_id", face_id}, {"bary", bary}});
+  check_real(op, "attributes", attributes);
+  check_same_type(op, "attributes", attributes, {{"bary", bary}});
+  check_int32(op, {{"faces", faces}, {"face_id", face_id}});
+  return {
+      .attributes = contiguous(attributes), .faces = contiguous(faces), .face_id = contiguous(face_id), .bary = contiguous(bary)};
 }
 
 template <class T>
@@ -48,7 +45,7 @@ InterpolateParams<T> interpolate_params(const InterpolateTensors& t) {
 
 inline Tensor interpolate_output(const InterpolateTensors& t) {
   const int64_t channels = t.attributes.size(t.attributes.dim() - 1);
-  return torch::stable::new_empty(t.attributes, {t.face_id.size(0), t.face_id.size(1), t.face_id.size(2), channels});
+  return new_empty(t.attributes, {t.face_id.size(0), t.face_id.size(1), t.face_id.size(2), channels});
 }
 
 struct InterpolateBackwardTensors {
@@ -63,32 +60,27 @@ inline InterpolateBackwardTensors interpolate_backward_tensors(const Tensor& gra
                                                                const Tensor& entry_order, const Tensor& entry_begin,
                                                                bool need_attributes, bool need_bary) {
   const char* op = "interpolate_backward";
-  InterpolateTensors t = interpolate_inputs(op, attributes, faces, face_id, bary);
+  const InterpolateTensors t = interpolate_inputs(op, attributes, faces, face_id, bary);
   const int64_t d = attributes.dim(), rows = attributes.size(d - 2) * (d == 3 ? attributes.size(0) : 1);
   check_shape(op, "grad_out", grad_out, {face_id.size(0), face_id.size(1), face_id.size(2), attributes.size(d - 1)});
-  STD_TORCH_CHECK(grad_out.scalar_type() == attributes.scalar_type(), op, ": grad_out must have the type of attributes");
-  STD_TORCH_CHECK(is_int64(entry_order) && is_int64(entry_begin), op, ": entry_order and entry_begin must be int64");
+  check_same_type(op, "attributes", attributes, {{"grad_out", grad_out}});
+  check_int64(op, {{"entry_order", entry_order}, {"entry_begin", entry_begin}});
   if (attributes.is_cuda() && need_attributes) {
     check_shape(op, "entry_order", entry_order, {3 * face_id.numel()});
     check_shape(op, "entry_begin", entry_begin, {rows + 1});
   }
-  const std::pair<const char*, const Tensor*> others[] = {
-      {"grad_out", &grad_out}, {"entry_order", &entry_order}, {"entry_begin", &entry_begin}};
-  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, attributes);
-  using torch::stable::contiguous;
-  const auto rows_of = [&](const Tensor& like, bool need) {
-    return need ? torch::stable::new_empty(like, like.sizes()) : torch::stable::new_empty(like, {0});
+  check_same_device(op, attributes, {{"grad_out", grad_out}, {"entry_order", entry_order}, {"entry_begin", entry_begin}});
+  const auto gradient_of = [](const Tensor& input, bool need) {
+    return need ? new_empty(input, input.sizes()) : new_empty(input, {0});
   };
-  Tensor grad_attributes = rows_of(t.attributes, need_attributes);
-  Tensor grad_bary = rows_of(t.bary, need_bary);
-  return {std::move(t),
-          contiguous(grad_out),
-          contiguous(entry_order),
-          contiguous(entry_begin),
-          grad_attributes,
-          grad_bary,
-          need_attributes,
-          need_bary};
+  return {.forward = t,
+          .grad_out = contiguous(grad_out),
+          .entry_order = contiguous(entry_order),
+          .entry_begin = contiguous(entry_begin),
+          .grad_attributes = gradient_of(t.attributes, need_attributes),
+          .grad_bary = gradient_of(t.bary, need_bary),
+          .need_attributes = need_attributes,
+          .need_bary = need_bary};
 }
 
 template <class T>

@@ -9,18 +9,14 @@ namespace gcl {
 
 template <class T>
 __global__ void dbscan_core_kernel(DbscanParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
-    p.root[i] = is_core(p, i) ? static_cast<int32_t>(i) : -1;
-  }
+  GCL_EACH_ITEM(i, p.rows) { p.root[i] = is_core(p, i) ? static_cast<int32_t>(i) : -1; }
 }
 
 template <class T>
 __global__ void dbscan_unite_kernel(DbscanParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const auto load = [&](int32_t n) { return atomicMin(p.root + n, 0x7fffffff); };  // a read that other threads may disturb
   const auto lower = [&](int32_t n, int32_t to) { return atomicMin(p.root + n, to); };
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+  GCL_EACH_ITEM(i, p.rows) {
     if (load(static_cast<int32_t>(i)) < 0) continue;
     unite_row(p, i, [&](int64_t j) { return load(static_cast<int32_t>(j)) >= 0; }, load, lower);
   }
@@ -28,8 +24,7 @@ __global__ void dbscan_unite_kernel(DbscanParams<T> p) {
 
 template <class T>
 __global__ void dbscan_flatten_kernel(DbscanParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
+  GCL_EACH_ITEM(i, p.rows) {
     const auto load = [&](int32_t n) { return atomicMin(p.root + n, 0x7fffffff); };
     int32_t top = load(static_cast<int32_t>(i));
     if (top < 0) continue;
@@ -40,10 +35,7 @@ __global__ void dbscan_flatten_kernel(DbscanParams<T> p) {
 
 template <class T>
 __global__ void dbscan_label_kernel(DbscanParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows; i += step) {
-    p.labels[i] = label_of(p, i);
-  }
+  GCL_EACH_ITEM(i, p.rows) { p.labels[i] = label_of(p, i); }
 }
 
 template <class T>

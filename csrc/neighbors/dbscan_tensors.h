@@ -12,16 +12,13 @@ struct DbscanTensors {
 
   DbscanTensors(const char* op, const Tensor& indptr_, const Tensor& indices_, const Tensor& values_) {
     check_shape(op, "indptr", indptr_, {kAnySize});
-    check_int64(op, "indptr", indptr_);
-    STD_TORCH_CHECK(indptr_.size(0) >= 1 && indptr_.size(0) - 1 <= kMaxRows, op, ": indptr must have 1 to 2^31 - 1 entries");
-    rows = indptr_.size(0) - 1;
     check_shape(op, "indices", indices_, {kAnySize});
-    check_int64(op, "indices", indices_);
     check_shape(op, "values", values_, {indices_.size(0)});
+    check_int64(op, {{"indptr", indptr_}, {"indices", indices_}});
     check_real(op, "values", values_);
-    check_same_device(op, "indices", indices_, indptr_);
-    check_same_device(op, "values", values_, indptr_);
-    using torch::stable::contiguous;
+    check_same_device(op, indptr_, {{"indices", indices_}, {"values", values_}});
+    rows = indptr_.size(0) - 1;
+    STD_TORCH_CHECK(rows >= 0 && rows <= kMaxRows, op, ": indptr must have 1 to 2^31 - 1 entries");
     indptr = contiguous(indptr_), indices = contiguous(indices_), values = contiguous(values_);
     if (!indptr.is_cuda()) {
       check_starts(op, "indptr", indptr, indices.size(0));

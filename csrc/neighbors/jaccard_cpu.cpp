@@ -4,8 +4,9 @@
 #include <bit>
 #include <vector>
 
+#include "common/cpu_backend.h"
 #include "neighbors/jaccard_math.h"
-#include "neighbors/jaccard_tensors.h"
+#include "neighbors/jaccard_ops.h"
 #include "neighbors/neighbors_isa.h"
 
 namespace gcl {
@@ -13,25 +14,25 @@ namespace {
 
 constexpr int64_t kGrain = 64;  // rows
 
-// R*(i) by looking members up instead of merging lists: what a row has met carries the row's number.
+// R*(i) by looking members up instead of merging lists: a member is marked with the number of the row it was last seen in.
 template <class T>
 class Expander {
  public:
-  explicit Expander(const ExpansionParams<T>& p) : p_(p), met_(p.rows, -1) {}
+  explicit Expander(const ExpansionParams<T>& p) : p_(p), seen_in_(p.rows, -1) {}
   // The members of R*(i), ascending; valid until the next call. `decide` writes p.accepted first.
   const std::vector<int32_t>& expand(int64_t i, bool decide) {
     const int32_t row = static_cast<int32_t>(i);
     const int32_t* near = p_.near + i * p_.width;
     uint8_t* accepted = p_.accepted + i * p_.width;
     members_.assign(near, near + p_.num_near[i]);
-    for (const int32_t j : members_) met_[j] = row;
+    for (const int32_t j : members_) seen_in_[j] = row;
     for (int64_t t = 0; decide && t < p_.width; ++t) accepted[t] = t < p_.num_near[i] && joins(near[t], row);
     for (int64_t t = 0; t < p_.num_near[i]; ++t) {
       if (!accepted[t]) continue;
       const int32_t* list = p_.close + near[t] * p_.half_width;
       for (int64_t e = 0; e < p_.num_close[near[t]]; ++e) {
-        if (met_[list[e]] == row) continue;
-        met_[list[e]] = row;
+        if (seen_in_[list[e]] == row) continue;
+        seen_in_[list[e]] = row;
         members_.push_back(list[e]);
       }
     }
@@ -46,58 +47,84 @@ class Expander {
     const int32_t* list = p_.close + c * p_.half_width;
     const int64_t size = p_.num_close[c];
     int64_t common = 0;
-    for (int64_t e = 0; e < size; ++e) common += met_[list[e]] == row;
+    for (int64_t e = 0; e < size; ++e) common += seen_in_[list[e]] == row;
     return 3 * common > 2 * size;
   }
 
   const ExpansionParams<T>& p_;
-  std::vector<int32_t> met_, members_;
+  std::vector<int32_t> seen_in_, members_;
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> reciprocal_sets_cpu(Tensor rank, int64_t half_width) {
-  ReciprocalTensors t = reciprocal_tensors(rank, half_width);
-  check_range<int32_t>("reciprocal_sets", "rank", t.rank, 0, t.p.rows);
-  torch::stable::parallel_for(0, t.p.rows, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) reciprocal_row(t.p, i);
-  });
-  return {t.near, t.num_near, t.close, t.num_close};
-}
+// Rows that share a column with a given one: a bit for each, so that they come out in ascending order without sorting.
+class RowSet {
+ public:
+  explicit RowSet(int64_t rows) : words_((rows + 63) / 64, 0) {}
+  void add(int32_t row) { words_[row >> 6] |= uint64_t{1} << (row & 63); }
+  // Calls emit(row) in ascending order and empties the set.
+  template <class Emit>
+  void drain(Emit&& emit) {
+    for (size_t w = 0; w < words_.size(); ++w) {
+      for (uint64_t word = words_[w]; word != 0; word &= word - 1) {
+        emit(static_cast<int64_t>(w * 64 + std::countr_zero(word)));
+      }
+      words_[w] = 0;
+    }
+  }
 
-std::tuple<Tensor, Tensor> expansion_count_cpu(Tensor near, Tensor num_near, Tensor close, Tensor num_close) {
-  const ExpansionTensors t("expansion_count", near, num_near, close, num_close);
-  Tensor accepted = empty_like_device(near, {t.rows, t.width}, ScalarType::Byte);
-  Tensor count = empty_like_device(near, {t.rows}, ScalarType::Long);
-  auto p = t.params<float>();
-  p.accepted = accepted.mutable_data_ptr<uint8_t>();
-  p.count = count.mutable_data_ptr<int64_t>();
-  torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-    Expander<float> sets(p);
-    for (int64_t i = begin; i < end; ++i) p.count[i] = static_cast<int64_t>(sets.expand(i, true).size());
-  });
-  return {accepted, count};
-}
+ private:
+  std::vector<uint64_t> words_;
+};
 
-std::tuple<Tensor, Tensor> expansion_weights_cpu(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted,
-                                                 Tensor rank, Tensor similarity, Tensor features, Tensor start, int64_t total) {
-  const char* op = "expansion_weights";
-  const ExpansionTensors t(op, near, num_near, close, num_close);
-  const WeightTensors w(op, t, accepted, rank, similarity, features, start, total);
-  Tensor columns = empty_like_device(near, {total}, ScalarType::Int);
-  Tensor values = torch::stable::new_empty(similarity, {total});
-  bool fits = true;
-  dispatch_real(values, [&](auto real) {
-    using T = decltype(real);
-    auto p = t.params<T>();
-    w.fill(p, columns, values, total);
-    std::vector<uint8_t> whole(p.rows, 1);
-    torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
+// Which rows came out as long as the caller had counted; each thread writes its own.
+class RowFits {
+ public:
+  explicit RowFits(int64_t rows) : fits_(rows, 1) {}
+  void set(int64_t row, bool fits) { fits_[row] = fits; }
+  bool all() const {
+    return std::all_of(fits_.begin(), fits_.end(), [](uint8_t fits) { return fits != 0; });
+  }
+
+ private:
+  std::vector<uint8_t> fits_;
+};
+
+// Sums of the row at work, by column; a column that another row left is as good as empty.
+template <class T>
+struct Overlap {
+  T sum;
+  int32_t row;  // whose sum it is
+};
+
+struct JaccardCpu : CpuBackend {
+  // Calls f(begin, end) for ranges of rows, so that each thread makes its workspace once for many.
+  template <class F>
+  static void over_rows(int64_t rows, F&& f) {
+    torch::stable::parallel_for(0, rows, kGrain, f);
+  }
+
+  void reciprocal(const ReciprocalParams& p) const {
+    in_parallel(p.rows, kGrain, [&](int64_t i) { reciprocal_row(p, i); });
+  }
+
+  void expansion_count(const ExpansionParams<float>& p) const {
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
+      Expander<float> sets(p);
+      for (int64_t i = begin; i < end; ++i) p.count[i] = static_cast<int64_t>(sets.expand(i, true).size());
+    });
+  }
+
+  template <class T>
+  bool expansion_weights(const ExpansionParams<T>& p) const {
+    RowFits fits(p.rows);
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
       Expander<T> sets(p);
       for (int64_t i = begin; i < end; ++i) {
         int64_t e = p.start[i];
         const int64_t stop = p.start[i + 1];
         const std::vector<int32_t>& members = sets.expand(i, false);
-        whole[i] = static_cast<int64_t>(members.size()) == stop - e;
-        if (!whole[i]) continue;
+        const bool row_fits = static_cast<int64_t>(members.size()) == stop - e;
+        fits.set(i, row_fits);
+        if (!row_fits) continue;
         for (const int32_t j : members) {
           T value = 0;
           if (!known_similarity(p, i, j, &value) && p.features != nullptr) {
@@ -109,21 +136,12 @@ std::tuple<Tensor, Tensor> expansion_weights_cpu(Tensor near, Tensor num_near, T
         softmax_row(p.values + p.start[i], stop - p.start[i]);
       }
     });
-    for (const uint8_t ok : whole) fits = fits && ok != 0;
-  });
-  STD_TORCH_CHECK(fits, op, ": start does not fit the sets");
-  return {columns, values};
-}
+    return fits.all();
+  }
 
-Tensor mean_rows_count_cpu(Tensor start, Tensor columns, Tensor values, Tensor rank, int64_t group) {
-  const RowsTensors t("mean_rows_count", start, columns, values, -1);
-  Tensor groups = torch::stable::contiguous(rank);
-  check_groups("mean_rows_count", t, groups, group);
-  Tensor count = empty_like_device(start, {t.rows}, ScalarType::Long);
-  dispatch_real(t.values, [&](auto real) {
-    auto p = mean_params<decltype(real)>(t, groups, group);
-    p.count = count.mutable_data_ptr<int64_t>();
-    torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
+  template <class T>
+  void mean_count(const MeanParams<T>& p) const {
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
       std::vector<int64_t> at(p.group);
       for (int64_t i = begin; i < end; ++i) {
         int64_t count = 0;
@@ -131,30 +149,12 @@ Tensor mean_rows_count_cpu(Tensor start, Tensor columns, Tensor values, Tensor r
         p.count[i] = count;
       }
     });
-  });
-  return count;
-}
+  }
 
-std::tuple<Tensor, Tensor> mean_rows_cpu(Tensor start, Tensor columns, Tensor values, Tensor rank, int64_t group,
-                                         Tensor out_start, int64_t total) {
-  const char* op = "mean_rows";
-  const RowsTensors t(op, start, columns, values, -1);
-  Tensor groups = torch::stable::contiguous(rank), starts = torch::stable::contiguous(out_start);
-  check_groups(op, t, groups, group);
-  check_shape(op, "out_start", starts, {t.rows + 1});
-  check_int64(op, "out_start", starts);
-  check_same_device(op, "out_start", starts, start);
-  check_starts(op, "out_start", starts, total);
-  Tensor out_columns = empty_like_device(start, {total}, ScalarType::Int);
-  Tensor out_values = torch::stable::new_empty(values, {total});
-  std::vector<uint8_t> whole(t.rows, 1);
-  dispatch_real(t.values, [&](auto real) {
-    using T = decltype(real);
-    auto p = mean_params<T>(t, groups, group);
-    p.out_start = starts.const_data_ptr<int64_t>();
-    p.out_columns = out_columns.mutable_data_ptr<int32_t>();
-    p.out_values = out_values.mutable_data_ptr<T>();
-    torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
+  template <class T>
+  bool mean(const MeanParams<T>& p) const {
+    RowFits fits(p.rows);
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
       std::vector<int64_t> at(p.group);
       for (int64_t i = begin; i < end; ++i) {
         int64_t e = p.out_start[i];
@@ -165,22 +165,73 @@ std::tuple<Tensor, Tensor> mean_rows_cpu(Tensor start, Tensor columns, Tensor va
           }
           ++e;
         });
-        whole[i] = e == p.out_start[i + 1];
+        fits.set(i, e == p.out_start[i + 1]);
       }
     });
-  });
-  bool fits = true;
-  for (const uint8_t ok : whole) fits = fits && ok != 0;
-  STD_TORCH_CHECK(fits, op, ": out_start does not fit the rows");
-  return {out_columns, out_values};
-}
+    return fits.all();
+  }
+
+  template <class T>
+  void overlap_count(const OverlapParams<T>& p) const {
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
+      std::vector<int32_t> counted_for(p.rows, -1);  // the last row that shares a column with this one
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t count = 0;
+        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
+          const int64_t n = p.columns[e];
+          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
+            int32_t& last = counted_for[p.holder_rows[h]];
+            count += last != i;
+            last = static_cast<int32_t>(i);
+          }
+        }
+        p.count[i] = count;
+      }
+    });
+  }
+
+  template <class T>
+  bool overlap_distance(const OverlapParams<T>& p) const {
+    RowFits fits(p.rows);
+    over_rows(p.rows, [&](int64_t begin, int64_t end) {
+      RowSet ascending(p.rows);
+      std::vector<Overlap<T>> overlap(p.rows, Overlap<T>{T(0), -1});
+      std::vector<int32_t> sharing(p.rows + 1);  // one more: a row met again is written behind the last and forgotten
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t num_sharing = 0;
+        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
+          const int64_t n = p.columns[e];
+          const T value = p.values[e];
+          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
+            const int32_t j = p.holder_rows[h];
+            const bool first = overlap[j].row != i;
+            overlap[j] = {(first ? T(0) : overlap[j].sum) + minimum(value, p.holder_values[h]), static_cast<int32_t>(i)};
+            sharing[num_sharing] = j;
+            num_sharing += first;
+          }
+        }
+        for (int64_t s = 0; s < num_sharing; ++s) ascending.add(sharing[s]);
+        int64_t e = p.indptr[i];
+        ascending.drain([&](int64_t j) {
+          if (e < p.indptr[i + 1]) {
+            p.indices[e] = j;
+            p.distance[e] = j == i ? T(0) : jaccard_of(overlap[j].sum);
+          }
+          ++e;
+        });
+        fits.set(i, e == p.indptr[i + 1]);
+      }
+    });
+    return fits.all();
+  }
+};
 
 std::tuple<Tensor, Tensor, Tensor> transpose_rows_cpu(Tensor start, Tensor columns, Tensor values) {
-  const RowsTensors t("transpose_rows", start, columns, values, -1);
+  const RowsTensors t("transpose_rows", start, columns, values);
   const int64_t entries = t.columns.size(0);
-  Tensor out_start = torch::stable::new_zeros(start, {t.rows + 1});
-  Tensor out_rows = empty_like_device(start, {entries}, ScalarType::Int);
-  Tensor out_values = torch::stable::new_empty(values, {entries});
+  Tensor out_start = new_zeros(start, {t.rows + 1});
+  Tensor out_rows = new_empty(start, {entries}, ScalarType::Int);
+  Tensor out_values = new_empty(values, {entries});
   int64_t* begin = out_start.mutable_data_ptr<int64_t>();
   int32_t* rows = out_rows.mutable_data_ptr<int32_t>();
   const int64_t* from = t.start.const_data_ptr<int64_t>();
@@ -203,124 +254,11 @@ std::tuple<Tensor, Tensor, Tensor> transpose_rows_cpu(Tensor start, Tensor colum
   return {out_start, out_rows, out_values};
 }
 
-// Rows that share a column with a given one: a bit for each, so that they come out in ascending order without sorting.
-class RowSet {
- public:
-  explicit RowSet(int64_t rows) : words_((rows + 63) / 64, 0) {}
-  void add(int32_t row) { words_[row >> 6] |= uint64_t{1} << (row & 63); }
-  // Calls emit(row) in ascending order and empties the set.
-  template <class Emit>
-  void drain(Emit&& emit) {
-    for (size_t w = 0; w < words_.size(); ++w) {
-      for (uint64_t word = words_[w]; word != 0; word &= word - 1) {
-        emit(static_cast<int64_t>(w * 64 + std::countr_zero(word)));
-      }
-      words_[w] = 0;
-    }
-  }
-
- private:
-  std::vector<uint64_t> words_;
-};
-
-Tensor overlap_count_cpu(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,
-                         Tensor holder_values) {
-  const char* op = "overlap_count";
-  const RowsTensors t(op, start, columns, values, -1), holders(op, holder_start, holder_rows, holder_values, -1);
-  check_holders(op, t, holders);
-  Tensor count = empty_like_device(start, {t.rows}, ScalarType::Long);
-  dispatch_real(t.values, [&](auto real) {
-    auto p = overlap_params<decltype(real)>(t, holders);
-    p.count = count.mutable_data_ptr<int64_t>();
-    torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> met(p.rows, -1);  // the last row that shares a column with this one
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t count = 0;
-        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
-          const int64_t n = p.columns[e];
-          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
-            int32_t& last = met[p.holder_rows[h]];
-            count += last != i;
-            last = static_cast<int32_t>(i);
-          }
-        }
-        p.count[i] = count;
-      }
-    });
-  });
-  return count;
-}
-
-std::tuple<Tensor, Tensor> overlap_distance_cpu(Tensor start, Tensor columns, Tensor values, Tensor holder_start,
-                                                Tensor holder_rows, Tensor holder_values, Tensor indptr, int64_t total) {
-  const char* op = "overlap_distance";
-  const RowsTensors t(op, start, columns, values, -1), holders(op, holder_start, holder_rows, holder_values, -1);
-  check_holders(op, t, holders);
-  Tensor starts = torch::stable::contiguous(indptr);
-  check_shape(op, "indptr", starts, {t.rows + 1});
-  check_int64(op, "indptr", starts);
-  check_same_device(op, "indptr", starts, start);
-  check_starts(op, "indptr", starts, total);
-  Tensor indices = empty_like_device(start, {total}, ScalarType::Long);
-  Tensor distance = torch::stable::new_empty(values, {total});
-  std::vector<uint8_t> whole(t.rows, 1);
-  dispatch_real(t.values, [&](auto real) {
-    using T = decltype(real);
-    auto p = overlap_params<T>(t, holders);
-    p.indptr = starts.const_data_ptr<int64_t>();
-    p.indices = indices.mutable_data_ptr<int64_t>();
-    p.distance = distance.mutable_data_ptr<T>();
-    torch::stable::parallel_for(0, p.rows, kGrain, [&](int64_t begin, int64_t end) {
-      RowSet met(p.rows);
-      struct Shared {
-        T sum;
-        int32_t row;  // whose sum it is
-      };
-      std::vector<Shared> shared(p.rows, Shared{T(0), -1});
-      std::vector<int32_t> found(p.rows + 1);  // one more: what is no find is written behind the last and forgotten
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t finds = 0;
-        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
-          const int64_t n = p.columns[e];
-          const T value = p.values[e];
-          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
-            const int32_t j = p.holder_rows[h];
-            const bool first = shared[j].row != i;
-            shared[j] = {(first ? T(0) : shared[j].sum) + minimum(value, p.holder_values[h]), static_cast<int32_t>(i)};
-            found[finds] = j;
-            finds += first;
-          }
-        }
-        for (int64_t f = 0; f < finds; ++f) met.add(found[f]);
-        int64_t e = p.indptr[i];
-        met.drain([&](int64_t j) {
-          if (e < p.indptr[i + 1]) {
-            p.indices[e] = j;
-            p.distance[e] = j == i ? T(0) : jaccard_of(shared[j].sum);
-          }
-          ++e;
-        });
-        whole[i] = e == p.indptr[i + 1];
-      }
-    });
-  });
-  bool fits = true;
-  for (const uint8_t ok : whole) fits = fits && ok != 0;
-  STD_TORCH_CHECK(fits, op, ": indptr does not fit the rows");
-  return {indices, distance};
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("reciprocal_sets", TORCH_BOX(&reciprocal_sets_cpu));
-  m.impl("expansion_count", TORCH_BOX(&expansion_count_cpu));
-  m.impl("expansion_weights", TORCH_BOX(&expansion_weights_cpu));
-  m.impl("mean_rows_count", TORCH_BOX(&mean_rows_count_cpu));
-  m.impl("mean_rows", TORCH_BOX(&mean_rows_cpu));
+  register_jaccard<JaccardCpu>(m);
   m.impl("transpose_rows", TORCH_BOX(&transpose_rows_cpu));
-  m.impl("overlap_count", TORCH_BOX(&overlap_count_cpu));
-  m.impl("overlap_distance", TORCH_BOX(&overlap_distance_cpu));
 }
 
 }  // namespace gcl

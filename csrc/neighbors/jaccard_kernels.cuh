@@ -5,12 +5,6 @@
 #include "common/launch.cuh"
 #include "neighbors/jaccard_math.h"
 
-#if defined(__CUDACC__) && !defined(GCL_DYNAMIC_SHARED)
-#define GCL_DYNAMIC_SHARED(T, name)                                 \
-  extern __shared__ __align__(16) unsigned char gcl_shared_bytes[]; \
-  T* const name = reinterpret_cast<T*>(gcl_shared_bytes)
-#endif
-
 namespace gcl {
 
 constexpr int64_t kOverlapTile = 4096;  // columns summed at a time; 32 KiB of doubles
@@ -24,19 +18,14 @@ GCL_HD int64_t first_at_least(const int32_t* list, int64_t low, int64_t high, in
   return low;
 }
 
-#define GCL_EACH_ROW(i, rows)                                                   \
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, \
-               step_of_rows = static_cast<int64_t>(gridDim.x) * blockDim.x;     \
-       i < (rows); i += step_of_rows)
-
 template <class Params>
 __global__ void reciprocal_kernel(Params p) {
-  GCL_EACH_ROW(i, p.rows) reciprocal_row(p, i);
+  GCL_EACH_ITEM(i, p.rows) reciprocal_row(p, i);
 }
 
 template <class T>
 __global__ void expansion_count_kernel(ExpansionParams<T> p) {
-  GCL_EACH_ROW(i, p.rows) {
+  GCL_EACH_ITEM(i, p.rows) {
     accept_row(p, i);
     int64_t count = 0;
     for_each_expanded(p, i, p.at + i * p.width, [&](int32_t) { ++count; });
@@ -46,7 +35,7 @@ __global__ void expansion_count_kernel(ExpansionParams<T> p) {
 
 template <class T>
 __global__ void expansion_fill_kernel(ExpansionParams<T> p) {
-  GCL_EACH_ROW(i, p.rows) {
+  GCL_EACH_ITEM(i, p.rows) {
     int64_t e = p.start[i];
     for_each_expanded(p, i, p.at + i * p.width, [&](int32_t j) {
       T value = 0;
@@ -86,12 +75,12 @@ __global__ void expansion_products_kernel(ExpansionParams<T> p) {
 
 template <class T>
 __global__ void softmax_kernel(ExpansionParams<T> p) {
-  GCL_EACH_ROW(i, p.rows) softmax_row(p.values + p.start[i], p.start[i + 1] - p.start[i]);
+  GCL_EACH_ITEM(i, p.rows) softmax_row(p.values + p.start[i], p.start[i + 1] - p.start[i]);
 }
 
 template <class T>
 __global__ void mean_count_kernel(MeanParams<T> p) {
-  GCL_EACH_ROW(i, p.rows) {
+  GCL_EACH_ITEM(i, p.rows) {
     int64_t count = 0;
     for_each_mean(p, i, p.at + i * p.group, [&](int32_t, T) { ++count; });
     p.count[i] = count;
@@ -100,7 +89,7 @@ __global__ void mean_count_kernel(MeanParams<T> p) {
 
 template <class T>
 __global__ void mean_fill_kernel(MeanParams<T> p) {
-  GCL_EACH_ROW(i, p.rows) {
+  GCL_EACH_ITEM(i, p.rows) {
     int64_t e = p.out_start[i];
     for_each_mean(p, i, p.at + i * p.group, [&](int32_t column, T value) {
       if (e < p.out_start[i + 1]) {
@@ -117,7 +106,7 @@ __global__ void mean_fill_kernel(MeanParams<T> p) {
 template <class T, bool kFill>
 __global__ void overlap_kernel(OverlapParams<T> p) {
   GCL_DYNAMIC_SHARED(T, sums);  // [tile]
-  __shared__ int64_t found[kThreads];
+  __shared__ int64_t columns_of[kThreads];
   const int64_t thread = threadIdx.x, threads = blockDim.x;
   const int64_t share = (p.tile + threads - 1) / threads;  // columns of the tile that one thread writes
   for (int64_t i = blockIdx.x; i < p.rows; i += gridDim.x) {
@@ -137,14 +126,14 @@ __global__ void overlap_kernel(OverlapParams<T> p) {
         __syncthreads();
       }
       const int64_t low = minimum(thread * share, p.tile), high = minimum(low + share, p.tile);
-      int64_t mine = 0;
-      for (int64_t c = low; c < high; ++c) mine += sums[c] >= T(0);
-      found[thread] = mine;
+      int64_t columns = 0;
+      for (int64_t c = low; c < high; ++c) columns += sums[c] >= T(0);
+      columns_of[thread] = columns;
       __syncthreads();
-      int64_t to = done, all = 0;
+      int64_t to = done, tile_columns = 0;
       for (int64_t t = 0; t < threads; ++t) {
-        if (t < thread) to += found[t];
-        all += found[t];
+        if (t < thread) to += columns_of[t];
+        tile_columns += columns_of[t];
       }
       if (kFill) {
         for (int64_t c = low; c < high; ++c) {
@@ -156,7 +145,7 @@ __global__ void overlap_kernel(OverlapParams<T> p) {
           ++to;
         }
       }
-      done += all;
+      done += tile_columns;
       __syncthreads();
     }
     if (!kFill && thread == 0) p.count[i] = done;
@@ -196,7 +185,7 @@ template <class T, bool kFill>
 void launch_overlap(const OverlapParams<T>& p, GclStream stream) {
   if (p.rows == 0) return;
   const size_t bytes = static_cast<size_t>(p.tile) * sizeof(T);
-  GCL_LAUNCH((overlap_kernel<T, kFill>), minimum(p.rows, int64_t{0x7fffffff}), kThreads, bytes, stream, p);
+  GCL_LAUNCH((overlap_kernel<T, kFill>), capped_blocks(p.rows), kThreads, bytes, stream, p);
 }
 
 }  // namespace gcl

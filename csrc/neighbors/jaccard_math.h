@@ -71,10 +71,10 @@ GCL_HD void for_each_expanded(const ExpansionParams<T>& p, int64_t i, int32_t* a
   const uint8_t* accepted = p.accepted + i * p.width;
   const int64_t num_near = p.num_near[i];
   for (int64_t t = 0; t < num_near; ++t) at[t] = 0;
-  int64_t own = 0;
+  int64_t member = 0;
   for (int32_t last = -1;;) {
-    while (own < num_near && near[own] <= last) ++own;
-    int32_t next = own < num_near ? near[own] : kEnd;
+    while (member < num_near && near[member] <= last) ++member;
+    int32_t next = member < num_near ? near[member] : kEnd;
     for (int64_t t = 0; t < num_near; ++t) {
       if (!accepted[t]) continue;
       const int64_t c = near[t], size = p.num_close[c];

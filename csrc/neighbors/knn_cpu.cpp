@@ -2,8 +2,9 @@
 // the work is a vectorised comparison. Rows in parallel.
 #include <vector>
 
+#include "common/cpu_backend.h"
 #include "neighbors/knn_math.h"
-#include "neighbors/knn_tensors.h"
+#include "neighbors/knn_ops.h"
 #include "neighbors/neighbors_isa.h"
 
 namespace gcl {
@@ -29,21 +30,21 @@ bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
 
 template <class T>
 void place_itself(const KnnParams<T>& p, int64_t r) {
-  const int64_t own = row_number(p, r), c = own - p.first_column;
+  const int64_t row = row_number(p, r), c = row - p.first_column;
   if (c < 0 || c >= p.width) return;
   p.value[r * p.k] = entry(p, r, c);
-  p.index[r * p.k] = own;
+  p.index[r * p.k] = row;
 }
 
 template <class T>
 void update_row(const KnnParams<T>& p, int64_t r) {
   const T* values = p.block + r * p.row_stride;
   const T* last = p.value + r * p.k + p.k - 1;
-  const int64_t own = row_number(p, r);
+  const int64_t row = row_number(p, r);
   for (int64_t c = 0;; ++c) {
     c = next_in_row(values, p.penalty, *last, c, p.width);
     if (c >= p.width) return;
-    offer(p, own, p.first_column + c, entry(p, r, c), [&](T value, int64_t index) { return insert(p, r, value, index); });
+    offer(p, row, p.first_column + c, entry(p, r, c), [&](T value, int64_t index) { return insert(p, r, value, index); });
   }
 }
 
@@ -66,17 +67,9 @@ void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-void knn_update_cpu(Tensor block, Tensor rows, int64_t first_row, int64_t first_column, Tensor penalty, Tensor original,
-                    Tensor copy_start, Tensor copies, Tensor value, Tensor index) {
-  const char* op = "knn_update_";
-  const KnnTensors t(block, rows, penalty, original, copy_start, copies, value, index);
-  if (t.original.numel() != 0) {
-    const int64_t total = t.original.size(0);
-    check_starts(op, "copy_start", t.copy_start, t.copies.numel());
-    STD_TORCH_CHECK(first_column >= 0 && first_column + t.block.size(1) <= total, op, ": block reaches beyond original");
-  }
-  dispatch_real(t.block, [&](auto real) {
-    const auto p = t.params<decltype(real)>(first_row, first_column, value, index);
+struct KnnCpu : CpuBackend {
+  template <class T>
+  void update(const KnnParams<T>& p) const {
     torch::stable::parallel_for(0, p.height, kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) place_itself(p, r);
       if (p.k == 1) return;
@@ -86,11 +79,11 @@ void knn_update_cpu(Tensor block, Tensor rows, int64_t first_row, int64_t first_
         update_rows_by_column(p, begin, end);
       }
     });
-  });
-}
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("knn_update_", TORCH_BOX(&knn_update_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_knn<KnnCpu>(m); }
 
 }  // namespace gcl

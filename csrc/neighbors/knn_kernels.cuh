@@ -50,23 +50,23 @@ __global__ void knn_update_kernel(KnnParams<T> p) {
   const int lane = static_cast<int>(threadIdx.x % kWarpSize);
   const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
   for (int64_t r = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; r < p.height; r += warps) {
-    const int64_t own = row_number(p, r), own_column = own - p.first_column;
-    if (lane == 0 && own_column >= 0 && own_column < p.width) {
-      p.value[r * p.k] = entry(p, r, own_column);
-      p.index[r * p.k] = own;
+    const int64_t row = row_number(p, r), diagonal = row - p.first_column;
+    if (lane == 0 && diagonal >= 0 && diagonal < p.width) {
+      p.value[r * p.k] = entry(p, r, diagonal);
+      p.index[r * p.k] = row;
     }
     __syncwarp(kWholeWarp);
     if (p.k == 1) continue;
     T last = p.value[r * p.k + p.k - 1];
     for (int64_t first = 0; first < p.width; first += kWarpSize) {
       const int64_t c = first + lane;
-      const T mine = c < p.width ? entry(p, r, c) : T(0);
-      unsigned left = __ballot_sync(kWholeWarp, c < p.width && !(mine < last));
+      const T similarity = c < p.width ? entry(p, r, c) : T(0);
+      unsigned left = __ballot_sync(kWholeWarp, c < p.width && !(similarity < last));
       const bool any = left != 0;
       for (; left != 0; left &= left - 1) {
         const int source = __ffs(static_cast<int>(left)) - 1;
-        const T value = __shfl_sync(kWholeWarp, mine, source);
-        offer(p, own, p.first_column + first + source, value,
+        const T value = __shfl_sync(kWholeWarp, similarity, source);
+        offer(p, row, p.first_column + first + source, value,
               [&](T candidate, int64_t index) { return warp_insert(p, r, lane, candidate, index); });
       }
       if (any) last = p.value[r * p.k + p.k - 1];

@@ -30,18 +30,18 @@ GCL_HD T entry(const KnnParams<T>& p, int64_t r, int64_t c) {
   return ordered(p.penalty == nullptr ? value : value - p.penalty[c]);
 }
 
-// Offers every row that column c stands for: itself, if it is an original, and its copies. insert(value, index) says whether
-// the list took it; what comes later is no better, so the first refusal ends it.
+// Offers row `row` every other row that the column stands for: itself, if it is an original, and its copies. insert(value, index)
+// says whether the list took it; what comes later is no better, so the first refusal ends it.
 template <class T, class Insert>
-GCL_HD void offer(const KnnParams<T>& p, int64_t own, int64_t column, T value, Insert&& insert) {
+GCL_HD void offer(const KnnParams<T>& p, int64_t row, int64_t column, T value, Insert&& insert) {
   if (p.original == nullptr) {
-    if (column != own) insert(value, column);
+    if (column != row) insert(value, column);
     return;
   }
   if (p.original[column] != column) return;
-  if (column != own && !insert(value, column)) return;
+  if (column != row && !insert(value, column)) return;
   for (int64_t n = p.copy_start[column]; n < p.copy_start[column + 1]; ++n) {
-    if (p.copies[n] != own && !insert(value, p.copies[n])) return;
+    if (p.copies[n] != row && !insert(value, p.copies[n])) return;
   }
 }
 

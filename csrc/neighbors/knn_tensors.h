@@ -20,19 +20,14 @@ struct KnnTensors {
     check_shape(op, "value", value, {height, kAnySize});
     STD_TORCH_CHECK(value.size(1) >= 1, op, ": value must have at least one column");
     check_shape(op, "index", index, {height, value.size(1)});
-    check_int64(op, "index", index);
-    for (const Tensor* t : {&penalty_, &value}) {
-      STD_TORCH_CHECK(t->scalar_type() == block_.scalar_type(), op, ": penalty and value must have the type of block");
-    }
+    check_same_type(op, "block", block_, {{"penalty", penalty_}, {"value", value}});
     if (original_.numel() != 0) check_shape(op, "copy_start", copy_start_, {original_.size(0) + 1});
-    const std::pair<const char*, const Tensor*> all[] = {
-        {"rows", &rows_}, {"original", &original_}, {"copy_start", &copy_start_}, {"copies", &copies_}};
-    for (const auto& [name, tensor] : all) check_int64(op, name, *tensor);
-    for (const Tensor* t : {&rows_, &penalty_, &original_, &copy_start_, &copies_, &value, &index}) {
-      check_same_device(op, "an argument", *t, block_);
-    }
+    const NamedTensors numbers = {
+        {"index", index}, {"rows", rows_}, {"original", original_}, {"copy_start", copy_start_}, {"copies", copies_}};
+    check_int64(op, numbers);
+    check_same_device(op, block_, numbers);
+    check_same_device(op, block_, {{"penalty", penalty_}, {"value", value}});
     STD_TORCH_CHECK(value.is_contiguous() && index.is_contiguous(), op, ": value and index must be contiguous");
-    using torch::stable::contiguous;
     const bool transposed = block_.stride(0) == 1 && block_.stride(1) >= height && !block_.is_cuda();
     const bool straight = block_.stride(1) == 1 && block_.stride(0) >= block_.size(1);
     block = transposed || straight ? block_ : contiguous(block_);

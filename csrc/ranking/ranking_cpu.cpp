@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/tensor.h"
+#include "common/cpu_backend.h"
 #include "ranking/ranking_isa.h"
 #include "ranking/ranking_math.h"
-#include "ranking/ranking_tensors.h"
+#include "ranking/ranking_ops.h"
 
 namespace gcl {
 namespace {
@@ -40,16 +40,13 @@ void rank_all(const RankingParams<T>& p, RankQuery rank_query) {
   });
 }
 
-std::tuple<Tensor, Tensor> ranking_scores_cpu(Tensor distances, Tensor query_pids, Tensor gallery_pids, Tensor query_camids,
-                                              Tensor gallery_camids, Tensor order, Tensor begin, Tensor end) {
-  RankingTensors t = ranking_tensors(distances, query_pids, gallery_pids, query_camids, gallery_camids, order, begin, end);
-  is_float(t.distances) ? rank_all(ranking_params<float>(t), GCL_PICK(rank_query_f32))
-                        : rank_all(ranking_params<double>(t), GCL_PICK(rank_query_f64));
-  return {t.precision, t.places};
-}
+struct RankingCpu : CpuBackend {
+  void scores(const RankingParams<float>& p) const { rank_all(p, GCL_PICK(rank_query_f32)); }
+  void scores(const RankingParams<double>& p) const { rank_all(p, GCL_PICK(rank_query_f64)); }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("ranking_scores", TORCH_BOX(&ranking_scores_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_ranking<RankingCpu>(m); }
 
 }  // namespace gcl

@@ -35,9 +35,9 @@ void rank_one(const RankingParams<T>& p, int64_t q, const int64_t* junk, int64_t
   }
   Score score;
   for (int64_t m = 0; m < matches; ++m) {
-    int64_t found = 1;
-    for (int64_t other = 0; other < matches; ++other) found += rank[other] < rank[m];
-    add_match(&score, found, rank[m]);
+    int64_t matches_so_far = 1;
+    for (int64_t other = 0; other < matches; ++other) matches_so_far += rank[other] < rank[m];
+    add_match(&score, matches_so_far, rank[m]);
   }
   write_score(score, p.precision + q, p.places + 3 * q);
 }

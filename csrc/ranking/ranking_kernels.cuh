@@ -68,21 +68,22 @@ __global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
         }
       }
       for (int k = 0; k < kRankTile; ++k) {
-        const int all = __reduce_add_sync(0xffffffffu, images[k]), same = __reduce_add_sync(0xffffffffu, matches[k]);
+        const int warp_images = __reduce_add_sync(0xffffffffu, images[k]);
+        const int warp_matches = __reduce_add_sync(0xffffffffu, matches[k]);
         if (lane == 0) {
-          tile.images[warp][k] = all;
-          tile.matches[warp][k] = same;
+          tile.images[warp][k] = warp_images;
+          tile.matches[warp][k] = warp_matches;
         }
       }
       __syncthreads();
       if (threadIdx.x == 0) {
         for (int k = 0; k < tile.size; ++k) {
-          int64_t rank = 1, found = 1;
+          int64_t rank = 1, matches_so_far = 1;
           for (int w = 0; w < kRankWarps; ++w) {
             rank += tile.images[w][k];
-            found += tile.matches[w][k];
+            matches_so_far += tile.matches[w][k];
           }
-          add_match(&score, found, rank);
+          add_match(&score, matches_so_far, rank);
         }
         fill_tile(p, q, &tile);
       }
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
 template <class T>
 void launch_ranking(const RankingParams<T>& p, GclStream stream) {
   if (p.num_query == 0) return;
-  GCL_LAUNCH(ranking_kernel<T>, minimum<int64_t>(p.num_query, 0x7fffffff), kThreads, 0, stream, p);
+  GCL_LAUNCH(ranking_kernel<T>, capped_blocks(p.num_query), kThreads, 0, stream, p);
 }
 
 }  // namespace gcl

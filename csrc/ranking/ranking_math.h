@@ -17,15 +17,15 @@ GCL_HD bool ranks_before(T distance_a, int64_t a, T distance_b, int64_t b) {
   return distance_a < distance_b || (distance_a == distance_b && a < b);
 }
 
-// Average precision is the mean over the matches, taken in the order of `order`, of found / rank: matches up to and with this
-// one, over its rank. Both sides add in that order, so they agree bit for bit.
+// Average precision is the mean over the matches, taken in the order of `order`, of the precision at each: matches up to
+// and with this one, over its rank. Both sides add in that order, so they agree bit for bit.
 struct Score {
   double sum = 0;
   int64_t matches = 0, first = 0, last = 0;
 };
 
-GCL_HD void add_match(Score* score, int64_t found, int64_t rank) {
-  score->sum += static_cast<double>(found) / static_cast<double>(rank);
+GCL_HD void add_match(Score* score, int64_t matches_so_far, int64_t rank) {
+  score->sum += static_cast<double>(matches_so_far) / static_cast<double>(rank);
   score->matches += 1;
   score->first = score->first == 0 ? rank : minimum(score->first, rank);
   score->last = maximum(score->last, rank);

@@ -11,8 +11,6 @@
 namespace gcl {
 namespace GCL_ISA {
 
-constexpr int32_t kStep = kSubpixels, kHalf = kSubpixels / 2;
-
 // The corners of kWide triangles, as given.
 struct Corners {
   Floats x[3], y[3], z[3];
@@ -21,15 +19,6 @@ struct Corners {
 // Snapped to 1/256 pixel.
 inline void snap(const Floats from[3], Ints to[3]) {
   for (int k = 0; k < 3; ++k) to[k] = round_to_ints(from[k] * float(kSubpixels));
-}
-
-template <class V>
-V least(const V v[3]) {
-  return minimum(v[0], minimum(v[1], v[2]));
-}
-template <class V>
-V greatest(const V v[3]) {
-  return maximum(v[0], maximum(v[1], v[2]));
 }
 
 template <class Index>
@@ -134,15 +123,15 @@ class Blocks {
     const Floats origin = load<Floats>(origin_ + n), id = load<Floats>(id_ + n);  // as bits
     for (int h = 0; h < hits; h += kWide) {
       const Ints code = widen(load<Bytes>(codes + h)), within = code >> kWideBits;
-      Corners own;
+      Corners owner;
       for (int k = 0; k < 3; ++k) {
-        own.x[k] = pick(c.x[k], code);
-        own.y[k] = pick(c.y[k], code);
-        own.z[k] = pick(c.z[k], code);
+        owner.x[k] = pick(c.x[k], code);
+        owner.y[k] = pick(c.y[k], code);
+        owner.z[k] = pick(c.z[k], code);
       }
       const Ints first = (Ints)pick(origin, code);
       const Ints row = (first >> 16) + (within >> 2), col = (first & 0xffff) + (within & 3);
-      weigh_lanes(own, row, col, (Ints)pick(id, code), minimum(hits - h, kWide));
+      weigh_lanes(owner, row, col, (Ints)pick(id, code), minimum(hits - h, kWide));
     }
   }
 
@@ -151,27 +140,18 @@ class Blocks {
     Ints x[3], y[3];
     snap(c.x, x);
     snap(c.y, y);
-    const Ints px = (origin & 0xffff) * kStep + kHalf, py = (origin >> 16) * kStep + kHalf;
-    const Ints right = minimum(greatest(x), every((p.width - 1) * kStep + kHalf));
-    const Ints bottom = minimum(greatest(y), every((p.row_end - 1) * kStep + kHalf));
-    const Ints twice = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]);
-    const Ints flip = twice < 0;  // -1: negate
-    Ints value[3], across[3], down[3];
-    for (int k = 0; k < 3; ++k) {
-      const int a = (k + 1) % 3, b = (k + 2) % 3;
-      const Ints dx = ((x[b] - x[a]) ^ flip) - flip, dy = ((y[b] - y[a]) ^ flip) - flip;
-      const Ints top_left = (dy < 0) | ((dy == 0) & (dx > 0));
-      value[k] = dx * (py - y[a]) - dy * (px - x[a]) + ~top_left;  // owned where >= 0
-      across[k] = -dy * kStep;
-      down[k] = dx * kStep;
-    }
+    const Ints px = centre_of(origin & 0xffff), py = centre_of(origin >> 16);
+    const Ints right = minimum(greatest_of_three(x), every(centre_of(p.width - 1)));
+    const Ints bottom = minimum(greatest_of_three(y), every(centre_of(p.row_end - 1)));
+    const Ints flip = twice_area<Ints>(x, y) < 0;  // -1: negate
+    EdgeSteps<Ints> steps = edge_steps(x, y, px, py, [&](Ints d) { return (d ^ flip) - flip; });
     uint32_t col_in[kTile];
-    for (int j = 0; j < kTile; ++j) col_in[j] = negative_lanes(px + (j * kStep - 1) - right);
+    for (int j = 0; j < kTile; ++j) col_in[j] = negative_lanes(px + (j * kSubpixels - 1) - right);
     uint8_t* to = code;
     for (int i = 0; i < kTile; ++i) {
-      const uint32_t row_in = negative_lanes(py + (i * kStep - 1) - bottom);
+      const uint32_t row_in = negative_lanes(py + (i * kSubpixels - 1) - bottom);
       if (row_in == 0) break;
-      Ints e[3] = {value[0], value[1], value[2]};
+      Ints e[3] = {steps.value[0], steps.value[1], steps.value[2]};
       for (int j = 0; j < kTile; ++j) {
         const uint32_t lanes = ~negative_lanes(e[0] | e[1] | e[2]) & row_in & col_in[j];
         for (int half = 0; half < kWide; half += 8) {
@@ -180,9 +160,9 @@ class Blocks {
           store(to, load<uint64_t>(kBitNumbers.of[byte]) + first);
           to += __builtin_popcount(byte);
         }
-        for (int k = 0; k < 3; ++k) e[k] += across[k];
+        for (int k = 0; k < 3; ++k) e[k] += steps.across[k];
       }
-      for (int k = 0; k < 3; ++k) value[k] += down[k];
+      for (int k = 0; k < 3; ++k) steps.value[k] += steps.down[k];
     }
     return static_cast<int>(to - code);
   }

@@ -1,10 +1,8 @@
 // CPU backend of rasterize: images or strips of them in parallel, each pixel by one thread, so the result knows nothing of the
 // number of threads. float32 is swept (rasterize_isa.cpp); float64 and images beyond kMaxSweepSize go face by face.
-#include "common/tensor.h"
-#include "rasterize/rasterize.h"
-#include "rasterize/rasterize_math.h"
+#include "common/cpu_backend.h"
+#include "rasterize/rasterize_ops.h"
 #include "rasterize/rasterize_plain.h"
-#include "rasterize/rasterize_tensors.h"
 #include "rasterize/sweep.h"
 
 namespace gcl {
@@ -60,39 +58,24 @@ void sweep_images(const RasterizeParams<float, Index>& p, const Tensor& like) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> rasterize_cpu(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
-  RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
-  dispatch_real_index("rasterize", t.verts, t.faces, [&](auto real, auto index) {
-    const auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);
+struct RasterizeCpu : CpuBackend {
+  template <class T, class Index>
+  void forward(const RasterizeParams<T, Index>& p, const Tensor& like) const {
     check_face_range("rasterize", p.faces, 3 * p.num_faces, p.num_verts);
-    if constexpr (sizeof(real) == 4) {
-      if (can_sweep(height, width, p.num_verts)) return sweep_images(p, t.verts);
+    if constexpr (sizeof(T) == 4) {
+      if (can_sweep(p.height, p.width, p.num_verts)) return sweep_images(p, like);
     }
-    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) rasterize_image(p, b);
-    });
-  });
-  return {t.bary, t.depth, t.face_id};
-}
+    in_parallel(p.batch, 1, [&](int64_t b) { rasterize_image(p, b); });
+  }
 
-Tensor rasterize_backward_cpu(Tensor grad_bary, Tensor grad_depth, Tensor verts, Tensor faces, Tensor face_id,
-                              Tensor corner_order, Tensor corner_begin) {
-  BackwardTensors t = backward_tensors(grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin);
-  check_corners(t);
-  dispatch_real_index("rasterize_backward", t.verts, t.faces, [&](auto real, auto index) {
-    const auto p = backward_params<decltype(real), decltype(index)>(t);
-    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) backward_image(p, b);
-    });
-  });
-  return t.grad_verts;
-}
+  template <class T, class Index>
+  void backward(const RasterizeBackwardParams<T, Index>& p) const {
+    in_parallel(p.batch, 1, [&](int64_t b) { backward_image(p, b); });
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("rasterize", TORCH_BOX(&rasterize_cpu));
-  m.impl("rasterize_backward", TORCH_BOX(&rasterize_backward_cpu));
-}
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_rasterize<RasterizeCpu>(m); }
 
 }  // namespace gcl

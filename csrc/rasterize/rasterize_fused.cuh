@@ -34,7 +34,7 @@ static_assert(kFusedThreads % kWarpLanes == 0);
 
 // How an image is cut: pieces of rows x cols pixels, at the last ones fewer.
 struct Strips {
-  int64_t rows, cols, down, across;
+  int64_t rows = 0, cols = 0, down = 0, across = 0;
   GCL_HD int64_t count() const { return down * across; }
 };
 
@@ -45,7 +45,7 @@ constexpr int64_t kStripPixelBytes = sizeof(T) == 4 ? 8 : 12;  // a key; of doub
 template <class T>
 Strips cut_into_strips(int64_t height, int64_t width, int64_t shared) {
   const int64_t room = (minimum(shared - kQueueBytes, kStripBytes)) / kStripPixelBytes<T>;
-  if (room < 1 || height == 0 || width == 0) return {0, 0, 0, 0};
+  if (room < 1 || height == 0 || width == 0) return {};
   Strips s;
   s.across = (width + room - 1) / room;
   s.cols = (width + s.across - 1) / s.across;
@@ -73,8 +73,11 @@ struct Strip {
 
 GCL_HD Strip strip_of(const Strips& s, int64_t n, int64_t height, int64_t width) {
   const int64_t piece = n % s.count(), row = piece / s.across * s.rows, col = piece % s.across * s.cols;
-  return {n / s.count(), static_cast<int32_t>(row), static_cast<int32_t>(minimum(row + s.rows, height)),
-          static_cast<int32_t>(col), static_cast<int32_t>(minimum(col + s.cols, width))};
+  return {.b = n / s.count(),
+          .row0 = static_cast<int32_t>(row),
+          .row1 = static_cast<int32_t>(minimum(row + s.rows, height)),
+          .col0 = static_cast<int32_t>(col),
+          .col1 = static_cast<int32_t>(minimum(col + s.cols, width))};
 }
 
 // False only where no corner's row, snapped, can make the face cover a centre of the strip. NaN is left to load_triangle.
@@ -119,7 +122,7 @@ __device__ GCL_RARE Shaded<T> shade_flat(const T* verts, const Index* face, int6
   load_triangle(verts, face, num_verts, kMaxImageSize, kMaxImageSize, false, &t);
   covers(t, col, row, edge);
   const Weights<T> w = weigh(t, col, row, edge);
-  return {w.depth, {w.bary[0], w.bary[1], w.bary[2]}};
+  return {.depth = w.depth, .bary = {w.bary[0], w.bary[1], w.bary[2]}};
 }
 
 template <class T, class Index>
@@ -134,10 +137,10 @@ __device__ Shaded<T> shade(const RasterizeParams<T, Index>& p, const T x[3], con
 template <class T, class Index, class Visit>
 __device__ void draw_faces(const RasterizeParams<T, Index>& p, const Strip& s, int32_t face, Visit&& visit) {
   Triangle<T> t;
-  const bool some = face >= 0 && load_within(p, s, face, &t);
-  const bool large = some && (!is_short(t) || (t.row1 - t.row0 + 1) * (t.col1 - t.col0 + 1) >= kLargeBox);
-  if (some && !large) {
-    EdgeSteps e = edge_steps(t, t.col0, t.row0);
+  const bool touches = face >= 0 && load_within(p, s, face, &t);
+  const bool large = touches && (!is_short(t) || (t.row1 - t.row0 + 1) * (t.col1 - t.col0 + 1) >= kLargeBox);
+  if (touches && !large) {
+    EdgeSteps<int32_t> e = edge_steps(t, t.col0, t.row0);
     for (int32_t row = t.row0; row <= t.row1; ++row) {
       int32_t at[3] = {e.value[0], e.value[1], e.value[2]};
       for (int32_t col = t.col0; col <= t.col1; ++col) {
@@ -199,7 +202,7 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
   const int fours = wide ? pixels / 4 : 0;
   // Returns whether the face is flat: then its values are still to be found.
   const auto look = [&](int32_t face, int32_t row, int32_t col, Shaded<T>* out) {
-    *out = {std::numeric_limits<T>::infinity(), {T(0), T(0), T(0)}};
+    *out = {.depth = std::numeric_limits<T>::infinity(), .bary = {}};
     if (face < 0) return false;
     T x[3], y[3], z[3];
     for (int k = 0; k < 3; ++k) {
@@ -212,14 +215,14 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
   };
   const auto write = [&](int i, int32_t row, int32_t col) {
     const int32_t face = face_at(i);
-    Shaded<T> one;
-    if (look(face, row, col, &one)) {
-      one = shade_flat(p.verts + 3 * s.b * p.num_verts, p.faces + 3 * int64_t{face}, p.num_verts, row, col);
+    Shaded<T> shaded;
+    if (look(face, row, col, &shaded)) {
+      shaded = shade_flat(p.verts + 3 * s.b * p.num_verts, p.faces + 3 * int64_t{face}, p.num_verts, row, col);
     }
     const int64_t to = (s.b * p.height + row) * p.width + col;
     p.face_id[to] = face;
-    p.depth[to] = one.depth;
-    for (int k = 0; k < 3; ++k) p.bary[3 * to + k] = one.bary[k];
+    p.depth[to] = shaded.depth;
+    for (int k = 0; k < 3; ++k) p.bary[3 * to + k] = shaded.bary[k];
   };
   for (int n = static_cast<int>(threadIdx.x); n < fours; n += static_cast<int>(blockDim.x)) {
     Four<int32_t> face;
@@ -227,11 +230,11 @@ __device__ void write_strip(const RasterizeParams<T, Index>& p, const Strip& s, 
     bool flat = false;
     for (int j = 0; j < 4; ++j) {
       const int i = 4 * n + j;
-      Shaded<T> one;
+      Shaded<T> shaded;
       face.v[j] = face_at(i);
-      flat |= look(face.v[j], s.row0 + i / s.cols(), i % s.cols(), &one);
-      depth.v[j] = one.depth;
-      for (int k = 0; k < 3; ++k) bary[(3 * j + k) / 4].v[(3 * j + k) % 4] = one.bary[k];
+      flat |= look(face.v[j], s.row0 + i / s.cols(), i % s.cols(), &shaded);
+      depth.v[j] = shaded.depth;
+      for (int k = 0; k < 3; ++k) bary[(3 * j + k) / 4].v[(3 * j + k) % 4] = shaded.bary[k];
     }
     const int64_t to = start + 4 * n;
     *reinterpret_cast<Four<int32_t>*>(p.face_id + to) = face;
@@ -282,7 +285,7 @@ template <class T, class Index>
 void launch_rasterize_fused(const RasterizeParams<T, Index>& p, GclStream stream) {
   const Strips strips = cut_into_strips<T>(p.height, p.width, p.shared_bytes);
   const int64_t bytes = strips.rows * strips.cols * kStripPixelBytes<T>;
-  const int64_t blocks = minimum<int64_t>(p.batch * strips.count(), 0x7fffffff);
+  const int64_t blocks = capped_blocks(p.batch * strips.count());
   GCL_ALLOW_SHARED((rasterize_fused_kernel<T, Index>), bytes);
   GCL_LAUNCH((rasterize_fused_kernel<T, Index>), blocks, kFusedThreads, static_cast<size_t>(bytes), stream, p, strips);
 }

@@ -74,7 +74,7 @@ class Sweep {
       x[k] = static_cast<int64_t>(round_even(p.corners[4 * face[k]] * float(kSubpixels)));
       y[k] = static_cast<int64_t>(round_even(p.corners[4 * face[k] + 1] * float(kSubpixels)));
     }
-    return (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]);
+    return twice_area<int64_t>(x, y);
   }
 
   // Which way the faces of the nearer side run: a guess from a few, which decides about time alone.
@@ -110,18 +110,18 @@ class Sweep {
     Ints x[3], y[3];
     snap(c.x, x);
     snap(c.y, y);
-    const Ints left = least(x), right = greatest(x), top = least(y), bottom = greatest(y);
-    const Ints col0 = maximum((left + (kHalf - 1)) >> 8, Ints{}), col1 = minimum((right - kHalf) >> 8, every(p.width - 1));
-    const Ints row0 = maximum((top + (kHalf - 1)) >> 8, every(p.row_begin));
-    const Ints row1 = minimum((bottom - kHalf) >> 8, every(p.row_end - 1));
-    const Ints some = (col0 <= col1) & (row0 <= row1);
+    const Ints left = least_of_three(x), right = greatest_of_three(x), top = least_of_three(y), bottom = greatest_of_three(y);
+    const Ints col0 = maximum(first_centre(left), Ints{}), col1 = minimum(last_centre(right), every(p.width - 1));
+    const Ints row0 = maximum(first_centre(top), every(p.row_begin));
+    const Ints row1 = minimum(last_centre(bottom), every(p.row_end - 1));
+    const Ints has_centre = (col0 <= col1) & (row0 <= row1);
     const Ints small = (right - left < kShort) & (bottom - top < kShort);
     const Ints one_block = (col1 - col0 < int32_t{kTile}) & (row1 - row0 < int32_t{kTile}) & small;
     // Of long ones this overflows; add_large looks again.
     typedef uint32_t Uints __attribute__((vector_size(4 * kWide)));
-    const Ints twice = (Ints)((Uints)(x[1] - x[0]) * (Uints)(y[2] - y[0]) - (Uints)(y[1] - y[0]) * (Uints)(x[2] - x[0]));
+    const Ints twice = (Ints)twice_area<Uints>(x, y);
     const Ints positive = twice > 0, area = (twice != 0) & ~(positive & -int32_t{p.cull_backfaces});
-    const Ints fits = some & one_block & area, near = positive ^ (int32_t{first_sign_} - 1);  // ^ -1 is not
+    const Ints fits = has_centre & one_block & area, near = positive ^ (int32_t{first_sign_} - 1);  // ^ -1 is not
     Ints id;
     for (int k = 0; k < kWide; ++k) id[k] = k;
     id += static_cast<int32_t>(f);
@@ -130,9 +130,9 @@ class Sweep {
     const Press later(negative_lanes(fits & ~near) & lanes);
     later.write(p.later + num_later_, id);
     later.write(p.later_origin + num_later_, origin);
-    later.write(p.later_depth + num_later_, least(c.z));
+    later.write(p.later_depth + num_later_, least_of_three(c.z));
     num_later_ += later.count;
-    uint32_t large = negative_lanes(some & ~one_block & (area | ~small)) & lanes;
+    uint32_t large = negative_lanes(has_centre & ~one_block & (area | ~small)) & lanes;
     for (; __builtin_expect(large != 0, 0); large &= large - 1) {
       add_large<true>(static_cast<int32_t>(f) + __builtin_ctz(large));
     }
@@ -150,7 +150,7 @@ class Sweep {
     }
     const int64_t row0 = maximum<int64_t>(t.row0, p.row_begin), row1 = minimum<int64_t>(t.row1, p.row_end - 1);
     if (!is_short(t)) return add_rows(f, t, row0, row1);
-    const float nearest = least(t.z);
+    const float nearest = least_of_three(t.z);
     for (int64_t row = row0; row <= row1; row += kTile) {
       for (int64_t col = t.col0; col <= t.col1; col += kTile) {
         const int32_t origin = static_cast<int32_t>(row << 16 | col);
@@ -162,13 +162,11 @@ class Sweep {
   // A long triangle: the columns of each row at which all three edge functions own the centre.
   void add_rows(int32_t f, const Triangle<float>& t, int64_t row0, int64_t row1) {
     for (int64_t row = row0; row <= row1; ++row) {
-      int64_t begin = t.col0, end = t.col1, edge[3];
-      covers(t, t.col0, row, edge);
+      int64_t begin = t.col0, end = t.col1;
       for (int k = 0; k < 3; ++k) {
-        const int a = (k + 1) % 3, b = (k + 2) % 3;
-        const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
-        const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
-        const int64_t value = edge[k] - !(dy < 0 || (dy == 0 && dx > 0)), step = int64_t{-dy} * kSubpixels;  // owned where >= 0
+        const Edge<int32_t> e = edge_facing(t, k);
+        const int64_t value = owned_from_zero(e, edge_at<int64_t>(e, centre_of(t.col0), centre_of(static_cast<int32_t>(row))));
+        const int64_t step = int64_t{-e.dy} * kSubpixels;
         if (step > 0) begin = maximum(begin, t.col0 - floor_div(value, step));
         if (step < 0) end = minimum(end, t.col0 + floor_div(value, -step));
         if (step == 0 && value < 0) end = begin - 1;
@@ -191,9 +189,9 @@ class Sweep {
       for (int64_t t = 0; t < across; ++t) {
         float farthest = -std::numeric_limits<float>::infinity();
         if ((t + 1) * kTile <= p.width) {
-          F32x4 all = load<F32x4>(p.depth + row * p.width + t * kTile);
-          for (int64_t i = row + 1; i < row_end; ++i) all = maximum(all, load<F32x4>(p.depth + i * p.width + t * kTile));
-          farthest = maximum(maximum(all[0], all[1]), maximum(all[2], all[3]));
+          F32x4 columns = load<F32x4>(p.depth + row * p.width + t * kTile);
+          for (int64_t i = row + 1; i < row_end; ++i) columns = maximum(columns, load<F32x4>(p.depth + i * p.width + t * kTile));
+          farthest = maximum(maximum(columns[0], columns[1]), maximum(columns[2], columns[3]));
         } else {
           for (int64_t i = row; i < row_end; ++i) {
             for (int64_t c = t * kTile; c < p.width; ++c) farthest = maximum(farthest, p.depth[i * p.width + c]);

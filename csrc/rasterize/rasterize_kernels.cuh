@@ -19,32 +19,19 @@ __device__ bool load_triangle_of(const RasterizeParams<T, Index>& p, int64_t b, 
   return load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, t);
 }
 
-// One thread puts the keys of its triangle into the z-buffer [H, W] of an image.
-template <class T>
-__device__ void draw_depths(const Triangle<T>& t, int64_t f, int64_t width, uint64_t* zbuffer) {
-  for (int64_t row = t.row0; row <= t.row1; ++row) {
-    for (int64_t col = t.col0; col <= t.col1; ++col) {
-      int64_t edge[3];
-      if (!covers(t, col, row, edge)) continue;
-      const uint64_t key = depth_key(weigh(t, col, row, edge).depth, f);
-      atomicMin(reinterpret_cast<unsigned long long*>(zbuffer + row * width + col), static_cast<unsigned long long>(key));
-    }
-  }
-}
-
-// The second pass of double: the key is all depth, so the lowest face among those that reach it is found here. face_id starts
-// as -1, the largest unsigned number.
-template <class T>
-__device__ void draw_owners(const Triangle<T>& t, int64_t f, int64_t width, const uint64_t* zbuffer, int32_t* face_id) {
-  for (int64_t row = t.row0; row <= t.row1; ++row) {
-    for (int64_t col = t.col0; col <= t.col1; ++col) {
-      int64_t edge[3];
-      if (!covers(t, col, row, edge)) continue;
-      const int64_t i = row * width + col;
-      if (depth_key(weigh(t, col, row, edge).depth, f) != zbuffer[i]) continue;
+// One thread draws its triangle into the z-buffer [H, W] of an image. First pass: minima of the keys. kOwners, the second pass of
+// double, whose key is all depth: the lowest face among those that reach it. face_id starts as -1, the largest unsigned number.
+template <bool kOwners, class T>
+__device__ void draw_triangle(const Triangle<T>& t, int64_t f, int64_t width, uint64_t* zbuffer, int32_t* face_id) {
+  for_each_owned(t, [&](int64_t row, int64_t col, const Weights<T>& w) {
+    const int64_t i = row * width + col;
+    const uint64_t key = depth_key(w.depth, f);
+    if constexpr (!kOwners) {
+      atomicMin(reinterpret_cast<unsigned long long*>(zbuffer + i), static_cast<unsigned long long>(key));
+    } else if (key == zbuffer[i]) {
       atomicMin(reinterpret_cast<unsigned*>(face_id + i), static_cast<unsigned>(f));
     }
-  }
+  });
 }
 
 // What the passes left in pixel i: its face, or -1.
@@ -54,33 +41,20 @@ __device__ int64_t owner_of(const uint64_t* zbuffer, const int32_t* face_id, int
   return sizeof(T) == 4 ? static_cast<int64_t>(zbuffer[i] & 0xffffffffu) : face_id[i];
 }
 
-template <class T, class Index>
-__global__ void rasterize_zbuffer_kernel(RasterizeParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
-    const int64_t b = n / p.num_faces, f = n % p.num_faces;
+template <bool kOwners, class T, class Index>
+__global__ void rasterize_draw_kernel(RasterizeParams<T, Index> p) {
+  GCL_EACH_ITEM(n, p.batch * p.num_faces) {
+    const int64_t b = n / p.num_faces, f = n % p.num_faces, first = b * p.height * p.width;
     Triangle<T> t;
-    if (!load_triangle_of(p, b, f, &t)) continue;
-    draw_depths(t, f, p.width, p.zbuffer + b * p.height * p.width);
-  }
-}
-
-template <class T, class Index>
-__global__ void rasterize_owner_kernel(RasterizeParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
-    const int64_t b = n / p.num_faces, f = n % p.num_faces;
-    Triangle<T> t;
-    if (!load_triangle_of(p, b, f, &t)) continue;
-    draw_owners(t, f, p.width, p.zbuffer + b * p.height * p.width, p.face_id + b * p.height * p.width);
+    if (load_triangle_of(p, b, f, &t))
+      draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
   }
 }
 
 template <class T, class Index>
 __global__ void rasterize_resolve_kernel(RasterizeParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t pixels = p.height * p.width;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.batch * pixels; i += step) {
+  GCL_EACH_ITEM(i, p.batch * pixels) {
     const int64_t b = i / pixels, row = i % pixels / p.width, col = i % p.width;
     const int64_t f = owner_of<T>(p.zbuffer, p.face_id, i);
     p.face_id[i] = static_cast<int32_t>(f);
@@ -97,8 +71,7 @@ __global__ void rasterize_resolve_kernel(RasterizeParams<T, Index> p) {
 // One thread gathers the pixels of one face, row by row: no atomics, so the order of additions is fixed.
 template <class T, class Index>
 __global__ void rasterize_backward_corner_kernel(RasterizeBackwardParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
+  GCL_EACH_ITEM(n, p.batch * p.num_faces) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces;
     Triangle<T> t;
     if (!load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, false, &t)) continue;
@@ -119,8 +92,7 @@ __global__ void rasterize_backward_corner_kernel(RasterizeBackwardParams<T, Inde
 // One thread adds the corners that meet in one vertex, in the order of the faces.
 template <class T, class Index>
 __global__ void rasterize_backward_vertex_kernel(RasterizeBackwardParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_verts; n += step) {
+  GCL_EACH_ITEM(n, p.batch * p.num_verts) {
     const int64_t b = n / p.num_verts, v = n % p.num_verts;
     T sum[3] = {};
     for (int64_t c = p.corner_begin[v]; c < p.corner_begin[v + 1]; ++c) {
@@ -136,10 +108,10 @@ void launch_rasterize(const RasterizeParams<T, Index>& p, GclStream stream) {
   if (pixels == 0) return;
   if (can_fuse<T>(p.height, p.width, p.shared_bytes)) return launch_rasterize_fused(p, stream);
   GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
-  if (triangles > 0) GCL_LAUNCH((rasterize_zbuffer_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
-  if (sizeof(T) == 8) {
+  if (triangles > 0) GCL_LAUNCH((rasterize_draw_kernel<false, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  if constexpr (sizeof(T) == 8) {
     GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
-    if (triangles > 0) GCL_LAUNCH((rasterize_owner_kernel<T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+    if (triangles > 0) GCL_LAUNCH((rasterize_draw_kernel<true, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
   }
   GCL_LAUNCH((rasterize_resolve_kernel<T, Index>), blocks_for(pixels), kThreads, 0, stream, p);
 }

@@ -1,19 +1,19 @@
 // The mathematics of rasterize, once for host and device. Compiled without fused multiply-add: both give the same bits.
 //
-// Coverage is decided on integers: vertices are snapped to 1/256 pixel, edge functions are exact in 64 bits, and the top-left
-// rule gives a pixel centre on a shared edge to exactly one of its two triangles. Barycentrics and depth are those of the
-// unsnapped triangle.
+// Coverage is decided on integers (edge.h): vertices are snapped to 1/256 pixel, edge functions are exact in 64 bits, and the
+// top-left rule gives a pixel centre on a shared edge to exactly one of its two triangles. Barycentrics and depth are those of
+// the unsnapped triangle.
 #pragma once
 
 #include <limits>
 
 #include "common/device.h"
+#include "rasterize/edge.h"
 
 namespace gcl {
 
-constexpr int32_t kSubpixels = 256;               // steps of the snapping grid in a pixel
-constexpr int64_t kMaxCoordinate = 1 << 21;       // pixels: snapped differences < 2^31, edge functions < 2^62
-constexpr int64_t kMaxImageSize = 1 << 20;        // pixel centres are exact in float
+constexpr int64_t kMaxCoordinate = 1 << 21;  // pixels: snapped differences < 2^31, edge functions < 2^62
+constexpr int64_t kMaxImageSize = 1 << 20;   // pixel centres are exact in float
 
 template <class T>
 struct Triangle {
@@ -23,10 +23,10 @@ struct Triangle {
   int32_t col0, col1, row0, row1;      // box of the pixel centres that may be covered, last ones included
 };
 
-// Rows or columns whose centre (256 i + 128) lies in [low, high], cut to [0, size).
-GCL_HD void centres_between(int32_t low, int32_t high, int64_t size, int32_t* first, int32_t* last) {
-  *first = maximum((low + (kSubpixels / 2 - 1)) >> 8, 0);
-  *last = minimum((high - kSubpixels / 2) >> 8, static_cast<int32_t>(size) - 1);
+// Rows or columns whose centre lies between the snapped corners, cut to [0, size).
+GCL_HD void centres_between(const int32_t snapped[3], int64_t size, int32_t* first, int32_t* last) {
+  *first = maximum(first_centre(least_of_three(snapped)), 0);
+  *last = minimum(last_centre(greatest_of_three(snapped)), static_cast<int32_t>(size) - 1);
 }
 
 // Box and orientation of a triangle whose corners are in x, y, z. False where it covers nothing: a coordinate is not finite or
@@ -40,13 +40,11 @@ GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, 
     t->snapped_x[k] = static_cast<int32_t>(round_even(t->x[k] * T(kSubpixels)));
     t->snapped_y[k] = static_cast<int32_t>(round_even(t->y[k] * T(kSubpixels)));
   }
-  const int32_t* sx = t->snapped_x;
-  const int32_t* sy = t->snapped_y;
-  const int64_t area = int64_t{sx[1] - sx[0]} * (sy[2] - sy[0]) - int64_t{sy[1] - sy[0]} * (sx[2] - sx[0]);
+  const int64_t area = twice_area<int64_t>(t->snapped_x, t->snapped_y);
   if (area == 0 || (cull_backfaces && area > 0)) return false;
   t->orientation = area > 0 ? 1 : -1;
-  centres_between(minimum(sx[0], minimum(sx[1], sx[2])), maximum(sx[0], maximum(sx[1], sx[2])), width, &t->col0, &t->col1);
-  centres_between(minimum(sy[0], minimum(sy[1], sy[2])), maximum(sy[0], maximum(sy[1], sy[2])), height, &t->row0, &t->row1);
+  centres_between(t->snapped_x, width, &t->col0, &t->col1);
+  centres_between(t->snapped_y, height, &t->row0, &t->row1);
   return t->col0 <= t->col1 && t->row0 <= t->row1;
 }
 
@@ -64,53 +62,37 @@ GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, 
   return set_up_triangle(height, width, cull_backfaces, t);
 }
 
-// Exact edge functions of the snapped triangle at a pixel centre, in 1/65536 pixel^2, positive inside; edge[k] faces corner k.
-// Returns whether the triangle owns the centre.
+template <class T>
+GCL_HD Edge<int32_t> edge_facing(const Triangle<T>& t, int k) {
+  return edge_facing(k, t.snapped_x, t.snapped_y, [&](int32_t d) { return t.orientation * d; });
+}
+
+// Exact edge functions of the snapped triangle at a pixel centre; edge[k] faces corner k. Returns whether the triangle owns the
+// centre.
 template <class T>
 GCL_HD bool covers(const Triangle<T>& t, int64_t col, int64_t row, int64_t edge[3]) {
-  const int32_t px = static_cast<int32_t>(col) * kSubpixels + kSubpixels / 2;
-  const int32_t py = static_cast<int32_t>(row) * kSubpixels + kSubpixels / 2;
+  const int32_t px = centre_of(static_cast<int32_t>(col)), py = centre_of(static_cast<int32_t>(row));
   bool inside = true;
   for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
-    const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
-    edge[k] = int64_t{dx} * (py - t.snapped_y[a]) - int64_t{dy} * (px - t.snapped_x[a]);
-    const bool top_left = dy < 0 || (dy == 0 && dx > 0);
-    inside = inside && (edge[k] > 0 || (edge[k] == 0 && top_left));
+    const Edge<int32_t> e = edge_facing(t, k);
+    edge[k] = edge_at<int64_t>(e, px, py);
+    inside = inside && owns(e, edge[k]);
   }
   return inside;
 }
 
 constexpr int32_t kShort = 4096;  // 1/256 pixels: edge functions of triangles within such a box fit in 32 bits there
 
-// The edge functions of a short triangle at a pixel centre in its box, each lowered by one where its edge owns no centre on it:
-// the triangle owns the centre where none is negative. And what a step of one pixel adds to them.
-struct EdgeSteps {
-  int32_t value[3], across[3], down[3];
-};
-
 template <class T>
 GCL_HD bool is_short(const Triangle<T>& t) {
-  const int32_t *x = t.snapped_x, *y = t.snapped_y;
-  return maximum(x[0], maximum(x[1], x[2])) - minimum(x[0], minimum(x[1], x[2])) < kShort &&
-         maximum(y[0], maximum(y[1], y[2])) - minimum(y[0], minimum(y[1], y[2])) < kShort;
+  return greatest_of_three(t.snapped_x) - least_of_three(t.snapped_x) < kShort &&
+         greatest_of_three(t.snapped_y) - least_of_three(t.snapped_y) < kShort;
 }
 
+// Of a short triangle, at a pixel centre in its box.
 template <class T>
-GCL_HD EdgeSteps edge_steps(const Triangle<T>& t, int32_t col, int32_t row) {
-  const int32_t px = col * kSubpixels + kSubpixels / 2, py = row * kSubpixels + kSubpixels / 2;
-  EdgeSteps e;
-  for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    const int32_t dx = t.orientation * (t.snapped_x[b] - t.snapped_x[a]);
-    const int32_t dy = t.orientation * (t.snapped_y[b] - t.snapped_y[a]);
-    const bool top_left = dy < 0 || (dy == 0 && dx > 0);
-    e.value[k] = dx * (py - t.snapped_y[a]) - dy * (px - t.snapped_x[a]) - (top_left ? 0 : 1);
-    e.across[k] = -dy * kSubpixels;
-    e.down[k] = dx * kSubpixels;
-  }
-  return e;
+GCL_HD EdgeSteps<int32_t> edge_steps(const Triangle<T>& t, int32_t col, int32_t row) {
+  return edge_steps(t.snapped_x, t.snapped_y, centre_of(col), centre_of(row), [&](int32_t d) { return t.orientation * d; });
 }
 
 // The three steps of what the unsnapped triangle says at a pixel centre, for numbers and for vectors of them (one lane a pixel).
@@ -138,9 +120,7 @@ GCL_HD T clamp_to_bary(const T oriented[3], T bary[3]) {
 template <class T>
 GCL_HD T mix_depth(const T bary[3], const T z[3]) {
   const T depth = (bary[0] * z[0] + bary[1] * z[1]) + bary[2] * z[2];
-  const T nearest = minimum(z[0], minimum(z[1], z[2]));
-  const T farthest = maximum(z[0], maximum(z[1], z[2]));
-  return minimum(maximum(depth, nearest), farthest) + T{};
+  return minimum(maximum(depth, least_of_three(z)), greatest_of_three(z)) + T{};
 }
 
 // What the unsnapped triangle says at a pixel centre. Snapping may cover a centre up to 1/256 pixel outside of it: negative
@@ -170,6 +150,17 @@ GCL_HD Weights<T> weigh(const Triangle<T>& t, int64_t col, int64_t row, const in
   w.scale = signed_sum == T(0) ? T(0) : sign / sum;
   w.depth = mix_depth(w.bary, t.z);
   return w;
+}
+
+// Calls visit(row, col, weights) for every pixel centre that the triangle owns.
+template <class T, class Visit>
+GCL_HD void for_each_owned(const Triangle<T>& t, Visit&& visit) {
+  for (int64_t row = t.row0; row <= t.row1; ++row) {
+    for (int64_t col = t.col0; col <= t.col1; ++col) {
+      int64_t edge[3];
+      if (covers(t, col, row, edge)) visit(row, col, weigh(t, col, row, edge));
+    }
+  }
 }
 
 // The barycentrics and depth of weigh() alone; false where the unsnapped area is zero and edge functions are needed.

@@ -24,18 +24,13 @@ inline void rasterize_image(const RasterizeParams<T, Index>& p, int64_t b) {
   for (int64_t f = 0; f < p.num_faces; ++f) {
     Triangle<T> t;
     if (!load_triangle(verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t)) continue;
-    for (int64_t row = t.row0; row <= t.row1; ++row) {
-      for (int64_t col = t.col0; col <= t.col1; ++col) {
-        int64_t edge[3];
-        if (!covers(t, col, row, edge)) continue;
-        const Weights<T> w = weigh(t, col, row, edge);
-        const int64_t i = row * p.width + col;
-        if (!(w.depth < depth[i])) continue;  // a tie stays with the lower face, which came first
-        face_id[i] = static_cast<int32_t>(f);
-        depth[i] = w.depth;
-        for (int k = 0; k < 3 && p.bary != nullptr; ++k) bary[3 * i + k] = w.bary[k];
-      }
-    }
+    for_each_owned(t, [&](int64_t row, int64_t col, const Weights<T>& w) {
+      const int64_t i = row * p.width + col;
+      if (!(w.depth < depth[i])) return;  // a tie stays with the lower face, which came first
+      face_id[i] = static_cast<int32_t>(f);
+      depth[i] = w.depth;
+      for (int k = 0; k < 3 && p.bary != nullptr; ++k) bary[3 * i + k] = w.bary[k];
+    });
   }
 }
 

@@ -1,14 +1,24 @@
 // From tensors to the parameter structs: checks, contiguous inputs, outputs. Shared by the two backends.
 #pragma once
 
-#include <tuple>
-#include <utility>
-
 #include "common/tensor.h"
 #include "rasterize/rasterize.h"
 #include "rasterize/rasterize_math.h"
 
 namespace gcl {
+
+inline void check_mesh(const char* op, const Tensor& verts, const Tensor& faces) {
+  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
+  check_shape(op, "faces", faces, {kAnySize, 3});
+  check_same_device(op, verts, {{"faces", faces}});
+  check_real(op, "verts", verts);
+  check_index_type(op, "faces", faces);
+}
+
+inline void check_image_size(const char* op, int64_t height, int64_t width) {
+  STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= kMaxImageSize && width <= kMaxImageSize, op,
+                  ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
+}
 
 struct RasterizeTensors {
   Tensor verts, faces;
@@ -17,18 +27,15 @@ struct RasterizeTensors {
 
 inline RasterizeTensors rasterize_tensors(const Tensor& verts, const Tensor& faces, int64_t height, int64_t width) {
   const char* op = "rasterize";
-  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
-  check_shape(op, "faces", faces, {kAnySize, 3});
-  check_same_device(op, "faces", faces, verts);
-  STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
-  STD_TORCH_CHECK(is_int32(faces) || is_int64(faces), op, ": faces must be int32 or int64");
+  check_mesh(op, verts, faces);
   STD_TORCH_CHECK(faces.size(0) < (int64_t{1} << 31), op, ": fewer than 2^31 faces");
-  STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= kMaxImageSize && width <= kMaxImageSize, op,
-                  ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
+  check_image_size(op, height, width);
   const int64_t batch = verts.size(0);
-  return {torch::stable::contiguous(verts), torch::stable::contiguous(faces),
-          torch::stable::new_empty(verts, {batch, height, width}, ScalarType::Int),
-          torch::stable::new_empty(verts, {batch, height, width, 3}), torch::stable::new_empty(verts, {batch, height, width})};
+  return {.verts = contiguous(verts),
+          .faces = contiguous(faces),
+          .face_id = new_empty(verts, {batch, height, width}, ScalarType::Int),
+          .bary = new_empty(verts, {batch, height, width, 3}),
+          .depth = new_empty(verts, {batch, height, width})};
 }
 
 template <class T, class Index>
@@ -48,46 +55,42 @@ RasterizeParams<T, Index> rasterize_params(RasterizeTensors& t, int64_t height, 
   return p;
 }
 
-struct BackwardTensors {
+struct RasterizeBackwardTensors {
   Tensor grad_bary, grad_depth, verts, faces, face_id, corner_order, corner_begin;
   Tensor grad_corner, grad_verts;
 };
 
-inline BackwardTensors backward_tensors(const Tensor& grad_bary, const Tensor& grad_depth, const Tensor& verts,
-                                        const Tensor& faces, const Tensor& face_id, const Tensor& corner_order,
-                                        const Tensor& corner_begin) {
+inline RasterizeBackwardTensors rasterize_backward_tensors(const Tensor& grad_bary, const Tensor& grad_depth, const Tensor& verts,
+                                                           const Tensor& faces, const Tensor& face_id, const Tensor& corner_order,
+                                                           const Tensor& corner_begin) {
   const char* op = "rasterize_backward";
-  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
+  check_mesh(op, verts, faces);
   check_shape(op, "face_id", face_id, {verts.size(0), kAnySize, kAnySize});
   check_shape(op, "grad_bary", grad_bary, {verts.size(0), face_id.size(1), face_id.size(2), 3});
   check_shape(op, "grad_depth", grad_depth, {verts.size(0), face_id.size(1), face_id.size(2)});
-  check_shape(op, "faces", faces, {kAnySize, 3});
   check_shape(op, "corner_order", corner_order, {3 * faces.size(0)});
   check_shape(op, "corner_begin", corner_begin, {verts.size(1) + 1});
-  const std::pair<const char*, const Tensor*> others[] = {
-      {"grad_bary", &grad_bary}, {"grad_depth", &grad_depth},     {"faces", &faces},
-      {"face_id", &face_id},     {"corner_order", &corner_order}, {"corner_begin", &corner_begin}};
-  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, verts);
-  STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
-  STD_TORCH_CHECK(grad_bary.scalar_type() == verts.scalar_type() && grad_depth.scalar_type() == verts.scalar_type(), op,
-                  ": gradients must have the type of verts");
-  STD_TORCH_CHECK(is_int32(faces) || is_int64(faces), op, ": faces must be int32 or int64");
-  STD_TORCH_CHECK(is_int32(face_id) && is_int64(corner_order) && is_int64(corner_begin), op,
-                  ": face_id must be int32, corner_order and corner_begin int64");
-  using torch::stable::contiguous;
-  return {contiguous(grad_bary),
-          contiguous(grad_depth),
-          contiguous(verts),
-          contiguous(faces),
-          contiguous(face_id),
-          contiguous(corner_order),
-          contiguous(corner_begin),
-          torch::stable::new_zeros(verts, {verts.size(0), faces.size(0), 3, 3}),
-          torch::stable::new_empty(verts, {verts.size(0), verts.size(1), 3})};
+  const NamedTensors gradients = {{"grad_bary", grad_bary}, {"grad_depth", grad_depth}};
+  const NamedTensors corners = {{"corner_order", corner_order}, {"corner_begin", corner_begin}};
+  check_same_device(op, verts, gradients);
+  check_same_device(op, verts, corners);
+  check_same_device(op, verts, {{"face_id", face_id}});
+  check_same_type(op, "verts", verts, gradients);
+  check_int64(op, corners);
+  check_int32(op, {{"face_id", face_id}});
+  return {.grad_bary = contiguous(grad_bary),
+          .grad_depth = contiguous(grad_depth),
+          .verts = contiguous(verts),
+          .faces = contiguous(faces),
+          .face_id = contiguous(face_id),
+          .corner_order = contiguous(corner_order),
+          .corner_begin = contiguous(corner_begin),
+          .grad_corner = new_zeros(verts, {verts.size(0), faces.size(0), 3, 3}),
+          .grad_verts = new_empty(verts, {verts.size(0), verts.size(1), 3})};
 }
 
 // CPU tensors only: the corner table stays inside its arrays.
-inline void check_corners(const BackwardTensors& t) {
+inline void check_corners(const RasterizeBackwardTensors& t) {
   const int64_t corners = t.corner_order.numel();
   const int64_t* order = t.corner_order.const_data_ptr<int64_t>();
   const int64_t* begin = t.corner_begin.const_data_ptr<int64_t>();
@@ -98,7 +101,7 @@ inline void check_corners(const BackwardTensors& t) {
 }
 
 template <class T, class Index>
-RasterizeBackwardParams<T, Index> backward_params(BackwardTensors& t) {
+RasterizeBackwardParams<T, Index> rasterize_backward_params(RasterizeBackwardTensors& t) {
   RasterizeBackwardParams<T, Index> p{};
   p.grad_bary = t.grad_bary.template const_data_ptr<T>();
   p.grad_depth = t.grad_depth.template const_data_ptr<T>();

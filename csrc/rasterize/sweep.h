@@ -1,7 +1,7 @@
 // Who sweeps what: images shared out over threads, cut into strips of rows where there are fewer images than threads.
 #pragma once
 
-#include "common/tensor.h"
+#include "common/cpu_backend.h"
 #include "rasterize/rasterize_isa.h"
 #include "rasterize/rasterize_math.h"
 
@@ -31,10 +31,8 @@ struct Shares {
   // Calls f(worker, piece) for every piece, workers in parallel.
   template <class F>
   void each(F&& f) const {
-    torch::stable::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
-      for (int64_t w = first; w < last; ++w) {
-        for (int64_t piece = begin(w); piece < begin(w + 1); ++piece) f(w, piece);
-      }
+    in_parallel(workers, 1, [&](int64_t w) {
+      for (int64_t piece = begin(w); piece < begin(w + 1); ++piece) f(w, piece);
     });
   }
 };
@@ -46,8 +44,8 @@ class SweepWorkspace {
       : num_verts_(num_verts),
         room_(later_room(num_faces)),
         tile_count_(tiles(height) * tiles(width)),
-        floats_(torch::stable::new_empty(like, {workers, 4 * num_verts_ + room_ + tile_count_}, ScalarType::Float)),
-        ints_(torch::stable::new_empty(like, {workers, 2 * room_}, ScalarType::Int)),
+        floats_(new_empty(like, {workers, 4 * num_verts_ + room_ + tile_count_}, ScalarType::Float)),
+        ints_(new_empty(like, {workers, 2 * room_}, ScalarType::Int)),
         floats(floats_.mutable_data_ptr<float>()),
         ints(ints_.mutable_data_ptr<int32_t>()) {}
 

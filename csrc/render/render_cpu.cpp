@@ -1,11 +1,11 @@
 // CPU backend of render_mesh: views of bodies, or strips of them, in parallel. A worker keeps what a body's next view needs too;
 // a view is projected, swept as rasterize does it, and painted with the greys of its faces. No result depends on the number of
 // threads.
-#include "common/tensor.h"
+#include "common/cpu_backend.h"
 #include "rasterize/rasterize_plain.h"
 #include "rasterize/sweep.h"
 #include "render/render_isa.h"
-#include "render/render_tensors.h"
+#include "render/render_ops.h"
 
 namespace gcl {
 namespace {
@@ -19,8 +19,8 @@ class Easels {
         faces_(num_faces),
         pixels_(pixels),
         reals_(6 * num_verts + 5 * num_faces + 1 + pixels),
-        real_(torch::stable::new_empty(like, {workers, reals_})),
-        face_id_(torch::stable::new_empty(like, {workers, pixels}, ScalarType::Int)),
+        real_(new_empty(like, {workers, reals_})),
+        face_id_(new_empty(like, {workers, pixels}, ScalarType::Int)),
         real(real_.mutable_data_ptr<T>()),
         face_id(face_id_.mutable_data_ptr<int32_t>()) {}
 
@@ -73,17 +73,18 @@ void draw(const RenderParams<T, Index>& p, const Easel<T>& e) {
   rasterize_image(r, 0);
 }
 
-template <class T, class Index>
-void render(const RenderParams<T, Index>& p, const Tensor& like) {
-  using P = RenderParams<T, Index>;
-  const int64_t images = p.batch * p.views, pixels = p.height * p.width;
-  if (images * pixels == 0) return;
-  const bool sweeps = sizeof(T) == 4 && can_sweep(p.height, p.width, p.num_verts);
-  const Shares shares(images, sweeps ? p.height : 0);  // without rows to share, whole images
-  const Easels<T> easels(like, shares.workers, p.num_verts, p.num_faces, pixels);
-  const SweepWorkspace sweeping(like, sweeps ? shares.workers : 0, p.num_verts, p.num_faces, p.height, p.width);
-  torch::stable::parallel_for(0, shares.workers, 1, [&](int64_t first, int64_t last) {
-    for (int64_t worker = first; worker < last; ++worker) {
+struct RenderCpu : CpuBackend {
+  template <class T, class Index>
+  void render(const RenderParams<T, Index>& p, const RenderTensors& t) const {
+    check_face_range("render_mesh", p.faces, 3 * p.num_faces, p.num_verts);
+    using P = RenderParams<T, Index>;
+    const int64_t images = p.batch * p.views, pixels = p.height * p.width;
+    if (images * pixels == 0) return;
+    const bool sweeps = sizeof(T) == 4 && can_sweep(p.height, p.width, p.num_verts);
+    const Shares shares(images, sweeps ? p.height : 0);  // without rows to share, whole images
+    const Easels<T> easels(t.verts, shares.workers, p.num_verts, p.num_faces, pixels);
+    const SweepWorkspace sweeping(t.verts, sweeps ? shares.workers : 0, p.num_verts, p.num_faces, p.height, p.width);
+    in_parallel(shares.workers, 1, [&](int64_t worker) {
       Easel<T> easel = easels.of(worker);
       SweepParams<Index> sweep_params{};
       if (sweeps) sweeping.give(worker, &sweep_params);
@@ -105,22 +106,12 @@ void render(const RenderParams<T, Index>& p, const Tensor& like) {
         if (!sweeps) draw(p, easel);
         GCL_PICK(paint_view<P>)(p, b, r, row, row_end, easel);
       }
-    }
-  });
-}
-
-Tensor render_mesh_cpu(Tensor verts, Tensor faces, Tensor camera, Tensor turns, int64_t height, int64_t width) {
-  RenderTensors t = render_tensors(verts, faces, camera, turns, height, width);
-  dispatch_real_index("render_mesh", t.verts, t.faces, [&](auto real, auto index) {
-    const auto p = render_params<decltype(real), decltype(index)>(t, height, width);
-    check_face_range("render_mesh", p.faces, 3 * p.num_faces, p.num_verts);
-    render(p, t.verts);
-  });
-  return t.image;
-}
+    });
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("render_mesh", TORCH_BOX(&render_mesh_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_render<RenderCpu>(m); }
 
 }  // namespace gcl

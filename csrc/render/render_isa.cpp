@@ -52,9 +52,9 @@ void find_facing(const RenderParams<T, Index>& p, int64_t body, const Easel<T>& 
   T corner[3][3][kBlock];
   T out[4][kBlock];
   for (int64_t f = 0; f < count; f += kBlock) {
-    const int here = static_cast<int>(count - f < kBlock ? count - f : kBlock);
+    const int lanes = static_cast<int>(count - f < kBlock ? count - f : kBlock);
     for (int l = 0; l < kBlock; ++l) {
-      const Index* face = p.faces + 3 * (f + (l < here ? l : 0));
+      const Index* face = p.faces + 3 * (f + (l < lanes ? l : 0));
       for (int k = 0; k < 3; ++k) {
         const T* v = verts + 3 * face[k];
         for (int c = 0; c < 3; ++c) corner[k][c][l] = v[c];
@@ -72,7 +72,7 @@ void find_facing(const RenderParams<T, Index>& p, int64_t body, const Easel<T>& 
     }
     for (int k = 0; k < 4; ++k) {
       T* to = e.facing + k * count + f;
-      for (int l = 0; l < here; ++l) to[l] = out[k][l];
+      for (int l = 0; l < lanes; ++l) to[l] = out[k][l];
     }
   }
 }
@@ -87,11 +87,11 @@ template <bool kPerspective, class T>
 void project(const View<T> view, int64_t count, const Easel<T>& e) {
   T px[kBlock], py[kBlock], depth[kBlock];
   for (int64_t v = 0; v < count; v += kBlock) {
-    const int here = static_cast<int>(count - v < kBlock ? count - v : kBlock);
+    const int lanes = static_cast<int>(count - v < kBlock ? count - v : kBlock);
     const T *x = e.split + v, *y = x + count, *z = y + count;
-    for (int l = 0; l < here; ++l) project_vertex<kPerspective>(view, x[l], y[l], z[l], px + l, py + l, depth + l);
+    for (int l = 0; l < lanes; ++l) project_vertex<kPerspective>(view, x[l], y[l], z[l], px + l, py + l, depth + l);
     T* to = e.pixels + 3 * v;
-    for (int l = 0; l < here; ++l) {
+    for (int l = 0; l < lanes; ++l) {
       to[3 * l] = px[l];
       to[3 * l + 1] = py[l];
       to[3 * l + 2] = depth[l];
@@ -103,7 +103,8 @@ template <bool kPerspective, class T>
 void shade_faces(const View<T> view, int64_t count, const Easel<T>& e) {
   const T *x = e.facing, *y = x + count, *z = y + count, *reach = z + count;
   T* grey = e.grey + 1;
-  for (int64_t f = 0; f < count; ++f) grey[f] = shade<kPerspective>(view, Facing<T>{x[f], y[f], z[f], reach[f]});
+  for (int64_t f = 0; f < count; ++f)
+    grey[f] = shade<kPerspective>(view, Facing<T>{.x = x[f], .y = y[f], .z = z[f], .reach = reach[f]});
   e.grey[0] = T(0);
 }
 

@@ -75,8 +75,8 @@ __device__ bool project_triangle(const View<T>& view, bool perspective, const T 
 // kOwners: the second pass of double.
 template <bool kOwners, class T, class Index>
 __global__ void render_draw_kernel(RenderParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = p.height * p.width;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.num_faces; n += step) {
+  const int64_t pixels = p.height * p.width;
+  GCL_EACH_ITEM(n, p.batch * p.num_faces) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces;
     T corner[3][3];
     if (!load_corners(p, b, f, corner)) continue;
@@ -84,16 +84,15 @@ __global__ void render_draw_kernel(RenderParams<T, Index> p) {
       Triangle<T> t;
       if (!project_triangle(view_of(p, b, r), p.perspective, corner, p.height, p.width, &t)) continue;
       const int64_t first = (b * p.views + r) * pixels;
-      if constexpr (kOwners) draw_owners(t, f, p.width, p.zbuffer + first, p.face_id + first);
-      else draw_depths(t, f, p.width, p.zbuffer + first);
+      draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
     }
   }
 }
 
 template <class T, class Index>
 __global__ void render_shade_kernel(RenderParams<T, Index> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = p.height * p.width;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * p.views_now * pixels; n += step) {
+  const int64_t pixels = p.height * p.width;
+  GCL_EACH_ITEM(n, p.batch * p.views_now * pixels) {
     const int64_t b = n / (p.views_now * pixels), r = p.first_view + n / pixels % p.views_now;
     const int64_t i = (b * p.views + r) * pixels + n % pixels;
     const int64_t f = owner_of<T>(p.zbuffer, p.face_id, i);
@@ -126,7 +125,7 @@ void launch_render(RenderParams<T, Index> p, const T* host_turns, GclStream stre
   if (pixels == 0) return;
   GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
   if (sizeof(T) == 8) GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
-  GCL_LAUNCH((render_middle_kernel<T, Index>), p.batch < 0x7fffffff ? p.batch : 0x7fffffff, kThreads, 0, stream, p);
+  GCL_LAUNCH((render_middle_kernel<T, Index>), capped_blocks(p.batch), kThreads, 0, stream, p);
   p.views_now = p.views;
   if (host_turns == nullptr) return launch_views(p, stream);
   p.turns = nullptr;

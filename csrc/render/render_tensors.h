@@ -1,8 +1,7 @@
 // From tensors to the parameter struct of render_mesh: checks, contiguous inputs, output. Shared by the two backends.
 #pragma once
 
-#include "common/tensor.h"
-#include "rasterize/rasterize_math.h"
+#include "rasterize/rasterize_tensors.h"
 #include "render/render.h"
 
 namespace gcl {
@@ -15,23 +14,19 @@ struct RenderTensors {
 inline RenderTensors render_tensors(const Tensor& verts, const Tensor& faces, const Tensor& camera, const Tensor& turns,
                                     int64_t height, int64_t width) {
   const char* op = "render_mesh";
-  check_shape(op, "verts", verts, {kAnySize, kAnySize, 3});
-  check_shape(op, "faces", faces, {kAnySize, 3});
+  check_mesh(op, verts, faces);
   check_shape(op, "turns", turns, {kAnySize, 2});
   check_shape(op, "camera", camera, {verts.size(0), camera.dim() == 2 && camera.size(1) == 6 ? 6 : 3});
-  check_same_device(op, "faces", faces, verts);
-  check_same_device(op, "camera", camera, verts);
-  if (turns.is_cuda()) check_same_device(op, "turns", turns, verts);
-  STD_TORCH_CHECK(is_float(verts) || is_double(verts), op, ": verts must be float32 or float64");
-  STD_TORCH_CHECK(camera.scalar_type() == verts.scalar_type() && turns.scalar_type() == verts.scalar_type(), op,
-                  ": camera and turns must have the type of verts");
-  STD_TORCH_CHECK(is_int32(faces) || is_int64(faces), op, ": faces must be int32 or int64");
+  check_same_device(op, verts, {{"camera", camera}});
+  if (turns.is_cuda()) check_same_device(op, verts, {{"turns", turns}});
+  check_same_type(op, "verts", verts, {{"camera", camera}, {"turns", turns}});
   STD_TORCH_CHECK(faces.size(0) < (int64_t{1} << 31) - 1, op, ": fewer than 2^31 - 1 faces");
-  STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= kMaxImageSize && width <= kMaxImageSize, op,
-                  ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
-  using torch::stable::contiguous;
-  return {contiguous(verts), contiguous(faces), contiguous(camera), contiguous(turns),
-          torch::stable::new_empty(verts, {verts.size(0), turns.size(0), 1, height, width})};
+  check_image_size(op, height, width);
+  return {.verts = contiguous(verts),
+          .faces = contiguous(faces),
+          .camera = contiguous(camera),
+          .turns = contiguous(turns),
+          .image = new_empty(verts, {verts.size(0), turns.size(0), 1, height, width})};
 }
 
 template <class T, class Index>

@@ -1,7 +1,7 @@
 // mesh_flow and mesh_warp on the CPU: the pixels of a row that show the body are taken in blocks, each step a loop over the
 // block that the compiler turns into vectors. Compiled once for each instruction set.
 #include "warp/warp_math.h"
-#include "warp/warp_rows.h"
+#include "warp/warp_isa.h"
 
 namespace gcl {
 namespace GCL_ISA {
@@ -54,6 +54,11 @@ void find_points(Block<T>& a, T extent) {
 }
 
 template <class T>
+SourcePoint<T> point_of(const Block<T>& a, int l) {
+  return {.x = a.x[l], .y = a.y[l], .z = a.z[l], .across = a.across[l], .down = a.down[l], .finite = a.finite[l] != 0};
+}
+
+template <class T>
 void find_visible(const FlowParams<T>& p, int64_t b, Block<T>& a, T tolerance) {
   const int32_t height = static_cast<int32_t>(p.height), width = static_cast<int32_t>(p.width);
   const T* depth = p.src_depth + b * p.height * p.width;
@@ -72,8 +77,7 @@ void find_visible(const FlowParams<T>& p, int64_t b, Block<T>& a, T tolerance) {
     for (int l = 0; l < kBlock; ++l) same[l] = face[a.index[n][l]] == a.face[l];
     for (int l = 0; l < kBlock; ++l) weight[l] = covered_weight(a.weight[n][l], a.within[n][l] != 0, seen[l]);
     for (int l = 0; l < kBlock; ++l) {
-      const SourcePoint<T> point{a.x[l], a.y[l], a.z[l], a.across[l], a.down[l], true};
-      agree[l] = agrees(point, dx[l], dy[l], seen[l], same[l] != 0, tolerance);
+      agree[l] = agrees(point_of(a, l), dx[l], dy[l], seen[l], same[l] != 0, tolerance);
     }
     for (int l = 0; l < kBlock; ++l) {
       covered[l] += weight[l];
@@ -81,8 +85,7 @@ void find_visible(const FlowParams<T>& p, int64_t b, Block<T>& a, T tolerance) {
     }
   }
   for (int l = 0; l < kBlock; ++l) {
-    const SourcePoint<T> point{a.x[l], a.y[l], a.z[l], a.across[l], a.down[l], a.finite[l] != 0};
-    a.visible[l] = is_visible(point, covered[l], agreeing[l], height, width);
+    a.visible[l] = is_visible(point_of(a, l), covered[l], agreeing[l], height, width);
   }
 }
 

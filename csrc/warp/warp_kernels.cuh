@@ -63,9 +63,9 @@ __device__ bool visible_pixel(const FlowParams<T>& p, int64_t b, int32_t face, c
 
 template <class T>
 __global__ void flow_kernel(FlowParams<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = p.height * p.width;
+  const int64_t pixels = p.height * p.width;
   const int32_t height = static_cast<int32_t>(p.height), width = static_cast<int32_t>(p.width);
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < p.batch * pixels; n += step) {
+  GCL_EACH_ITEM(n, p.batch * pixels) {
     const int32_t face = p.dst_face_id[n];
     T gx = T(-2), gy = T(-2);
     uint8_t seen = 0;
@@ -85,9 +85,9 @@ __global__ void flow_kernel(FlowParams<T> p) {
 template <class T, class S>
 __global__ void warp_kernel(WarpParams<T, S> p) {
   const FlowParams<T>& f = p.flow;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = f.height * f.width;
+  const int64_t pixels = f.height * f.width;
   const int32_t height = static_cast<int32_t>(f.height), width = static_cast<int32_t>(f.width);
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < f.batch * pixels; n += step) {
+  GCL_EACH_ITEM(n, f.batch * pixels) {
     const int64_t b = n / pixels, pixel = n % pixels;
     const int32_t face = f.dst_face_id[n];
     SourcePoint<T> point{};
@@ -119,9 +119,9 @@ __global__ void warp_kernel(WarpParams<T, S> p) {
 // cell's are in order, so the next one is the least of four heads.
 template <class T, class S>
 __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, pixels = p.height * p.width;
+  const int64_t pixels = p.height * p.width;
   const int64_t count = p.batch * p.channels * pixels;
-  for (int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; n < count; n += step) {
+  GCL_EACH_ITEM(n, count) {
     const int64_t plane = n / pixels, b = plane / p.channels, i = n % pixels / p.width, j = n % p.width;
     int64_t head[4], end[4];
     for (int k = 0; k < 4; ++k) {  // the cell for which this pixel is tap k
@@ -152,7 +152,7 @@ __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
 
 template <class T>
 void launch_limits(const FlowParams<T>& p, GclStream stream) {
-  GCL_LAUNCH((flow_limits_kernel<T>), p.batch < 0x7fffffff ? p.batch : 0x7fffffff, kThreads, 0, stream, p);
+  GCL_LAUNCH((flow_limits_kernel<T>), capped_blocks(p.batch), kThreads, 0, stream, p);
 }
 
 template <class T>

@@ -1,8 +1,6 @@
 // From tensors to the parameter structs of mesh_flow and mesh_warp: checks, contiguous inputs, outputs. Shared by the backends.
 #pragma once
 
-#include <utility>
-
 #include "common/tensor.h"
 #include "warp/warp.h"
 
@@ -24,28 +22,24 @@ inline FlowTensors flow_tensors(const char* op, const Tensor& src_verts, const T
   check_shape(op, "dst_bary", dst_bary, {batch, height, width, 3});
   check_shape(op, "src_face_id", src_face_id, {batch, height, width});
   check_shape(op, "src_depth", src_depth, {batch, height, width});
-  const std::pair<const char*, const Tensor*> others[] = {{"faces", &faces},
-                                                          {"dst_face_id", &dst_face_id},
-                                                          {"dst_bary", &dst_bary},
-                                                          {"src_face_id", &src_face_id},
-                                                          {"src_depth", &src_depth}};
-  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, src_verts);
-  STD_TORCH_CHECK(is_float(src_verts) || is_double(src_verts), op, ": src_verts must be float32 or float64");
-  STD_TORCH_CHECK(dst_bary.scalar_type() == src_verts.scalar_type() && src_depth.scalar_type() == src_verts.scalar_type(), op,
-                  ": dst_bary and src_depth must have the type of src_verts");
-  STD_TORCH_CHECK(is_int32(faces) && is_int32(dst_face_id) && is_int32(src_face_id), op, ": faces and face ids must be int32");
+  const NamedTensors numbers = {{"faces", faces}, {"dst_face_id", dst_face_id}, {"src_face_id", src_face_id}};
+  const NamedTensors reals = {{"dst_bary", dst_bary}, {"src_depth", src_depth}};
+  check_same_device(op, src_verts, numbers);
+  check_same_device(op, src_verts, reals);
+  check_real(op, "src_verts", src_verts);
+  check_same_type(op, "src_verts", src_verts, reals);
+  check_int32(op, numbers);
   const bool fits = height * width <= kMaxFlowIndex && src_verts.size(1) <= kMaxFlowIndex / 3;
   STD_TORCH_CHECK(fits && faces.size(0) <= kMaxFlowIndex / 3, op,
                   ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
-  using torch::stable::contiguous;
-  return {contiguous(src_verts),
-          contiguous(faces),
-          contiguous(dst_face_id),
-          contiguous(dst_bary),
-          contiguous(src_face_id),
-          contiguous(src_depth),
-          torch::stable::new_empty(src_verts, {batch, 2}),
-          torch::stable::new_empty(src_verts, {batch, height, width}, ScalarType::Byte)};
+  return {.src_verts = contiguous(src_verts),
+          .faces = contiguous(faces),
+          .dst_face_id = contiguous(dst_face_id),
+          .dst_bary = contiguous(dst_bary),
+          .src_face_id = contiguous(src_face_id),
+          .src_depth = contiguous(src_depth),
+          .limits = new_empty(src_verts, {batch, 2}),
+          .visibility = new_empty(src_verts, {batch, height, width}, ScalarType::Byte)};
 }
 
 template <class T>
@@ -68,7 +62,7 @@ FlowParams<T> flow_params(FlowTensors& t) {
 }
 
 inline Tensor flow_grid(const FlowTensors& t) {
-  return torch::stable::new_empty(t.src_verts, {t.src_verts.size(0), t.dst_face_id.size(1), t.dst_face_id.size(2), 2});
+  return new_empty(t.src_verts, {t.src_verts.size(0), t.dst_face_id.size(1), t.dst_face_id.size(2), 2});
 }
 
 struct WarpTensors {
@@ -80,13 +74,15 @@ struct WarpTensors {
 inline WarpTensors warp_tensors(const Tensor& image, const Tensor& src_verts, const Tensor& faces, const Tensor& dst_face_id,
                                 const Tensor& dst_bary, const Tensor& src_face_id, const Tensor& src_depth, bool keep_source) {
   const char* op = "mesh_warp";
-  FlowTensors t = flow_tensors(op, src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth);
+  const FlowTensors t = flow_tensors(op, src_verts, faces, dst_face_id, dst_bary, src_face_id, src_depth);
   check_shape(op, "image", image, {src_verts.size(0), kAnySize, dst_face_id.size(1), dst_face_id.size(2)});
-  check_same_device(op, "image", image, src_verts);
-  STD_TORCH_CHECK(is_float(image) || is_double(image), op, ": image must be float32 or float64");
-  Tensor source = keep_source ? flow_grid(t) : torch::stable::new_empty(t.src_verts, {0});
-  Tensor warped = torch::stable::new_empty(image, image.sizes());
-  return {std::move(t), torch::stable::contiguous(image), source, warped, keep_source};
+  check_same_device(op, src_verts, {{"image", image}});
+  check_real(op, "image", image);
+  return {.flow = t,
+          .image = contiguous(image),
+          .source = keep_source ? flow_grid(t) : new_empty(t.src_verts, {0}),
+          .warped = new_empty(image, image.sizes()),
+          .keep_source = keep_source};
 }
 
 template <class T, class S>
@@ -113,20 +109,22 @@ inline WarpBackwardTensors warp_backward_tensors(const Tensor& grad_warped, cons
   check_shape(op, "source", source, {batch, height, width, 2});
   check_shape(op, "visibility", visibility, {batch, height, width});
   STD_TORCH_CHECK(height * width <= kMaxFlowIndex, op, ": fewer than 2^31 pixels an image");
-  STD_TORCH_CHECK(is_float(grad_warped) || is_double(grad_warped), op, ": grad_warped must be float32 or float64");
-  STD_TORCH_CHECK(is_float(source) || is_double(source), op, ": source must be float32 or float64");
-  STD_TORCH_CHECK(visibility.scalar_type() == ScalarType::Byte, op, ": visibility must be uint8");
-  STD_TORCH_CHECK(is_int64(pixel_order) && is_int64(cell_begin), op, ": pixel_order and cell_begin must be int64");
+  check_real(op, "grad_warped", grad_warped);
+  check_real(op, "source", source);
+  check_type(op, ScalarType::Byte, "uint8", {{"visibility", visibility}});
+  check_int64(op, {{"pixel_order", pixel_order}, {"cell_begin", cell_begin}});
   if (grad_warped.is_cuda()) {
     check_shape(op, "pixel_order", pixel_order, {batch * height * width});
     check_shape(op, "cell_begin", cell_begin, {batch * (height + 1) * (width + 1) + 1});
   }
-  const std::pair<const char*, const Tensor*> others[] = {
-      {"source", &source}, {"visibility", &visibility}, {"pixel_order", &pixel_order}, {"cell_begin", &cell_begin}};
-  for (const auto& [name, tensor] : others) check_same_device(op, name, *tensor, grad_warped);
-  using torch::stable::contiguous;
-  return {contiguous(grad_warped), contiguous(source),     contiguous(visibility),
-          contiguous(pixel_order), contiguous(cell_begin), torch::stable::new_empty(grad_warped, grad_warped.sizes())};
+  check_same_device(op, grad_warped,
+                    {{"source", source}, {"visibility", visibility}, {"pixel_order", pixel_order}, {"cell_begin", cell_begin}});
+  return {.grad_warped = contiguous(grad_warped),
+          .source = contiguous(source),
+          .visibility = contiguous(visibility),
+          .pixel_order = contiguous(pixel_order),
+          .cell_begin = contiguous(cell_begin),
+          .grad_image = new_empty(grad_warped, grad_warped.sizes())};
 }
 
 template <class T, class S>
@@ -148,11 +146,7 @@ WarpBackwardParams<T, S> warp_backward_params(WarpBackwardTensors& t) {
 // Calls f(T{}, S{}) with the element types of the vertices (or the source) and of the image; both are float or double.
 template <class F>
 void dispatch_verts_image(const Tensor& verts, const Tensor& image, F&& f) {
-  if (is_float(verts)) {
-    is_float(image) ? f(float{}, float{}) : f(float{}, double{});
-  } else {
-    is_float(image) ? f(double{}, float{}) : f(double{}, double{});
-  }
+  dispatch_real(verts, [&](auto real) { dispatch_real(image, [&](auto pixel) { f(real, pixel); }); });
 }
 
 }  // namespace gcl

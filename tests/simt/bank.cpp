@@ -23,17 +23,22 @@ std::vector<S> bank_of(simt::Case& c) {
   return bank;
 }
 
+template <class S, class Params>
+void use_bank(simt::Case& c, S* bank, Params* p) {
+  p->bank = bank;
+  p->storage = storage_of<S>;
+  p->num_rows = c.size("bank", 0);
+  p->stride = p->dim = c.size("bank", 1);
+}
+
 template <class T, class S>
-gcl::NceParams<T> nce(simt::Case& c, const std::vector<S>& bank, int64_t batch, int64_t positives) {
+gcl::NceParams<T> nce(simt::Case& c, std::vector<S>& bank, int64_t batch, int64_t positives) {
   gcl::NceParams<T> p{};
-  p.bank = bank.data();
-  p.storage = storage_of<S>;
-  p.stride = p.dim = c.size("bank", 1);
+  use_bank(c, bank.data(), &p);
   p.labels = c.input<int64_t>("labels");
   p.seed = c.input<int64_t>("key");
   p.batch = batch;
   p.positives = positives;
-  p.num_rows = c.size("bank", 0);
   p.count = c.integer("count");
   p.temperature = static_cast<T>(*c.input<double>("temperature"));
   p.with_grad = true;
@@ -54,7 +59,7 @@ gcl::NceParams<T> nce(simt::Case& c, const std::vector<S>& bank, int64_t batch, 
 template <class T, class S>
 struct Nce {
   void operator()(simt::Case& c) const {
-    const std::vector<S> bank = bank_of<S>(c);
+    std::vector<S> bank = bank_of<S>(c);
     gcl::NceParams<T> p = nce<T, S>(c, bank, c.size("query", 0), c.size("positive", 1));
     p.query = c.input<T>("query");
     p.positive = c.input<int64_t>("positive");
@@ -67,7 +72,7 @@ struct Nce {
 template <class T, class S>
 struct Select {
   void operator()(simt::Case& c) const {
-    const std::vector<S> bank = bank_of<S>(c);
+    std::vector<S> bank = bank_of<S>(c);
     gcl::NceParams<T> p = nce<T, S>(c, bank, c.size("positive", 0), c.size("positive", 1));
     p.positive = c.input<int64_t>("positive");
     for (int byte = 0; byte < 4; ++byte) {
@@ -81,7 +86,7 @@ struct Select {
 template <class T, class S>
 struct Gcl {
   void operator()(simt::Case& c) const {
-    const std::vector<S> bank = bank_of<S>(c);
+    std::vector<S> bank = bank_of<S>(c);
     const int64_t batch = c.size("f", 0);
     gcl::NceParams<T> p = nce<T, S>(c, bank, batch, 3);
     gcl::GclParams<T> q{};
@@ -108,13 +113,10 @@ struct Update {
   void operator()(simt::Case& c) const {
     std::vector<S> bank = bank_of<S>(c);
     gcl::UpdateParams<T> p{};
-    p.bank = bank.data();
-    p.storage = storage_of<S>;
-    p.stride = p.dim = c.size("bank", 1);
+    use_bank(c, bank.data(), &p);
     p.index = c.input<int64_t>("index");
     p.feature = c.input<T>("feature");
     p.batch = c.size("feature", 0);
-    p.num_rows = c.size("bank", 0);
     p.momentum = *c.input<double>("momentum");
     p.unit = c.integer("unit") != 0;
     p.hard = c.integer("hard") != 0;

@@ -107,14 +107,24 @@ class Case {
 
  private:
   const Array& find(const std::string& name) const {
-    const auto found = inputs_.find(name);
-    if (found == inputs_.end()) stop("the case has no array " + name);
-    return found->second;
+    const auto input = inputs_.find(name);
+    if (input == inputs_.end()) stop("the case has no array " + name);
+    return input->second;
   }
 
   std::map<std::string, Array> inputs_;
   std::vector<std::pair<std::string, Array>> outputs_;
 };
+
+// Calls f(T{}) with the type of a named array of reals, or of indices.
+template <class F>
+void with_real(const Case& c, const char* name, F&& f) {
+  c.type(name) == "f8" ? f(double{}) : f(float{});
+}
+template <class F>
+void with_index(const Case& c, const char* name, F&& f) {
+  c.type(name) == "i8" ? f(int64_t{}) : f(int32_t{});
+}
 
 inline int drive(int argc, char** argv, const std::map<std::string, std::function<void(Case&)>>& kernels) {
   if (argc != 6) Case::stop("usage: PROGRAM KERNEL IN OUT forward|reverse|random SEED");

@@ -26,17 +26,17 @@ class SimtError(RuntimeError):
 
 
 def compiler() -> list[str]:
-    found = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
-    if found is None:
+    program = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
+    if program is None:
         raise SimtError("no C++ compiler: install g++ or set CXX")
-    return [found]
+    return [program]
 
 
 @cache
 def build(driver: str, race: bool = False) -> Path:
     """The program made from `driver`.cpp, with sanitizers, or with the race detector.
 
-    What is made is kept below build/simt, by the contents of every source.
+    The program is kept below build/simt, by the contents of every source.
     """
     command = compiler()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
@@ -52,12 +52,12 @@ def build(driver: str, race: bool = False) -> Path:
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent) as folder:
-        made, compiled = Path(folder) / driver, Path(folder) / f"{driver}.o"
-        compile_it = [*command, *flags, "-c", str(HERE / f"{driver}.cpp"), "-o", str(compiled)]
-        link_it = [*command, *(() if race else flags), str(compiled), "-o", str(made)]  # the detector is in the program
-        done = subprocess.run(compile_it, capture_output=True, text=True, check=False)
+        linked, compiled = Path(folder) / driver, Path(folder) / f"{driver}.o"
+        compile_command = [*command, *flags, "-c", str(HERE / f"{driver}.cpp"), "-o", str(compiled)]
+        link_command = [*command, *(() if race else flags), str(compiled), "-o", str(linked)]  # the detector is in the program
+        done = subprocess.run(compile_command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            done = subprocess.run(link_it, capture_output=True, text=True, check=False)
+            done = subprocess.run(link_command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             missing = any(name in done.stderr for name in ("lasan", "lubsan", "libasan", "libubsan"))
             hint = " (install the compiler's libasan and libubsan)" if missing else ""
@@ -65,7 +65,7 @@ def build(driver: str, race: bool = False) -> Path:
         for old in program.parent.glob(f"{name}-*"):
             if old != program:  # another process may have made it meanwhile
                 old.unlink(missing_ok=True)
-        made.replace(program)  # whole or not at all
+        linked.replace(program)  # whole or not at all
     return program
 
 

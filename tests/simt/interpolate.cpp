@@ -40,13 +40,11 @@ void backward(simt::Case& c) {
   gcl::launch_interpolate_backward(p, GclStream{});
 }
 
+// By the type of the attributes.
+#define BY_TYPE(run) [](simt::Case& c) { simt::with_real(c, "attributes", [&](auto real) { run<decltype(real)>(c); }); }
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(
-      argc, argv,
-      {
-          {"forward", [](simt::Case& c) { c.type("attributes") == "f8" ? forward<double>(c) : forward<float>(c); }},
-          {"backward", [](simt::Case& c) { c.type("attributes") == "f8" ? backward<double>(c) : backward<float>(c); }},
-      });
+  return simt::drive(argc, argv, {{"forward", BY_TYPE(forward)}, {"backward", BY_TYPE(backward)}});
 }

@@ -79,14 +79,21 @@ void expansion_weights(Case& c) {
   gcl::launch_expansion_weights(p, GclStream{});
 }
 
+// A matrix in compressed rows, of as many rows as `start` says.
+template <class T, class Params>
+void read_matrix(Case& c, Params* p) {
+  p->start = c.input<int64_t>("start");
+  p->columns = c.input<int32_t>("columns");
+  p->values = c.input<T>("values");
+  p->rows = c.size("start", 0) - 1;
+}
+
 template <class T>
 void mean(Case& c) {
   gcl::MeanParams<T> p{};
-  p.start = c.input<int64_t>("start");
-  p.columns = c.input<int32_t>("columns");
-  p.values = c.input<T>("values");
+  read_matrix<T>(c, &p);
   p.rank = c.input<int32_t>("rank");
-  p.rows = c.size("rank", 0), p.width = c.size("rank", 1), p.group = c.integer("group");
+  p.width = c.size("rank", 1), p.group = c.integer("group");
   p.at = c.workspace<int64_t>({p.rows, p.group});
   p.count = c.output<int64_t>("count", {p.rows});
   gcl::launch_mean_count(p, GclStream{});
@@ -100,13 +107,10 @@ void mean(Case& c) {
 template <class T>
 void overlap(Case& c) {
   gcl::OverlapParams<T> p{};
-  p.start = c.input<int64_t>("start");
-  p.columns = c.input<int32_t>("columns");
-  p.values = c.input<T>("values");
+  read_matrix<T>(c, &p);
   p.holder_start = c.input<int64_t>("holder_start");
   p.holder_rows = c.input<int32_t>("holder_rows");
   p.holder_values = c.input<T>("holder_values");
-  p.rows = c.size("start", 0) - 1;
   p.tile = c.integer("tile");
   p.count = c.output<int64_t>("count", {p.rows});
   gcl::launch_overlap<T, false>(p, GclStream{});
@@ -145,7 +149,7 @@ void labels(Case& c) {
 }
 
 // By the type of the named array.
-#define BY_TYPE(name, run) [](Case& c) { c.type(name) == "f8" ? run<double>(c) : run<float>(c); }
+#define BY_TYPE(name, run) [](Case& c) { simt::with_real(c, name, [&](auto real) { run<decltype(real)>(c); }); }
 
 }  // namespace
 

@@ -6,24 +6,25 @@ namespace {
 
 template <class T>
 void scores(simt::Case& c) {
-  const auto ids = [&](const char* name) { return c.input<int64_t>(name); };
   const int64_t queries = c.size("distances", 0);
-  const gcl::RankingParams<T> p{c.input<T>("distances"),
-                                ids("query_pids"),
-                                ids("gallery_pids"),
-                                ids("query_camids"),
-                                ids("gallery_camids"),
-                                ids("gallery_order"),
-                                ids("begin"),
-                                ids("end"),
-                                queries,
-                                c.size("distances", 1),
-                                c.output<double>("precision", {queries}),
-                                c.output<int64_t>("places", {queries, 3})};
+  const gcl::RankingParams<T> p{.distances = c.input<T>("distances"),
+                                .query_pids = c.input<int64_t>("query_pids"),
+                                .gallery_pids = c.input<int64_t>("gallery_pids"),
+                                .query_camids = c.input<int64_t>("query_camids"),
+                                .gallery_camids = c.input<int64_t>("gallery_camids"),
+                                .order = c.input<int64_t>("gallery_order"),
+                                .begin = c.input<int64_t>("begin"),
+                                .end = c.input<int64_t>("end"),
+                                .num_query = queries,
+                                .num_gallery = c.size("distances", 1),
+                                .precision = c.output<double>("precision", {queries}),
+                                .places = c.output<int64_t>("places", {queries, 3})};
   gcl::launch_ranking(p, GclStream{});
 }
 
-void by_type(simt::Case& c) { c.type("distances") == "f8" ? scores<double>(c) : scores<float>(c); }
+void by_type(simt::Case& c) {
+  simt::with_real(c, "distances", [&](auto real) { scores<decltype(real)>(c); });
+}
 
 }  // namespace
 

@@ -1,5 +1,5 @@
 // Runs the CUDA kernels of render_mesh with the launches that the GPU gets.
-#include "case_io.h"
+#include "mesh_case.h"
 #include "render/render_kernels.cuh"
 
 namespace {
@@ -7,14 +7,10 @@ namespace {
 template <class T, class Index>
 void render(simt::Case& c) {
   gcl::RenderParams<T, Index> p{};
-  p.verts = c.input<T>("verts");
-  p.faces = c.input<Index>("faces");
+  simt::read_mesh<T, Index>(c, &p);
   p.camera = c.input<T>("camera");
   p.turns = c.input<T>("turns");
-  p.batch = c.size("verts", 0);
   p.views = c.size("turns", 0);
-  p.num_verts = c.size("verts", 1);
-  p.num_faces = c.size("faces", 0);
   p.height = c.integer("height");
   p.width = c.integer("width");
   p.perspective = c.size("camera", 1) == 6;
@@ -25,16 +21,10 @@ void render(simt::Case& c) {
   gcl::launch_render(p, c.integer("turns_on_host") != 0 ? p.turns : nullptr, GclStream{});
 }
 
+void by_mesh(simt::Case& c) {
+  simt::with_mesh(c, [&](auto real, auto index) { render<decltype(real), decltype(index)>(c); });
+}
+
 }  // namespace
 
-int main(int argc, char** argv) {
-  return simt::drive(argc, argv,
-                     {
-                         {"render",
-                          [](simt::Case& c) {
-                            const bool real8 = c.type("verts") == "f8", index8 = c.type("faces") == "i8";
-                            if (real8) index8 ? render<double, int64_t>(c) : render<double, int32_t>(c);
-                            else index8 ? render<float, int64_t>(c) : render<float, int32_t>(c);
-                          }},
-                     });
-}
+int main(int argc, char** argv) { return simt::drive(argc, argv, {{"render", by_mesh}}); }

@@ -59,23 +59,24 @@ void backward(simt::Case& c) {
   gcl::launch_warp_backward(p, GclStream{});
 }
 
+// Calls f(T{}, S{}) with the types of the vertices, or what came of them, and of the image.
+template <class F>
+void with_types(simt::Case& c, const char* verts, const char* image, F&& f) {
+  simt::with_real(c, verts, [&](auto real) { simt::with_real(c, image, [&](auto pixel) { f(real, pixel); }); });
+}
+
+void flow_by_type(simt::Case& c) {
+  simt::with_real(c, "src_verts", [&](auto real) { flow<decltype(real)>(c); });
+}
+void warp_by_type(simt::Case& c) {
+  with_types(c, "src_verts", "image", [&](auto real, auto pixel) { warp<decltype(real), decltype(pixel)>(c); });
+}
+void backward_by_type(simt::Case& c) {
+  with_types(c, "source", "grad_warped", [&](auto real, auto pixel) { backward<decltype(real), decltype(pixel)>(c); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(argc, argv,
-                     {
-                         {"flow", [](simt::Case& c) { c.type("src_verts") == "f8" ? flow<double>(c) : flow<float>(c); }},
-                         {"warp",
-                          [](simt::Case& c) {
-                            const bool verts8 = c.type("src_verts") == "f8", image8 = c.type("image") == "f8";
-                            if (verts8) image8 ? warp<double, double>(c) : warp<double, float>(c);
-                            else image8 ? warp<float, double>(c) : warp<float, float>(c);
-                          }},
-                         {"backward",
-                          [](simt::Case& c) {
-                            const bool source8 = c.type("source") == "f8", grad8 = c.type("grad_warped") == "f8";
-                            if (source8) grad8 ? backward<double, double>(c) : backward<double, float>(c);
-                            else grad8 ? backward<float, double>(c) : backward<float, float>(c);
-                          }},
-                     });
+  return simt::drive(argc, argv, {{"flow", flow_by_type}, {"warp", warp_by_type}, {"backward", backward_by_type}});
 }
