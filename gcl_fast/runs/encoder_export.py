@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast.errors import ExportError, InputError, MissingPackageError
 from gcl_fast.files import write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
@@ -68,16 +69,21 @@ def export_encoder(
 ) -> dict[str, tuple[Path, float]]:
     """Write the encoder in each format into the folder `out` and check every file against it.
 
-    formats     of "safetensors" (weights alone, for IdentityEncoder.load_state_dict; these do take normalised images),
-                "torch" (a torch.export program, .pt2), "onnx"
-    image_size  (H, W) of the images that the file will take
+    Arguments:
+        encoder: moved to the CPU, in eval mode during the export; its modes are put back.
+        out: folder; made where it is not there.
+        formats: of "safetensors" (weights alone, for IdentityEncoder.load_state_dict; these do take normalised images),
+            "torch" (a torch.export program, .pt2), "onnx".
+        image_size: (H, W) of the images that the file will take.
+        source: what encoder.json names as the origin.
 
-    Returns format -> (file, largest difference of any feature entry from the checkpoint's, over several batch sizes). A file that
-    differs by more than 1e-4 is not kept: RuntimeError. ImportError says how to install what ONNX needs.
+    Returns: format -> (file, largest difference of any feature entry from the checkpoint's, over several batch sizes).
+    Errors: InputError for an unknown format; ExportError where a file differs by more than 1e-4, which is then not kept;
+        MissingPackageError says how to install what a format needs.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown or not formats:
-        raise ValueError(f"export_encoder: formats must be of {', '.join(FORMATS)}, got {', '.join(unknown) or 'none'}")
+        raise InputError(f"export_encoder: formats must be of {', '.join(FORMATS)}, got {', '.join(unknown) or 'none'}")
     if "onnx" in formats:
         _need_onnx()
     out, modes = Path(out), {module: module.training for module in encoder.modules()}
@@ -93,7 +99,7 @@ def export_encoder(
                 run = WRITERS[name](network, partial, facts, image_size)
                 difference = parity(encoder, run, image_size)
                 if not difference <= TOLERANCE:
-                    raise RuntimeError(
+                    raise ExportError(
                         f"{path.name} was not kept: its features differ from the checkpoint's by {difference:.2e}, "
                         f"more than {TOLERANCE:.0e}"
                     )
@@ -105,8 +111,7 @@ def export_encoder(
         for module, mode in modes.items():
             module.training = mode
     facts["parity"] = {name: difference for name, (_, difference) in done.items()}
-    text = json.dumps(facts, indent=2) + "\n"
-    write_whole(out / "encoder.json", text)
+    write_whole(out / "encoder.json", json.dumps(facts, indent=2) + "\n")
     return done
 
 
@@ -130,7 +135,7 @@ def _safetensors(
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:
-        raise ImportError("safetensors weights need safetensors: pip install safetensors") from error
+        raise MissingPackageError("safetensors weights need safetensors: pip install safetensors") from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
     statistics = f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}"
     words = facts | {
@@ -170,7 +175,7 @@ def _need_onnx() -> None:
         except ImportError:
             missing.append(name)
     if missing:
-        raise ImportError(f"ONNX export, with its check, needs {', '.join(missing)}: pip install 'gcl_fast[export]'")
+        raise MissingPackageError(f"ONNX export, with its check, needs {', '.join(missing)}: pip install 'gcl_fast[export]'")
 
 
 def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
