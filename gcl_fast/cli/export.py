@@ -32,11 +32,12 @@ class ExportOptions:
 def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
-    from gcl_fast.runs.encoder_export import export_encoder
+    from gcl_fast.runs.encoder_export import export_encoder, exported_size
     from gcl_fast.runs.networks import encoder_of, find_checkpoint
 
     path = find_checkpoint(options.checkpoint)
     encoder, size = encoder_of(path)
+    size = exported_size(path) or size
     size = (options.height or size[0], options.width or size[1])
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
     for name, (file, difference) in written.items():

@@ -28,7 +28,7 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         package = package_of(error.name or "")
-        return package and f"{package.purpose} needs {error.name}, which is not installed: {package.install}"
+        return None if package is None else f"{package.purpose} needs {error.name}, which is not installed: {package.install}"
     if isinstance(error, torch.OutOfMemoryError):
         return f"not enough memory on the GPU: {SMALLER}. torch says: {_first_line(error)}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)):

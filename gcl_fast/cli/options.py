@@ -35,7 +35,9 @@ def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options |
     """
     description = f"{inspect.getdoc(kind)}\n\n{TRACEBACK_HELP}"
     try:
-        return tyro.cli(kind, args=argv, prog=prog, default=default, description=description)
+        if default is None:
+            return tyro.cli(kind, args=argv, prog=prog, description=description)
+        return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
     except ConfigError as error:  # tyro shows a bad value of a named section itself, one of a nameless section not
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -36,11 +36,17 @@ class FeatureOf(nn.Module):
     def __init__(self, encoder: IdentityEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.normalize(self.encoder((image - self.mean) / self.std)[1], dim=1)
+
+
+def _stem_channels(encoder: IdentityEncoder) -> int:
+    return encoder.state_dict()["backbone.conv1.weight"].shape[0]
 
 
 def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str)
         "output": f"feature [B, {encoder.feature_dim}] float32, length 1: compare by the dot product",
         "variant": encoder.variant,
         "backbone": encoder.backbone_name,
-        "stem_channels": encoder.backbone.conv1.out_channels,
+        "stem_channels": _stem_channels(encoder),
         "feature_dim": encoder.feature_dim,
         "height": image_size[0],
         "width": image_size[1],
@@ -144,10 +150,21 @@ def _safetensors(
     }
     save_file(state, path, {name: str(value) for name, value in words.items()})
     like = network.encoder
-    width = like.backbone.conv1.out_channels
-    again = IdentityEncoder(like.variant, like.backbone_name, width=width, feature_width=like.feature_dim)
+    again = IdentityEncoder(like.variant, like.backbone_name, width=_stem_channels(like), feature_width=like.feature_dim)
     again.load_state_dict(load_file(path))
     return FeatureOf(again.eval()).eval()
+
+
+def exported_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of the images that an exported .safetensors file was made for; None where a file does not tell."""
+    if path.suffix != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+    height, width = facts.get("height", ""), facts.get("width", "")
+    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() else None
 
 
 def _dynamic() -> dict[str, dict[int, Any]]:
@@ -194,6 +211,8 @@ def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tup
             opset_version=OPSET,
             verbose=False,
         )
+    if program is None:
+        raise ExportError("torch.onnx.export gave no program")
     model = program.model_proto
     for name, value in facts.items():
         entry = model.metadata_props.add()
