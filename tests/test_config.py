@@ -102,7 +102,11 @@ CHECKPOINT = Path(__file__).parent / "fixtures" / "config_26a14f4.json"  # of a 
 def test_settings_in_checkpoints_of_commit_26a14f4_load():
     stored = json.loads(CHECKPOINT.read_text())
     config = from_dict(TrainConfig, stored)
-    assert config == load_shipped("demo")
+
+    def kept(before: dict, now: dict) -> bool:
+        return all(kept(v, now[k]) if isinstance(v, dict) else now[k] == v for k, v in before.items())
+
+    assert kept(stored, to_dict(config))
 
 
 def test_settings_that_an_older_checkpoint_lacks_take_their_defaults():
@@ -112,7 +116,7 @@ def test_settings_that_an_older_checkpoint_lacks_take_their_defaults():
     del stored["stage3"]["running_stats"], stored["stage1"]["jvtc"]
     config = from_dict(TrainConfig, stored)
     assert config.sync_bn is False and config.stage3.running_stats == "all" and config.stage1.jvtc == JVTCConfig()
-    assert config.stage3.epochs == load_shipped("demo").stage3.epochs
+    assert config.stage3.epochs == stored["stage3"]["epochs"] == 10
 
 
 def test_values_over_a_base_change_only_what_they_name():
