@@ -46,7 +46,7 @@ class FeatureOf(nn.Module):
 
 
 def _stem_channels(encoder: IdentityEncoder) -> int:
-    return encoder.state_dict()["backbone.conv1.weight"].shape[0]
+    return int(encoder.state_dict()["backbone.conv1.weight"].shape[0])
 
 
 def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str) -> dict[str, Any]:
