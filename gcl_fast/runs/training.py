@@ -252,25 +252,9 @@ def train(
     overwrite: bool = False,
     control: bool = False,
 ) -> Path:
-    """Train, and write scores, pictures and a report. Also `gcl_fast.train`.
+    """Train the given stages; returns the run folder, with checkpoints, history.jsonl, metrics.json, report.html.
 
-    >>> config = gcl_fast.config.TrainConfig(dataset="csv", root="photos", name="mine")
-    >>> run = gcl_fast.train(config, stages=(1,))
-    >>> encoder = gcl_fast.load_encoder(run)
-
-    Arguments:
-        config: every setting, see `gcl_fast.config.TrainConfig`; `load_shipped("market1501")` gives those of a data set,
-            `load_yaml(path)` those of a file.
-        stages: of 1 (warm-up of the encoder), 2 (generator; needs meshes) and 3 (joint; needs meshes), in order. The first
-            starts from `config.init` or from what an earlier call left in the run folder.
-        resume: go on with a run of this name where it stopped.
-        overwrite: delete a run of this name first.
-        control: after stage 3 also continue stage 1 for as many updates.
-
-    Returns: the run folder, <config.runs>/<config.name>: <stage>/last.pt, config.yaml, history.jsonl, metrics.json,
-        report.html. Started by torchrun, the processes train together; the first then makes scores, pictures and report.
-    Errors: a GclError for what the user can mend: missing data, settings that do not fit, a run folder in the way.
-    The same settings give the same weights, bit for bit on one CPU machine, also after a kill and `resume`.
+    Started by torchrun, the processes train together; the first then makes scores, pictures and report alone.
     """
     from gcl_fast.report import write_report
     from gcl_fast.runs.pictures import scores_and_pictures
