@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast.errors import InputError
-from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, load_uint8, normalise, pillow, resized
+from gcl_fast.images import load_uint8, normalise, pillow, resized, unit_to_photo
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.encoder_export import FILES, exported_size
@@ -143,10 +143,9 @@ class Encoder:
             low, high = float(unit.min()), float(unit.max())
             raise ValueError(f"image {place}: a floating tensor must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
         if tuple(unit.shape[1:]) != self.image_size:
-            resized = F.interpolate(unit[None], self.image_size, mode="bicubic", antialias=True, align_corners=False)
-            unit = resized[0].clamp(0, 1)
-        mean, std = (torch.tensor(v, device=unit.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return (unit - mean) / std
+            scaled = F.interpolate(unit[None], self.image_size, mode="bicubic", antialias=True, align_corners=False)
+            unit = scaled[0].clamp(0, 1)
+        return unit_to_photo(unit)
 
 
 def _not_empty(size: Sequence[int], place: int) -> None:

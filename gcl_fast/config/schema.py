@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.values import not_negative, positive, require
+from gcl_fast.config.plain_values import not_negative, positive, require
 from gcl_fast.constants import NOVEL_YAWS, DatasetName
 
 
