@@ -57,3 +57,11 @@ class MissingPackageError(GclError, ImportError):
 
 class TooLittleMemoryError(GclError, MemoryError):
     """What was asked for does not fit into memory; the message says how much is needed and what to choose instead."""
+
+
+class ProgramError(GclError, RuntimeError):
+    """Another program that was started for a command failed; its own output says why."""
+
+
+class ExportError(GclError, RuntimeError):
+    """An exported file that failed its check and was not kept; the message names it and the difference."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import FileError, MissingFileError, MissingPackageError
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,7 +56,6 @@ def load_grey(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pixe
 
 def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str) -> Pixels:
     Image = pillow()
-    height, width = image_size
     try:
         with Image.open(path) as image:
             picture = image.convert(mode)
@@ -61,8 +63,14 @@ def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str
         raise MissingFileError(f"cannot read image {path}: no such file") from None
     except Exception as error:  # a broken file may raise nearly anything in a decoder
         raise FileError(f"cannot read image {path}: {error}") from error
+    return resized(picture, image_size)
+
+
+def resized(picture: PIL.Image.Image, image_size: tuple[int, int]) -> Pixels:
+    """A Pillow image of mode RGB or L resized (bicubic) to (height, width), where it is not of that size: its uint8 pixels."""
+    height, width = image_size
     if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        picture = picture.resize((width, height), pillow().Resampling.BICUBIC)
     return np.array(picture, dtype=np.uint8)
 
 
@@ -141,6 +149,12 @@ def photo_to_unit(image: Tensor) -> Tensor:
     """Undo the ImageNet normalisation: [..., 3, H, W] float -> RGB in [0, 1] float32, clamped. NaN becomes 0."""
     _check(image, "image", (3,))
     return denormalise(image.detach().float()).nan_to_num(0.0)
+
+
+def unit_to_photo(unit: Tensor) -> Tensor:
+    """The inverse: [..., 3, H, W] float, RGB in [0, 1] -> ImageNet-normalised, same shape and dtype."""
+    _check(unit, "image", (3,))
+    return (unit - _column(IMAGENET_MEAN, unit)) / _column(IMAGENET_STD, unit)
 
 
 def unit_to_uint8(image: Tensor) -> Pixels:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import typing
+from pathlib import Path
+
 import pytest
 
-from gcl_fast.config import TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
+from gcl_fast import constants
+from gcl_fast.config import JVTCConfig, TrainConfig, from_dict, load_shipped, load_yaml, shipped, to_dict
 from gcl_fast.errors import ConfigError
 
 
@@ -82,3 +87,45 @@ def test_file_errors_name_the_file(tmp_path):
     bad.write_text("a: [1\n")
     with pytest.raises(ConfigError, match="bad.yaml is not valid YAML"):
         load_yaml(bad)
+
+
+def test_amp_of_earlier_files_is_precision_today(tmp_path):
+    for word, precision in (("bf16", "bf16"), ("off", "fp32"), ("auto", "auto")):  # YAML 1.1 reads off as false
+        file = tmp_path / f"{word}.yaml"
+        file.write_text(f"amp: {word}\n")
+        assert load_yaml(file).precision == precision
+
+
+CHECKPOINT = Path(__file__).parent / "fixtures" / "config_26a14f4.json"  # of a checkpoint that commit 26a14f4 wrote of the demo
+
+
+def test_settings_in_checkpoints_of_commit_26a14f4_load():
+    stored = json.loads(CHECKPOINT.read_text())
+    config = from_dict(TrainConfig, stored)
+
+    def kept(before: dict, now: dict) -> bool:
+        return all(kept(v, now[k]) if isinstance(v, dict) else now[k] == v for k, v in before.items())
+
+    assert kept(stored, to_dict(config))
+
+
+def test_settings_that_an_older_checkpoint_lacks_take_their_defaults():
+    stored = json.loads(CHECKPOINT.read_text())
+    for key in ("sync_bn", "channels_last", "init"):
+        del stored[key]
+    del stored["stage3"]["running_stats"], stored["stage1"]["jvtc"]
+    config = from_dict(TrainConfig, stored)
+    assert config.sync_bn is False and config.stage3.running_stats == "all" and config.stage1.jvtc == JVTCConfig()
+    assert config.stage3.epochs == stored["stage3"]["epochs"] == 10
+
+
+def test_values_over_a_base_change_only_what_they_name():
+    base = load_shipped("demo")
+    config = from_dict(TrainConfig, {"stage1": {"cluster": {"eps": 0.3}}}, base=base)
+    assert config.stage1.cluster.eps == 0.3 and config.stage1.cluster.k1 == base.stage1.cluster.k1 == 20
+    assert config.stage2 == base.stage2 and base.stage1.cluster.eps == 0.5
+
+
+def test_names_and_angles_have_one_home():
+    assert typing.get_type_hints(TrainConfig)["dataset"] is constants.DatasetName
+    assert TrainConfig().yaws == constants.NOVEL_YAWS

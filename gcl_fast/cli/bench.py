@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import gcl_fast
 from gcl_fast.cli.options import parse
+from gcl_fast.cli.packages import package_of
+from gcl_fast.errors import MissingFileError, MissingPackageError, ProgramError
 
-OPS = ("rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch")
+Bench = Literal["rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"]
+OPS: tuple[Bench, ...] = get_args(Bench)
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
+Report = dict[str, Any]  # pytest-benchmark's JSON
+
+
+class Row(NamedTuple):
+    """A line of the printed table."""
+
+    op: str
+    case: str
+    device: str
+    native: str
+    reference: str
+    faster: str
 
 
 @dataclass
 class BenchOptions:
     """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
 
-    op: Literal[
-        "all", "rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"
-    ] = "all"
+    op: Literal["all"] | Bench = "all"
     """One op, the training step, a whole epoch, or all of them."""
     full: bool = False
     """The big table of sizes (minutes) instead of the quick one."""
@@ -49,21 +62,39 @@ def run(op: str, full: bool, into: Path) -> int:
     return done.returncode
 
 
-def rows(report: dict) -> list[tuple[str, ...]]:
+def measure(op: str, full: bool) -> str:
+    """pytest-benchmark's JSON as text; an error says what stands in the way."""
+    if not (ROOT / "bench" / "conftest.py").is_file():
+        raise MissingFileError(
+            f"the benches are not in the installed package: clone the repository, `make build` there, and run gcl-fast from it "
+            f"(looked for {ROOT / 'bench'})"
+        )
+    if importlib.util.find_spec("pytest_benchmark") is None:
+        package = package_of("pytest_benchmark")
+        raise MissingPackageError(f"pytest-benchmark is not installed: {package.install if package else ''}")
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) / "bench.json"
+        code = run(op, full, into)
+        if code != 0 or not into.is_file():
+            raise ProgramError(f"pytest ended with exit code {code}: a bench failed or its result was wrong (see above)")
+        return into.read_text()
+
+
+def rows(report: Report) -> list[Row]:
     """One row a case and device: op, case, device, median of native and of reference, how many times faster."""
-    table: dict[str, dict] = {}
+    groups: dict[str, Report] = {}
     for entry in report["benchmarks"]:
-        table.setdefault(entry["group"], {})[entry["extra_info"]["implementation"]] = entry
-    out = []
-    for group, times in table.items():
-        entry = times.get("native") or times["reference"]
-        median = {name: times[name]["stats"]["median"] for name in times}
-        ratio = f"{median['reference'] / median['native']:.1f}x" if {"native", "reference"} <= median.keys() else ""
-        info = entry["extra_info"]
-        case = " ".join(f"{k}={'x'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in info["case"].items())
-        shown = (seconds(median[name]) if name in median else "" for name in ("native", "reference"))
-        out.append((info["op"], case, group.split()[-1], *shown, ratio))
-    return out
+        groups.setdefault(entry["group"], {})[entry["extra_info"]["implementation"]] = entry
+    return [_row(group, times) for group, times in groups.items()]
+
+
+def _row(group: str, times: Report) -> Row:
+    info = (times.get("native") or times["reference"])["extra_info"]
+    median = {name: float(entry["stats"]["median"]) for name, entry in times.items()}
+    ratio = f"{median['reference'] / median['native']:.1f}x" if {"native", "reference"} <= median.keys() else ""
+    case = " ".join(f"{k}={'x'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in info["case"].items())
+    native, reference = (seconds(median[name]) if name in median else "" for name in ("native", "reference"))
+    return Row(info["op"], case, group.split()[-1], native, reference, ratio)
 
 
 def seconds(value: float) -> str:
@@ -73,80 +104,78 @@ def seconds(value: float) -> str:
     return f"{value * 1e6:.3g} us"
 
 
-def show(lines: list[tuple[str, ...]]) -> None:
-    heads = ("op", "case", "device", "native", "reference", "faster")
+def show(table: list[Row]) -> None:
+    """The table on the terminal, with rich where it is installed."""
+    heads = Row._fields
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
-        for line in (heads, *lines):
+        widths = [max(map(len, column)) for column in zip(heads, *table, strict=True)]
+        for line in (heads, *table):
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
-    table = Table()
+    rich_table = Table()
     for n, head in enumerate(heads):
-        table.add_column(head, justify="right" if n >= 3 else "left")
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
+        rich_table.add_column(head, justify="right" if n >= 3 else "left")
+    for line in table:
+        rich_table.add_row(*line)
+    Console().print(rich_table)
 
 
-def page(report: dict) -> str:
+def distinct(report: Report, fact: str) -> list[str]:
+    """The values of a fact such as "device" over all benchmarks, sorted."""
+    return sorted({entry["extra_info"][fact] for entry in report["benchmarks"]})
+
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{{ style|safe }}</style>
+<main><h1>gcl-fast bench</h1><p class="faint">{{ devices }}; commit {{ commits }}; medians</p>
+<div class="table"><table><thead><tr><th>case</th><th>implementation</th><th>median</th><th></th></tr></thead><tbody>
+{% for bar in bars -%}
+<tr><td>{{ bar.case }}</td><td>{{ bar.implementation }}</td><td>{{ bar.median }}</td>
+<td class="bar"><i{% if bar.implementation == "native" %} class="own"{% endif %} style="width:{{ bar.percent }}%"></i></td></tr>
+{% endfor -%}
+</tbody></table></div></main>
+"""
+
+
+def page(report: Report) -> str:
     """The table as HTML: in each case a bar for each implementation, as long as its share of the slowest's time."""
+    from jinja2 import Environment
+
     from gcl_fast.report.style import STYLE
 
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, dict[str, float]] = {}
     for entry in report["benchmarks"]:
-        groups.setdefault(entry["group"], []).append(entry)
-    body = []
-    for group, entries in groups.items():
-        slowest = max(entry["stats"]["median"] for entry in entries)
-        for entry in sorted(entries, key=lambda e: e["stats"]["median"]):
-            info, median = entry["extra_info"], entry["stats"]["median"]
-            own = ' class="own"' if info["implementation"] == "native" else ""
-            cells = [escape(group), escape(info["implementation"]), seconds(median)]
-            body.append(
-                "<tr>"
-                + "".join(f"<td>{cell}</td>" for cell in cells)
-                + f'<td class="bar"><i{own} style="width:{100 * median / slowest:.1f}%"></i></td></tr>'
-            )
-    devices = "; ".join(sorted({entry["extra_info"]["device"] for entry in report["benchmarks"]}))
-    commits = ", ".join(sorted({entry["extra_info"]["commit"] for entry in report["benchmarks"]}))
-    head = "<tr><th>case</th><th>implementation</th><th>median</th><th></th></tr>"
-    return (
-        f'<!doctype html><meta charset="utf-8"><title>gcl-fast bench</title><style>{STYLE}</style><main><h1>gcl-fast bench</h1>'
-        f'<p class="faint">{escape(devices)}; commit {escape(commits)}; medians</p>'
-        f'<div class="table"><table><thead>{head}</thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div></main>\n"
-    )
+        groups.setdefault(entry["group"], {})[entry["extra_info"]["implementation"]] = entry["stats"]["median"]
+    bars = [
+        {
+            "case": case,
+            "implementation": implementation,
+            "median": seconds(median),
+            "percent": f"{100 * median / max(medians.values()):.1f}",
+        }
+        for case, medians in groups.items()
+        for implementation, median in sorted(medians.items(), key=lambda pair: pair[1])
+    ]
+    devices, commits = "; ".join(distinct(report, "device")), ", ".join(distinct(report, "commit"))
+    return Environment(autoescape=True).from_string(PAGE).render(style=STYLE, devices=devices, commits=commits, bars=bars)
 
 
 def main(argv: list[str]) -> int:
     options = parse(BenchOptions, argv, prog="gcl-fast bench")
-    if not (ROOT / "bench" / "conftest.py").is_file():
-        raise FileNotFoundError(
-            f"the benches are not in the installed package: clone the repository, `make build` there, and run gcl-fast from it "
-            f"(looked for {ROOT / 'bench'})"
-        )
-    try:
-        import pytest_benchmark  # noqa: F401
-    except ImportError:
-        raise RuntimeError("pytest-benchmark is not installed: pip install pytest pytest-benchmark") from None
-    with tempfile.TemporaryDirectory() as folder:
-        into = Path(folder) / "bench.json"
-        code = run(options.op, options.full, into)
-        if code != 0 or not into.is_file():
-            raise RuntimeError(f"pytest ended with exit code {code}: a bench failed or its result was wrong (see above)")
-        text = into.read_text()
+
+    from gcl_fast.files import write_whole
+
+    text = measure(options.op, options.full)
     report = json.loads(text)
     show(rows(report))
     if report["benchmarks"]:
         info = report["benchmarks"][0]["extra_info"]
-        print("; ".join(sorted({entry["extra_info"]["device"] for entry in report["benchmarks"]})))
+        print("; ".join(distinct(report, "device")))
         print(f"medians; torch {info['torch']}, CUDA {info['cuda']}, commit {info['commit']}, {info['threads']} threads")
-    for path, content in ((options.json, text), (options.plot, page(report))):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-            print(f"written: {path}")
+    if options.json is not None:
+        print(f"written: {write_whole(options.json, text)}")
+    if options.plot is not None:
+        print(f"written: {write_whole(options.plot, page(report))}")
     return 0

@@ -8,21 +8,8 @@ import platform
 import shutil
 from dataclasses import dataclass
 
-OPTIONAL = (
-    # module, distributions that bring it, what it is for, how to get it
-    ("torchvision", ("torchvision",), "backbones of the identity encoder", "pip install torchvision"),
-    ("PIL", ("pillow",), "reading images", "pip install pillow"),
-    ("yaml", ("pyyaml",), "configuration files", "pip install pyyaml"),
-    ("tyro", ("tyro",), "command line", "pip install tyro"),
-    ("rich", ("rich",), "progress bars", "pip install rich"),
-    ("tensorboard", ("tensorboard",), "TensorBoard events", "pip install tensorboard"),
-    ("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
-    ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "ONNX export and its check", "pip install onnx onnxscript onnxruntime"),
-    ("anny", ("anny",), "bodies of the synthetic world", "pip install anny"),
-    ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"),
-    ("torchmetrics", ("torchmetrics",), "SSIM and FID of generated images", "pip install torchmetrics torch-fidelity"),
-    ("faiss", ("faiss-gpu", "faiss-cpu", "faiss-gpu-cu12"), "faiss backend of knn", "pip install faiss-gpu"),
-)
+from gcl_fast.cli.failures import TRACEBACK_HELP
+from gcl_fast.cli.packages import PACKAGES, OptionalPackage
 
 
 @dataclass(frozen=True)
@@ -90,20 +77,24 @@ def _torch() -> list[Finding]:
     return findings
 
 
+def _package(package: OptionalPackage) -> Finding:
+    name, purpose = package.module, package.purpose
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return Finding(False, name, f"missing ({purpose}): {package.install}")
+    except Exception as error:  # a broken installation may raise anything
+        return Finding(False, name, f"broken ({purpose}): {type(error).__name__}: {error}; reinstall: {package.install}")
+    return Finding(True, name, f"{_version(package.distributions)} ({purpose})")
+
+
 def examine() -> list[Finding]:
     """Everything the doctor knows, in order."""
     findings = [Finding(True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     findings += _torch() + _native()
     nvcc = shutil.which("nvcc")
     findings.append(Finding(None, "nvcc", "found" if nvcc else "not found: CUDA kernels cannot be built here"))
-    for module, distributions, purpose, how in OPTIONAL:
-        try:
-            importlib.import_module(module)
-            findings.append(Finding(True, module, f"{_version(distributions)} ({purpose})"))
-        except ModuleNotFoundError:
-            findings.append(Finding(False, module, f"missing ({purpose}): {how}"))
-        except Exception as error:  # a broken installation may raise anything
-            findings.append(Finding(False, module, f"broken ({purpose}): {type(error).__name__}: {error}; reinstall: {how}"))
+    findings += [_package(package) for package in PACKAGES]
     return findings
 
 
@@ -116,7 +107,7 @@ def table(findings: list[Finding]) -> str:
 def main(argv: list[str]) -> int:
     """0 when the kernels load; optional packages may be missing."""
     if argv:
-        print("usage: gcl-fast doctor (it takes no options)")
+        print(f"usage: gcl-fast doctor (it takes no options)\n\n{TRACEBACK_HELP}")
         return 0 if argv[0] in ("-h", "--help") else 2
     findings = examine()
     print(table(findings))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from gcl_fast.cli.options import parse, positional
+import tyro
+
+from gcl_fast.cli.options import parse
 
 
 @dataclass
@@ -16,7 +18,7 @@ class ExportOptions:
     The .pt2 and .onnx files take RGB in [0, 1] and normalise inside; they give the feature with length 1, for any batch size.
     """
 
-    checkpoint: Annotated[Path, positional()]
+    checkpoint: tyro.conf.Positional[Path]
     """A run folder, a run's checkpoint, or a weight file of any kind that import-checkpoint knows."""
     out: Path
     """Folder to write to."""
@@ -30,12 +32,12 @@ class ExportOptions:
 def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
-    from gcl_fast.cli.evaluate import find_checkpoint
-    from gcl_fast.runs.encoder_export import export_encoder
-    from gcl_fast.runs.networks import encoder_of
+    from gcl_fast.runs.encoder_export import export_encoder, exported_size
+    from gcl_fast.runs.networks import encoder_of, find_checkpoint
 
     path = find_checkpoint(options.checkpoint)
     encoder, size = encoder_of(path)
+    size = exported_size(path) or size
     size = (options.height or size[0], options.width or size[1])
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
     for name, (file, difference) in written.items():

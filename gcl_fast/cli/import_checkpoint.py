@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from gcl_fast.cli.options import parse, positional
+import tyro
+
+from gcl_fast.cli.options import parse
+from gcl_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from gcl_fast.models.published import Part
 
 
 @dataclass
@@ -17,7 +23,7 @@ class ImportOptions:
     torchreid and torchvision, as far as their keys map.
     """
 
-    files: Annotated[tuple[Path, ...], positional()]
+    files: tyro.conf.Positional[tuple[Path, ...]]
     """One or more weight files."""
     kind: Literal["auto", "gen", "dis", "id_jvtc", "id_mlc", "id_act"] = "auto"
     """What the files must be; auto tells it from their keys."""
@@ -25,41 +31,37 @@ class ImportOptions:
     """A .safetensors file for one network, else a folder; without it the files are only described."""
 
 
+def targets(out: Path, networks: list[tuple[Path, Part]]) -> list[Path]:
+    """Where each network goes: `out` itself, or a file in the folder `out` named after the file it came from."""
+    if out.suffix == ".safetensors":
+        if len(networks) != 1:
+            raise InputError(f"--out {out} is one file, but there are {len(networks)} networks: give a folder")
+        return [out]
+    if out.suffix:
+        raise InputError(f"--out must end in .safetensors or be a folder, got {out}")
+    files = [file for file, _ in networks]
+    stems = [f"{file.stem}_{part.module}" if files.count(file) > 1 else file.stem for file, part in networks]
+    if len(set(stems)) < len(stems):
+        names = ", ".join(sorted({f"{stem}.safetensors" for stem in stems}))
+        raise InputError(f"two of the files would both become one of {names}: convert them one by one")
+    return [out / f"{stem}.safetensors" for stem in stems]
+
+
 def main(argv: list[str]) -> int:
-    import os
-
-    from safetensors.torch import save_file
-
-    from gcl_fast.models.published import read_published
-
     options = parse(ImportOptions, argv, prog="gcl-fast import-checkpoint")
     if not options.files:
-        raise ValueError("name at least one weight file")
-    found = [(file, part) for file in options.files for part in read_published(file, options.kind)]
-    if options.out is None:
-        targets = [None] * len(found)
-    elif options.out.suffix == ".safetensors":
-        if len(found) != 1:
-            raise ValueError(f"--out {options.out} is one file, but there are {len(found)} networks: give a folder")
-        targets = [options.out]
-    elif options.out.suffix:
-        raise ValueError(f"--out must end in .safetensors or be a folder, got {options.out}")
-    else:
-        several = {file for file, _ in found if sum(f == file for f, _ in found) > 1}
-        targets = [options.out / (f"{f.stem}_{part.module}" if f in several else f.stem) for f, part in found]
-        targets = [t.with_name(t.name + ".safetensors") for t in targets]
-        if len(set(targets)) < len(targets):
-            raise ValueError(
-                f"two of the files would both become one of {', '.join(sorted({t.name for t in targets}))}: "
-                "convert them one by one"
-            )
-    for (file, part), target in zip(found, targets, strict=True):
+        raise InputError("name at least one weight file")
+
+    from safetensors.torch import save
+
+    from gcl_fast.files import write_whole
+    from gcl_fast.models.published import read_published
+
+    networks = [(file, part) for file in options.files for part in read_published(file, options.kind)]
+    written = targets(options.out, networks) if options.out is not None else [None] * len(networks)
+    for (file, part), target in zip(networks, written, strict=True):
         print(f"{file}: {part.report()}")
-        if target is None:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        save_file({name: value.clone().contiguous() for name, value in part.state.items()}, partial)
-        os.replace(partial, target)
-        print(f"  -> {target}")
+        if target is not None:
+            write_whole(target, save({name: value.clone().contiguous() for name, value in part.state.items()}))
+            print(f"  -> {target}")
     return 0

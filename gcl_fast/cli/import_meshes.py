@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from gcl_fast.cli.options import parse, positional
+import tyro
+
+from gcl_fast.cli.options import parse
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from gcl_fast.records import ReIDData
 
 
 @dataclass
@@ -19,7 +24,7 @@ class ImportMeshesOptions:
     Nothing in the files is executed. Look at the preview before training.
     """
 
-    sources: Annotated[tuple[Path, ...], positional()]
+    sources: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders of the estimator's output."""
     root: str
     """Folder that holds the data set's folder."""
@@ -48,50 +53,73 @@ class ImportMeshesOptions:
     """Draw meshes over their photos (PNG)."""
     preview_count: int = 16
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.height, self.width
 
-def main(argv: list[str]) -> int:
-    options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
-    if not options.sources:
-        raise InputError("name at least one file or folder of estimates")
+    def mesh_dir(self, data: ReIDData) -> Path:
+        return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
 
-    import numpy as np
 
-    from gcl_fast.data.datasets.load import load_dataset
-    from gcl_fast.meshes import open_mesh_source
+def write_meshes(options: ImportMeshesOptions, data: ReIDData) -> ReIDData:
+    """The mesh files; gives the data, without the images that --missing leave-out leaves out."""
     from gcl_fast.meshes.importing.importer import import_meshes
-    from gcl_fast.meshes.preview import preview_meshes
-    from gcl_fast.meshes.render_folders import render_dataset
     from gcl_fast.progress import counting
 
-    size = (options.height, options.width)
-    data = load_dataset(options.dataset, options.root)
-    mesh_root = Path(options.mesh_root) if options.mesh_root else data.root / "mesh"
     with counting("import meshes") as progress:
         report = import_meshes(
             data,
             options.sources,
-            mesh_root=mesh_root,
+            mesh_root=options.mesh_dir(data),
             format=options.format,
             smpl=options.smpl,
             faces=options.faces,
             axes=options.axes,
             focal=options.focal,
             fit=options.fit,
-            image_size=size,
+            image_size=options.image_size,
             missing=options.missing,
             progress=progress,
         )
     print(report)
-    if options.missing == "leave-out":
-        data = data.without(report.missing)
+    return data.without(report.missing) if options.missing == "leave-out" else data
+
+
+def draw_preview(options: ImportMeshesOptions, data: ReIDData, picture: Path) -> None:
+    """Meshes over some photos of the training images, or of the test images where there are no others."""
+    import numpy as np
+
+    from gcl_fast.meshes import open_mesh_source
+    from gcl_fast.meshes.preview import preview_meshes
+
+    split = "train" if data.train else "test"
+    records = data.mesh_split(split)
+    count = min(options.preview_count, len(records))
+    rows: list[int] = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist() if count else []
+    source = open_mesh_source(options.mesh_dir(data), data.name, split, options.image_size, kind="vertices")
+    print(f"preview: {preview_meshes(source, [records[row] for row in rows], picture, options.image_size)}")
+
+
+def render_authors_folders(options: ImportMeshesOptions, data: ReIDData) -> None:
+    """The same bodies as the pictures that the authors' code reads."""
+    from gcl_fast.meshes.render_folders import render_dataset
+    from gcl_fast.progress import counting
+
+    folder = options.mesh_dir(data)
+    with counting("render") as progress:
+        print(render_dataset(data, folder, folder, image_size=options.image_size, overwrite=True, progress=progress))
+
+
+def main(argv: list[str]) -> int:
+    options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
+    if not options.sources:
+        raise InputError("name at least one file or folder of estimates")
+
+    from gcl_fast.data.datasets.load import load_dataset
+
+    data = write_meshes(options, load_dataset(options.dataset, options.root))
     if options.preview is not None:
-        split = "train" if data.train else "test"
-        records = data.mesh_split(split)
-        count = min(options.preview_count, len(records))
-        chosen: list[int] = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist() if records else []
-        source = open_mesh_source(mesh_root, data.name, split, size, kind="vertices")
-        print(f"preview: {preview_meshes(source, [records[i] for i in chosen], options.preview, size)}")
+        draw_preview(options, data, options.preview)
     if options.rendered:
-        with counting("render") as progress:
-            print(render_dataset(data, mesh_root, mesh_root, image_size=size, overwrite=True, progress=progress))
+        render_authors_folders(options, data)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 
 COMMANDS = {
@@ -21,15 +22,63 @@ COMMANDS = {
 }
 
 
+TRACEBACK = "--traceback"
+GO_ON = {"train": "; --resume goes on from the last checkpoint", "demo": "; the same command goes on from the last checkpoint"}
+
+
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
-    return f"usage: gcl-fast COMMAND [options]\n\n{lines}\n\ngcl-fast COMMAND --help lists the options of a command."
+    lines = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return (
+        f"usage: gcl-fast COMMAND [options]\n\n{lines}\n\n"
+        "gcl-fast COMMAND --help lists the options of a command.\n"
+        f"{TRACEBACK}, before or after COMMAND, shows where an error came from."
+    )
+
+
+def _rank_or_refusal(name: str) -> tuple[str, str]:
+    """(what torchrun's process is called in errors, why it may not run the command); empty where it may."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes == "1":
+        return "", ""
+    refusal = "" if name == "train" else f"only train runs in several processes, torchrun started {processes}"
+    return f" (rank {os.environ.get('RANK', '?')})", refusal
+
+
+def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> int:
+    try:
+        command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
+        code = int(command.main(options) or 0)
+        sys.stdout.flush()  # while a closed pipe can still be told from other errors
+        return code
+    except KeyboardInterrupt:
+        print(f"\n{title}: stopped{GO_ON.get(name, '')}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _stdout_closed():
+            return 1  # `gcl-fast ... | head`: nobody reads on
+        from gcl_fast.cli.failures import show
+
+        return show(error, title, with_traceback=with_traceback)
+
+
+def _stdout_closed() -> bool:
+    """Whether nobody reads stdout any more; then what is still printed goes nowhere, without a further complaint."""
+    watch = select.poll()
+    try:
+        watch.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no file of the system, as in tests
+        return False
+    if not any(event & select.POLLERR for _, event in watch.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 only when its job was done."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    argv = [argument for argument in given if argument != TRACEBACK]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if argv else 2
@@ -38,33 +87,13 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"gcl_fast {__version__}")
         return 0
-    name, options, title = argv[0], argv[1:], f"gcl-fast {argv[0]}"
+    name = argv[0]
     if name not in COMMANDS:
         print(f"gcl-fast: no command {name!r}\n\n{_usage()}", file=sys.stderr)
         return 2
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        title += f" (rank {os.environ.get('RANK', '?')})"
-        if name != "train":
-            print(f"{title}: only train runs in several processes, torchrun started {processes}", file=sys.stderr)
-            return 1
-    try:
-        command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("gcl_fast"):
-            raise
-        print(f"gcl-fast {name} needs {error.name}: pip install 'gcl_fast[train]'", file=sys.stderr)
+    rank, refusal = _rank_or_refusal(name)
+    title = f"gcl-fast {name}{rank}"
+    if refusal:
+        print(f"{title}: {refusal}", file=sys.stderr)
         return 1
-    try:
-        return int(command.main(options) or 0)
-    except KeyboardInterrupt:
-        print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        print(f"gcl-fast {name} needs {error.name}: pip install {error.name}", file=sys.stderr)
-        return 1
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        if "--traceback" in argv:
-            raise
-        print(f"{title}: {error}", file=sys.stderr)
-        return 1
+    return _run(name, argv[1:], title, with_traceback=len(argv) < len(given))

@@ -1,40 +1,43 @@
-"""Typed options of the commands, from YAML and flags."""
+"""Typed options of the commands: dataclasses whose fields are flags, and the YAML file that gives `train` its defaults."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, TypeVar
+import inspect
+import sys
+from typing import TypeVar
 
+import tyro
+
+from gcl_fast.cli.failures import TRACEBACK_HELP
 from gcl_fast.config import TrainConfig, load_shipped, load_yaml, shipped
+from gcl_fast.errors import ConfigError
 
-T = TypeVar("T")
-
-
-def base_config(argv: list[str]) -> tuple[TrainConfig, list[str]]:
-    """The configuration that flags then change: --config FILE (or a shipped name), else the dataset's shipped YAML."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument("--dataset")
-    known, _ = first.parse_known_args(argv)
-    rest = list(argv)
-    if known.config is not None:
-        at = next(i for i, a in enumerate(rest) if a == "--config" or a.startswith("--config="))
-        del rest[at : at + (1 if "=" in rest[at] else 2)]
-        return (load_shipped(known.config) if known.config in shipped() else load_yaml(known.config)), rest
-    if known.dataset in shipped():
-        return load_shipped(known.dataset), rest
-    return TrainConfig(), rest
+Options = TypeVar("Options")
 
 
-def positional() -> Any:
-    """Marks a field as an argument without a flag."""
-    import tyro
+def default_config(argv: list[str]) -> TrainConfig:
+    """The settings that flags then change: those of --config (a shipped name or a YAML file), else of the data set's shipped
+    YAML. Both flags stay in `argv` for tyro; they are read early because its defaults depend on them."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", nargs="?")  # nothing after it: tyro says so
+    early.add_argument("--dataset", nargs="?")
+    flags, _ = early.parse_known_args(argv)
+    if flags.config is not None:
+        return load_shipped(flags.config) if flags.config in shipped() else load_yaml(flags.config)
+    return load_shipped(flags.dataset) if flags.dataset in shipped() else TrainConfig()
 
-    return tyro.conf.Positional
 
+def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options | None = None) -> Options:
+    """The command line read into the dataclass `kind`: every field is a flag, nested ones as --section.field.
 
-def parse(kind: type[T], argv: list[str], *, prog: str, default: Any = None) -> T:
-    """tyro over the dataclass `kind`: every field is a flag, nested ones as --section.field."""
-    import tyro
-
-    return tyro.cli(kind, args=argv, prog=prog, default=default)
+    Errors: SystemExit 2 after a message for a flag or value that cannot be, 0 after --help.
+    """
+    description = f"{inspect.getdoc(kind)}\n\n{TRACEBACK_HELP}"
+    try:
+        if default is None:
+            return tyro.cli(kind, args=argv, prog=prog, description=description)
+        return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
+    except ConfigError as error:  # tyro shows a bad value of a named section itself, one of a nameless section not
+        print(f"{prog}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

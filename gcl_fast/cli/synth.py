@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from gcl_fast.cli.options import parse, positional
+import tyro
+
+from gcl_fast.cli.options import parse
 from gcl_fast.constants import LayoutName
 
 
@@ -14,7 +15,7 @@ from gcl_fast.constants import LayoutName
 class SynthOptions:
     """Write a world of walking people seen by several cameras, with each image's mesh and true novel views."""
 
-    out: Annotated[Path, positional()]
+    out: tyro.conf.Positional[Path]
     """Folder to write to."""
     layout: LayoutName = "market1501"
     train_ids: int = 40

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from gcl_fast.cli.options import base_config, parse
+import tyro
+
+from gcl_fast.cli.options import default_config, parse
 from gcl_fast.config import TrainConfig
 
 
 @dataclass
-class TrainOptions(TrainConfig):
+class TrainOptions:
     """Train stage 1 (warm-up), 2 (generator) and 3 (joint), or one of them.
 
     Settings come from --config FILE (or a shipped name: market1501, dukemtmc, msmt17, csv, demo), else from the data
     set's shipped YAML; each flag here changes one.
     """
 
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")]  # nameless: its flags are --height, --stage1.lr ...
+    config: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """YAML of the settings: a shipped name or a file."""
     stage: Literal["1", "2", "3", "all"] = "all"
     method: Literal["cluster-contrast", "mlc", "jvtc"] | None = None
     """How stage 1 learns; short for --stage1.method."""
@@ -29,15 +34,13 @@ class TrainOptions(TrainConfig):
 
 
 def main(argv: list[str]) -> int:
-    config, rest = base_config(argv)
-    default = TrainOptions(**{name: getattr(config, name) for name in config.__dataclass_fields__})
-    options = parse(TrainOptions, rest, prog="gcl-fast train", default=default)
-    config = TrainConfig(**{name: getattr(options, name) for name in TrainConfig.__dataclass_fields__})
+    options = parse(TrainOptions, argv, prog="gcl-fast train", default=TrainOptions(default_config(argv)))
+    settings = options.settings
     if options.method is not None:
-        config = replace(config, stage1=replace(config.stage1, method=options.method))
+        settings = replace(settings, stage1=replace(settings.stage1, method=options.method))
 
     from gcl_fast.runs.training import train
 
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
-    train(config, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
+    train(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
     return 0

@@ -1,5 +1,6 @@
-"""Typed configuration: dataclasses (`schema`), plain values into them (`values`), YAML files (`yaml_files`)."""
+"""Typed configuration: dataclasses (`schema`), plain values into them (`plain_values`), YAML files (`yaml_files`)."""
 
+from gcl_fast.config.plain_values import from_dict, to_dict
 from gcl_fast.config.schema import (
     AugmentConfig,
     ClusterConfig,
@@ -13,7 +14,6 @@ from gcl_fast.config.schema import (
     TrainConfig,
     WarmupConfig,
 )
-from gcl_fast.config.values import from_dict, to_dict
 from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
 
 __all__ = [

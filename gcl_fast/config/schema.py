@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.values import not_negative, positive, require
+from gcl_fast.config.plain_values import not_negative, positive, require
+from gcl_fast.constants import NOVEL_YAWS, DatasetName
 
 
 @dataclass
@@ -269,7 +270,7 @@ class Stage3Config(Stage2Config):
 class TrainConfig:
     """One training run."""
 
-    dataset: Literal["market1501", "dukemtmc", "msmt17", "csv"] = "market1501"
+    dataset: DatasetName = "market1501"
     root: str = "data"
     """Folder that holds the dataset's folder (market1501/, dukemtmc-reid/, msmt17/, or the CSV lists)."""
     mesh_root: str | None = None
@@ -277,7 +278,7 @@ class TrainConfig:
     meshes: Literal["auto", "vertices", "rendered"] = "auto"
     height: int = 256
     width: int = 128
-    yaws: tuple[int, ...] = (45, 90, 135, 180, 225, 270, 315)
+    yaws: tuple[int, ...] = NOVEL_YAWS
     """Turns from which the new view is drawn, degrees."""
     name: str = "run"
     runs: str = "runs"

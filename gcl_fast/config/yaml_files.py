@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gcl_fast.config.plain_values import from_dict
 from gcl_fast.config.schema import TrainConfig
-from gcl_fast.config.values import from_dict
 from gcl_fast.errors import ConfigError
 
 

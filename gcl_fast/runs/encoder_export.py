@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast.errors import ExportError, InputError, MissingPackageError
 from gcl_fast.files import write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
@@ -36,11 +37,17 @@ class FeatureOf(nn.Module):
     def __init__(self, encoder: IdentityEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.normalize(self.encoder((image - self.mean) / self.std)[1], dim=1)
+
+
+def _stem_channels(encoder: IdentityEncoder) -> int:
+    return int(encoder.state_dict()["backbone.conv1.weight"].shape[0])
 
 
 def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str)
         "output": f"feature [B, {encoder.feature_dim}] float32, length 1: compare by the dot product",
         "variant": encoder.variant,
         "backbone": encoder.backbone_name,
-        "stem_channels": encoder.backbone.conv1.out_channels,
+        "stem_channels": _stem_channels(encoder),
         "feature_dim": encoder.feature_dim,
         "height": image_size[0],
         "width": image_size[1],
@@ -69,16 +76,21 @@ def export_encoder(
 ) -> dict[str, tuple[Path, float]]:
     """Write the encoder in each format into the folder `out` and check every file against it.
 
-    formats     of "safetensors" (weights alone, for IdentityEncoder.load_state_dict; these do take normalised images),
-                "torch" (a torch.export program, .pt2), "onnx"
-    image_size  (H, W) of the images that the file will take
+    Arguments:
+        encoder: moved to the CPU, in eval mode during the export; its modes are put back.
+        out: folder; made where it is not there.
+        formats: of "safetensors" (weights alone, for IdentityEncoder.load_state_dict; these do take normalised images),
+            "torch" (a torch.export program, .pt2), "onnx".
+        image_size: (H, W) of the images that the file will take.
+        source: what encoder.json names as the origin.
 
-    Returns format -> (file, largest difference of any feature entry from the checkpoint's, over several batch sizes). A file that
-    differs by more than 1e-4 is not kept: RuntimeError. ImportError says how to install what ONNX needs.
+    Returns: format -> (file, largest difference of any feature entry from the checkpoint's, over several batch sizes).
+    Errors: InputError for an unknown format; ExportError where a file differs by more than 1e-4, which is then not kept;
+        MissingPackageError says how to install what a format needs.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown or not formats:
-        raise ValueError(f"export_encoder: formats must be of {', '.join(FORMATS)}, got {', '.join(unknown) or 'none'}")
+        raise InputError(f"export_encoder: formats must be of {', '.join(FORMATS)}, got {', '.join(unknown) or 'none'}")
     if "onnx" in formats:
         _need_onnx()
     out = Path(out)
@@ -94,7 +106,7 @@ def export_encoder(
                 run = WRITERS[name](network, partial, facts, image_size)
                 difference = parity(encoder, run, image_size)
                 if not difference <= TOLERANCE:
-                    raise RuntimeError(
+                    raise ExportError(
                         f"{path.name} was not kept: its features differ from the checkpoint's by {difference:.2e}, "
                         f"more than {TOLERANCE:.0e}"
                     )
@@ -103,8 +115,7 @@ def export_encoder(
                 partial.unlink(missing_ok=True)
             done[name] = (path, difference)
     facts["parity"] = {name: difference for name, (_, difference) in done.items()}
-    text = json.dumps(facts, indent=2) + "\n"
-    write_whole(out / "encoder.json", text)
+    write_whole(out / "encoder.json", json.dumps(facts, indent=2) + "\n")
     return done
 
 
@@ -128,7 +139,7 @@ def _safetensors(
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:
-        raise ImportError("safetensors weights need safetensors: pip install safetensors") from error
+        raise MissingPackageError("safetensors weights need safetensors: pip install safetensors") from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
     statistics = f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}"
     words = facts | {
@@ -137,10 +148,21 @@ def _safetensors(
     }
     save_file(state, path, {name: str(value) for name, value in words.items()})
     like = network.encoder
-    width = like.backbone.conv1.out_channels
-    again = IdentityEncoder(like.variant, like.backbone_name, width=width, feature_width=like.feature_dim)
+    again = IdentityEncoder(like.variant, like.backbone_name, width=_stem_channels(like), feature_width=like.feature_dim)
     again.load_state_dict(load_file(path))
     return FeatureOf(again.eval()).eval()
+
+
+def exported_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of the images that an exported .safetensors file was made for; None where a file does not tell."""
+    if path.suffix != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+    height, width = facts.get("height", ""), facts.get("width", "")
+    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() else None
 
 
 def _dynamic() -> dict[str, dict[int, Any]]:
@@ -168,7 +190,7 @@ def _need_onnx() -> None:
         except ImportError:
             missing.append(name)
     if missing:
-        raise ImportError(f"ONNX export, with its check, needs {', '.join(missing)}: pip install 'gcl_fast[export]'")
+        raise MissingPackageError(f"ONNX export, with its check, needs {', '.join(missing)}: pip install 'gcl_fast[export]'")
 
 
 def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
@@ -187,6 +209,8 @@ def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tup
             opset_version=OPSET,
             verbose=False,
         )
+    if program is None:
+        raise ExportError("torch.onnx.export gave no program")
     model = program.model_proto
     for name, value in facts.items():
         entry = model.metadata_props.add()

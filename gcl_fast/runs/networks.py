@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.errors import CheckpointError, ConfigError
+from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import Part, read_published
 from gcl_fast.models.three_networks import Networks
@@ -61,6 +62,18 @@ def _fit(module: nn.Module, part: Part, source: str) -> None:
     head_less = part.module == "encoder" and part.variant is None
     fresh = {k: v for k, v in module.state_dict().items() if head_less and not k.startswith("backbone.")}
     load_module(module, fresh | part.state, source)
+
+
+def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1")) -> Path:
+    """The path itself, or in a run folder the checkpoint of the first of the stages that is there."""
+    if not path.is_dir():
+        return path
+    expected = [path / stage / "last.pt" for stage in stages]
+    for checkpoint in expected:
+        if checkpoint.is_file():
+            return checkpoint
+    names = " or ".join(f"{stage}/last.pt" for stage in stages)
+    raise MissingFileError(f"no checkpoint in {path}: expected {names}; give a run folder, as runs/NAME, or a file")
 
 
 def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:

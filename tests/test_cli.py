@@ -1,0 +1,302 @@
+"""The command line: its flags, where settings come from, and what is printed when something goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
+from gcl_fast.cli import doctor, evaluate, synth, train
+from gcl_fast.cli.main import COMMANDS, main
+from gcl_fast.cli.options import default_config, parse
+from gcl_fast.cli.train import TrainOptions
+from gcl_fast.config import TrainConfig, load_shipped
+from gcl_fast.errors import ConfigError, MissingFileError
+from gcl_fast.stages.checkpoint import save_checkpoint
+
+# Every flag that commit 26a14f4 had; none may go.
+FLAGS = {
+    "demo": """
+        --fresh --no-fresh --out --seed
+    """,
+    "synth": """
+        --cameras --height --images-per-id --layout --no-novel-views --no-rendered-meshes --novel-views --rendered-meshes
+        --seed --test-ids --train-ids --width
+    """,
+    "render": """
+        --angles --dataset --height --mesh-root --no-overwrite --out --overwrite --root --width
+    """,
+    "train": """
+        --cache --channels-last --checkpoint-every --compile --control --dataset --device --eval-batch-size --height --init
+        --loader --log-every --mesh-root --meshes --method --model.backbone --model.discriminator-width
+        --model.generator-mlp --model.generator-width --model.variant --model.weights --model.width --name --no-cache
+        --no-control --no-overwrite --no-resume --no-skip-broken --no-skip-unmeshed --no-sync-bn --no-tensorboard
+        --overwrite --picture-every --precision --resume --root --runs --seed --skip-broken --skip-unmeshed --stage
+        --stage1.augment.color-jitter --stage1.augment.erase --stage1.augment.flip --stage1.augment.pad --stage1.batch-size
+        --stage1.camera-aware --stage1.cluster.debias-cameras --stage1.cluster.eps --stage1.cluster.k1 --stage1.cluster.k2
+        --stage1.cluster.min-samples --stage1.cluster.no-debias-cameras --stage1.cluster.rho --stage1.epochs
+        --stage1.eval-every --stage1.iters --stage1.jvtc.backbone-lr --stage1.jvtc.batch-size --stage1.jvtc.bin-frames
+        --stage1.jvtc.camstyle --stage1.jvtc.candidates --stage1.jvtc.cluster.debias-cameras --stage1.jvtc.cluster.eps
+        --stage1.jvtc.cluster.k1 --stage1.jvtc.cluster.k2 --stage1.jvtc.cluster.min-samples
+        --stage1.jvtc.cluster.no-debias-cameras --stage1.jvtc.cluster.rho --stage1.jvtc.epochs --stage1.jvtc.eps-scale
+        --stage1.jvtc.global-from --stage1.jvtc.global-temperature --stage1.jvtc.global-weight --stage1.jvtc.iters
+        --stage1.jvtc.label-every --stage1.jvtc.local-temperature --stage1.jvtc.lr --stage1.jvtc.lr-gamma
+        --stage1.jvtc.lr-steps --stage1.jvtc.momentum-max --stage1.jvtc.momentum-step --stage1.jvtc.no-camstyle
+        --stage1.jvtc.sgd-momentum --stage1.jvtc.smooth-bins --stage1.jvtc.temporal-from --stage1.jvtc.views
+        --stage1.jvtc.weight-decay --stage1.lr --stage1.lr-gamma --stage1.lr-steps --stage1.memory --stage1.method
+        --stage1.mlc.backbone-lr --stage1.mlc.batch-size --stage1.mlc.camstyle --stage1.mlc.epochs --stage1.mlc.hard-share
+        --stage1.mlc.iters --stage1.mlc.lr --stage1.mlc.lr-gamma --stage1.mlc.lr-steps --stage1.mlc.min-neighbors
+        --stage1.mlc.momentum --stage1.mlc.momentum-epochs --stage1.mlc.no-camstyle --stage1.mlc.positive-weight
+        --stage1.mlc.sgd-momentum --stage1.mlc.single-label-epochs --stage1.mlc.threshold --stage1.mlc.weight-decay
+        --stage1.momentum --stage1.no-camera-aware --stage1.num-instances --stage1.temperature --stage1.weight-decay
+        --stage2.batch-size --stage2.beta1 --stage2.beta2 --stage2.epochs --stage2.iters --stage2.loss.adversarial
+        --stage2.loss.code --stage2.loss.image --stage2.loss.mixup-alpha --stage2.loss.penalty --stage2.lr --stage2.lr-gamma
+        --stage2.lr-steps --stage2.weight-decay --stage3.bank-momentum --stage3.batch-size --stage3.beta1 --stage3.beta2
+        --stage3.cluster.debias-cameras --stage3.cluster.eps --stage3.cluster.k1 --stage3.cluster.k2
+        --stage3.cluster.min-samples --stage3.cluster.no-debias-cameras --stage3.cluster.rho --stage3.epochs
+        --stage3.eval-every --stage3.id-w --stage3.iters --stage3.loss.adversarial --stage3.loss.code --stage3.loss.image
+        --stage3.loss.mixup-alpha --stage3.loss.penalty --stage3.lr --stage3.lr-encoder --stage3.lr-gamma --stage3.lr-steps
+        --stage3.memory-w --stage3.momentum-encoder --stage3.num-negatives --stage3.running-stats --stage3.temperature
+        --stage3.weight-decay --sync-bn --tensorboard --width --workers --yaws
+    """,
+    "evaluate": """
+        --dataset --device --no-rerank --output --ranked-lists --rerank --root
+    """,
+    "generate": """
+        --angles --dataset --device --fid-weights --no-warp --num --out --root --scores --seed --split --warp --what
+    """,
+    "import-checkpoint": """
+        --kind --out
+    """,
+    "import-meshes": """
+        --axes --dataset --faces --fit --focal --format --height --mesh-root --missing --no-fit --no-rendered --preview
+        --preview-count --rendered --root --smpl --width
+    """,
+    "export": """
+        --format --height --out --width
+    """,
+    "bench": """
+        --full --json --no-full --op --plot
+    """,
+}
+# --config was read, but not listed by --help; the other stands in the words of a help text
+NEW = {"train": {"--config"}, "import-meshes": {"--skip-unmeshed"}}
+
+
+def flags_in_help(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    return set(re.findall(r"--[a-z][\w.-]*\w", capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_every_flag_is_still_there(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before, now = set(FLAGS[command].split()), flags_in_help(command, capsys, monkeypatch)
+    assert before <= now, before - now
+    assert now - before - {"--help", "--traceback"} == NEW.get(command, set())
+    assert "--traceback" in now
+
+
+def test_every_setting_has_a_flag() -> None:
+    def names(section: object, prefix: str) -> set[str]:
+        flags: set[str] = set()
+        for field in dataclasses.fields(section):  # type: ignore[arg-type]  # an instance of a dataclass
+            value, name = getattr(section, field.name), prefix + field.name.replace("_", "-")
+            flags |= names(value, name + ".") if dataclasses.is_dataclass(value) else {f"--{name}"}
+        return flags
+
+    assert names(TrainConfig(), "") <= set(FLAGS["train"].split())
+
+
+def settings(*argv: str) -> TrainConfig:
+    options = parse(TrainOptions, list(argv), prog="train", default=TrainOptions(default_config(list(argv))))
+    return options.settings
+
+
+def test_settings_come_from_yaml_and_flags_change_them(tmp_path: Path) -> None:
+    assert settings() == TrainConfig()
+    assert settings("--dataset", "msmt17") == settings("--dataset=msmt17") == load_shipped("msmt17")
+    assert settings("--config", "demo") == settings("--config=demo") == load_shipped("demo")
+    on_msmt17 = dataclasses.replace(load_shipped("demo"), dataset="msmt17")
+    assert settings("--config", "demo", "--dataset", "msmt17") == on_msmt17  # the file's settings, the flag's data set
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 7\nstage1: {jvtc: {views: 2}}\n")
+    changed = settings("--config", str(file), "--stage1.lr", "0.5", "--yaws", "10", "20", "--cache", "--mesh_root", "m")
+    assert (changed.seed, changed.stage1.jvtc.views, changed.stage1.lr) == (7, 2, 0.5)
+    assert changed.yaws == (10, 20) and changed.cache and changed.mesh_root == "m"
+    assert changed.stage1.jvtc.epochs == TrainConfig().stage1.jvtc.epochs
+
+
+def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gcl_fast.runs import training
+
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(training, "train", lambda config, stages, **options: calls.append((config, stages, options)))
+    assert train.main(["--dataset", "csv", "--stage", "2", "--method", "jvtc", "--resume"]) == 0
+    assert train.main(["--control"]) == 0
+    csv = load_shipped("csv")
+    jvtc = dataclasses.replace(csv, stage1=dataclasses.replace(csv.stage1, method="jvtc"))
+    assert calls[0] == (jvtc, (2,), {"resume": True, "overwrite": False, "control": False})
+    assert calls[1] == (TrainConfig(), (1, 2, 3), {"resume": False, "overwrite": False, "control": True})
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train", "--height", "130"], "height and width must be multiples of 4"),
+        (["train", "--stage1.lr", "fast"], "fast"),
+        (["train", "--stage1.lr", "0"], "Stage1Config.lr must be above 0"),
+        (["train", "--dataset", "market"], "market1501"),
+        (["train", "--config"], "--config"),
+        (["train", "--lr", "1"], "--lr"),
+        (["evaluate", "run", "--dataset", "market"], "dukemtmc"),
+        (["synth"], "Required options"),
+        (["trian"], "no command 'trian'"),
+    ],
+)
+def test_a_bad_flag_or_value_ends_with_2(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(argv)
+    except SystemExit as end:
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 2 and words in printed.err and "Traceback" not in printed.err
+
+
+def one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that the user can mend prints: its name and one line, no traceback."""
+    assert main(argv) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"gcl-fast {argv[0]}: ") and "Traceback" not in printed and "please report" not in printed
+    return printed
+
+
+def test_a_missing_data_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/nowhere/at/all" in one_line(["train", "--dataset", "market1501", "--root", "/nowhere/at/all"], capsys)
+
+
+def test_a_missing_or_bad_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml" in one_line(["train", "--config", "nowhere.yaml"], capsys)
+    (tmp_path / "bad.yaml").write_text("stage1: {lrr: 1}")
+    assert "bad.yaml: unknown configuration key stage1.lrr" in one_line(["train", "--config", str(tmp_path / "bad.yaml")], capsys)
+
+
+def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"PK\x03\x04 no checkpoint")
+    for command in ("evaluate", "generate"):
+        assert "broken.pt" in one_line([command, str(broken)], capsys)
+        assert "no checkpoint in" in one_line([command, str(tmp_path)], capsys)
+    assert "no checkpoint in" in one_line(["export", str(tmp_path), "--out", str(tmp_path / "out")], capsys)
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    assert "no gcl_fast checkpoint" in one_line(["evaluate", str(tmp_path / "other.pt")], capsys)
+
+
+def test_what_commands_ask_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "at least one weight file" in one_line(["import-checkpoint"], capsys)
+    assert "at least one file or folder" in one_line(["import-meshes", "--root", str(tmp_path)], capsys)
+    assert "--fid-weights needs --scores" in one_line(["generate", str(tmp_path), "--fid-weights", "f"], capsys)
+    state = {"stage": "stage1", "config": {"model": {"backbone": "resnet18", "width": 8}}, "modules": {}}
+    save_checkpoint(tmp_path / "stage1.pt", state)
+    assert "has no generator: it is a checkpoint of stage1" in one_line(["generate", str(tmp_path / "stage1.pt")], capsys)
+
+
+def test_a_missing_package_comes_with_its_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_pillow(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    monkeypatch.setattr("gcl_fast.synthetic.write_world", lambda out, **options: no_pillow(**options))
+    assert "PIL, which is not installed: pip install pillow" in one_line(["synth", str(tmp_path)], capsys)
+    monkeypatch.delitem(sys.modules, "gcl_fast.cli.synth")
+    monkeypatch.delitem(sys.modules, "gcl_fast.cli.options")
+    monkeypatch.setitem(sys.modules, "tyro", None)  # an import of it now fails
+    assert "tyro, which is not installed: pip install tyro" in one_line(["synth", str(tmp_path)], capsys)
+
+
+def planted(error: BaseException):
+    def command(argv: list[str]) -> int:
+        assert argv == ["--flag"]
+        raise error
+
+    return command
+
+
+def test_a_programming_error_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(synth, "main", planted(TypeError("planted")))
+    assert main(["synth", "--flag"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and "TypeError: planted" in lines
+    assert lines[-1].startswith("gcl-fast synth: ") and "please report it" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "argv", [["--traceback", "synth", "--flag"], ["synth", "--traceback", "--flag"], ["synth", "--flag", "--traceback"]]
+)
+def test_traceback_shows_where_the_users_error_came_from(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(synth, "main", planted(MissingFileError("no such world")))
+    assert main(argv) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback") and "in command" in printed
+    assert printed.splitlines()[-1] == "gcl-fast synth: no such world"
+    assert main(["synth", "--flag"]) == 1
+    assert capsys.readouterr().err == "gcl-fast synth: no such world\n"
+
+
+def test_every_command_knows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0 and "--traceback" in capsys.readouterr().out
+    assert main(["doctor", "--help"]) == 0 and "--traceback" in capsys.readouterr().out
+    assert main(["doctor", "--traceback"]) == 0
+    assert main(["--traceback"]) == 2 and main(["--traceback", "--version"]) == 0
+    assert set(FLAGS) | {"doctor"} == set(COMMANDS)
+
+
+def test_a_stopped_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for module, name, words in ((train, "train", "--resume goes on"), (synth, "synth", "stopped\n")):
+        monkeypatch.setattr(module, "main", planted(KeyboardInterrupt()))
+        assert main([name, "--flag"]) == 130
+        printed = capsys.readouterr().err
+        assert words in printed and "Traceback" not in printed
+
+
+def test_only_train_runs_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "gcl-fast doctor (rank 1): only train runs in several processes, torchrun started 2\n"
+    monkeypatch.setattr(train, "main", planted(ConfigError("bad share")))
+    assert main(["train", "--flag"]) == 1
+    assert capsys.readouterr().err == "gcl-fast train (rank 1): bad share\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m gcl_fast doctor --help | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.stderr == ""
+
+
+def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    (faiss,) = (finding for finding in doctor.examine() if finding.name == "faiss")
+    assert faiss.ok is False and faiss.text == "missing (faiss backend of knn): pip install faiss-gpu"
+
+
+def test_another_data_set_brings_its_own_meshes() -> None:
+    config = TrainConfig(mesh_root="/meshes", root="/data")
+    assert evaluate.on_data(config, None, None, "cpu") == dataclasses.replace(config, device="cpu")
+    moved = evaluate.on_data(config, "msmt17", "/other", "cpu")
+    assert (moved.dataset, moved.root, moved.mesh_root) == ("msmt17", "/other", None)
+    assert evaluate.on_data(config, None, "/other", "cpu").mesh_root is None

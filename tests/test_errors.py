@@ -1,0 +1,86 @@
+"""The package's errors are what a user can mend: each is a GclError and the built-in error that fits."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import re
+
+import pytest
+import torch
+
+from gcl_fast import errors
+from gcl_fast.cli.failures import explain, show
+from gcl_fast.cli.packages import PACKAGES, package_of
+from gcl_fast.errors import ConfigError, GclError, MissingFileError, TooLittleMemoryError
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, GclError) and kind is not GclError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_also_the_built_in_error(kind: type[GclError]) -> None:
+    built_in = [base for base in kind.__mro__ if base.__module__ == "builtins" and base not in (Exception, BaseException, object)]
+    assert built_in and kind.__doc__ and kind.__module__ == errors.__name__
+    assert str(kind("words for the user")) == "words for the user" == explain(kind("words for the user"))
+
+
+def test_callers_may_catch_either() -> None:
+    assert issubclass(ConfigError, ValueError) and issubclass(MissingFileError, FileNotFoundError)
+    assert issubclass(errors.FileError, OSError) and issubclass(errors.MissingPackageError, ImportError)
+    assert issubclass(errors.CheckpointError, RuntimeError) and issubclass(TooLittleMemoryError, MemoryError)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConfigError("seed must be at least 0"), "seed must be at least 0"),
+        (MissingFileError("no folder at /x"), "no folder at /x"),
+        (TooLittleMemoryError("needs 9 GiB"), "needs 9 GiB"),
+        (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "PIL, which is not installed: pip install pillow"),
+        (ModuleNotFoundError("No module named 'nvidia'", name="nvidia"), "pip install nvidia-dali-cuda130"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "pip install pyyaml"),
+        (MemoryError(), "not enough memory: choose a smaller batch size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "memory on the GPU.*allocate 2 GiB.$"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "not enough memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: '/root/x'"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(error: Exception, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = explain(error)
+    assert line is not None and "\n" not in line
+    assert show(error, "gcl-fast x", with_traceback=False) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("gcl-fast x: ") and printed.count("\n") == 1
+    assert re.search(words, line)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("unsupported operand"),
+        ValueError("shape"),
+        RuntimeError("a bug"),
+        FileNotFoundError(errno.ENOENT, "No such file", "x"),
+        ModuleNotFoundError("No module named 'gcl_fast.nowhere'", name="gcl_fast.nowhere"),
+        ModuleNotFoundError("No module named 'torhc'", name="torhc"),
+        ImportError("cannot import name 'x'"),
+        KeyError("lr"),
+    ],
+)
+def test_a_programming_error_keeps_its_place(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(error) is None
+    with pytest.raises(type(error)) as raised:
+        raise error
+    assert show(raised.value, "gcl-fast x", with_traceback=False) == 1
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in printed and "raise error" in printed
+    assert "please report it" in printed.splitlines()[-1]
+
+
+def test_every_optional_package_is_found_by_each_of_its_modules() -> None:
+    for package in PACKAGES:
+        for module in (package.module, *package.also, package.module + ".inner"):
+            assert package_of(module) is package
+        assert package.install.startswith("pip install ") and package.distributions[0] in package.install
+    assert package_of("numpyy") is None and package_of("") is None
