@@ -70,7 +70,7 @@ $(VENV)/.lint: pyproject.toml | $(VENV)/.built
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	@echo "clang-format --dry-run --Werror csrc tests/simt"; $(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
 format: $(VENV)/.lint
