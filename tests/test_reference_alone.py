@@ -52,7 +52,7 @@ def test_no_module_but_the_oracle_s_users_imports_it() -> None:
     """The package itself runs without its oracle."""
     package = Path(reference.__file__).parent.parent
     for path in sorted(package.rglob("*.py")):
-        if path.parent.name != "reference":
+        if path.parent.name != "reference" and path != package / "__init__.py":  # the package's face offers it, when asked
             assert not any(name.startswith("gcl_fast.reference") for name in imported_by(path)), path.name
 
 
