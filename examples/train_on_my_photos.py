@@ -39,10 +39,15 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of cropped people, searched through")
     parser.add_argument("--out", type=Path, default=Path("runs/mine"), help="the run folder")
     parser.add_argument("--small", action="store_true", help="a small network and a short training")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
     options = parser.parse_args()
 
     # A data set of your own is a list of paths; who is on them may be left out (column pid), training never reads it.
     paths = sorted(path.resolve() for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        parser.error(f"{options.photos} holds no image ({', '.join(sorted(SUFFIXES))})")
+    if options.out.exists() and not options.overwrite:
+        parser.error(f"{options.out} is there already: give another --out, or --overwrite to replace it")
     lists = options.out.with_name(options.out.name + "_lists")
     lists.mkdir(parents=True, exist_ok=True)
     with open(lists / "train.csv", "w", newline="") as file:
@@ -50,7 +55,7 @@ def main() -> None:
 
     values = {"root": str(lists), "runs": str(options.out.parent), "name": options.out.name}
     config = from_dict(TrainConfig, {**values, **(SMALL if options.small else {})}, base=load_shipped("csv"))
-    run = gcl_fast.train(config, stages=(1,), overwrite=True)
+    run = gcl_fast.train(config, stages=(1,), overwrite=options.overwrite)
 
     features = gcl_fast.load_encoder(run)(paths)  # [N, D], rows of length 1
     np.savez(run / "features.npz", features=features.numpy(), paths=np.array([str(path) for path in paths]))

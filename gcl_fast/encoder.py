@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast.errors import InputError
-from gcl_fast.images import load_uint8, normalise, pillow, resized, unit_to_photo
+from gcl_fast.images import load_uint8, normalise, pillow, resized, to_mode, unit_to_photo
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.encoder_export import FILES, exported_size
@@ -123,7 +123,7 @@ class Encoder:
                 raise ValueError(f"image {place} must be {expected}, got {photo.dtype} {list(photo.shape)}")
             return self._pixels(photo, place)
         if isinstance(photo, pillow().Image):
-            return normalise(resized(photo.convert("RGB"), self.image_size))
+            return normalise(resized(to_mode(photo, "RGB"), self.image_size))
         kinds = "a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]"
         raise TypeError(f"image {place} must be {kinds}, got {type(photo).__name__}")
 

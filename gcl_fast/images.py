@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import FileError, MissingFileError, MissingPackageError
+from gcl_fast.errors import FileError, InputError, MissingFileError, MissingPackageError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -40,7 +40,7 @@ def load_uint8(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pix
     """Decode an image file to RGB and resize it, bicubic as Pillow does.
 
     Arguments:
-        path: any format that Pillow reads; grey, palette, CMYK and transparent images become RGB.
+        path: any format that Pillow reads; grey (8 or 16 bits), palette, CMYK and transparent images become RGB.
         image_size: (height, width) in pixels.
 
     Returns: uint8 [H, W, 3].
@@ -58,12 +58,25 @@ def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str
     Image = pillow()
     try:
         with Image.open(path) as image:
-            picture = image.convert(mode)
+            picture = to_mode(image, mode)
     except FileNotFoundError:
         raise MissingFileError(f"cannot read image {path}: no such file") from None
     except Exception as error:  # a broken file may raise nearly anything in a decoder
         raise FileError(f"cannot read image {path}: {error}") from error
     return resized(picture, image_size)
+
+
+def to_mode(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    """A Pillow image in mode RGB or L. 16-bit grey is scaled by its range (Pillow alone would cut it off at 255).
+
+    Errors: InputError for 32-bit pictures, whose range nobody knows.
+    """
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):  # older Pillow opens those as I
+        levels = np.asarray(picture).astype(np.float32) / 257
+        picture = pillow().fromarray(levels.round().clip(0, 255).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise InputError(f"an image of mode {picture.mode} (32 bits a pixel) has no range known here: save it with 8 or 16 bits")
+    return picture.convert(mode)
 
 
 def resized(picture: PIL.Image.Image, image_size: tuple[int, int]) -> Pixels:

@@ -1,4 +1,4 @@
-"""What travels through the package: one image of a person, a data set of them, a batch of them."""
+"""The values that travel through the package: one image of a person, a data set of them, a batch of them."""
 
 from __future__ import annotations
 

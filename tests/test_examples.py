@@ -56,7 +56,6 @@ def test_memory_losses_fall(tmp_path: Path) -> None:
 
 
 def test_a_mesh_is_drawn_and_finds_back(tmp_path: Path) -> None:
-    pytest.importorskip("trimesh", reason="OBJ files are read by trimesh")
     vertices, faces = ellipsoid()
     lines = [f"v {x} {-y} {-z}" for x, y, z in vertices] + ["f " + " ".join(str(i + 1) for i in face) for face in faces]
     (tmp_path / "body.obj").write_text("\n".join(lines) + "\n")

@@ -15,12 +15,12 @@ from gcl_fast.config import ClusterConfig
 from gcl_fast.errors import StageError
 from gcl_fast.records import Record
 from gcl_fast.reference import warmup as plain
+from gcl_fast.stages.losses import global_loss, local_loss, mmcl_loss, similarities, view_means
 from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import cluster_means
 from gcl_fast.stages.warmup.joint_labels import joint_labels, joint_neighbors, visual_labels
 from gcl_fast.stages.warmup.multilabel import multi_labels
 from gcl_fast.stages.warmup.temporal import IntervalModel, frames_of, interval_model, joint_similarity
-from gcl_fast.stages.warmup.warmup_losses import global_loss, local_loss, mmcl_loss, similarities, view_means
 
 
 def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> torch.Tensor:

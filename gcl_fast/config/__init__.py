@@ -15,10 +15,12 @@ from gcl_fast.config.schema import (
     WarmupConfig,
 )
 from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
+from gcl_fast.errors import ConfigError
 
 __all__ = [
     "AugmentConfig",
     "ClusterConfig",
+    "ConfigError",
     "JVTCConfig",
     "LossConfig",
     "MLCConfig",

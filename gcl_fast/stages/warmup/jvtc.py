@@ -23,11 +23,11 @@ from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.records import Batch
 from gcl_fast.stages.labels import from_first_rank, label_figures
+from gcl_fast.stages.losses import global_loss, local_loss, view_means
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.temporal import frames_of
-from gcl_fast.stages.warmup.warmup_losses import global_loss, local_loss, view_means
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 

@@ -15,10 +15,10 @@ from gcl_fast.data.plans import Plan
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.records import Batch
+from gcl_fast.stages.losses import mmcl_loss, similarities
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.multilabel import multi_labels
-from gcl_fast.stages.warmup.warmup_losses import mmcl_loss, similarities
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
