@@ -15,7 +15,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gcl_fast import compat, config, errors, evaluation, meshes, models, ops, reference, synthetic
+    from gcl_fast import (
+        compat,
+        config,
+        data,
+        errors,
+        evaluation,
+        generation,
+        images,
+        memory,
+        meshes,
+        models,
+        ops,
+        pseudo_labels,
+        records,
+        reference,
+        report,
+        runs,
+        stages,
+        synthetic,
+        visuals,
+    )
     from gcl_fast.encoder import Encoder, load_encoder
     from gcl_fast.runs.training import train
 
@@ -24,15 +44,25 @@ __all__ = [
     "Encoder",
     "compat",
     "config",
+    "data",
     "errors",
     "evaluation",
+    "generation",
+    "images",
     "load_encoder",
+    "memory",
     "meshes",
     "models",
     "ops",
+    "pseudo_labels",
+    "records",
     "reference",
+    "report",
+    "runs",
+    "stages",
     "synthetic",
     "train",
+    "visuals",
 ]
 
 _HOMES = {"Encoder": "gcl_fast.encoder", "load_encoder": "gcl_fast.encoder", "train": "gcl_fast.runs.training"}
@@ -49,4 +79,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, "__version__"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -27,18 +27,28 @@ def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool =
     Errors: FileError (an OSError) that names the path and the reason, such as a full disk; nothing is left beside the old file.
         What `content` raises passes through, with the same clean-up.
     """
+    with unfinished_beside(path) as unfinished, unfinished.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
+    return Path(path)
+
+
+@contextlib.contextmanager
+def unfinished_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where to write what is to become `path`: it takes that place when the block ends well, and is removed when it does not.
+
+    For what must be written by name, or checked before it counts; else `write_whole`. Errors: as there.
+    """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
+        yield unfinished
         os.replace(unfinished, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -46,4 +56,3 @@ def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool =
         if isinstance(error, OSError) and not isinstance(error, FileError):
             raise FileError(f"cannot write {path}: {error.strerror or error}") from error
         raise
-    return path

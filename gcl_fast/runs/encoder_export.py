@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.errors import ExportError, InputError, MissingPackageError
-from gcl_fast.files import write_whole
+from gcl_fast.files import unfinished_beside, write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.models.modes import evaluating
@@ -101,18 +101,14 @@ def export_encoder(
         network = FeatureOf(encoder.cpu()).eval()
         for name in dict.fromkeys(formats):
             path = out / FILES[name]
-            partial = path.with_name(f"unchecked_{path.name}")
-            try:
-                run = WRITERS[name](network, partial, facts, image_size)
+            with unfinished_beside(path) as unchecked:
+                run = WRITERS[name](network, unchecked, facts, image_size)
                 difference = parity(encoder, run, image_size)
                 if not difference <= TOLERANCE:
                     raise ExportError(
                         f"{path.name} was not kept: its features differ from the checkpoint's by {difference:.2e}, "
                         f"more than {TOLERANCE:.0e}"
                     )
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
             done[name] = (path, difference)
     facts["parity"] = {name: difference for name, (_, difference) in done.items()}
     write_whole(out / "encoder.json", json.dumps(facts, indent=2) + "\n")
