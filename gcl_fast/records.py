@@ -119,6 +119,7 @@ class Batch:
     pid         [B] int64, person (-1 unknown); never used for training
     camera      [B] int64, zero-based
     index       [B] int64, position in the records the loader was made from (row of the memory bank)
+    yaw         [B] float32, degrees by which the body of mesh_novel is turned; None without meshes
     """
 
     image: Tensor
@@ -127,6 +128,7 @@ class Batch:
     pid: Tensor
     camera: Tensor
     index: Tensor
+    yaw: Tensor | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -153,4 +155,5 @@ class Batch:
             pid=move(self.pid),
             camera=move(self.camera),
             index=move(self.index),
+            yaw=None if self.yaw is None else move(self.yaw),
         )

@@ -93,6 +93,11 @@ class VertexMeshes:
         vertices, faces, camera = self._body(record)
         return project(turn(vertices, list(yaws)), camera[:, None], self.image_size)[0], faces
 
+    def body(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
+        """Vertices [V, 3] float32 in metres, faces [F, 3] int32, camera [3] or [6] float32."""
+        vertices, faces, camera = self._body(record)
+        return vertices[0], faces, camera[0]
+
     def _body(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
         """Vertices [1, V, 3], faces [F, 3], camera [1, 3 or 6]."""
         path = self.path(record)

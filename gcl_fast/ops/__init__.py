@@ -8,7 +8,7 @@ from gcl_fast.ops.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.ops.ranking import rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.ops.rasterize import rasterize
 from gcl_fast.ops.render import render_mesh
-from gcl_fast.ops.warp import mesh_flow, mesh_warp
+from gcl_fast.ops.warp import mesh_flow, mesh_flow_of_rasters, mesh_warp
 
 __all__ = [
     "IndexRangeError",
@@ -27,6 +27,7 @@ __all__ = [
     "jaccard_distance",
     "knn",
     "mesh_flow",
+    "mesh_flow_of_rasters",
     "mesh_warp",
     "rank_metrics",
     "rank_metrics_from_distances",

@@ -104,6 +104,17 @@ def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     return torch.stack(rows, -3)  # [..., R, V, 3]
 
 
+def turn_each(verts: Tensor, yaw_degrees: Tensor) -> Tensor:
+    """`turn` by an angle of each body's own: verts [B, V, 3], yaw_degrees [B] -> [B, V, 3]. Differentiable in verts."""
+    if yaw_degrees.dim() != 1 or len(yaw_degrees) != len(verts):
+        raise ValueError(f"turn_each: yaw_degrees must be [B={len(verts)}], got {list(yaw_degrees.shape)}")
+    middle = middle_of(verts)  # [B, 1, 3]
+    c, s = turns_of(yaw_degrees).to(verts.device, verts.dtype).unsqueeze(1).unbind(-1)  # each [B, 1]
+    x, y, z = verts.unbind(-1)  # each [B, V]
+    x, z = x - middle[..., 0], z - middle[..., 2]
+    return torch.stack((c * x + s * z + middle[..., 0], y, c * z - s * x + middle[..., 2]), -1)
+
+
 def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Project body vertices to pixels, with depth: what `rasterize` takes.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast._op_types import MeshFlow, MeshWarp
+from gcl_fast._op_types import MeshFlow, MeshWarp, Rasterized
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
 from gcl_fast.ops.interpolate import as_int32
 from gcl_fast.ops.rasterize import rasterize
@@ -53,6 +53,13 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     """
     height, width = _check_views("mesh_flow", src_verts, dst_verts, faces, image_size)
     return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts, dst_verts, faces, height, width)))
+
+
+@torch.no_grad()
+def mesh_flow_of_rasters(src_verts: Tensor, faces: Tensor, src: Rasterized, dst: Rasterized) -> MeshFlow:
+    """`mesh_flow` of views that are rasterized already: src_verts [B, V, 3] are those of `src`, faces as `rasterize` had them."""
+    views = (src_verts, as_int32(faces), dst.face_id, dst.bary, src.face_id, src.depth)
+    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*views))
 
 
 def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, *, fill: float = 0.0) -> MeshWarp:

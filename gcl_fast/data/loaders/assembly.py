@@ -35,7 +35,12 @@ class Assembly:
             pid=self.send(self._pid[index]),
             camera=self.send(self._camera[index]),
             index=self.send(index),
+            yaw=None if mesh is None else self.send(self._yaws(recipe)),
         )
+
+    def _yaws(self, recipe: Recipe) -> Tensor:
+        chosen = [self.chance.yaws[self.chance.yaw(recipe, row)] for row in range(len(recipe.indices))]
+        return torch.tensor(chosen, dtype=torch.float32)
 
     def send(self, tensor: Tensor) -> Tensor:
         """To the device, without waiting for it."""
