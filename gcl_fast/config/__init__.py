@@ -12,6 +12,7 @@ from gcl_fast.config.schema import (
     Stage2Config,
     Stage3Config,
     TrainConfig,
+    VarianceConfig,
     WarmupConfig,
 )
 from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
@@ -29,6 +30,7 @@ __all__ = [
     "Stage2Config",
     "Stage3Config",
     "TrainConfig",
+    "VarianceConfig",
     "WarmupConfig",
     "config_dir",
     "from_dict",

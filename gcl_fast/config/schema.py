@@ -25,6 +25,9 @@ class ModelConfig:
     """Channels of the backbone's first stage."""
     weights: str = "none"
     """'none', 'imagenet' (downloads, because you ask for it) or the path of a weights file."""
+    guide: Literal["mesh", "texture"] = "mesh"
+    """What the generator is told of a view: its mesh alone (published), or also the photo's own pixels carried there by the mesh,
+    and its background; texture needs meshes with vertices."""
     generator_width: int = 16
     generator_mlp: int = 512
     discriminator_width: int = 32
@@ -241,6 +244,28 @@ class Stage2Config:
 
 
 @dataclass
+class VarianceConfig:
+    """Generated variance beside the turn (model.guide texture): shares of the new views in which it is drawn, 0 to 1."""
+
+    background: float = 0.0
+    """Another photo's background."""
+    colour: float = 0.0
+    """Brightness and colours as of another camera."""
+    occluder: float = 0.0
+    """Something in front."""
+    crop: float = 0.0
+    """A shifted crop, half of them mirrored."""
+
+    def __post_init__(self) -> None:
+        for name in ("background", "colour", "occluder", "crop"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"VarianceConfig.{name}", "a share, 0 to 1", value)
+
+    def any(self) -> bool:
+        return max(self.background, self.colour, self.occluder, self.crop) > 0
+
+
+@dataclass
 class Stage3Config(Stage2Config):
     """Joint training of everything."""
 
@@ -257,6 +282,7 @@ class Stage3Config(Stage2Config):
     bank_momentum: float = 0.2
     """Share of the old bank row that stays at an update."""
     num_negatives: int = 8192
+    variance: VarianceConfig = field(default_factory=VarianceConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     eval_every: int = 5
 
@@ -324,6 +350,8 @@ class TrainConfig:
         # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
         fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
         require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)
+        varied = self.stage3.variance.any() and self.model.guide == "mesh"
+        require(not varied, "TrainConfig.stage3.variance", "0 throughout with model.guide mesh", self.stage3.variance)
         require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
 
     @property

@@ -2,6 +2,8 @@
 
 Images are [.., 3, H, W] float, ImageNet-normalised; meshes [.., 1, H, W] float in [-1, 1]. Everything runs in eval
 mode without gradient; the modules' training flags are put back afterwards.
+
+`bodies` (row i the body of image i) are what a `GuidedGenerator` carries the photo's pixels by; it cannot do without.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gcl_fast.guides import Bodies, Guide, GuidedGenerator, ViewRasters, between_photos, turned_view
 from gcl_fast.models import Generator, IdentityEncoder
 from gcl_fast.models.modes import evaluating
 
@@ -36,35 +39,98 @@ def _decode(generator: Generator, mesh: Tensor, code: Tensor) -> Tensor:
     return torch.cat([generator.decode(generator.encode(m), c).float() for m, c in parts])
 
 
-def reconstruct(encoder: IdentityEncoder, generator: Generator, image: Tensor, mesh: Tensor) -> Tensor:
-    """image [B, 3, H, W] and its mesh [B, 1, H, W] -> G(E_str(mesh), E_id(image).code) [B, 3, H, W]."""
+def _needed(bodies: Bodies | None) -> Bodies:
+    if bodies is None:
+        raise ValueError("bodies: a GuidedGenerator needs the bodies of the images, got None")
+    return bodies
+
+
+def _rows(bodies: Bodies, start: int, count: int, yaw: float | None = None) -> ViewRasters:
+    """`count` bodies from `start` on, in their photos' views or all turned by `yaw`."""
+    index = torch.arange(start, start + count, device=bodies.vertices.device)
+    return bodies.seen(index, None if yaw is None else torch.full((count,), float(yaw), device=index.device))
+
+
+def _guided(generator: GuidedGenerator, guide: Guide, code: Tensor) -> Tensor:
+    return generator.paint(generator.encode(guide.mesh), code, guide)
+
+
+def reconstruct(
+    encoder: IdentityEncoder, generator: Generator, image: Tensor, mesh: Tensor, *, bodies: Bodies | None = None
+) -> Tensor:
+    """image [B, 3, H, W] and its mesh [B, 1, H, W] -> G(E_str(mesh), E_id(image).code) [B, 3, H, W]; guided by its own pixels
+    where the generator is guided."""
     _check_image(image, "image")
     _check_mesh(mesh, "mesh", image, views=False)
     if len(image) == 0:
         return image.new_zeros(image.shape)
     with evaluating(encoder, generator):
-        return _decode(generator, mesh, encoder(image)[0])
+        code = encoder(image)[0]
+        if not isinstance(generator, GuidedGenerator):
+            return _decode(generator, mesh, code)
+        parts = []
+        for start in range(0, len(image), MAX_DECODED):
+            rows = slice(start, start + MAX_DECODED)
+            seen = _rows(_needed(bodies), start, len(image[rows]))
+            parts.append(_guided(generator, turned_view(image[rows], seen, seen, mesh[rows]), code[rows]))
+        return torch.cat(parts)
 
 
-def novel_views(encoder: IdentityEncoder, generator: Generator, image: Tensor, meshes: Tensor) -> Tensor:
-    """image [B, 3, H, W] and R turned meshes of each [B, R, 1, H, W] -> the same people so turned [B, R, 3, H, W]."""
+def novel_views(
+    encoder: IdentityEncoder,
+    generator: Generator,
+    image: Tensor,
+    meshes: Tensor,
+    *,
+    bodies: Bodies | None = None,
+    yaws: Sequence[float] = (),
+) -> Tensor:
+    """image [B, 3, H, W] and R turned meshes of each [B, R, 1, H, W] -> the same people so turned [B, R, 3, H, W]; yaws: by how
+    many degrees, for a GuidedGenerator."""
     _check_image(image, "image")
     _check_mesh(meshes, "meshes", image, views=True)
     batch, views, _, height, width = meshes.shape
     if batch * views == 0:
         return image.new_zeros(batch, views, 3, height, width)
     with evaluating(encoder, generator):
-        code = encoder(image)[0].repeat_interleave(views, dim=0)  # [B*R, C]
+        code = encoder(image)[0]
+        if isinstance(generator, GuidedGenerator):
+            if len(yaws) != views:
+                raise ValueError(f"yaws: expected the {views} angles of the meshes, got {len(yaws)}")
+            return torch.stack(_guided_turns(generator, image, meshes, code, _needed(bodies), yaws), 1)
+        code = code.repeat_interleave(views, dim=0)  # [B*R, C]
         return _decode(generator, meshes.flatten(0, 1), code).view(batch, views, 3, height, width)
 
 
+def _guided_turns(
+    generator: GuidedGenerator, image: Tensor, meshes: Tensor, code: Tensor, bodies: Bodies, yaws: Sequence[float]
+) -> list[Tensor]:
+    """The views [B, 3, H, W] of each yaw."""
+    turns = []
+    for r, yaw in enumerate(yaws):
+        parts = []
+        for start in range(0, len(image), MAX_DECODED):
+            rows = slice(start, start + MAX_DECODED)
+            photo, turned = (_rows(bodies, start, len(image[rows]), angle) for angle in (None, yaw))
+            parts.append(_guided(generator, turned_view(image[rows], photo, turned, meshes[rows, r]), code[rows]))
+        turns.append(torch.cat(parts))
+    return turns
+
+
 def identity_mix(
-    encoder: IdentityEncoder, generator: Generator, image_a: Tensor, image_b: Tensor, mesh_a: Tensor, weights: Sequence[float]
+    encoder: IdentityEncoder,
+    generator: Generator,
+    image_a: Tensor,
+    image_b: Tensor,
+    mesh_a: Tensor,
+    weights: Sequence[float],
+    *,
+    bodies: tuple[Bodies, Bodies] | None = None,
 ) -> Tensor:
     """The body and pose of a with the identity code w * a + (1 - w) * b, one image for each w.
 
     Arguments:
-        image_a, image_b: [B, 3, H, W]; mesh_a: [B, 1, H, W].
+        image_a, image_b: [B, 3, H, W]; mesh_a: [B, 1, H, W]; bodies: of a and of b.
         weights: M shares of a; 1 = reconstruction of a, 0 = a dressed as b.
 
     Returns: [B, M, 3, H, W].
@@ -79,6 +145,15 @@ def identity_mix(
         return image_a.new_zeros(batch, amount, *image_a.shape[1:])
     with evaluating(encoder, generator):
         code_a, code_b = encoder(image_a)[0], encoder(image_b)[0]  # [B, C]
+        if isinstance(generator, GuidedGenerator):
+            if bodies is None:
+                raise ValueError("bodies: a GuidedGenerator needs the bodies of both images, got None")
+            body_a, body_b = (_rows(side, 0, batch) for side in bodies)
+            mixes = []
+            for weight in weights:
+                guide = between_photos(image_a, image_b, body_b, body_a, mesh_a, weight)
+                mixes.append(_guided(generator, guide, weight * code_a + (1 - weight) * code_b))
+            return torch.stack(mixes, 1)
         share = torch.tensor(list(weights), dtype=code_a.dtype, device=code_a.device).view(1, amount, 1)
         code = share * code_a[:, None] + (1 - share) * code_b[:, None]  # [B, M, C]
         meshes = mesh_a.repeat_interleave(amount, dim=0)  # [B*M, 1, H, W]

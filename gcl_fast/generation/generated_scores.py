@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.generation.decoding import novel_views, reconstruct
-from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.generation.inputs import bodies_for, load_photos, render_meshes
 from gcl_fast.generation.measures import FrechetDistance, psnr, ssim
 from gcl_fast.images import photo_to_unit
 from gcl_fast.meshes import MeshSource
@@ -49,12 +49,13 @@ def score_generated(
         photos = load_photos([record.path for record in batch], image_size).to(device)
         meshes = render_meshes(mesh_source, batch, (0.0, *yaws)).to(device)  # [n, 1 + R, 1, H, W]
         truth = photo_to_unit(photos)
-        reconstructions = photo_to_unit(reconstruct(encoder, generator, photos, meshes[:, 0]))
+        bodies = bodies_for(generator, mesh_source, batch, device)
+        reconstructions = photo_to_unit(reconstruct(encoder, generator, photos, meshes[:, 0], bodies=bodies))
         values["reconstruction_psnr"].append(psnr(reconstructions, truth).cpu())
         values["reconstruction_ssim"].append(ssim(reconstructions, truth).cpu())
         if fid is not None:
             fid.add(truth, real=True)
-            views = novel_views(encoder, generator, photos, meshes[:, 1:])  # [n, R, 3, H, W]
+            views = novel_views(encoder, generator, photos, meshes[:, 1:], bodies=bodies, yaws=yaws)  # [n, R, 3, H, W]
             fid.add(photo_to_unit(views.flatten(0, 1)), real=False)
         if progress is not None:
             progress(first + len(batch), len(records))

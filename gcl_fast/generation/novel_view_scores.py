@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gcl_fast.errors import InputError
 from gcl_fast.generation.decoding import novel_views
-from gcl_fast.generation.inputs import load_photos, load_units, render_meshes
+from gcl_fast.generation.inputs import bodies_for, load_photos, load_units, render_meshes
 from gcl_fast.generation.measures import psnr, ssim
 from gcl_fast.generation.true_views import TrueView, by_source, read_truth
 from gcl_fast.images import mesh_to_unit, photo_to_unit
@@ -96,7 +96,8 @@ class ViewMaker:
         photo = load_photos([source], self.image_size).to(self.device)
         record = Record(path=source, pid=-1, camera=-1)  # a mesh is found by the path alone
         meshes = render_meshes(self.mesh_source, [record], yaws).to(self.device)
-        return photo, meshes, novel_views(self.encoder, self.generator, photo, meshes)
+        bodies = bodies_for(self.generator, self.mesh_source, [record], self.device)
+        return photo, meshes, novel_views(self.encoder, self.generator, photo, meshes, bodies=bodies, yaws=yaws)
 
     def units(self, paths: Sequence[Path]) -> Tensor:
         """[R, 3, H, W] RGB in [0, 1], on the device."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from gcl_fast.constants import NOVEL_YAWS
 from gcl_fast.errors import InputError
 from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
-from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.generation.inputs import bodies_for, load_photos, render_meshes
+from gcl_fast.guides import Bodies
 from gcl_fast.images import photo_to_uint8
 from gcl_fast.meshes import MeshSource
 from gcl_fast.models import Generator, IdentityEncoder
@@ -36,6 +37,7 @@ class _Drawn:
     records: list[Record]
     photos: Tensor
     meshes: Tensor
+    bodies: Bodies | None
 
     @property
     def stems(self) -> list[str]:
@@ -53,7 +55,7 @@ class _Generated:
 
 
 def _reconstructions(encoder: IdentityEncoder, generator: Generator, drawn: _Drawn) -> _Generated:
-    images = reconstruct(encoder, generator, drawn.photos, drawn.meshes)
+    images = reconstruct(encoder, generator, drawn.photos, drawn.meshes, bodies=drawn.bodies)
     rows = {"photo": drawn.photos, "mesh": drawn.meshes, "reconstruction": images}
     sheet = image_rows(rows, max_images=len(drawn.records))
     caption = "Photos, their meshes, and what the generator makes of both."
@@ -64,7 +66,7 @@ def _turned(
     encoder: IdentityEncoder, generator: Generator, drawn: _Drawn, mesh_source: MeshSource, angles: Sequence[float]
 ) -> _Generated:
     guides = render_meshes(mesh_source, drawn.records, angles).to(drawn.photos.device)
-    images = novel_views(encoder, generator, drawn.photos, guides)
+    images = novel_views(encoder, generator, drawn.photos, guides, bodies=drawn.bodies, yaws=angles)
     sheet = novel_view_grid(drawn.photos, images, angles, meshes=guides, row_titles=drawn.stems)
     caption = "Each photo's person turned to new angles, with the meshes that guide the generator."
     return _Generated(images, [f"{angle:g}" for angle in angles], sheet, caption)
@@ -72,7 +74,8 @@ def _turned(
 
 def _mixed(encoder: IdentityEncoder, generator: Generator, drawn: _Drawn, weights: Sequence[float]) -> _Generated:
     others = drawn.photos.roll(-1, dims=0)
-    images = identity_mix(encoder, generator, drawn.photos, others, drawn.meshes, weights)
+    bodies = None if drawn.bodies is None else (drawn.bodies, drawn.bodies.rolled(-1))
+    images = identity_mix(encoder, generator, drawn.photos, others, drawn.meshes, weights, bodies=bodies)
     rows = {"photo": drawn.photos, "dressed as": others}
     rows |= {f"{weight:.0%} own": images[:, i] for i, weight in enumerate(weights)}
     sheet = image_rows(rows, max_images=len(drawn.records))
@@ -118,7 +121,8 @@ def generate_pictures(
     if what == "mix" and len(chosen) < 2:
         raise InputError(f"num: mixing needs at least 2 images, got {len(chosen)}")
     photos = load_photos([record.path for record in chosen], image_size).to(device)
-    drawn = _Drawn(chosen, photos, render_meshes(mesh_source, chosen, (0.0,)).to(device)[:, 0])
+    meshes = render_meshes(mesh_source, chosen, (0.0,)).to(device)[:, 0]
+    drawn = _Drawn(chosen, photos, meshes, bodies_for(generator, mesh_source, chosen, device))
     if what == "reconstruction":
         generated = _reconstructions(encoder, generator, drawn)
     elif what == "novel":

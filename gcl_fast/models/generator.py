@@ -151,11 +151,15 @@ class Generator(nn.Module):
         expected = [structure.shape[0], self.code_dim]
         if list(code.shape) != expected:
             raise ValueError(f"Generator.decode: code must have shape [B, code_dim] = {expected}, got {list(code.shape)}")
-        slices = code.chunk(BLOCKS, dim=1)  # 4 x [B, code_dim / 4]
-        scales = [mlp(part) for mlp, part in zip(self.scale, slices, strict=True)]  # 4 x [B, 16 * width]
-        shifts = [mlp(part) for mlp, part in zip(self.shift, slices, strict=True)]
-        image: Tensor = self.decoder(structure, scales, shifts)
+        image: Tensor = self.decoder(structure, *self.styles(code))
         return image
+
+    def styles(self, code: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """AdaIN scales and shifts of a code [B, code_dim], one [B, 16 * width] of each for a residual block."""
+        slices = code.chunk(BLOCKS, dim=1)  # 4 x [B, code_dim / 4]
+        scales = [mlp(part) for mlp, part in zip(self.scale, slices, strict=True)]
+        shifts = [mlp(part) for mlp, part in zip(self.shift, slices, strict=True)]
+        return scales, shifts
 
     def forward(self, mesh: Tensor, code: Tensor) -> Tensor:
         """`decode(encode(mesh), code)`: [B, 1, H, W], [B, code_dim] -> [B, 3, H, W]."""

@@ -20,6 +20,7 @@ from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import ConfigError, FileError
 from gcl_fast.evaluation import evaluate, extract_features, scores
+from gcl_fast.guides import Bodies
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.progress import counting
 from gcl_fast.records import Batch, Record, ReIDData
@@ -43,6 +44,7 @@ class OpenedDataset:
         self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None
+        self.bodies = self._bodies(self.train_meshes, self.data.train)
         self._reader = self._new_reader(self.data.train, meshes=self.train_meshes)
         self._plain = self._reader.loader()
         self._test_loaders: tuple[Loader, Loader] | None = None
@@ -86,6 +88,13 @@ class OpenedDataset:
         except (ConfigError, OSError, ValueError) as error:
             warnings.warn(f"no pictures of test images: {error}", stacklevel=2)
             return None
+
+    def _bodies(self, meshes: MeshSource | None, records: list[Record]) -> Bodies | None:
+        """Vertices for a generator that is guided by the photos' pixels."""
+        if self.config.model.guide == "mesh" or meshes is None:
+            return None
+        with counting("read bodies") as progress:
+            return Bodies(meshes, records, self.device, progress=progress)
 
     @property
     def cameras(self) -> Tensor:
@@ -168,10 +177,22 @@ class OpenedDataset:
     def samples(self) -> dict[str, Batch]:
         """A few fixed images of train and test with their meshes, spread over the records; none without meshes."""
         config, batches = self.config, {}
-        for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
-            if meshes is None or not records:
-                continue
+        for name, (records, meshes) in self._sampled.items():
             loader = TorchLoader(records, config.image_size, meshes=meshes, seed=config.seed, yaws=config.yaws)
-            chosen = np.unique(np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).astype(np.int64))
-            batches[name] = next(iter(loader.epoch(Plan((chosen,)), 0)))
+            batches[name] = next(iter(loader.epoch(Plan((np.arange(len(records)),)), 0)))
         return batches
+
+    @cached_property
+    def sample_bodies(self) -> dict[str, Bodies]:
+        """Row i of a sample's batch is body i."""
+        sampled = {name: self._bodies(meshes, records) for name, (records, meshes) in self._sampled.items()}
+        return {name: bodies for name, bodies in sampled.items() if bodies is not None}
+
+    @property
+    def _sampled(self) -> dict[str, tuple[list[Record], MeshSource]]:
+        sampled = {}
+        for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
+            if meshes is not None and records:
+                chosen = np.unique(np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).astype(np.int64))
+                sampled[name] = ([records[i] for i in chosen], meshes)
+        return sampled

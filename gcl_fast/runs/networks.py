@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
+from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.published import Part, read_published
 from gcl_fast.models.three_networks import Networks
@@ -24,7 +25,8 @@ def build_networks(config: TrainConfig) -> Networks:
     weights = None if model.weights == "none" else model.weights
     encoder = IdentityEncoder(model.variant, model.backbone, width=model.width, weights=weights)
     torch.manual_seed(config.seed + 1)
-    generator = Generator(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
+    kind = GuidedGenerator if model.guide == "texture" else Generator
+    generator = kind(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
     discriminator = Discriminator(model.discriminator_width)
     return Networks(encoder, generator, discriminator)
 

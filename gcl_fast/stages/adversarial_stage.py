@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.plans import Plan, shuffled
+from gcl_fast.guides import Bodies, GuidedGenerator, Variance
 from gcl_fast.models.modes import evaluating
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
+from gcl_fast.stages.guided_views import generate_guided_views
 from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import generate_views
+from gcl_fast.stages.views import Mix, Views, generate_views
 
 
 def adam(module: nn.Module, config: Stage2Config) -> torch.optim.Adam:
@@ -40,6 +42,7 @@ class AdversarialStage(Stage):
         self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
         self.optimizers = {"generator": adam(self.generator, settings), "discriminator": adam(self.discriminator, settings)}
         self.loader = data.train_loader(meshes=True)
+        self.bodies = data.bodies
 
     def enter_epoch(self, epoch: int) -> None:
         """Learning rates of the epoch: stepped alike for every optimiser of the stage."""
@@ -59,11 +62,21 @@ class AdversarialStage(Stage):
     def pictures(self) -> dict[str, dict[str, Tensor]]:
         """Rows as the official code shows them: photo, meshes, reconstruction, new view, cycle."""
         with evaluating(*self.modules.values()):
-            return {name: self._rows(sample.to(self.device)) for name, sample in self.data.samples.items()}
+            return {name: self._rows(name, sample.to(self.device)) for name, sample in self.data.samples.items()}
 
-    def _rows(self, batch: Batch) -> dict[str, Tensor]:
+    def views(
+        self, batch: Batch, code: Tensor, mix: Mix | None, bodies: Bodies | None, variance: Variance | None = None
+    ) -> Views:
+        """The four generated views, guided by the bodies where the generator is; mix: None mixes each row with itself."""
+        mixed_code = code if mix is None else mix.of(code)
+        if isinstance(self.generator, GuidedGenerator):
+            assert bodies is not None
+            return generate_guided_views(self.encoder, self.generator, bodies, batch, code, mixed_code, mix, variance)
+        return generate_views(self.encoder, self.generator, batch, code, mixed_code)
+
+    def _rows(self, name: str, batch: Batch) -> dict[str, Tensor]:
         code = self.encoder(batch.image)[0]
-        views = generate_views(self.encoder, self.generator, batch, code, mixed_code=code)
+        views = self.views(batch, code, None, self.data.sample_bodies.get(name))
         rows = {
             "photo": batch.image,
             "mesh": batch.mesh,

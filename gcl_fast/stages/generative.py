@@ -14,7 +14,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, generative_total, logged
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import batch_mix, generate_views
+from gcl_fast.stages.views import batch_mix
 
 
 class GenerativeStage(AdversarialStage):
@@ -38,7 +38,7 @@ class GenerativeStage(AdversarialStage):
         with self.autocast():
             with torch.no_grad():
                 code = encoder(batch.image)[0]  # [B, C]
-            views = generate_views(encoder, generator, batch, code, mix.of(code))
+            views = self.views(batch, code, mix, self.bodies)
 
         dis_total, dis_losses = discriminator_losses(
             discriminator, batch.image, views.fakes, penalty_weight=weights.penalty, bf16=self.bf16

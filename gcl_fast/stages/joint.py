@@ -12,6 +12,7 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.config import Stage3Config, TrainConfig
 from gcl_fast.data.plans import Plan
+from gcl_fast.guides import Variance, draw_variance
 from gcl_fast.memory import InstanceMemory
 from gcl_fast.models.modes import frozen
 from gcl_fast.models.three_networks import Networks
@@ -23,7 +24,7 @@ from gcl_fast.stages.labels import epoch_labels, label_figures
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_losses
 from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import batch_mix, generate_views
+from gcl_fast.stages.views import batch_mix
 
 
 class JointStage(AdversarialStage):
@@ -70,18 +71,19 @@ class JointStage(AdversarialStage):
         return self.plan_of(np.flatnonzero(labels.cpu().numpy() >= 0), epoch)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        encoder, generator, discriminator = self.encoder, self.generator, self.discriminator
+        encoder, discriminator = self.encoder, self.discriminator
         memory, settings, image = self.memory, self.settings, batch.image
         for module in self.modules.values():
             module.train()
         mix = batch_mix(len(batch), settings.loss.mixup_alpha, self.iteration_rng(iteration), self.device)
         seed = int(self.iteration_rng(iteration).integers(2**31))
+        variance = self.variance(batch, iteration)
         only_real = settings.running_stats == "real"  # generated images leave batch norm's averages as they are
 
         with self.autocast():
             code, feature = encoder(image)  # [B, C], [B, D]
             with kept_running_stats(encoder, only_real):
-                views = generate_views(encoder, generator, batch, code, mix.of(code))
+                views = self.views(batch, code, mix, self.bodies, variance)
                 feature_mixed = encoder(views.mixed)[1]  # [B, D]
 
         # The discriminator learns first, on the detached views.
@@ -105,6 +107,13 @@ class JointStage(AdversarialStage):
         # Last, the memory rows of the batch move.
         memory.update(distributed.gather_rows(batch.index), distributed.gather_rows(full(feature.detach())))
         return logged({**dis_losses, **gen_losses, **contrast, "total": total})
+
+    def variance(self, batch: Batch, iteration: int) -> Variance | None:
+        """What changes in the new views beside the turn; None where nothing does."""
+        config, size = self.settings.variance, (batch.image.shape[2], batch.image.shape[3])
+        if not config.any():
+            return None
+        return draw_variance(config, len(batch), size, self.iteration_rng(iteration, stream=1), self.device)
 
     def score(self) -> dict[str, float]:
         return self.data.score(self.encoder)

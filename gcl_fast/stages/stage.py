@@ -82,10 +82,12 @@ class Stage(ABC):
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         del state
 
-    def iteration_rng(self, iteration: int) -> np.random.Generator:
-        """A random stream that depends on seed, stage and iteration alone."""
+    def iteration_rng(self, iteration: int, stream: int = 0) -> np.random.Generator:
+        """A random stream that depends on seed, stage, iteration and its own number alone."""
         tag = sum(ord(c) << (8 * i) for i, c in enumerate(self.name[-4:]))
-        return np.random.Generator(np.random.Philox(key=np.array([self.seed, (tag << 32) | iteration], dtype=np.uint64)))
+        return np.random.Generator(
+            np.random.Philox(key=np.array([self.seed, (tag << 32) | iteration], dtype=np.uint64), counter=[0, 0, 0, stream])
+        )
 
     def autocast(self) -> torch.autocast:
         """The precision in which this stage's networks run."""

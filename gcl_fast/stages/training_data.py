@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.data.loaders.loader_base import Loader
+from gcl_fast.guides import Bodies
 from gcl_fast.records import Batch, Record
 
 
@@ -26,6 +27,14 @@ class TrainingData(Protocol):
     @property
     def samples(self) -> Mapping[str, Batch]:
         """Batches by name (train, test) whose generated views are pictured; none without meshes."""
+
+    @property
+    def bodies(self) -> Bodies | None:
+        """Of the training images, where the generator is guided by the photos' pixels."""
+
+    @property
+    def sample_bodies(self) -> Mapping[str, Bodies]:
+        """Of the samples, by their names; row i of a batch is body i. Empty where the generator is not guided."""
 
     def train_loader(
         self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None

@@ -1,0 +1,85 @@
+"""The generated views of one iteration where the generator is guided by the photo's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gcl_fast import distributed
+from gcl_fast.guides import Bodies, Guide, GuidedGenerator, Variance, ViewRasters, between_photos, turned_view, untold_view
+from gcl_fast.guides.guide import ground_of
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.records import Batch
+from gcl_fast.stages.passes import together
+from gcl_fast.stages.views import Mix, Views
+
+
+def generate_guided_views(
+    encoder: IdentityEncoder,
+    generator: GuidedGenerator,
+    bodies: Bodies,
+    batch: Batch,
+    code: Tensor,
+    mixed_code: Tensor,
+    mix: Mix | None,
+    variance: Variance | None = None,
+) -> Views:
+    """`views.generate_views` with guides.
+
+    Reconstruction is told only what the new view could tell of the photo, so that it learns to fill in; the new view has the
+    photo's texture and background, or by `variance` another photo's; the cycle has the new view's texture and the photo's
+    background; the mix both people's texture on the body of the first.
+
+    Arguments: as there, and
+        bodies: of the list that batch.index points into.
+        mix: None mixes each row with itself.
+        variance: what else changes in the new view before the encoder sees it.
+
+    Gradient: as there, and through the carried pixels of the new view.
+    """
+    if batch.mesh is None or batch.mesh_novel is None or batch.yaw is None:
+        raise ValueError("generate_guided_views: batch must have mesh, mesh_novel and yaw; its loader was opened without meshes")
+    image, mesh = batch.image, batch.mesh
+    photo, turned = bodies.seen(batch.index), bodies.seen(batch.index, batch.yaw)
+    structure, structure_novel = together(generator.encode, [mesh, batch.mesh_novel])
+
+    reconstruction = generator.paint(structure, code, untold_view(image, photo, turned, mesh))
+
+    guide = turned_view(image, photo, turned, batch.mesh_novel)
+    if variance is not None:
+        guide = before_backdrop(guide, variance, *joint_rows(batch, bodies, photo, variance.backdrop))
+    novel = generator.paint(structure_novel, code, guide)
+    code_novel, feature_novel = encoder(novel if variance is None else variance.apply(novel))
+
+    guide = turned_view(novel, turned, photo, mesh)
+    if variance is not None:  # the cycle is asked for the photo: it gets its background
+        background, known = ground_of(image, photo.silhouette, turned.silhouette)
+        guide = replace(guide, background=background, known=known)
+    cycle = generator.paint(structure, code_novel, guide)
+
+    weight, (partner, partner_body) = (
+        (1.0, (image, photo)) if mix is None else (mix.weight, joint_rows(batch, bodies, photo, mix.partner))
+    )
+    mixed = generator.paint(structure, mixed_code, between_photos(image, partner, partner_body, photo, mesh, weight))
+    return Views(reconstruction, novel, cycle, mixed, code_novel, feature_novel)
+
+
+def before_backdrop(guide: Guide, variance: Variance, image: Tensor, bodies: ViewRasters) -> Guide:
+    """The guide, where `variance` says so before the background of another photo: image [B, 3, H, W] with its bodies."""
+    background, known = ground_of(image, bodies.silhouette)
+    return replace(
+        guide,
+        background=torch.where(variance.swapped, background, guide.background),
+        known=torch.where(variance.swapped, known, guide.known),
+    )
+
+
+def joint_rows(batch: Batch, bodies: Bodies, photo: ViewRasters, order: Tensor) -> tuple[Tensor, ViewRasters]:
+    """Photos [B, 3, H, W] and bodies of rows `order` [B] of the joint batch, whichever process has them."""
+    if distributed.world() == 1:
+        return batch.image[order], photo.rows(order)
+    with torch.no_grad():
+        index, image = distributed.gather_rows(batch.index), distributed.gather_rows(batch.image)
+    return image[order], bodies.seen(index[order])
