@@ -4,6 +4,7 @@ has at the end. No batch norm: each process has its own statistics, so only netw
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from torch import nn
 
 from gcl_fast import distributed
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, VarianceConfig, from_dict
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.evaluation import extract_features
+from gcl_fast.guides import Bodies, GuidedGenerator
+from gcl_fast.meshes.mesh_files import write_faces, write_mesh
+from gcl_fast.meshes.sources import VertexMeshes
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch, Record
@@ -25,9 +29,10 @@ from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
 from tests.stage_data import StageData
+from tests.toy_world import ellipsoid
 
-CASES = ("cluster-contrast", "mlc", "jvtc", "stage2", "stage3")
-RESUMED = ("cluster-contrast", "stage3")  # with batch norm, whose running averages differ from rank to rank
+CASES = ("cluster-contrast", "mlc", "jvtc", "stage2", "stage3", "guided2", "guided3")
+RESUMED = ("cluster-contrast", "stage3", "guided3")  # with batch norm, whose running averages differ from rank to rank
 PEOPLE, IMAGES, SIZE = 4, 16, (40, 40)
 CPU = torch.device("cpu")
 CLUSTER = {"k1": 4, "k2": 2, "eps": 0.7, "min_samples": 2}
@@ -74,7 +79,17 @@ class Pictures:
             index = torch.from_numpy(plan.batches[position])
             row = plan.first_row(position) + torch.arange(len(index))
             turned = self.mesh[index] * (1 + row + 10 * position)[:, None, None, None].double().cos()
-            yield Batch(self.image[index], self.mesh[index], turned, index, index, index)
+            yield Batch(self.image[index], self.mesh[index], turned, index, index, index, 45.0 * (1 + (row + position) % 7))
+
+
+def toy_bodies() -> Bodies:
+    """An ellipsoid for each picture, all of other sizes."""
+    vertices, faces = ellipsoid()
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(IMAGES):
+            write_mesh(Path(folder) / f"{i}.npz", vertices * (0.7 + 0.02 * i), np.array([1.0, 0.0, 0.0], np.float32))
+        write_faces(folder, faces)
+        return Bodies(VertexMeshes(folder, "csv", SIZE), [Record(Path(f"{i}.jpg"), -1, 0) for i in range(IMAGES)])
 
 
 def without_batch_norm(module: nn.Module) -> nn.Module:
@@ -101,8 +116,12 @@ def make_stage(case: str, *, batch_norm: bool = False):
     data = StageData(cameras, CPU, pictures, features, styled)
     if case in ("cluster-contrast", "mlc", "jvtc"):
         return {"cluster-contrast": ClusterContrastStage, "mlc": MLCStage, "jvtc": JVTCStage}[case](config, encoder, data)
-    networks = Networks(encoder, Generator(encoder.code_dim, width=2, mlp_width=6).double(), Discriminator(3).double())
-    if case == "stage2":
+    kind = Generator
+    if case.startswith("guided"):
+        kind, data.bodies = GuidedGenerator, toy_bodies()
+        config.stage3.variance = VarianceConfig(background=0.5, colour=0.5, occluder=0.5, crop=0.5)
+    networks = Networks(encoder, kind(encoder.code_dim, width=2, mlp_width=6).double(), Discriminator(3).double())
+    if case in ("stage2", "guided2"):
         stage = GenerativeStage(config, networks, data)
     else:
         stage = JointStage(config, networks, data)

@@ -24,6 +24,8 @@ class StageData:
     read: Callable[[nn.Module], Tensor] | None = None
     styled_records: StyledRecords | None = None
     samples: dict[str, Any] = field(default_factory=dict)
+    bodies: Any = None
+    sample_bodies: dict[str, Any] = field(default_factory=dict)
 
     def train_loader(self, **options: Any) -> Any:
         return self.loader

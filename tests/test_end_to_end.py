@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from gcl_fast.cli.main import main
+from gcl_fast.constants import NOVEL_YAWS
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
@@ -120,6 +122,31 @@ def test_killed_runs_reach_the_same_weights(tmp_path, settings):
             _equal(whole[part], resumed[part], f"{stage}.{part}")
     metrics = [json.loads((tmp_path / "runs" / name / "metrics.json").read_text()) for name in ("whole", "killed")]
     assert metrics[0]["stage3"] == metrics[1]["stage3"]
+
+
+def test_a_generator_guided_by_the_photos_pixels(tmp_path, settings, capsys):
+    """Stages 2 and 3 and the pictures after them; rendered folders, and variance without a guide, are refused before training."""
+    root = write_toy_world(tmp_path / "data")
+    shares = [f"--stage3.variance.{name}=0.5" for name in ("background", "colour", "occluder", "crop")]
+    command = train(settings, root, tmp_path / "runs", "--model.guide", "texture", *shares)
+    assert main(command) == 0
+    run = tmp_path / "runs" / "run"
+    assert load_checkpoint(run / "stage3" / "last.pt")["config"]["model"]["guide"] == "texture"
+    for what in ("novel", "reconstruction", "mix"):
+        assert main(["generate", str(run), "--what", what, "--num", "2", "--out", str(tmp_path / "out")]) == 0
+        assert (tmp_path / "out" / f"{what}.png").is_file()
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(train(settings, root, tmp_path / "runs", "--name", "other", *shares))
+    assert "stage3.variance" in " ".join("".join(capsys.readouterr()).split())
+    shutil.rmtree(root / "mesh")
+    for view in ("render", *(f"render_{yaw}" for yaw in NOVEL_YAWS)):
+        for split, folder in (("train", "bounding_box_train"), ("test", "query"), ("test", "bounding_box_test")):
+            (root / "mesh/market" / split / view).mkdir(parents=True, exist_ok=True)
+            for image in (root / "market1501" / folder).iterdir():
+                shutil.copy(image, root / "mesh/market" / split / view / image.name)
+    assert main(train(settings, root, tmp_path / "runs", "--name", "rendered", "--model.guide", "texture")) == 1
+    assert "use --model.guide mesh" in capsys.readouterr().err
 
 
 def test_broken_images_are_named_before_training(tmp_path, settings, capsys):
