@@ -1,8 +1,8 @@
 """What the generator is told of a view beside its mesh: the photo's own pixels carried there, and the background."""
 
 from gcl_fast.guides.bodies import Bodies, ViewRasters
-from gcl_fast.guides.generator import GuidedGenerator
 from gcl_fast.guides.guide import GUIDE_CHANNELS, Guide, between_photos, turned_view, untold_view
+from gcl_fast.guides.guided_generator import GuidedGenerator
 from gcl_fast.guides.holes import fill_holes
 from gcl_fast.guides.variance import Variance, draw_variance
 
