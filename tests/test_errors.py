@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import inspect
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from gcl_fast import errors
 from gcl_fast.cli.failures import explain, show
-from gcl_fast.cli.packages import PACKAGES, package_of
 from gcl_fast.errors import ConfigError, GclError, MissingFileError, TooLittleMemoryError
+from gcl_fast.packages import PACKAGES, missing, package_of
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, GclError) and kind is not GclError]
 
@@ -84,3 +86,32 @@ def test_every_optional_package_is_found_by_each_of_its_modules() -> None:
             assert package_of(module) is package
         assert package.install.startswith("pip install ") and package.distributions[0] in package.install
     assert package_of("numpyy") is None and package_of("") is None
+
+
+def test_a_missing_package_and_a_broken_one_are_told_apart() -> None:
+    gone = ModuleNotFoundError("No module named 'nvidia'", name="nvidia")
+    assert str(missing("nvidia.dali", "the DALI loader", gone)) == (
+        "the DALI loader needs nvidia-dali-cuda130: pip install nvidia-dali-cuda130"
+    )
+    broken = ImportError("libdali.so: undefined\nsymbol", name="nvidia.dali.backend")
+    words = str(missing("nvidia.dali", "the DALI loader", broken))
+    assert words.endswith("(importing nvidia.dali failed: libdali.so: undefined symbol)")
+    without = ModuleNotFoundError("No module named 'tqdm'", name="tqdm")  # what the package itself needs
+    assert "No module named 'tqdm'" in str(missing("torch_fidelity", "FID", without))
+
+
+def test_each_place_tells_why_a_package_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gcl_fast.images import pillow
+    from gcl_fast.models.weights import load_weights
+
+    for name in ("PIL", "safetensors"):
+        for module in [module for module in sys.modules if module.split(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('libgone.so is not there')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(errors.MissingPackageError, match=r"pip install pillow \(.*libgone\.so is not there"):
+        pillow()
+    (tmp_path / "a.safetensors").write_bytes(b"1234")
+    with pytest.raises(errors.MissingPackageError, match=r"pip install safetensors \(.*libgone\.so is not there"):
+        load_weights(tmp_path / "a.safetensors")

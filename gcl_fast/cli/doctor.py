@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 
 from gcl_fast.cli.failures import TRACEBACK_HELP
-from gcl_fast.cli.packages import PACKAGES, OptionalPackage
+from gcl_fast.packages import PACKAGES, OptionalPackage
 
 
 @dataclass(frozen=True)

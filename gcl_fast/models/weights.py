@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from gcl_fast.errors import InputError, MissingFileError, MissingPackageError
+from gcl_fast.errors import InputError, MissingFileError
+from gcl_fast.packages import missing
 
 
 class _Dtype:
@@ -56,7 +57,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingPackageError(f"reading {path} needs safetensors: pip install safetensors") from error
+        raise missing("safetensors", f"reading {path}", error) from error
     try:
         return load_file(path, device="cpu")
     except Exception as error:
