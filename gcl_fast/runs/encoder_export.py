@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.errors import ExportError, InputError, MissingPackageError
+from gcl_fast.errors import ExportError, FileError, FolderInUseError, InputError, MissingPackageError
 from gcl_fast.files import unfinished_beside, write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
@@ -95,7 +95,12 @@ def export_encoder(
     if "onnx" in formats:
         _need_onnx()
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FolderInUseError(f"{out} is a file: name another folder to write the encoder to") from None
+    except OSError as error:
+        raise FileError(f"cannot write to {out}: {error.strerror or error}") from error
     facts = describe(encoder, image_size, source)
     done: dict[str, tuple[Path, float]] = {}
     with evaluating(encoder):

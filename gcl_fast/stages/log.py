@@ -45,7 +45,7 @@ class RunLog:
         if not self.write or not self.history.exists():
             return
         kept = []
-        for line in self.history.read_text().splitlines():
+        for line in self.history.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # a kill in the middle of a write
