@@ -173,8 +173,9 @@ def _single_images(images: object) -> list[object]:
         _dense(images, "images")
     if isinstance(images, (np.ndarray, Tensor)):
         return list(images) if images.ndim == 4 else [images]
-    several = isinstance(images, Iterable) and not isinstance(images, (str, bytes, bytearray, memoryview, Mapping))
-    return list(images) if several and not isinstance(images, os.PathLike) else [images]
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Mapping)):
+        return [images]
+    return list(images) if isinstance(images, Iterable) else [images]
 
 
 def _dense(photo: Tensor, name: str) -> None:
