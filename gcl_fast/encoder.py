@@ -135,6 +135,8 @@ class Encoder:
             rgb = to_mode(photo, "RGB")
         except MemoryError:
             raise
+        except InputError as error:
+            raise InputError(f"image {place}: {error}") from error
         except Exception as error:  # a file that is read only now: OSError, or nearly anything where it was closed
             raise InputError(f"image {place}: the PIL image is truncated, damaged or closed: {error}") from error
         _not_empty((rgb.height, rgb.width), place)

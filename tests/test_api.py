@@ -168,6 +168,7 @@ def test_objects_that_are_no_images(run: Path, photos: list[Path], tmp_path: Pat
         ({"a": photos[0]}, TypeError, "image 0 must be a path.*got dict"),
         ([good, Image.open(cut)], InputError, "image 1: the PIL image is truncated, damaged or closed"),
         ([good, good, closed], InputError, "image 2: the PIL image is truncated, damaged or closed"),
+        (Image.new("F", (4, 4)), InputError, "^image 0: an image of mode F"),
         ([good, good.to_sparse()], TypeError, "image 1 must be a dense tensor, got layout torch.sparse_coo"),
         (good[None].to_sparse(), TypeError, "images must be a dense tensor"),
         ([good.to("meta")], TypeError, "image 0 must be a dense tensor, got one on the device meta"),
