@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import MissingPackageError
-
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -91,7 +89,9 @@ class SparseDistance:
         try:
             from scipy.sparse import csr_matrix
         except ImportError as error:
-            raise MissingPackageError("SparseDistance.to_scipy needs SciPy: pip install scipy") from error
+            from gcl_fast.packages import missing  # not above: the oracle imports this file, and as little else as can be
+
+            raise missing("scipy", "SparseDistance.to_scipy", error) from error
         parts = (self.values, self.indices, self.indptr)
         return csr_matrix(tuple(part.detach().cpu().numpy() for part in parts), shape=self.shape)
 

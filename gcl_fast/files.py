@@ -14,6 +14,23 @@ from gcl_fast.errors import FileError
 Content = bytes | str | Callable[[IO[bytes]], object]
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Whether `write_whole` could write `path`, asked before long work; makes its folder.
+
+    Errors: FileError that names the path and the reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
+    probe = _unfinished(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool = True) -> Path:
     """Write `path` through a file beside it, flushed to the disk and renamed; folders are made.
 
@@ -45,7 +62,7 @@ def unfinished_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     For what must be written by name, or checked before it counts; else `write_whole`. Errors: as there.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
+    unfinished = _unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
@@ -56,3 +73,8 @@ def unfinished_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, FileError):
             raise FileError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def _unfinished(path: Path) -> Path:
+    """The file beside `path` that this thread writes."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import FileError, InputError, MissingFileError, MissingPackageError
+from gcl_fast.errors import FileError, InputError, MissingFileError
+from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -32,7 +33,7 @@ def pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingPackageError("images are read through Pillow, which is missing: pip install pillow") from error
+        raise missing("PIL", "reading images", error) from error
     return Image
 
 

@@ -146,6 +146,60 @@ def test_every_kind_of_weights(run: Path, photos: list[Path], tmp_path: Path) ->
     assert torch.equal(encoder(photos), Encoder(trained_like("act"), SIZE)(photos)) and "(64, 40)" in repr(encoder)
 
 
+def test_iterables_of_images(run: Path, photos: list[Path]) -> None:
+    encoder = load_encoder(run, device="cpu")
+    want = encoder(photos)
+    kinds = [(path for path in photos), map(Image.open, photos), tuple(photos), dict.fromkeys(photos).keys(), iter(photos)]
+    for images in kinds:
+        assert torch.equal(encoder(images, batch_size=np.int64(64)), want), type(images)
+    folder = photos[0].parent
+    assert torch.equal(encoder(folder.glob("0.png")), encoder(photos[0])) and encoder(folder.glob("*.none")).shape == (0, 512)
+
+
+def test_objects_that_are_no_images(run: Path, photos: list[Path], tmp_path: Path) -> None:
+    encoder, good = load_encoder(run, device="cpu"), torch.zeros(3, 8, 8)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(photos[0].read_bytes()[:200])
+    closed = Image.open(photos[0])
+    closed.close()
+    for wrong, error, words in [
+        (photos[0].read_bytes(), TypeError, "image 0: got bytes; open them first"),
+        ([good, b"a"], TypeError, "image 1: got bytes"),
+        ({"a": photos[0]}, TypeError, "image 0 must be a path.*got dict"),
+        ([good, Image.open(cut)], InputError, "image 1: the PIL image is truncated, damaged or closed"),
+        ([good, good, closed], InputError, "image 2: the PIL image is truncated, damaged or closed"),
+        (Image.new("F", (4, 4)), InputError, "^image 0: an image of mode F"),
+        ([good, good.to_sparse()], TypeError, "image 1 must be a dense tensor, got layout torch.sparse_coo"),
+        (good[None].to_sparse(), TypeError, "images must be a dense tensor"),
+        ([good.to("meta")], TypeError, "image 0 must be a dense tensor, got one on the device meta"),
+    ]:
+        with pytest.raises(error, match=words):
+            encoder(wrong)
+    for batch_size in (True, 2.0, 0, None):
+        with pytest.raises(ValueError, match="batch_size"):
+            encoder(good, batch_size=batch_size)
+
+
+def test_a_stage_s_folder_and_a_run_of_stage_2_alone(run: Path, photos: list[Path]) -> None:
+    want = load_encoder(run, device="cpu")(photos[0])
+    assert torch.equal(load_encoder(run / "stage3", device="cpu")(photos[0]), want)
+    (run / "stage3").rename(run / "stage2")
+    assert torch.equal(load_encoder(run, device="cpu")(photos[0]), want)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["backbone.conv1.weight", "bn.weight", "feat.weight", "backbone.layer4.0.conv1.weight", "backbone.layer1.0.conv1.weight"],
+)
+def test_a_missing_entry_is_named(name: str, tmp_path: Path) -> None:
+    state = trained_like().state_dict()
+    del state[name]
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=rf"weights\.pt.*{name.removeprefix('backbone.')}") as raised:
+        load_encoder(tmp_path / "weights.pt", device="cpu")
+    assert "\n" not in str(raised.value)
+
+
 def test_weights_that_cannot_be_used_are_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingFileError, match=r"no checkpoint in .*empty: expected stage3/last\.pt or stage1/last\.pt"):
@@ -160,9 +214,10 @@ def test_weights_that_cannot_be_used_are_named(run: Path, tmp_path: Path) -> Non
     if not torch.cuda.is_available():
         with pytest.raises(GclError, match="no CUDA GPU"):
             load_encoder(run, device="cuda")
-    for size in ((64,), (0, 40), (64.0, 40)):
+    for size in ((64,), (0, 40), (64.0, 40), (True, 40), (), 64, "64"):
         with pytest.raises(ValueError, match="image_size"):
             load_encoder(run, device="cpu", image_size=size)
+    assert load_encoder(run, device="cpu", image_size=np.array([64, 40])).image_size == (64, 40)
     assert issubclass(CheckpointError, GclError)
 
 

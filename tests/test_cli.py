@@ -19,8 +19,10 @@ from gcl_fast.cli.main import COMMANDS, main
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.train import TrainOptions
 from gcl_fast.config import TrainConfig, load_shipped
-from gcl_fast.errors import ConfigError, MissingFileError
+from gcl_fast.errors import ConfigError, FileError, FolderInUseError, MissingFileError, RunError
 from gcl_fast.stages.checkpoint import save_checkpoint
+
+SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}}
 
 # Every flag that commit 26a14f4 had; none may go.
 FLAGS = {
@@ -161,6 +163,12 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
         (["train", "--lr", "1"], "--lr"),
         (["evaluate", "run", "--dataset", "market"], "dukemtmc"),
         (["synth"], "Required options"),
+        (["generate", "run", "--angles", "nan"], "--angles must be finite"),
+        (["generate", "run", "--num", "0"], "--num must be above 0"),
+        (["render", "--root", "data", "--height", "0"], "--height must be above 0"),
+        (["export", "run", "--out", "out", "--height", "-5"], "--height must be above 0"),
+        (["export", "run", "--out", "out", "--width", "0"], "--width must be above 0"),
+        (["import-meshes", "--root", "data", "--width", "0"], "--width must be above 0"),
         (["trian"], "no command 'trian'"),
     ],
 )
@@ -200,6 +208,125 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, capsys: pytest.Captu
     assert "no checkpoint in" in one_line(["export", str(tmp_path), "--out", str(tmp_path / "out")], capsys)
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
     assert "no gcl_fast checkpoint" in one_line(["evaluate", str(tmp_path / "other.pt")], capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text", "text.pt is damaged, truncated or no torch file"),
+        ("", "cannot be read: it is empty"),
+        ({"format": 1}, "no checkpoint of a stage: it has no 'stage'"),
+        ({"format": 1, "stage": "stage1", "config": 3}, "'config' must hold settings, got int"),
+        ({"format": 1, "stage": "stage1", "config": {}, "modules": 3}, "'modules' must hold networks, got int"),
+        ({"format": 1, "stage": "stage1", "config": {}, "modules": {"encoder": {"a": 1}}}, "something else at 'encoder'"),
+        ({"format": 1, "stage": "stage1", "config": {"lr": 1}, "modules": {}}, "unknown configuration key lr"),
+        ({"format": 1, "stage": "s", "config": SMALL, "modules": {"teacher": {}}}, "must be of encoder, .*got 'teacher'"),
+        (
+            {"format": 1, "stage": "s", "config": SMALL, "modules": {"encoder": {"a": torch.zeros(2)}}},
+            "missing.* and .*unknown a$",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_said(
+    content: object, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "text.pt"
+    path.write_text(content) if isinstance(content, str) else torch.save(content, path)
+    line = one_line(["evaluate", str(path)], capsys)
+    assert "text.pt" in line and line.count("\n") == 1 and re.search(words, line.strip()), line
+
+
+def test_a_truncated_checkpoint_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.pt"
+    save_checkpoint(path, {"value": torch.ones(3000)})
+    path.write_bytes(path.read_bytes()[:9000])
+    assert "cut.pt is truncated or damaged" in one_line(["evaluate", str(path)], capsys)
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "tpu"])
+def test_a_device_that_cannot_be_is_named(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"'cuda:N', got '{device}'" in one_line(["train", "--device", device], capsys)
+
+
+def test_an_export_into_a_file_is_refused(tmp_path: Path) -> None:
+    from gcl_fast.models import IdentityEncoder
+    from gcl_fast.runs.encoder_export import export_encoder
+
+    (tmp_path / "file").write_text("")
+    encoder = IdentityEncoder("mlc", "resnet18", width=8)
+    with pytest.raises(FolderInUseError, match="file is a file: name another folder"):
+        export_encoder(encoder, tmp_path / "file", ("torch",))
+    with pytest.raises(FileError, match="cannot write to"):
+        export_encoder(encoder, tmp_path / "file/below", ("torch",))
+
+
+def test_settings_and_scores_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gcl_fast.runs.folder import read_metrics
+
+    file = tmp_path / "mine.yaml"
+    for content, words in [
+        (b"\xff\xfe\x00", "mine.yaml is no text in UTF-8"),
+        (b"seed: 1\nstage1: [1,\n", "mine.yaml is not valid YAML: line 3, column 1: "),
+        (b"a: b: c", "mine.yaml is not valid YAML: line 1, column 5: mapping values are not allowed here"),
+        (b"- 1", "must hold keys and values, got list"),
+    ]:
+        file.write_bytes(content)
+        line = one_line(["train", "--config", str(file)], capsys)
+        assert words in line and line.count("\n") == 1
+    for content, words in [(b"\xff\x00", "is damaged"), (b"[1]", "must hold names and scores, got list"), (b"{", "is damaged")]:
+        (tmp_path / "metrics.json").write_bytes(content)
+        with pytest.raises(RunError, match=f"metrics.json {words}"):
+            read_metrics(tmp_path)
+
+
+def test_a_control_run_without_what_it_starts_from_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--control", "--runs", str(tmp_path), "--name", "run", "--stage"]
+    assert "stage3/last.pt is missing: train stage 3 in the same call" in one_line([*command, "1"], capsys)
+    assert "stage1/last.pt is missing" in one_line([*command, "3"], capsys)
+    save_checkpoint(tmp_path / "run/stage3/last.pt", {"stage": "stage3"})
+    assert "about to be deleted" in one_line([*command, "1", "--overwrite"], capsys)
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_a_missing_jinja2_is_known_before_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from gcl_fast.runs import training
+
+    class Stopped(training.Training):
+        def __init__(self, *_: object, **__: object) -> None:
+            self.run_dir, self.dataset = Path("run"), None
+            printed.append(capsys.readouterr().err)
+
+        def run(self, *, control: bool = False) -> None: ...
+
+        def count_seconds(self) -> None: ...
+
+    printed: list[str] = []
+    monkeypatch.setattr(training, "Training", Stopped)
+    monkeypatch.setattr("gcl_fast.runs.run_pictures.complete_run", lambda *_: None)
+    monkeypatch.setattr("gcl_fast.report.write_report", lambda run: pytest.fail("there is no jinja2"))
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert training.train(dataclasses.replace(TrainConfig(), device="cpu")) == Path("run")
+    assert printed == ["no report.html will be written: it needs jinja2: pip install jinja2\n"]
+
+
+def test_where_results_cannot_be_written_is_known_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = ["evaluate", str(tmp_path / "nowhere.pt")]
+    for flag in ("--output", "--ranked-lists"):
+        assert f"cannot write {tmp_path}: it is a folder" in one_line([*nowhere, flag, str(tmp_path)], capsys)
+        assert "cannot write" in one_line([*nowhere, flag, str(tmp_path / "file/below.json")], capsys)
+    assert "no checkpoint at" in one_line([*nowhere, "--output", str(tmp_path / "new/scores.json")], capsys)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_an_option_that_the_doctor_or_traceback_does_not_take_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--foo"]) == 2
+    printed = capsys.readouterr()
+    assert "got --foo" in printed.err and not printed.out
+    for argv in (["--traceback=True", "doctor"], ["doctor", "--traceback=1"]):
+        assert main(argv) == 2
+        printed = capsys.readouterr()
+        assert "--traceback takes no value, got --traceback=" in printed.err and not printed.out
 
 
 def test_what_commands_ask_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

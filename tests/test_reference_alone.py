@@ -35,8 +35,8 @@ def test_a_reference_file_imports_the_reference_and_the_types_alone(path: Path) 
     assert not others, f"{path.name} imports {sorted(others)}"
 
 
-def test_the_types_import_the_errors_alone() -> None:
-    assert imported_by(Path(_op_types.__file__)) <= {"gcl_fast.errors"}
+def test_the_types_import_the_errors_and_the_words_for_a_missing_package_alone() -> None:
+    assert imported_by(Path(_op_types.__file__)) <= {"gcl_fast.errors", "gcl_fast.packages"}
 
 
 def test_importing_all_of_the_reference_loads_nothing_else_of_the_package() -> None:

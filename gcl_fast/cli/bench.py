@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import gcl_fast
 from gcl_fast.cli.options import parse
-from gcl_fast.cli.packages import package_of
-from gcl_fast.errors import MissingFileError, MissingPackageError, ProgramError
+from gcl_fast.errors import MissingFileError, ProgramError
+from gcl_fast.packages import missing
 
 Bench = Literal["rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"]
 OPS: tuple[Bench, ...] = get_args(Bench)
@@ -70,8 +70,7 @@ def measure(op: str, full: bool) -> str:
             f"(looked for {ROOT / 'bench'})"
         )
     if importlib.util.find_spec("pytest_benchmark") is None:
-        package = package_of("pytest_benchmark")
-        raise MissingPackageError(f"pytest-benchmark is not installed: {package.install if package else ''}")
+        raise missing("pytest_benchmark", "gcl-fast bench")
     with tempfile.TemporaryDirectory() as folder:
         into = Path(folder) / "bench.json"
         code = run(op, full, into)

@@ -24,5 +24,7 @@ def main(argv: list[str]) -> int:
     from gcl_fast.runs.synthetic_demo import run_demo, summary
 
     print(summary(run_demo(options.out, seed=options.seed, fresh=options.fresh)))
-    print(f"report: {options.out / 'report.html'}\ncheckpoints, events and pictures: {options.out}")
+    if (options.out / "report.html").exists():
+        print(f"report: {options.out / 'report.html'}")
+    print(f"checkpoints, events and pictures: {options.out}")
     return 0

@@ -6,10 +6,11 @@ import importlib
 import importlib.metadata
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 
 from gcl_fast.cli.failures import TRACEBACK_HELP
-from gcl_fast.cli.packages import PACKAGES, OptionalPackage
+from gcl_fast.packages import PACKAGES, OptionalPackage
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,12 @@ def table(findings: list[Finding]) -> str:
 
 def main(argv: list[str]) -> int:
     """0 when the kernels load; optional packages may be missing."""
-    if argv:
+    if argv and argv[0] in ("-h", "--help"):
         print(f"usage: gcl-fast doctor (it takes no options)\n\n{TRACEBACK_HELP}")
-        return 0 if argv[0] in ("-h", "--help") else 2
+        return 0
+    if argv:
+        print(f"gcl-fast doctor: it takes no options but --traceback, got {argv[0]}", file=sys.stderr)
+        return 2
     findings = examine()
     print(table(findings))
     return 0 if all(f.ok for f in findings if f.name == "kernels") else 1

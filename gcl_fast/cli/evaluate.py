@@ -46,11 +46,13 @@ def on_data(config: TrainConfig, dataset: DatasetName | None, root: str | None, 
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
-    from gcl_fast.files import write_whole
+    from gcl_fast.files import check_writable, write_whole
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import find_checkpoint, networks_of
     from gcl_fast.runs.run_pictures import ranked_lists_picture
 
+    for path in filter(None, (options.ranked_lists, options.output)):
+        check_writable(path)
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     config = on_data(config, options.dataset, options.root, options.device)
     dataset = OpenedDataset(config, with_meshes=False)

@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import require
 
 
 @dataclass
@@ -28,6 +29,10 @@ class ExportOptions:
     """Size of the images; default: the run's, or 256 x 128."""
     width: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self.height is None or self.height > 0, "--height", "above 0", self.height)
+        require(self.width is None or self.width > 0, "--width", "above 0", self.width)
+
 
 def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
@@ -38,7 +43,8 @@ def main(argv: list[str]) -> int:
     path = find_checkpoint(options.checkpoint)
     encoder, size = encoder_of(path)
     size = exported_size(path) or size
-    size = (options.height or size[0], options.width or size[1])
+    height = size[0] if options.height is None else options.height
+    size = (height, size[1] if options.width is None else options.width)
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))
     for name, (file, difference) in written.items():
         print(f"{name}: {file}  (features differ from the checkpoint's by at most {difference:.1e})")

@@ -8,8 +8,8 @@ import traceback
 
 import torch
 
-from gcl_fast.cli.packages import package_of
 from gcl_fast.errors import GclError
+from gcl_fast.packages import package_of
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch raises a plain RuntimeError for it
 # What the machine refuses, whoever asks.

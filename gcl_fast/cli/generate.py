@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ import tyro
 
 from gcl_fast.cli.evaluate import on_data
 from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import require
 from gcl_fast.constants import NOVEL_YAWS, DatasetName
 from gcl_fast.errors import CheckpointError, InputError
 
@@ -43,6 +45,11 @@ class GenerateOptions:
     """Also score all images of the split and write here (JSON): PSNR and SSIM of reconstructions, FID with --fid-weights."""
     fid_weights: str | None = None
     """Inception weights for the FID of the novel views: a file, or 'download' to fetch them."""
+
+    def __post_init__(self) -> None:
+        require(len(self.angles) > 0, "--angles", "at least one angle", self.angles)
+        require(all(map(math.isfinite, self.angles)), "--angles", "finite", self.angles)
+        require(self.num > 0, "--num", "above 0", self.num)
 
 
 def warp(options: GenerateOptions, dataset: OpenedDataset, records: list[Record], meshes: MeshSource) -> None:
@@ -99,11 +106,14 @@ def generate(
 def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
+    from gcl_fast.files import check_writable
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import find_checkpoint, networks_of
 
     if options.fid_weights is not None and options.scores is None:
         raise InputError("--fid-weights needs --scores FILE.json, where the FID is written")
+    if options.scores is not None:
+        check_writable(options.scores)
     path = find_checkpoint(options.checkpoint, ("stage3", "stage2", *(("stage1",) if options.warp else ())))
     config, networks, state = networks_of(path)
     if "generator" not in state["modules"] and not options.warp:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import require
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
 
@@ -52,6 +53,10 @@ class ImportMeshesOptions:
     preview: Path | None = None
     """Draw meshes over their photos (PNG)."""
     preview_count: int = 16
+
+    def __post_init__(self) -> None:
+        require(self.height > 0, "--height", "above 0", self.height)
+        require(self.width > 0, "--width", "above 0", self.width)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -78,6 +78,10 @@ def _stdout_closed() -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 only when its job was done."""
     given = list(sys.argv[1:] if argv is None else argv)
+    valued = next((argument for argument in given if argument.startswith(f"{TRACEBACK}=")), None)
+    if valued is not None:
+        print(f"gcl-fast: {TRACEBACK} takes no value, got {valued}", file=sys.stderr)
+        return 2
     argv = [argument for argument in given if argument != TRACEBACK]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())

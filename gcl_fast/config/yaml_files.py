@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gcl_fast.config.plain_values import from_dict
 from gcl_fast.config.schema import TrainConfig
 from gcl_fast.errors import ConfigError
+from gcl_fast.packages import missing
+
+if TYPE_CHECKING:
+    import yaml
 
 
 def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
     """Read a YAML file over `base` (default: the published settings)."""
-    import yaml
-
+    try:
+        import yaml
+    except ImportError as error:
+        raise missing("yaml", "reading configuration files", error) from error
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}; shipped ones: {', '.join(shipped())}")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {_problem(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
     try:
         return from_dict(TrainConfig, values, base=base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """YAML's own words on one line: where, and what is wrong."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem or 'it ends early'}"
 
 
 def config_dir() -> Path:

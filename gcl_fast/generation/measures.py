@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.errors import InputError, MissingPackageError
+from gcl_fast.errors import InputError
 from gcl_fast.models.weights import load_weights
+from gcl_fast.packages import missing
 
 PSNR_CEILING = 100.0  # dB, for equal images
 DOWNLOAD = "download"
-INSTALL = "pip install torchmetrics torch-fidelity"
 
 
 def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,7 +52,7 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
-        raise MissingPackageError(f"SSIM needs torchmetrics: pip install torchmetrics ({error})") from error
+        raise missing("torchmetrics", "SSIM", error) from error
     if guess.shape != truth.shape or guess.dim() != 4:
         got = f"{list(guess.shape)} and {list(truth.shape)}"
         raise ValueError(f"ssim: guess and truth must have one shape [N, 3, H, W], got {got}")
@@ -85,7 +85,7 @@ class FrechetDistance:
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
-            raise MissingPackageError(f"FID needs torchmetrics: {INSTALL} ({error})") from error
+            raise missing("torchmetrics", "FID", error) from error
         options: dict[str, Any] = {"feature": 2048 if features is None else features}
         if weights is not None and os.fspath(weights) != DOWNLOAD:
             load_weights(weights)  # there, whole, and nothing but tensors; says so if not
@@ -93,7 +93,7 @@ class FrechetDistance:
         try:
             self._metric = FrechetInceptionDistance(**options).to(device)
         except ModuleNotFoundError as error:
-            raise MissingPackageError(f"FID needs torch-fidelity for its Inception network: {INSTALL} ({error})") from error
+            raise missing("torch_fidelity", "FID's Inception network", error) from error
         self._device = device
         self.num_real = self.num_generated = 0
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import MissingPackageError
+from gcl_fast.packages import missing
 
 Phenotypes = Mapping[str, Tensor | npt.ArrayLike] | Tensor | np.ndarray
 Poses = Mapping[str, Tensor | npt.ArrayLike] | Tensor | np.ndarray
@@ -29,7 +29,7 @@ def _model() -> Any:
     try:
         import anny
     except ImportError as error:
-        raise MissingPackageError("AnnyBody needs the package anny: pip install 'anny>=0.6'") from error
+        raise missing("anny", "AnnyBody", error) from error
     return anny.Anny(skinning_method="lbs").eval()  # plain torch skinning: the same result on every machine
 
 

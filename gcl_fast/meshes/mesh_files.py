@@ -87,7 +87,9 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
             arrays = {key: archive[key] for key in ("vertices", "camera", "faces") if key in archive.files}
             keys = sorted(archive.files)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {error}") from error
+        raise InputError(
+            f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {why_no_arrays(error)}"
+        ) from error
     for key in ("vertices", "camera"):
         if key not in arrays:
             raise InputError(f"mesh file {path}: expected the keys vertices and camera, got {', '.join(keys) or 'no key'}")
@@ -110,11 +112,17 @@ def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         faces = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: expected an array of faces, got: {error}") from error
+        raise InputError(f"{path}: expected an array of faces, got: {why_no_arrays(error)}") from error
     problem = _problem_of_faces(faces)
     if problem:
         raise InputError(f"{path}: faces {problem}")
     return np.asarray(faces, np.int32)
+
+
+def why_no_arrays(error: Exception) -> str:
+    """Why NumPy could not read a file, without its advice to unpickle what is no array."""
+    words = str(error) or type(error).__name__
+    return "a damaged file, or one that holds more than plain arrays" if "pickle" in words else words
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError
+from gcl_fast.meshes.mesh_files import why_no_arrays
 from gcl_fast.meshes.plain_pickle import read_plain_pickle
 
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -67,7 +68,7 @@ class SMPL:
             except FileNotFoundError:
                 raise MissingFileError(f"SMPL model {path} does not exist") from None
             except Exception as error:
-                raise InputError(f"SMPL model {path} is truncated or no .npz of plain arrays: {error}") from error
+                raise InputError(f"SMPL model {path} is truncated or no .npz of plain arrays: {why_no_arrays(error)}") from error
         else:
             data = read_plain_pickle(path)
         if not isinstance(data, dict):
@@ -124,10 +125,10 @@ class SMPL:
         if pose.ndim == 2 and pose.shape[1] == 3 * count:
             pose = rotations(pose.reshape(-1, count, 3))
         if pose.ndim != 4 or pose.shape[1:] != (count, 3, 3):
-            raise ValueError(f"SMPL: pose must be [B, {3 * count}] or [B, {count}, 3, 3], got {list(pose.shape)}")
+            raise InputError(f"SMPL: pose must be [B, {3 * count}] or [B, {count}, 3, 3], got {list(pose.shape)}")
         if shape.ndim != 2 or len(shape) != len(pose) or shape.shape[1] > self.shape_dirs.shape[2]:
             most = self.shape_dirs.shape[2]
-            raise ValueError(f"SMPL: shape must be [{len(pose)}, at most {most}], got {list(shape.shape)}")
+            raise InputError(f"SMPL: shape must be [{len(pose)}, at most {most}], got {list(shape.shape)}")
         return np.stack([self._posed(p, s) for p, s in zip(pose, shape, strict=True)]) if len(pose) else self._none()
 
     def _none(self) -> np.ndarray:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.errors import FileError, InputError, MissingPackageError
+from gcl_fast.errors import FileError, InputError
 from gcl_fast.models.blocks import check_images, check_width
 from gcl_fast.models.weights import load_weights
+from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -27,7 +28,7 @@ def _torchvision_resnet() -> ModuleType:
     try:
         from torchvision.models import resnet
     except ImportError as error:
-        raise MissingPackageError(f"IdentityEncoder needs torchvision: pip install torchvision ({error})") from error
+        raise missing("torchvision", "IdentityEncoder", error) from error
     module: ModuleType = resnet
     return module
 

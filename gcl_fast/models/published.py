@@ -63,7 +63,7 @@ def read_published(path: str | os.PathLike[str], kind: str = "auto") -> list[Par
     content = load_weights(path)
     try:
         parts = recognise(content, kind)
-    except (ValueError, TypeError) as error:
+    except InputError as error:
         raise InputError(f"weights file {path}: {error}") from error
     for part in parts:
         broken = [n for n, v in part.state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
@@ -80,9 +80,17 @@ def recognise(content: Mapping[str, object], kind: str = "auto") -> list[Part]:
     modules = content.get("modules")
     if isinstance(modules, Mapping):
         whose = f"gcl_fast checkpoint of {content.get('stage', 'a stage')}"
-        return [Part(name, "own", f"{name} of a {whose}", dict(state), _our_variant(state)) for name, state in modules.items()]
+        return [_of_ours(name, state, whose) for name, state in modules.items()]
     wrapped = [state for state in (content.get(key) for key in MODULES) if isinstance(state, Mapping)]
     return [_network(entries(state)) for state in wrapped or [content]]
+
+
+def _of_ours(name: object, state: object, whose: str) -> Part:
+    if not isinstance(name, str) or name not in MODULES.values():
+        raise InputError(f"modules must be of {', '.join(MODULES.values())}, got {name!r}")
+    if not isinstance(state, Mapping):
+        raise InputError(f"modules: expected names and tensors at {name}, got {type(state).__name__}")
+    return Part(name, "own", f"{name} of a {whose}", _tensors(state), _our_variant(state) if name == "encoder" else None)
 
 
 def _entries(state: object) -> dict[str, object]:
@@ -114,7 +122,9 @@ def _tensors(names: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _our_variant(state: Mapping[str, object]) -> str | None:
-    return None if "bn.weight" not in state else "jvtc" if "feat.weight" in state else "mlc"
+    if not any(name.startswith("bn.") for name in state):
+        return None
+    return "jvtc" if any(name.startswith("feat.") for name in state) else "mlc"
 
 
 def _official(names: dict[str, object], kind: str) -> Part:
@@ -161,7 +171,10 @@ def _encoder(names: dict[str, object]) -> Part:
 
 def _check_resnet(resnet: Mapping[str, object], names: Mapping[str, object]) -> None:
     """Errors: InputError where it is no ResNet, or has parts that the encoder here lacks; `names` as the file has them."""
-    if not {"conv1.weight", "layer4.0.conv1.weight"} <= resnet.keys():
+    absent = [name for name in ("conv1.weight", "layer4.0.conv1.weight") if name not in resnet]
+    if len(absent) == 1:
+        raise InputError(f"this ResNet has no {absent[0]}")
+    if absent:
         held = abridged(list(names)) if names else "none"
         raise InputError(f"no generator, discriminator or ResNet encoder known here: its entries are {held}")
     for mark, words in FOREIGN.items():
@@ -173,7 +186,7 @@ def _head_entries(resnet: Mapping[str, object], head: Head) -> dict[str, object]
     """The head's entries by the authors' names; a linear layer may be written as a 1x1 convolution without bias."""
     taken = {new: resnet[old] for old, new in head.official_names().items() if old in resnet}
     weight = taken.get("feat.weight")
-    if head.variant == "jvtc" and "feat.bias" not in taken and isinstance(weight, Tensor):
+    if head.variant == "jvtc" and "feat.bias" not in taken and isinstance(weight, Tensor) and weight.dim() > 1:
         taken["feat.weight"] = weight.flatten(1)
         taken["feat.bias"] = torch.zeros(len(weight))
     return taken

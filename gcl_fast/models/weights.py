@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from gcl_fast.errors import InputError, MissingFileError, MissingPackageError
+from gcl_fast.errors import InputError, MissingFileError
+from gcl_fast.packages import missing
 
 
 class _Dtype:
@@ -47,44 +48,59 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         problem = f"weights {path} is not a file" if path.exists() else f"weights file {path} does not exist"
         raise MissingFileError(problem)
-    if path.stat().st_size == 0:
-        raise InputError(f"weights file {path} is empty")
-    return _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+    if path.suffix == ".safetensors" and path.stat().st_size:
+        return _safetensors(path)
+    with torch.serialization.safe_globals(_SCORES):
+        content = read_torch_file(path, "weights file")
+    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
+        raise InputError(f"weights file {path} must hold a dict of names to tensors, got {type(content).__name__}")
+    return content
+
+
+def read_torch_file(path: Path, kind: str, map_location: str | torch.device = "cpu") -> object:
+    """What a file of `torch.save` holds, restricted to tensors and plain containers.
+
+    Arguments:
+        kind: what the file is called in errors, such as "checkpoint".
+
+    Errors: InputError naming the file where it cannot be read, is empty, damaged, or holds more than that.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError as error:
+        raise InputError(f"{kind} {path} cannot be read: {error.strerror or error}") from error
+    if not begin:
+        raise InputError(f"{kind} {path} cannot be read: it is empty")
+    try:
+        content: object = torch.load(path, map_location=map_location, weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise InputError(_reason(kind, path, begin, str(error))) from error
+    return content
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingPackageError(f"reading {path} needs safetensors: pip install safetensors") from error
+        raise missing("safetensors", f"reading {path}", error) from error
     try:
         return load_file(path, device="cpu")
     except Exception as error:
         raise InputError(f"weights file {path} is truncated or not a safetensors file: {error}") from error
 
 
-def _torch_file(path: Path) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_SCORES):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(_reason(path, error)) from error
-    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
-        raise InputError(f"weights file {path} must hold a dict of names to tensors, got {type(content).__name__}")
-    return content
-
-
-def _reason(path: Path, error: Exception) -> str:
-    text = str(error)
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
+def _reason(kind: str, path: Path, begin: bytes, text: str) -> str:
+    zipped = begin == b"PK\x03\x04"
     refused = re.search(r"GLOBAL (\S+)", text)  # torch names what it would not load
     if refused:
         return (
-            f"weights file {path} was refused: it holds {refused[1]}{'' if zipped else ' (or ends within that name)'}, and "
+            f"{kind} {path} was refused: it holds {refused[1]}{'' if zipped else ' (or ends within that name)'}, and "
             "objects other than tensors and plain containers can run code when read. Ask for a file with the state_dict "
             "alone, or for a safetensors file."
         )
     if "TorchScript" in text:
-        return f"weights file {path} must hold a state_dict, got a TorchScript archive"
-    return f"weights file {path} is {'a truncated or damaged torch checkpoint' if zipped else 'truncated or no torch checkpoint'}"
+        return f"{kind} {path} must hold a state_dict, got a TorchScript archive"
+    return f"{kind} {path} is {'truncated or damaged' if zipped else 'damaged, truncated or no torch file'}"

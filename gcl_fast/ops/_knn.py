@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.errors import MissingPackageError
+from gcl_fast.packages import missing
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of a block
 LONGEST = 1024  # k above: lists this long are slow to keep sorted, whole rows are sorted instead
@@ -111,7 +111,7 @@ def by_faiss(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     try:
         import faiss
     except ImportError as error:
-        raise MissingPackageError('knn: backend "faiss" needs faiss: pip install faiss-cpu (or faiss-gpu)') from error
+        raise missing("faiss", 'knn: backend "faiss"', error) from error
     rows = x.float().cpu().numpy()
     flat = faiss.IndexFlatIP(rows.shape[1])
     flat.add(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gcl_fast
-from gcl_fast.errors import MissingPackageError
+from gcl_fast.packages import missing
 from gcl_fast.report import sections
 from gcl_fast.report.run_data import Run
 from gcl_fast.report.style import STYLE
@@ -14,7 +14,7 @@ def render_page(run: Run) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
-        raise MissingPackageError("the report is written through jinja2, which is missing: pip install jinja2") from error
+        raise missing("jinja2", "the report", error) from error
     templates = Environment(
         loader=PackageLoader("gcl_fast.report"),
         autoescape=True,

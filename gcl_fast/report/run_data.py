@@ -43,7 +43,10 @@ def read_history(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected text in UTF-8: {error}") from error
     rows: dict[tuple[object, ...], Row] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -18,7 +18,7 @@ from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import ConfigError, FileError
+from gcl_fast.errors import ConfigError, FileError, GclError
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
@@ -85,7 +85,7 @@ class OpenedDataset:
             return None
         try:
             return self._meshes("test", records)
-        except (ConfigError, OSError, ValueError) as error:
+        except GclError as error:
             warnings.warn(f"no pictures of test images: {error}", stacklevel=2)
             return None
 

@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcl_fast.errors import ExportError, InputError, MissingPackageError
+from gcl_fast.errors import ExportError, FileError, FolderInUseError, InputError, MissingPackageError
 from gcl_fast.files import unfinished_beside, write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.models.modes import evaluating
+from gcl_fast.packages import broken, missing
 
 FORMATS = ("safetensors", "torch", "onnx")
 FILES = {"safetensors": "encoder.safetensors", "torch": "encoder.pt2", "onnx": "encoder.onnx"}
@@ -94,7 +95,12 @@ def export_encoder(
     if "onnx" in formats:
         _need_onnx()
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FolderInUseError(f"{out} is a file: name another folder to write the encoder to") from None
+    except OSError as error:
+        raise FileError(f"cannot write to {out}: {error.strerror or error}") from error
     facts = describe(encoder, image_size, source)
     done: dict[str, tuple[Path, float]] = {}
     with evaluating(encoder):
@@ -135,7 +141,7 @@ def _safetensors(
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:
-        raise MissingPackageError("safetensors weights need safetensors: pip install safetensors") from error
+        raise missing("safetensors", "writing safetensors weights", error) from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
     statistics = f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}"
     words = facts | {
@@ -179,14 +185,15 @@ def _torch_program(
 
 
 def _need_onnx() -> None:
-    missing = []
+    reasons = {}
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise MissingPackageError(f"ONNX export, with its check, needs {', '.join(missing)}: pip install 'gcl_fast[export]'")
+        except ImportError as error:
+            reasons[name] = broken(name, error)
+    if reasons:
+        needed = f"{', '.join(reasons)}: pip install 'gcl_fast[export]'{''.join(reasons.values())}"
+        raise MissingPackageError(f"ONNX export, with its check, needs {needed}")
 
 
 def _onnx(network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]) -> Callable[[Tensor], Tensor]:

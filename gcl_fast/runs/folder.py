@@ -69,10 +69,15 @@ def stage_checkpoint(run_dir: Path, stage: str) -> Path:
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "metrics.json"
+    if not path.is_file():
+        return {}
+    what_to_do = "delete it, and --resume writes it anew"
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} is damaged ({error}); delete it, and --resume writes it anew") from None
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}); {what_to_do}") from None
+    if not isinstance(metrics, dict):
+        raise RunError(f"{path} must hold names and scores, got {type(metrics).__name__}; {what_to_do}")
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.names import abridged
 from gcl_fast.models.published import Part, read_published
 from gcl_fast.models.three_networks import Networks
-from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.stages.checkpoint import load_checkpoint, load_trained
 
 
 def build_networks(config: TrainConfig) -> Networks:
@@ -33,13 +35,30 @@ def build_networks(config: TrainConfig) -> Networks:
 
 def load_module(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Strict load whose error names the file."""
+    other = [f"{name} ({type(value).__name__})" for name, value in state.items() if not isinstance(value, Tensor)]
+    if other:
+        raise ConfigError(f"{source}: weights must be tensors, got {abridged(other)}")
     broken = [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
     if broken:
-        raise ConfigError(f"{source}: weights not finite: {', '.join(broken[:5])}")
+        raise ConfigError(f"{source}: weights not finite: {abridged(broken)}")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"{source} does not fit {type(module).__name__} of this configuration: {error}") from None
+        misfit = _misfit(module, state) or " ".join(str(error).split())
+        raise ConfigError(f"{source} does not fit {type(module).__name__} of this configuration: {misfit}") from None
+
+
+def _misfit(module: nn.Module, state: dict[str, Tensor]) -> str:
+    """The first names that are missing, unknown or of another shape."""
+    expected = module.state_dict()
+    shapes = [
+        f"{name} {list(state[name].shape)} for {list(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    problems = {"missing": missing, "unknown": [name for name in state if name not in expected], "wrong shape": shapes}
+    return "; ".join(f"{problem} {abridged(names, 4)}" for problem, names in problems.items() if names)
 
 
 def load_networks(networks: Networks, files: str) -> set[str]:
@@ -66,24 +85,34 @@ def _fit(module: nn.Module, part: Part, source: str) -> None:
     load_module(module, fresh | part.state, source)
 
 
-def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1")) -> Path:
-    """The path itself, or in a run folder the checkpoint of the first of the stages that is there."""
+def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1", "stage2")) -> Path:
+    """The path itself, in a stage's folder its last checkpoint, in a run folder that of the first of the stages that is there."""
     if not path.is_dir():
         return path
+    if (path / "last.pt").is_file():
+        return path / "last.pt"
     expected = [path / stage / "last.pt" for stage in stages]
     for checkpoint in expected:
         if checkpoint.is_file():
             return checkpoint
     names = " or ".join(f"{stage}/last.pt" for stage in stages)
-    raise MissingFileError(f"no checkpoint in {path}: expected {names}; give a run folder, as runs/NAME, or a file")
+    raise MissingFileError(
+        f"no checkpoint in {path}: expected {names}; give a run folder, as runs/NAME, a stage's folder in it, or a file"
+    )
 
 
 def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
     """The networks of a checkpoint, its configuration, and the checkpoint itself."""
-    state = load_checkpoint(path)
-    config = from_dict(TrainConfig, {**state["config"], "model": {**state["config"]["model"], "weights": "none"}})
+    state = load_trained(path)
+    try:
+        config = from_dict(TrainConfig, state["config"])
+        config = replace(config, model=replace(config.model, weights="none"))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     networks = build_networks(config)
     for name, weights in state["modules"].items():
+        if not hasattr(networks, name):
+            raise CheckpointError(f"{path}: 'modules' must be of {', '.join(vars(networks))}, got {name!r}")
         load_module(getattr(networks, name), weights, str(path))
     return config, networks, state
 
@@ -97,15 +126,20 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     if not parts or parts[0].variant is None:
         raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
     state, size = parts[0].state, (256, 128)
+    for name in ("backbone.conv1.weight", "bn.weight"):  # their shapes tell the widths
+        if name not in state or not state[name].dim():
+            raise ConfigError(f"{path}: the encoder's {name} is missing")
     stem = state["backbone.conv1.weight"].shape[0]
-    deep = "backbone.layer1.0.conv3.weight" in state
+    deep = any(name.startswith(("backbone.layer1.0.conv3.", "backbone.layer1.0.bn3.")) for name in state)
     features = state["bn.weight"].shape[0]
     variant = parts[0].variant
     try:
-        config = from_dict(TrainConfig, load_checkpoint(path)["config"])
+        checkpoint = load_checkpoint(path)
+    except CheckpointError:
+        checkpoint = {}  # a weight file
+    if isinstance(checkpoint.get("config"), dict):
+        config = from_dict(TrainConfig, checkpoint["config"])
         size, variant = config.image_size, config.model.variant
-    except (CheckpointError, KeyError):
-        pass  # a weight file
     encoder = IdentityEncoder(variant, "resnet50" if deep else "resnet18", width=stem, feature_width=features)
     load_module(encoder, state, str(path))
     return encoder.eval(), size

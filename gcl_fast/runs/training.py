@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from gcl_fast.config import TrainConfig, to_dict
 from gcl_fast.errors import RunError
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
+from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import open_run, read_metrics, stage_checkpoint, write_metrics
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
-from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
@@ -78,9 +80,9 @@ class Training:
 
     def control(self) -> None:
         """Stage 1 continued for as many updates of the encoder as stage 3 made."""
-        updates = load_checkpoint(self._checkpoint("stage3"))["iteration"]
+        updates = load_trained(self._checkpoint("stage3"))["iteration"]
         path = self._checkpoint("stage1")
-        finished = load_checkpoint(path)
+        finished = load_trained(path)
         encoder = build_networks(self.config).encoder
         load_module(encoder, finished["modules"]["encoder"], str(path))
         continuation = Continuation("control", finished["epoch"], updates)
@@ -112,7 +114,7 @@ class Training:
             raise RunError(
                 f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) or give --init FILE"
             )
-        load_module(encoder, load_checkpoint(path)["modules"]["encoder"], str(path))
+        load_module(encoder, load_trained(path)["modules"]["encoder"], str(path))
 
     def _load_stage2(self, networks: Networks, *, given: set[str]) -> None:
         """The networks of stage 2, but for those that were given."""
@@ -124,7 +126,7 @@ class Training:
                 f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {path} is missing; train --stage 2 first "
                 "or give their files to --init, joined by commas"
             )
-        for name, weights in load_checkpoint(path)["modules"].items():
+        for name, weights in load_trained(path)["modules"].items():
             if name in wanted:
                 load_module(getattr(networks, name), weights, str(path))
 
@@ -164,6 +166,28 @@ class Training:
             print(f"{name}: " + "  ".join(f"{k} {v:.1%}" for k, v in shown.items()))
 
 
+def _check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
+    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor in the run folder."""
+    for number in (1, 3):
+        path = stage_checkpoint(config.run_dir, f"stage{number}")
+        if number not in stages and (overwrite or not path.exists()):
+            state = "about to be deleted" if path.exists() else "missing"
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
+                f"train stage {number} in the same call, or --resume a run that has it"
+            )
+
+
+def _can_report() -> bool:
+    """Whether the report can be written at the end; says so now where it cannot."""
+    try:
+        import jinja2  # noqa: F401  # whether it imports is the question
+    except ImportError as error:
+        print(f"no report.html will be written: {missing('jinja2', 'it', error)}", file=sys.stderr)
+        return False
+    return True
+
+
 def train(
     config: TrainConfig,
     stages: Sequence[int] = (1, 2, 3),
@@ -183,19 +207,23 @@ def train(
         overwrite: delete the run that the folder holds.
         control: after them, continue stage 1 for as many updates as stage 3 made, to compare with.
 
-    Returns: the run folder, with checkpoints, history.jsonl, metrics.json, report.html.
+    Returns: the run folder, with checkpoints, history.jsonl, metrics.json, and report.html where jinja2 is installed.
     Errors: RunError where the folder holds a run already, or a stage lacks what it starts from; ConfigError and the other
         kinds of `errors` for settings, files and data that cannot be used.
     """
     from gcl_fast.report import write_report
     from gcl_fast.runs.run_pictures import complete_run
 
+    if control:
+        _check_control(config, stages, overwrite=overwrite)
     with distributed.session(choose_device(config.device)) as rank:
+        with_report = rank == 0 and _can_report()
         training = Training(config, stages, resume=resume, overwrite=overwrite)
         training.run(control=control)
     if rank != 0:
         return training.run_dir
     complete_run(training.run_dir, training.dataset)
     training.count_seconds()
-    print(f"report: {write_report(training.run_dir)}")
+    if with_report:
+        print(f"report: {write_report(training.run_dir)}")
     return training.run_dir

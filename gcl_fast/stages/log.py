@@ -11,6 +11,7 @@ import numpy as np
 
 from gcl_fast.errors import FileError
 from gcl_fast.files import write_whole
+from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -33,8 +34,9 @@ class RunLog:
     def _open_tensorboard(self) -> SummaryWriter | None:
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            print("TensorBoard events are not written: pip install tensorboard (history.jsonl is)", file=sys.stderr)
+        except ImportError as error:
+            reason = missing("tensorboard", "writing TensorBoard events", error)
+            print(f"no TensorBoard events, history.jsonl alone: {reason}", file=sys.stderr)
             return None
         return SummaryWriter(self.run_dir / "events")
 
@@ -43,7 +45,7 @@ class RunLog:
         if not self.write or not self.history.exists():
             return
         kept = []
-        for line in self.history.read_text().splitlines():
+        for line in self.history.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # a kill in the middle of a write

@@ -18,8 +18,9 @@ from gcl_fast.data.loaders.finish import finish_meshes
 from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
 from gcl_fast.data.loaders.recipes import Recipe
-from gcl_fast.errors import FileError, MissingFileError, MissingPackageError
+from gcl_fast.errors import FileError, MissingFileError
 from gcl_fast.meshes.sources import RenderedFolders
+from gcl_fast.packages import missing
 from gcl_fast.records import Batch, Record
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def dali() -> Any:
         import nvidia.dali.fn
         import nvidia.dali.types
     except ImportError as error:
-        raise MissingPackageError("the DALI loader needs nvidia-dali-cuda130: pip install nvidia-dali-cuda130") from error
+        raise missing("nvidia.dali", "the DALI loader", error) from error
     return nvidia.dali
 
 

@@ -15,6 +15,7 @@ from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.errors import InputError, TooLittleMemoryError
+from gcl_fast.packages import missing
 from gcl_fast.records import Record
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def cannot_dali(records: Sequence[Record]) -> str | None:
     except ModuleNotFoundError:
         installed = False
     if not installed:
-        return "not installed, pip install nvidia-dali-cuda130"
+        return str(missing("nvidia.dali", "it"))
     strange = sorted({r.path.suffix for r in records if r.path.suffix.lower() not in SUFFIXES})
     return f"does not read {', '.join(strange)} files" if strange else None
 

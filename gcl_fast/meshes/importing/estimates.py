@@ -191,7 +191,7 @@ def _boxes(content: dict[str, Any], count: int) -> tuple[list[Any], list[Any]]:
     if seen is not None:
         sizes = [(int(s[1]), int(s[0])) for s in seen]  # written as width, height
     if any(b is not None and b[2] <= 0 for b in boxes):
-        raise ValueError("the side of a crop's box must be positive")
+        raise InputError("the side of a crop's box must be positive")
     return boxes, sizes
 
 

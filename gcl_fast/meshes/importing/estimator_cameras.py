@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gcl_fast.errors import InputError
+
 
 def whole_box(size: tuple[int, int]) -> tuple[float, float, float]:
     """The crop that an estimator takes when it is not told where the person is: the middle, as long as the longer side."""
@@ -20,7 +22,7 @@ def weak_in_box(camera: np.ndarray, box: tuple[float, float, float], size: tuple
     s, tx, ty = (float(v) for v in camera)
     cx, cy, side = box
     if s <= 0:
-        raise ValueError(f"the camera's scale must be positive, got {s}")
+        raise InputError(f"the camera's scale must be positive, got {s}")
     half = side / 2 * s  # pixels a metre
     return np.array([side * s / size[0], tx + (cx - size[1] / 2) / half, ty + (cy - size[0] / 2) / half], np.float32)
 

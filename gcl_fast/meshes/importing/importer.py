@@ -124,7 +124,7 @@ def _mesh_of(path: pathlib.Path, estimate: Estimate, converter: MeshConverter) -
     """The mesh of one image; errors name it."""
     try:
         return converter.convert(estimate, _size_of(path))
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"the body of {path.name}: {error}") from error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError, MissingPackageError
+from gcl_fast.packages import missing
 
 Surface = tuple[np.ndarray, np.ndarray]  # vertices [V, 3], triangles [F, 3]
 
@@ -96,7 +97,7 @@ def _load_ply() -> Callable[..., dict[str, Any]]:
     try:
         from trimesh.exchange.ply import load_ply
     except ImportError as error:
-        raise MissingPackageError("reading PLY files needs trimesh: pip install trimesh") from error
+        raise missing("trimesh", "reading PLY files", error) from error
     return load_ply
 
 

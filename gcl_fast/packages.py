@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gcl_fast.errors import MissingPackageError
+
 
 @dataclass(frozen=True)
 class OptionalPackage:
@@ -35,7 +37,9 @@ PACKAGES = (
         "pip install onnx onnxscript onnxruntime",
         also=("onnx", "onnxscript"),
     ),
-    OptionalPackage("anny", ("anny",), "bodies of the synthetic world", "pip install anny", also=("trimesh",)),
+    OptionalPackage("jinja2", ("jinja2",), "reports of runs", "pip install jinja2"),
+    OptionalPackage("anny", ("anny",), "bodies of the synthetic world", "pip install 'anny>=0.6'"),
+    OptionalPackage("trimesh", ("trimesh",), "reading PLY files", "pip install trimesh"),
     OptionalPackage(
         "nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"
     ),
@@ -62,3 +66,27 @@ def package_of(imported: str) -> OptionalPackage | None:
             if imported == module or imported.startswith(f"{module}.") or module.startswith(f"{imported}."):
                 return package
     return None
+
+
+def missing(imported: str, purpose: str, error: ImportError | None = None) -> MissingPackageError:
+    """The error to raise where an optional package does not import.
+
+    Arguments:
+        imported: the module, as in the table, such as `PIL` or `torch_fidelity`.
+        purpose: what needs it, the beginning of a sentence.
+        error: what the import raised. Its reason is told unless it says just that the package is not there: another error comes
+            from a broken installation.
+    """
+    package = package_of(imported)
+    if package is None:
+        raise ValueError(f"missing: {imported} is not in the table of optional packages")
+    name = package.distributions[0] if imported == package.module else imported.replace("_", "-")
+    return MissingPackageError(f"{purpose} needs {name}: {package.install}{broken(imported, error)}")
+
+
+def broken(imported: str, error: ImportError | None) -> str:
+    """In brackets, why a package that is there does not import; nothing where it is not there."""
+    absent = isinstance(error, ModuleNotFoundError) and f"{imported}.".startswith(f"{error.name}.")
+    if error is None or absent:
+        return ""
+    return f" (importing {imported} failed: {' '.join(str(error).split())})"
