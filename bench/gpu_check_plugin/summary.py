@@ -1,4 +1,4 @@
-"""What gpu_check writes of its parts: findings of compute-sanitizer, medians of benches, the table."""
+"""The summary of gpu_check: findings of compute-sanitizer, medians of benches, the table."""
 
 from __future__ import annotations
 

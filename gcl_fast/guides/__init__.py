@@ -1,4 +1,4 @@
-"""What the generator is told of a view beside its mesh: the photo's own pixels carried there, and the background."""
+"""Guides: what the generator is told of a view beside its mesh, the photo's own pixels carried there and the background."""
 
 from gcl_fast.guides.bodies import Bodies, ViewRasters
 from gcl_fast.guides.guide import GUIDE_CHANNELS, Guide, between_photos, turned_view, untold_view
