@@ -79,7 +79,7 @@ class NoPictures:
     """As much of a data set as a stage needs to be made; the batches come from `make_batch`."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.cameras = device, torch.zeros(IMAGES, dtype=torch.int64)
+        self.device, self.cameras, self.bodies = device, torch.zeros(IMAGES, dtype=torch.int64), None
 
     def train_loader(self, **options: object) -> None:
         return None

@@ -211,8 +211,8 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("text", "text.pt is damaged, truncated or no torch file"),
-        ("", "cannot be read: it is empty"),
+        ("text", "text.pt is truncated or no torch checkpoint"),
+        ("", "is empty"),
         ({"format": 1}, "no checkpoint of a stage: it has no 'stage'"),
         ({"format": 1, "stage": "stage1", "config": 3}, "'config' must hold settings, got int"),
         ({"format": 1, "stage": "stage1", "config": {}, "modules": 3}, "'modules' must hold networks, got int"),
@@ -238,7 +238,7 @@ def test_a_truncated_checkpoint_is_damaged(tmp_path: Path, capsys: pytest.Captur
     path = tmp_path / "cut.pt"
     save_checkpoint(path, {"value": torch.ones(3000)})
     path.write_bytes(path.read_bytes()[:9000])
-    assert "cut.pt is truncated or damaged" in one_line(["evaluate", str(path)], capsys)
+    assert "cut.pt is a truncated or damaged torch checkpoint" in one_line(["evaluate", str(path)], capsys)
 
 
 @pytest.mark.parametrize("device", ["mps", "meta", "tpu"])

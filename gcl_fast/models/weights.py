@@ -71,7 +71,7 @@ def read_torch_file(path: Path, kind: str, map_location: str | torch.device = "c
     except OSError as error:
         raise InputError(f"{kind} {path} cannot be read: {error.strerror or error}") from error
     if not begin:
-        raise InputError(f"{kind} {path} cannot be read: it is empty")
+        raise InputError(f"{kind} {path} is empty")
     try:
         content: object = torch.load(path, map_location=map_location, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
@@ -103,4 +103,4 @@ def _reason(kind: str, path: Path, begin: bytes, text: str) -> str:
         )
     if "TorchScript" in text:
         return f"{kind} {path} must hold a state_dict, got a TorchScript archive"
-    return f"{kind} {path} is {'truncated or damaged' if zipped else 'damaged, truncated or no torch file'}"
+    return f"{kind} {path} is {'a truncated or damaged' if zipped else 'truncated or no'} torch checkpoint"
