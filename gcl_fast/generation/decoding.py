@@ -68,12 +68,7 @@ def reconstruct(
         code = encoder(image)[0]
         if not isinstance(generator, GuidedGenerator):
             return _decode(generator, mesh, code)
-        parts = []
-        for start in range(0, len(image), MAX_DECODED):
-            rows = slice(start, start + MAX_DECODED)
-            seen = _rows(_needed(bodies), start, len(image[rows]))
-            parts.append(_guided(generator, turned_view(image[rows], seen, seen, mesh[rows]), code[rows]))
-        return torch.cat(parts)
+        return _guided_turns(generator, image, mesh[:, None], code, _needed(bodies), (None,))[:, 0]
 
 
 def novel_views(
@@ -97,24 +92,25 @@ def novel_views(
         if isinstance(generator, GuidedGenerator):
             if len(yaws) != views:
                 raise ValueError(f"yaws: expected the {views} angles of the meshes, got {len(yaws)}")
-            return torch.stack(_guided_turns(generator, image, meshes, code, _needed(bodies), yaws), 1)
+            return _guided_turns(generator, image, meshes, code, _needed(bodies), yaws)
         code = code.repeat_interleave(views, dim=0)  # [B*R, C]
         return _decode(generator, meshes.flatten(0, 1), code).view(batch, views, 3, height, width)
 
 
 def _guided_turns(
-    generator: GuidedGenerator, image: Tensor, meshes: Tensor, code: Tensor, bodies: Bodies, yaws: Sequence[float]
-) -> list[Tensor]:
-    """The views [B, 3, H, W] of each yaw."""
-    turns = []
-    for r, yaw in enumerate(yaws):
-        parts = []
-        for start in range(0, len(image), MAX_DECODED):
-            rows = slice(start, start + MAX_DECODED)
-            photo, turned = (_rows(bodies, start, len(image[rows]), angle) for angle in (None, yaw))
-            parts.append(_guided(generator, turned_view(image[rows], photo, turned, meshes[rows, r]), code[rows]))
-        turns.append(torch.cat(parts))
-    return turns
+    generator: GuidedGenerator, image: Tensor, meshes: Tensor, code: Tensor, bodies: Bodies, yaws: Sequence[float | None]
+) -> Tensor:
+    """The views [B, R, 3, H, W] at each yaw; None: the photo's own view."""
+    parts = []
+    for start in range(0, len(image), MAX_DECODED):
+        rows = slice(start, start + MAX_DECODED)
+        photo = _rows(bodies, start, len(image[rows]))
+        turns = []
+        for r, yaw in enumerate(yaws):
+            target = photo if yaw is None else _rows(bodies, start, len(image[rows]), yaw)
+            turns.append(_guided(generator, turned_view(image[rows], photo, target, meshes[rows, r]), code[rows]))
+        parts.append(torch.stack(turns, 1))
+    return torch.cat(parts)
 
 
 def identity_mix(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gcl_fast.guides.bodies import ViewRasters
 from gcl_fast.guides.holes import fill_holes
+from gcl_fast.ops import MeshFlow
 
 GUIDE_CHANNELS = 10
 MARGIN = 2  # pixels around a silhouette that hair and loose clothes may cover: no background is taken from there
@@ -48,9 +49,6 @@ class Guide:
         """The view without any painting: texture on the body, background elsewhere; [B, 3, H, W]."""
         return torch.where(self.body > 0, self.texture, self.background)
 
-    def with_background(self, background: Tensor, known: Tensor) -> Guide:
-        return replace(self, background=background, known=known)
-
 
 def carry(image: Tensor, silhouette: Tensor, grid: Tensor) -> Tensor:
     """`image` [B, C, H, W] read at `grid` [B, H, W, 2] from the pixels of the body alone (silhouette [B, 1, H, W]), so that no
@@ -76,13 +74,20 @@ def ground_of(image: Tensor, *silhouettes: Tensor) -> tuple[Tensor, Tensor]:
     return fill_holes(image, known), known
 
 
-def turned_view(image: Tensor, source: ViewRasters, target: ViewRasters, mesh: Tensor) -> Guide:
-    """Guide of the view `target` from a picture of the view `source` of the same bodies, row by row; mesh: of the target."""
+def shown_and_hidden(flow: MeshFlow, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(visible, occluded) of a guide, each [B, 1, H, W] of 0 and 1."""
+    return (flow.visibility[:, None] == 1).to(dtype), (flow.visibility[:, None] == 2).to(dtype)
+
+
+def turned_view(
+    image: Tensor, source: ViewRasters, target: ViewRasters, mesh: Tensor, ground: tuple[Tensor, Tensor] | None = None
+) -> Guide:
+    """Guide of the view `target` from a picture of the view `source` of the same bodies, row by row; mesh: of the target; ground:
+    its background and where that is known, the picture's own where it is not given."""
     flow = source.flow_to(target)
-    visibility = flow.visibility[:, None]
-    visible, occluded = ((visibility == kind).to(image.dtype) for kind in (1, 2))
+    visible, occluded = shown_and_hidden(flow, image.dtype)
     texture = carry(image, source.silhouette, flow.grid) * (visible + occluded)
-    return Guide(mesh, texture, visible, occluded, *ground_of(image, source.silhouette))
+    return Guide(mesh, texture, visible, occluded, *(ground_of(image, source.silhouette) if ground is None else ground))
 
 
 def untold_view(image: Tensor, source: ViewRasters, other: ViewRasters, mesh: Tensor) -> Guide:
@@ -105,7 +110,6 @@ def between_photos(
     """Guide of a mix of two people in the pose of the first: `weight` of their own texture, the rest their partner's, carried
     from the partner's photo onto this body. source: the partners' bodies, target: these."""
     flow = source.flow_to(target)
-    visibility = flow.visibility[:, None]
-    visible, occluded = ((visibility == kind).to(images.dtype) for kind in (1, 2))
+    visible, occluded = shown_and_hidden(flow, images.dtype)
     texture = weight * images + (1 - weight) * carry(partners, source.silhouette, flow.grid)
     return Guide(mesh, texture * (visible + occluded), visible, occluded, *ground_of(images, target.silhouette))

@@ -40,6 +40,10 @@ class Variance:
     place: Tensor
     warp: Tensor
 
+    def before_backdrop(self, ground: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(background, known) of a photo, the other photo's where it is drawn."""
+        return torch.where(self.swapped, other[0], ground[0]), torch.where(self.swapped, other[1], ground[1])
+
     def apply(self, image: Tensor) -> Tensor:
         """Colours, crop and occluder of generated views [B, 3, H, W]; gradient to them. Backgrounds are changed in the guide."""
         height, width = image.shape[2:]

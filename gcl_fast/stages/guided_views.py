@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from gcl_fast import distributed
-from gcl_fast.guides import Bodies, Guide, GuidedGenerator, Variance, ViewRasters, between_photos, turned_view, untold_view
+from gcl_fast.guides import Bodies, GuidedGenerator, Variance, ViewRasters, between_photos, turned_view, untold_view
 from gcl_fast.guides.guide import ground_of
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch
@@ -47,33 +45,22 @@ def generate_guided_views(
 
     reconstruction = generator.paint(structure, code, untold_view(image, photo, turned, mesh))
 
-    guide = turned_view(image, photo, turned, batch.mesh_novel)
+    ground = ground_of(image, photo.silhouette)
     if variance is not None:
-        guide = before_backdrop(guide, variance, *joint_rows(batch, bodies, photo, variance.backdrop))
-    novel = generator.paint(structure_novel, code, guide)
+        other_image, other = joint_rows(batch, bodies, photo, variance.backdrop)
+        ground = variance.before_backdrop(ground, ground_of(other_image, other.silhouette))
+    novel = generator.paint(structure_novel, code, turned_view(image, photo, turned, batch.mesh_novel, ground))
     code_novel, feature_novel = encoder(novel if variance is None else variance.apply(novel))
 
-    guide = turned_view(novel, turned, photo, mesh)
-    if variance is not None:  # the cycle is asked for the photo: it gets its background
-        background, known = ground_of(image, photo.silhouette, turned.silhouette)
-        guide = replace(guide, background=background, known=known)
-    cycle = generator.paint(structure, code_novel, guide)
+    # The cycle is asked for the photo: where the new view may have another background, it gets the photo's.
+    behind = None if variance is None else ground_of(image, photo.silhouette, turned.silhouette)
+    cycle = generator.paint(structure, code_novel, turned_view(novel, turned, photo, mesh, behind))
 
     weight, (partner, partner_body) = (
         (1.0, (image, photo)) if mix is None else (mix.weight, joint_rows(batch, bodies, photo, mix.partner))
     )
     mixed = generator.paint(structure, mixed_code, between_photos(image, partner, partner_body, photo, mesh, weight))
     return Views(reconstruction, novel, cycle, mixed, code_novel, feature_novel)
-
-
-def before_backdrop(guide: Guide, variance: Variance, image: Tensor, bodies: ViewRasters) -> Guide:
-    """The guide, where `variance` says so before the background of another photo: image [B, 3, H, W] with its bodies."""
-    background, known = ground_of(image, bodies.silhouette)
-    return replace(
-        guide,
-        background=torch.where(variance.swapped, background, guide.background),
-        known=torch.where(variance.swapped, known, guide.known),
-    )
 
 
 def joint_rows(batch: Batch, bodies: Bodies, photo: ViewRasters, order: Tensor) -> tuple[Tensor, ViewRasters]:
