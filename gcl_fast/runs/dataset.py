@@ -44,7 +44,6 @@ class OpenedDataset:
         self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None
-        self.bodies = self._bodies(self.train_meshes, self.data.train)
         self._reader = self._new_reader(self.data.train, meshes=self.train_meshes)
         self._plain = self._reader.loader()
         self._test_loaders: tuple[Loader, Loader] | None = None
@@ -95,6 +94,11 @@ class OpenedDataset:
             return None
         with counting("read bodies") as progress:
             return Bodies(meshes, records, self.device, progress=progress)
+
+    @cached_property
+    def bodies(self) -> Bodies | None:
+        """Of the training images, where the generator is guided by the photos' pixels; read when first asked for."""
+        return self._bodies(self.train_meshes, self.data.train)
 
     @property
     def cameras(self) -> Tensor:

@@ -38,6 +38,7 @@ class Training:
         self.began = time.perf_counter()
         check_shares(config, stages)
         self.dataset = OpenedDataset(config, with_meshes=any(stage in (2, 3) for stage in stages))
+        _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.run_dir = distributed.from_first(lambda: open_run(config, resume=resume, overwrite=overwrite))
         self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
         print(self.dataset.data.table())
