@@ -73,7 +73,8 @@ FLAGS = {
         --dataset --device --no-rerank --output --ranked-lists --rerank --root
     """,
     "generate": """
-        --angles --dataset --device --fid-weights --no-warp --num --out --root --scores --seed --split --warp --what
+        --angles --dataset --device --fid-weights --no-turntable --no-warp --num --out --root --scores --seed --split --turntable
+        --warp --what
     """,
     "import-checkpoint": """
         --kind --out
@@ -163,6 +164,7 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
         (["synth"], "Required options"),
         (["generate", "run", "--angles", "nan"], "--angles must be finite"),
         (["generate", "run", "--num", "0"], "--num must be above 0"),
+        (["generate", "run", "--warp", "--turntable"], "--turntable must be without --warp"),
         (["render", "--root", "data", "--height", "0"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--height", "-5"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--width", "0"], "--width must be above 0"),

@@ -72,3 +72,15 @@ def test_summary_has_every_score():
     )
     for word in ("untrained", "stage1", "stage3", "control", "50.0%", "17.50 dB", "400 seconds"):
         assert word in text
+    assert "after stage3" not in text  # no generator of stage 3 was scored
+
+
+def test_summary_shows_the_views_of_both_stages_beside_the_guesses():
+    views = {"novel_view_psnr": 22.5, "novel_view_psnr_body": 19.0, "novel_view_ssim": 0.687, "source_image_psnr": 18.8}
+    after_3 = {**views, "novel_view_psnr": 22.75, "mAP": 0.7, "rank1": 0.8}
+    lines = demo.summary({"stage2": views, "stage3": after_3}).splitlines()
+    table = {line[:28].strip(): line[28:].split() for line in lines}
+    assert table["novel views of new people"] == ["PSNR", "body", "SSIM"]
+    assert table["after stage2"] == ["22.50", "dB", "19.00", "dB", "0.687"]
+    assert table["after stage3"][0] == "22.75"
+    assert table["guess: source image"] == ["18.80", "dB"]

@@ -135,6 +135,16 @@ def test_a_generator_guided_by_the_photos_pixels(tmp_path, settings, capsys):
     for what in ("novel", "reconstruction", "mix"):
         assert main(["generate", str(run), "--what", what, "--num", "2", "--out", str(tmp_path / "out")]) == 0
         assert (tmp_path / "out" / f"{what}.png").is_file()
+    photo = next((root / "market1501/query").glob("*.jpg")).relative_to(root).as_posix()  # stands for its own true views
+    (root / "truth").mkdir()
+    (root / "truth/index.csv").write_text(
+        "source,yaw,image,background\n" + f"{photo},0,{photo},{photo}\n{photo},90,{photo},{photo}\n"
+    )
+    scores = tmp_path / "scores.json"
+    assert main(["generate", str(run), "--num", "1", "--out", str(tmp_path / "out"), "--turntable", "--scores", str(scores)]) == 0
+    assert (tmp_path / "out/turntable.gif").is_file()
+    facts = json.loads(scores.read_text())
+    assert facts["source_image_psnr"] == 100 and facts["novel_view_psnr_body_per_yaw"].keys() == {"90"}
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         main(train(settings, root, tmp_path / "runs", "--name", "other", *shares))

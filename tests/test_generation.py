@@ -192,8 +192,8 @@ def test_scores_by_hand(world, device):
         encoder, decoder, world / "truth", Bars(), SIZE, device, mean_image=mean, progress=lambda *n: seen.append(n)
     )
     assert (found.num_images, found.num_sources) == (6, 2) and seen == [(1, 2), (2, 2)]
-    assert found.psnr == pytest.approx(100.0)  # the stand-in generator paints the truth exactly
-    assert found.psnr_body == pytest.approx(100.0)
+    assert found.mean["novel_view_psnr"] == pytest.approx(100.0)  # the stand-in generator paints the truth exactly
+    assert found.mean["novel_view_psnr_body"] == pytest.approx(100.0)
     blank, average, photo, body = [], [], [], []
     for tone in (100 / 255, 200 / 255):
         for yaw in (45, 90, 180):
@@ -202,15 +202,35 @@ def test_scores_by_hand(world, device):
             average.append(-10 * math.log10(part * (tone - 0.5) ** 2 + (1 - part) * 0.25))
             photo.append(-10 * math.log10((1 - part) * tone**2))
             body.append(-10 * math.log10((tone - 0.5) ** 2))
-    assert found.psnr_blank_background == pytest.approx(np.mean(blank), rel=1e-5)
-    assert found.psnr_mean_image == pytest.approx(np.mean(average), rel=1e-5)
-    assert found.psnr_source_image == pytest.approx(np.mean(photo), rel=1e-5)
-    assert found.psnr_body_mean_image == pytest.approx(np.mean(body), rel=1e-5)
-    assert list(found.per_yaw) == [45.0, 90.0, 180.0]
-    assert found.psnr_same_view == pytest.approx(100.0)
+    assert found.mean["blank_background_psnr"] == pytest.approx(np.mean(blank), rel=1e-5)
+    assert found.mean["mean_image_psnr"] == pytest.approx(np.mean(average), rel=1e-5)
+    assert found.mean["source_image_psnr"] == pytest.approx(np.mean(photo), rel=1e-5)
+    assert found.mean["mean_image_psnr_body"] == pytest.approx(np.mean(body), rel=1e-5)
+    assert (
+        set(found.mean)
+        == set(found.per_yaw)
+        == {
+            f"{author}_{measure}"
+            for author in ("novel_view", "mean_image", "blank_background", "source_image")
+            for measure in ("psnr", "psnr_body")
+        }
+    )
+    assert all(list(values) == [45.0, 90.0, 180.0] for values in found.per_yaw.values())
+    assert found.per_yaw["blank_background_psnr"][90.0] == pytest.approx((blank[1] + blank[4]) / 2, rel=1e-5)
     metrics = found.as_metrics()
-    assert metrics["novel_view_psnr"] == found.psnr and metrics["blank_background_psnr"] == found.psnr_blank_background
-    assert metrics["mean_image_psnr"] == found.psnr_mean_image
+    assert metrics["same_view_psnr"] == pytest.approx(100.0)
+    assert {name: metrics[name] for name in found.mean} == found.mean
+    assert metrics["mean_image_psnr_body_per_yaw"]["180"] == found.per_yaw["mean_image_psnr_body"][180.0]
+
+
+def test_ssim_is_scored_where_asked_for(world):
+    pytest.importorskip("torchmetrics")
+    mean = torch.full((3, *SIZE), 0.5)
+    found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean, with_ssim=True)
+    assert found.mean["novel_view_ssim"] == pytest.approx(1.0, abs=1e-4)
+    for guess in ("mean_image", "blank_background", "source_image"):
+        assert found.mean[f"{guess}_ssim"] < 0.9
+        assert np.mean(list(found.per_yaw[f"{guess}_ssim"].values())) == pytest.approx(found.mean[f"{guess}_ssim"])
 
 
 def test_scores_of_an_imperfect_generator(world):
@@ -219,9 +239,10 @@ def test_scores_of_an_imperfect_generator(world):
             return normalise(torch.full((*structure.shape[-2:], 3), 51, dtype=torch.uint8)).expand(len(code), 3, *SIZE)
 
     found = score_novel_views(MeanCode(), Wrong(), world / "truth", Bars(), SIZE, mean_image=torch.full((3, *SIZE), 0.2))
-    assert found.psnr == pytest.approx(found.psnr_mean_image, rel=1e-5)
-    assert found.psnr < 20
-    assert np.mean(list(found.per_yaw.values())) == pytest.approx(found.psnr, rel=1e-9)
+    score = found.mean["novel_view_psnr"]
+    assert score == pytest.approx(found.mean["mean_image_psnr"], rel=1e-5)
+    assert score < 20
+    assert np.mean(list(found.per_yaw["novel_view_psnr"].values())) == pytest.approx(score, rel=1e-9)
 
 
 def test_truth_without_the_same_view_or_without_turned_ones(world):
@@ -229,7 +250,7 @@ def test_truth_without_the_same_view_or_without_turned_ones(world):
     head, *rows = index.read_text().splitlines()
     index.write_text("\n".join([head, *(row for row in rows if ",0," not in row)]))
     found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
-    assert found.num_images == 6 and math.isnan(found.psnr_same_view) and "same_view_psnr" not in found.as_metrics()
+    assert found.num_images == 6 and not found.same_view and "same_view_psnr" not in found.as_metrics()
     index.write_text("\n".join([head, *(row for row in rows if ",0," in row)]))
     with pytest.raises(ValueError, match="angles other than 0"):
         score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)

@@ -17,7 +17,10 @@ from gcl_fast.constants import NOVEL_YAWS, DatasetName
 from gcl_fast.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from gcl_fast.generation import FrechetDistance
     from gcl_fast.meshes.sources import MeshSource
+    from gcl_fast.models.generator import Generator
+    from gcl_fast.models.identity import IdentityEncoder
     from gcl_fast.models.three_networks import Networks
     from gcl_fast.records import Record
     from gcl_fast.runs.dataset import OpenedDataset
@@ -32,6 +35,8 @@ class GenerateOptions:
     what: Literal["reconstruction", "novel", "mix"] = "novel"
     warp: bool = False
     """No generator: the photos' own pixels carried to the angles by their meshes (needs vertices)."""
+    turntable: bool = False
+    """The people turning once around: an animation (GIF) and a strip of it (needs vertices)."""
     angles: tuple[float, ...] = NOVEL_YAWS
     """Turns in degrees; any angle where mesh vertices are there."""
     num: int = 8
@@ -42,7 +47,8 @@ class GenerateOptions:
     device: str = "auto"
     seed: int = 0
     scores: Path | None = None
-    """Also score all images of the split and write here (JSON): PSNR and SSIM of reconstructions, FID with --fid-weights."""
+    """Also score all images of the split and write here (JSON): PSNR and SSIM of reconstructions, FID with --fid-weights; where
+    the data set has true views (truth/index.csv), novel views against them by angle, beside guesses that need no generator."""
     fid_weights: str | None = None
     """Inception weights for the FID of the novel views: a file, or 'download' to fetch them."""
 
@@ -50,6 +56,7 @@ class GenerateOptions:
         require(len(self.angles) > 0, "--angles", "at least one angle", self.angles)
         require(all(map(math.isfinite, self.angles)), "--angles", "finite", self.angles)
         require(self.num > 0, "--num", "above 0", self.num)
+        require(not (self.warp and self.turntable), "--turntable", "without --warp, which asks for no generator", self.turntable)
 
 
 def warp(options: GenerateOptions, dataset: OpenedDataset, records: list[Record], meshes: MeshSource) -> None:
@@ -71,9 +78,7 @@ def generate(
     options: GenerateOptions, networks: Networks, dataset: OpenedDataset, records: list[Record], meshes: MeshSource
 ) -> None:
     """Pictures by the generator and, with --scores, the scores of the whole split."""
-    from gcl_fast.files import write_whole
-    from gcl_fast.generation import FrechetDistance, generate_pictures, score_generated
-    from gcl_fast.progress import counting
+    from gcl_fast.generation import FrechetDistance, generate_pictures, turntable
 
     fid = FrechetDistance(options.fid_weights, device=dataset.device) if options.fid_weights is not None else None
     encoder, generator = networks.encoder.to(dataset.device), networks.generator.to(dataset.device)
@@ -92,15 +97,54 @@ def generate(
         seed=options.seed,
     )
     print(f"{len(written)} pictures; the sheet is {written[0]}")
-    if options.scores is None:
-        return
+    if options.turntable:
+        drawn = {"num": options.num, "image_size": size, "device": dataset.device, "seed": options.seed}
+        animation, strip = turntable(encoder, generator, records, meshes, options.out, **drawn)
+        print(f"a full turn: {animation}, side by side in {strip}")
+    if options.scores is not None:
+        score(options, encoder, generator, dataset, records, meshes, fid)
+
+
+def score(
+    options: GenerateOptions,
+    encoder: IdentityEncoder,
+    generator: Generator,
+    dataset: OpenedDataset,
+    records: list[Record],
+    meshes: MeshSource,
+    fid: FrechetDistance | None,
+) -> None:
+    """--scores: the whole split's reconstructions, and its novel views where the truth is known."""
+    from importlib.util import find_spec
+
+    from gcl_fast.files import write_whole
+    from gcl_fast.generation import mean_training_image, score_generated, score_novel_views
+    from gcl_fast.progress import counting
+
+    size, truth = dataset.config.image_size, Path(dataset.config.root) / "truth"
+    views = {}
     with counting("score generated images") as progress:
         scores = score_generated(
             encoder, generator, records, meshes, size, dataset.device, yaws=options.angles, fid=fid, progress=progress
         )
-    facts = {**scores, "split": options.split, "angles": list(options.angles)}
+    if options.split != "train" and (truth / "index.csv").is_file():
+        mean = mean_training_image([record.path for record in dataset.data.train], size)
+        with counting("score novel views") as progress:
+            views = score_novel_views(
+                encoder,
+                generator,
+                truth,
+                meshes,
+                size,
+                dataset.device,
+                mean_image=mean,
+                with_ssim=find_spec("torchmetrics") is not None,
+                progress=progress,
+            ).as_metrics()
+    facts = {**scores, **views, "split": options.split, "angles": list(options.angles)}
     write_whole(options.scores, json.dumps(facts, indent=2) + "\n")
-    print("scores: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+    means = {name: value for name, value in {**scores, **views}.items() if not isinstance(value, dict)}
+    print("scores: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
 
 def main(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from gcl_fast.generation.measures import FrechetDistance, psnr, ssim
 from gcl_fast.generation.novel_view_scores import NovelViewScores, novel_view_sheet, score_novel_views
 from gcl_fast.generation.picture_files import draw_records, generate_pictures
 from gcl_fast.generation.true_views import mean_training_image, read_truth
+from gcl_fast.generation.turntables import turntable
 from gcl_fast.generation.warps import warp_pictures, warped_views
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "score_generated",
     "score_novel_views",
     "ssim",
+    "turntable",
     "warp_pictures",
     "warped_views",
 ]

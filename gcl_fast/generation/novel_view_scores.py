@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,66 +16,48 @@ from gcl_fast.generation.decoding import novel_views
 from gcl_fast.generation.inputs import bodies_for, load_photos, load_units, render_meshes
 from gcl_fast.generation.measures import psnr, ssim
 from gcl_fast.generation.true_views import TrueView, by_source, read_truth
+from gcl_fast.generation.warps import warped_views
 from gcl_fast.images import mesh_to_unit, photo_to_unit
-from gcl_fast.meshes import MeshSource
+from gcl_fast.meshes import MeshSource, VertexMeshes
 from gcl_fast.models import Generator, IdentityEncoder
 from gcl_fast.records import Record
 from gcl_fast.visuals.grids import novel_view_grid
 
+GENERATED = "novel_view"
 BODY_LEVEL = 0.02  # a pixel is body where its guiding mesh, in [0, 1], is brighter (rendered JPEGs ring around 0)
 
 
 @dataclass(frozen=True)
 class NovelViewScores:
-    """PSNR in dB on RGB in [0, 1], the mean over images of each image's own PSNR; all on the same `num_images` images,
-    the turned ones (yaw other than 0).
+    """How near generated views come to the true ones, and how near guesses come that need no generator.
 
-    psnr                   the generated views
-    psnr_blank_background  the camera's background without a person, as a guess
-    psnr_mean_image        the mean training image, as a guess
-    psnr_source_image      the unturned photo itself, as a guess
-    psnr_body, psnr_body_mean_image, psnr_body_source_image   the same inside the silhouette of the turned mesh
-    psnr_same_view         generated at yaw 0 against the true picture of that view; NaN where the truth has none
-    per_yaw                angle in degrees -> psnr of the generated views
-    ssim, ssim_mean_image, ssim_source_image   structural similarity of the same guesses; NaN unless asked for
+    Each score is named as in metrics.json: who made the view ("novel_view", the generator's; "mean_image", the mean
+    training image; "blank_background", the scene without a person; "source_image", the photo, not turned), then the measure
+    ("psnr", dB on RGB in [0, 1], the mean over images of each image's own; "psnr_body", inside the silhouette of the turned
+    mesh; "ssim" in [-1, 1], where asked for): "novel_view_psnr_body".
+
+    mean        name -> mean over the turned views (yaw other than 0)
+    per_yaw     name -> {degrees: mean over the views of that yaw}
+    same_view   name -> mean over the views at yaw 0, a reconstruction; empty where the truth has none
+    num_images  turned views; num_sources: photos they are made from
     """
 
-    psnr: float
-    psnr_blank_background: float
-    psnr_mean_image: float
-    psnr_source_image: float
-    psnr_body: float
-    psnr_body_mean_image: float
-    psnr_body_source_image: float
-    psnr_same_view: float
-    per_yaw: dict[float, float]
+    mean: dict[str, float]
+    per_yaw: dict[str, dict[float, float]]
+    same_view: dict[str, float]
     num_images: int
     num_sources: int
-    ssim: float = float("nan")
-    ssim_mean_image: float = float("nan")
-    ssim_source_image: float = float("nan")
 
     def as_metrics(self) -> dict[str, float | dict[str, float]]:
-        """For metrics.json, under "stage2"."""
-        metrics: dict[str, float | dict[str, float]] = {}
-        if not math.isnan(self.psnr_same_view):
-            metrics["same_view_psnr"] = self.psnr_same_view
-        if not math.isnan(self.ssim):
-            metrics["novel_view_ssim"] = self.ssim
-            metrics["mean_image_ssim"] = self.ssim_mean_image
-            metrics["source_image_ssim"] = self.ssim_source_image
-        return {
-            **metrics,
-            "novel_view_psnr": self.psnr,
-            "blank_background_psnr": self.psnr_blank_background,
-            "mean_image_psnr": self.psnr_mean_image,
-            "source_image_psnr": self.psnr_source_image,
-            "novel_view_psnr_body": self.psnr_body,
-            "mean_image_psnr_body": self.psnr_body_mean_image,
-            "source_image_psnr_body": self.psnr_body_source_image,
-            "novel_view_psnr_per_yaw": {f"{yaw:g}": value for yaw, value in self.per_yaw.items()},
-            "novel_view_images": self.num_images,
-        }
+        """For metrics.json, under the stage: every mean, "<name>_per_yaw", "novel_view_images", and "same_view_psnr" and
+        its like."""
+        metrics: dict[str, float | dict[str, float]] = {**self.mean}
+        for name, values in self.per_yaw.items():
+            metrics[f"{name}_per_yaw"] = {f"{yaw:g}": value for yaw, value in values.items()}
+        for name, value in self.same_view.items():
+            if name.startswith(GENERATED):
+                metrics[name.replace(GENERATED, "same_view")] = value
+        return {**metrics, "novel_view_images": self.num_images}
 
 
 @dataclass(frozen=True)
@@ -112,17 +93,23 @@ def _scores_of_photo(
     truth = maker.units([view.image for view in views])
     body = mesh_to_unit(meshes[0]) > BODY_LEVEL  # [R, 1, H, W]
     guesses = {
-        "": photo_to_unit(generated[0]),
-        "_mean_image": mean_image.expand_as(truth),
-        "_source_image": photo_to_unit(photo).expand_as(truth),
+        GENERATED: photo_to_unit(generated[0]),
+        "mean_image": mean_image.expand_as(truth),
+        "blank_background": maker.units([view.background for view in views]),
+        "source_image": photo_to_unit(photo).expand_as(truth),
     }
-    scores = {"psnr_blank_background": psnr(maker.units([view.background for view in views]), truth).cpu()}
-    for suffix, guess in guesses.items():
-        scores[f"psnr{suffix}"] = psnr(guess, truth).cpu()
-        scores[f"psnr_body{suffix}"] = psnr(guess, truth, body).cpu()
+    scores = {}
+    for author, guess in guesses.items():
+        scores[f"{author}_psnr"] = psnr(guess, truth).cpu()
+        scores[f"{author}_psnr_body"] = psnr(guess, truth, body).cpu()
         if with_ssim:
-            scores[f"ssim{suffix}"] = ssim(guess, truth).cpu()
+            scores[f"{author}_ssim"] = ssim(guess, truth).cpu()
     return scores
+
+
+def _means(scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
+    """The mean of each score over some views; a body that covers no pixel counts nowhere."""
+    return {name: float(np.nanmean(values[rows])) for name, values in scores.items()}
 
 
 def score_novel_views(
@@ -166,12 +153,11 @@ def score_novel_views(
     turned = angles != 0
     if not turned.any():
         raise InputError(f"{truth_dir}: expected true views at angles other than 0, found none")
-    generated_psnr = scores["psnr"]
-    means = {name: float(np.nanmean(values[turned])) for name, values in scores.items()}
+    by_yaw = {float(yaw): _means(scores, angles == yaw) for yaw in np.unique(angles[turned])}
     return NovelViewScores(
-        **means,
-        psnr_same_view=math.nan if turned.all() else float(generated_psnr[~turned].mean()),
-        per_yaw={float(angle): float(generated_psnr[angles == angle].mean()) for angle in np.unique(angles[turned])},
+        mean=_means(scores, turned),
+        per_yaw={name: {yaw: means[name] for yaw, means in by_yaw.items()} for name in scores},
+        same_view={} if turned.all() else _means(scores, ~turned),
         num_images=int(turned.sum()),
         num_sources=len(groups),
     )
@@ -189,7 +175,8 @@ def novel_view_sheet(
     seed: int = 0,
     title: str | None = None,
 ) -> np.ndarray:
-    """Sheet of `num` photos drawn at random (by `seed`): meshes, generated views and the truth.
+    """Sheet of `num` photos drawn at random (by `seed`): meshes, the photo's pixels carried by them where they have vertices,
+    generated views and the truth.
 
     Arguments: as `score_novel_views`.
     Returns: [H', W', 3] uint8.
@@ -208,12 +195,17 @@ def novel_view_sheet(
     for source in sources:
         views = sorted(groups[source], key=lambda view: view.yaw)
         truths.append(load_photos([view.image for view in views], image_size)[None])
+    warped = None
+    if isinstance(mesh_source, VertexMeshes):
+        records = [Record(path=source, pid=-1, camera=-1) for source in sources]
+        warped = warped_views(torch.cat(photos), records, mesh_source, angles, torch.cat(meshes))[0]
     return novel_view_grid(
         torch.cat(photos),
         torch.cat(generated),
         angles,
         torch.cat(truths),
         torch.cat(meshes),
+        warped=warped,
         row_titles=[source.stem for source in sources],
         title=title,
     )

@@ -19,8 +19,10 @@ from gcl_fast.report.titles import (
     GENERATING,
     GROUPS,
     GUESSES,
+    MEASURES,
     SCORES,
     STAGES,
+    Measure,
     group_of,
     in_words,
     stage_name,
@@ -64,14 +66,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class NovelViewScores:
-    """bars: over whole images, body_bars: over the person's pixels; same_view: (decibels, stage) of reconstructions."""
+class NovelViewMeasure:
+    """One measure of generated views: bars over all angles, and a table by angle."""
 
+    title: str
+    note: str
     bars: list[Bar]
-    images: object
     per_yaw: Table | None
+
+
+@dataclass(frozen=True)
+class NovelViewScores:
+    """same_view: (decibels, stage) of reconstructions."""
+
+    images: object
+    measures: list[NovelViewMeasure]
     same_view: list[tuple[str, str]]
-    body_bars: list[Bar]
 
 
 @dataclass(frozen=True)
@@ -141,44 +151,52 @@ def scores(run: Run) -> Scores | None:
     return Scores(Table(["", *(SCORES[name] for name in columns)], rows), with_control="control" in present)
 
 
-def _psnr_bars(run: Run, suffix: str = "") -> list[Bar]:
-    """Generated views of each stage, then the guesses; `suffix` chooses the pixels. Empty without a score."""
+def _bars(run: Run, measure: Measure) -> list[Bar]:
+    """Generated views of each stage, then the guesses. Empty without a score."""
     views = [(stage, section_of(run.metrics, stage)) for stage in GENERATING]
-    views = [(stage, values) for stage, values in views if is_number(values.get("novel_view_psnr" + suffix))]
+    views = [(stage, values) for stage, values in views if is_number(values.get(f"novel_view_{measure.key}"))]
     if not views:
         return []
-    entries = [(f"Generated views, {stage_name(stage)}", values["novel_view_psnr" + suffix], True) for stage, values in views]
-    entries += [(title, views[-1][1].get(key + suffix), False) for key, title in GUESSES.items()]
+    entries = [(f"Generated views, {stage_name(stage)}", values[f"novel_view_{measure.key}"], True) for stage, values in views]
+    entries += [(title, views[-1][1].get(f"{guess}_{measure.key}"), False) for guess, title in GUESSES.items()]
     numbers = [(title, float(value), ours) for title, value, ours in entries if is_number(value)]
     longest = max((value for _, value, _ in numbers if math.isfinite(value)), default=1.0)
     bars = []
     for title, value, ours in numbers:
         share = 100 * max(0.0, min(value / longest, 1.0)) if math.isfinite(value) and longest > 0 else 0.0
-        bars.append(Bar(title, f"{value:.2f} dB", share, ours))
+        bars.append(Bar(title, measure.text(value), share, ours))
     return bars
 
 
+def _per_yaw(run: Run, measure: Measure) -> Table | None:
+    """A row for each stage and each guess, a column an angle; None where no angle has a score."""
+
+    def by_yaw(stage: str, author: str) -> Mapping[str, object]:
+        return section_of(section_of(run.metrics, stage), f"{author}_{measure.key}_per_yaw")
+
+    stages = [stage for stage in GENERATING if by_yaw(stage, "novel_view")]
+    if not stages:
+        return None
+    rows = {f"Generated, {stage_name(stage)}": by_yaw(stage, "novel_view") for stage in stages}
+    rows |= {title: by_yaw(stages[-1], guess) for guess, title in GUESSES.items()}
+    yaws = list(by_yaw(stages[-1], "novel_view"))
+    table = [[title, *(measure.text(row.get(yaw)) for yaw in yaws)] for title, row in rows.items() if row]
+    return Table(["Angle", *(f"{yaw}°" for yaw in yaws)], table)
+
+
 def novel_view_scores(run: Run) -> NovelViewScores | None:
-    """PSNR of generated views beside guesses that need no generator."""
-    bars = _psnr_bars(run)
-    if not bars:
+    """How near generated views come to the true ones, beside guesses that need no generator."""
+    measures = [NovelViewMeasure(each.title, each.note, _bars(run, each), _per_yaw(run, each)) for each in MEASURES]
+    measures = [measure for measure in measures if measure.bars]
+    if not measures:
         return None
     views = [(stage, section_of(run.metrics, stage)) for stage in GENERATING]
     counts = [values["novel_view_images"] for _, values in views if is_number(values.get("novel_view_images"))]
-    by_yaw = [(stage, section_of(values, "novel_view_psnr_per_yaw")) for stage, values in views]
-    by_yaw = [(stage, decibels) for stage, decibels in by_yaw if decibels]
-    per_yaw = None
-    if by_yaw:
-        yaws = list(by_yaw[-1][1])
-        rows = [[f"{stage_name(stage).capitalize()}, dB", *(decibel(row.get(yaw)) for yaw in yaws)] for stage, row in by_yaw]
-        per_yaw = Table(["Angle", *(f"{yaw}°" for yaw in yaws)], rows)
     same_view = [(stage, values.get("same_view_psnr")) for stage, values in views]
     return NovelViewScores(
-        bars=bars,
         images=counts[-1] if counts else None,
-        per_yaw=per_yaw,
+        measures=measures,
         same_view=[(decibel(value), stage_name(stage)) for stage, value in same_view if is_number(value)],
-        body_bars=_psnr_bars(run, "_body"),
     )
 
 
@@ -251,8 +269,9 @@ def times(run: Run) -> Table | None:
 
 def further_figures(run: Run) -> Table | None:
     """Whatever else metrics.json says."""
-    shown = {*SCORES, *GUESSES, *(key + "_body" for key in GUESSES)}
-    shown |= {"novel_view_psnr", "novel_view_psnr_body", "novel_view_psnr_per_yaw", "novel_view_images", "same_view_psnr"}
+    shown = {*SCORES, "novel_view_images", "same_view_psnr"}
+    for author in ("novel_view", *GUESSES):
+        shown |= {f"{author}_{measure.key}{end}" for measure in MEASURES for end in ("", "_per_yaw")}
     rows = []
     for key, value in run.metrics.items():
         if key in ("seconds", "times"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from gcl_fast.report.formats import NOTHING, is_number
+
 STAGES = {
     "untrained": "Untrained network",
     "stage1": "Stage 1: identity encoder warm-up",
@@ -11,11 +15,32 @@ STAGES = {
 }
 SCORES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mINP": "mINP"}
 GENERATING = ("stage2", "stage3")
-GUESSES = {
-    "blank_background_psnr": "Guess: background without a person",
-    "mean_image_psnr": "Guess: mean training image",
-    "source_image_psnr": "Guess: the photo, not turned",
+GUESSES = {  # who made a view, as scores in metrics.json begin
+    "blank_background": "Guess: background without a person",
+    "mean_image": "Guess: mean training image",
+    "source_image": "Guess: the photo, not turned",
 }
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a score of generated views ends in metrics.json, and how it is shown."""
+
+    key: str
+    title: str
+    note: str
+    unit: str
+    digits: int
+
+    def text(self, value: object) -> str:
+        return f"{value:.{self.digits}f}{self.unit}" if is_number(value) else NOTHING
+
+
+MEASURES = (
+    Measure("psnr", "Whole image, PSNR", "On RGB in [0, 1], mean over images of each image's own; higher is better.", " dB", 2),
+    Measure("psnr_body", "On the person's pixels alone, PSNR", "Within the silhouette of the turned mesh.", " dB", 2),
+    Measure("ssim", "Structural similarity (SSIM)", "1 for equal images.", "", 3),
+)
 CAPTIONS = {  # by the end of a picture's name
     "novel_views": "People not trained on, turned to new angles: guiding mesh, generated view, truth.",
     "ranked_lists": "Queries drawn at random (blue) and their best gallery images: green the same person, red another; "

@@ -54,12 +54,24 @@ def summary(metrics: dict[str, Any]) -> str:
     for name in ("untrained", "stage1", "control", "stage3"):
         if name in metrics:
             lines.append(f"{name:12}{metrics[name]['mAP']:8.1%}{metrics[name]['rank1']:8.1%}")
-    views = metrics.get("stage2", {})
-    if "novel_view_psnr" in views:
-        lines.append(
-            f"novel views of new people: {views['novel_view_psnr']:.2f} dB (mean image {views['mean_image_psnr']:.2f}, "
-            f"blank background {views['blank_background_psnr']:.2f})"
-        )
+    lines += view_scores(metrics)
     if "seconds" in metrics:
         lines.append(f"{metrics['seconds']:.0f} seconds")
     return "\n".join(lines)
+
+
+def view_scores(metrics: dict[str, Any]) -> list[str]:
+    """Lines of a table: novel views of new people after each stage, beside guesses that need no generator."""
+    stages = [name for name in ("stage2", "stage3") if "novel_view_psnr" in metrics.get(name, {})]
+    if not stages:
+        return []
+    rows = {f"after {stage}": (metrics[stage], "novel_view") for stage in stages}
+    for guess in ("mean_image", "blank_background", "source_image"):
+        rows[f"guess: {guess.replace('_', ' ')}"] = (metrics[stages[-1]], guess)
+    lines = ["", f"{'novel views of new people':28}{'PSNR':>10}{'body':>10}{'SSIM':>8}"]
+    for title, (scores, author) in rows.items():
+        decibels = [scores.get(f"{author}_{measure}") for measure in ("psnr", "psnr_body")]
+        cells = [f"{value:.2f} dB" if value is not None else "" for value in decibels]
+        ssim = scores.get(f"{author}_ssim")
+        lines.append(f"{title:28}{cells[0]:>10}{cells[1]:>10}{'' if ssim is None else f'{ssim:.3f}':>8}".rstrip())
+    return [*lines, ""]

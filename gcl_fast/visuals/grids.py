@@ -59,12 +59,14 @@ def novel_view_grid(
     truth: Tensor | None = None,
     meshes: Tensor | None = None,
     *,
+    warped: Tensor | None = None,
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
     scale: int | None = None,
     generated_title: str = "generated",
 ) -> np.ndarray:
-    """Each photo with its generated views, one column an angle; the guiding meshes above and the truth below, if given.
+    """Each photo with its generated views, one column an angle; above them, if given, the guiding meshes and the photo's own
+    pixels carried to the angle, below them the truth.
 
     Deterministic; no gradient.
 
@@ -74,6 +76,7 @@ def novel_view_grid(
         angles: degrees.
         truth: [B, R, 3, H, W], ImageNet-normalised.
         meshes: [B, R, 1, H, W] in [-1, 1].
+        warped: as truth.
         row_titles: one name for each photo; generated_title: what the rows of `generated` are called.
         title, scale: as `compose`.
 
@@ -82,14 +85,19 @@ def novel_view_grid(
     if not isinstance(source, Tensor) or source.dim() != 4 or source.shape[1] != 3:
         raise ValueError(f"source: expected shape [B, 3, H, W], got {list(getattr(source, 'shape', []))}")
     batch, height, width = source.shape[0], source.shape[2], source.shape[3]
-    for name, images, channels in (("generated", generated, 3), ("truth", truth, 3), ("meshes", meshes, 1)):
+    for name, images, channels in (
+        ("generated", generated, 3),
+        ("truth", truth, 3),
+        ("meshes", meshes, 1),
+        ("warped", warped, 3),
+    ):
         wanted = [batch, len(angles), channels, height, width]
         if images is not None and list(images.shape) != wanted:
             raise ValueError(f"{name}: expected shape {wanted}, got {list(images.shape)}")
     if row_titles is not None and len(row_titles) != batch:
         raise ValueError(f"row_titles: expected {batch} names, got {len(row_titles)}")
 
-    kinds = {"mesh": meshes, generated_title: generated, "truth": truth}
+    kinds = {"mesh": meshes, "warped": warped, generated_title: generated, "truth": truth}
     shown = {name: _bytes(images, name) for name, images in kinds.items() if images is not None}  # uint8 [B, R, H, W, 3]
     photos = _bytes(source, "source")  # [B, H, W, 3]
     cells: list[list[np.ndarray | None]] = []
