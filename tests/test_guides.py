@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gcl_fast import ops
 from gcl_fast.errors import InputError
 from gcl_fast.guides import GUIDE_CHANNELS, Bodies, GuidedGenerator, between_photos, fill_holes, turned_view, untold_view
-from gcl_fast.guides.guide import carry
+from gcl_fast.guides.guide import carry, clothed
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.ops.camera import turn, turn_each
@@ -126,11 +126,27 @@ def test_reconstruction_is_told_only_what_the_other_view_tells(tmp_path: Path) -
     held = bodies(tmp_path, [WEAK])
     index = torch.tensor([0])
     photo, turned = held.seen(index), held.seen(index, torch.tensor([90.0]))
-    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0), requires_grad=True)
     guide = untold_view(image, photo, turned, torch.zeros(1, 1, *SIZE))
     assert 0.2 < float(guide.visible.sum() / photo.silhouette.sum()) < 0.8  # a quarter turn sees half of the front
-    hidden = photo.silhouette & (guide.body == 0)
-    assert not bool((guide.texture * hidden).any()) and not bool((guide.known.bool() & turned.silhouette).any())
+    assert torch.equal(guide.body > 0, photo.silhouette) and not bool((guide.known.bool() & turned.silhouette).any())
+    (told,) = torch.autograd.grad((guide.texture + guide.background).square().sum(), image)
+    hidden = guide.occluded.bool() | ~guide.known.bool() & ~photo.silhouette
+    inner = hidden & (torch.nn.functional.max_pool2d((~hidden).float(), 5, 1, 2) == 0)  # bilinear reads reach over its edge
+    assert inner.sum() > 50 and not bool((told * inner).any()) and bool((told * guide.visible).any())
+
+
+def test_what_the_photo_does_not_show_is_guessed_from_around() -> None:
+    visible = torch.zeros(1, 1, 8, 8)
+    visible[..., :4, :4], occluded = 1, torch.zeros(1, 1, 8, 8)
+    occluded[..., :4, 4:] = 1  # the lower half is no body
+    texture = torch.where(visible > 0, 2.0, 6.0).expand(-1, 3, -1, -1)
+    guess = clothed(texture, visible, occluded)
+    assert torch.equal(guess * visible, texture * visible) and not bool(guess[..., 4:, :].any())
+    beside, far = guess[0, 0, 1, 4], guess[0, 0, 1, 7]
+    assert 2 < beside < far < 6  # nearer to the visible colour beside it
+    blind = clothed(texture, visible, occluded, torch.zeros_like(occluded))  # nothing lies in front: from around alone
+    torch.testing.assert_close(blind[..., :4, :], torch.full((1, 3, 4, 8), 2.0))
 
 
 def test_a_mix_of_texture_goes_from_body_to_body(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gcl_fast.ops import MeshFlow
 
 GUIDE_CHANNELS = 10
 MARGIN = 2  # pixels around a silhouette that hair and loose clothes may cover: no background is taken from there
+IN_FRONT = 0.2  # what a pixel counts that lies in front of a surface, beside one that shows it
 LEAST = 0.02  # share of body pixels under a bilinear read from which its colour is the body's
 
 
@@ -24,7 +25,7 @@ class Guide:
     mesh        [B, 1, H, W] in [-1, 1], the shaded body
     texture     [B, 3, H, W], the photo's pixels at their places on the body; 0 off the body
     visible     [B, 1, H, W], the body where the photo shows its surface
-    occluded    [B, 1, H, W], the body where it does not: texture there is what lies in front of it in the photo
+    occluded    [B, 1, H, W], the body where it does not: texture there is a guess, see `clothed`
     background  [B, 3, H, W], the photo without its body, the hole filled from around
     known       [B, 1, H, W], where the background is the photo's own
     """
@@ -74,6 +75,15 @@ def ground_of(image: Tensor, *silhouettes: Tensor) -> tuple[Tensor, Tensor]:
     return fill_holes(image, known), known
 
 
+def clothed(texture: Tensor, visible: Tensor, occluded: Tensor, seen_through: Tensor | None = None) -> Tensor:
+    """Texture [B, 3, H, W] with a guess of the body where the photo does not show it: a smooth continuation of what is visible
+    around it and, weakly, of what the photo shows in front of it, since clothes go around a body. Masks [B, 1, H, W] of 0 and 1;
+    seen_through: where the texture of an occluded pixel is what lies in front of it (everywhere, unless given)."""
+    through = occluded if seen_through is None else seen_through
+    guess = fill_holes(texture, visible + IN_FRONT * through)
+    return torch.where(occluded > 0, guess, texture) * (visible + occluded)
+
+
 def shown_and_hidden(flow: MeshFlow, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """(visible, occluded) of a guide, each [B, 1, H, W] of 0 and 1."""
     return (flow.visibility[:, None] == 1).to(dtype), (flow.visibility[:, None] == 2).to(dtype)
@@ -86,7 +96,7 @@ def turned_view(
     its background and where that is known, the picture's own where it is not given."""
     flow = source.flow_to(target)
     visible, occluded = shown_and_hidden(flow, image.dtype)
-    texture = carry(image, source.silhouette, flow.grid) * (visible + occluded)
+    texture = clothed(carry(image, source.silhouette, flow.grid), visible, occluded)
     return Guide(mesh, texture, visible, occluded, *(ground_of(image, source.silhouette) if ground is None else ground))
 
 
@@ -97,11 +107,10 @@ def untold_view(image: Tensor, source: ViewRasters, other: ViewRasters, mesh: Te
     carried = carry(image, source.silhouette, there.grid)  # the other view's picture
     through = carry(carried, other.silhouette, back.grid)  # ... seen from here, where the other view hides the surface
     shown = F.grid_sample((there.visibility == 1)[:, None].to(image.dtype), back.grid.to(image.dtype), align_corners=False) > 0.99
-    visible = back.visibility[:, None] == 1
-    occluded = (back.visibility[:, None] == 2) & shown
-    texture = torch.where(visible, image, torch.where(occluded, through, torch.zeros_like(image)))
+    visible, occluded = shown_and_hidden(back, image.dtype)
+    texture = clothed(torch.where(visible > 0, image, through), visible, occluded, occluded * shown)
     background, known = ground_of(image, source.silhouette, other.silhouette)
-    return Guide(mesh, texture, visible.to(image.dtype), occluded.to(image.dtype), background, known)
+    return Guide(mesh, texture, visible, occluded, background, known)
 
 
 def between_photos(
@@ -112,4 +121,4 @@ def between_photos(
     flow = source.flow_to(target)
     visible, occluded = shown_and_hidden(flow, images.dtype)
     texture = weight * images + (1 - weight) * carry(partners, source.silhouette, flow.grid)
-    return Guide(mesh, texture * (visible + occluded), visible, occluded, *ground_of(images, target.silhouette))
+    return Guide(mesh, clothed(texture, visible, occluded), visible, occluded, *ground_of(images, target.silhouette))
