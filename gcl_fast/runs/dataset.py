@@ -21,6 +21,7 @@ from gcl_fast.data.plans import Plan
 from gcl_fast.errors import ConfigError, FileError, GclError
 from gcl_fast.evaluation import evaluate, extract_features, scores
 from gcl_fast.guides import Bodies
+from gcl_fast.meshes.coverage import find_unusable
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.progress import counting
 from gcl_fast.records import Batch, Record, ReIDData
@@ -30,6 +31,12 @@ from gcl_fast.stages.amp import use_bfloat16
 SAMPLES = 8  # pictured images of train and of test
 
 
+def spread(records: list[Record], count: int = SAMPLES) -> list[Record]:
+    """`count` of the records, or all where there are fewer, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(np.int64))
+    return [records[i] for i in chosen]
+
+
 class OpenedDataset:
     """A data set opened for one configuration; what a stage asks of it: `stages.training_data.TrainingData`.
 
@@ -37,8 +44,9 @@ class OpenedDataset:
     train_meshes, test_meshes None where they were not asked for, or the test images have none
     """
 
-    def __init__(self, config: TrainConfig, *, with_meshes: bool) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, *, with_meshes: bool, check_meshes: bool = False) -> None:
+        """check_meshes: read every training image's mesh now, and refuse those that cannot guide the generator."""
+        self.config, self.check_meshes = config, check_meshes
         self.device = choose_device(config.device)
         self.bf16 = use_bfloat16(config.precision, self.device)
         self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
@@ -70,12 +78,26 @@ class OpenedDataset:
         if missing:
             shown = ", ".join(record.path.name for record in missing[:5]) + (" ..." if len(missing) > 5 else "")
             words = f"{len(missing)} of {len(records)} {split} images have no mesh under {config.mesh_dir}: {shown}"
-            if split != "train" or not config.skip_unmeshed or len(missing) == len(records):
-                raise ConfigError(words + ("; --skip-unmeshed leaves them out" if split == "train" else ""))
-            print(f"left out: {words}")
-            without = {record.path for record in missing}
-            self.data.train = [record for record in records if record.path not in without]
+            records = self._leave_out(split, records, missing, words)
+        if self.check_meshes:
+            checked = records if split == "train" else spread(self.data.query)
+            with counting("check meshes") as progress:
+                unusable = find_unusable(source, checked, progress=progress if split == "train" else None)
+            if unusable:
+                title = f"{len(unusable)} of {len(checked)} {split} meshes cannot guide the generator"
+                words = name_files(title, [why for _, why in unusable])
+                self._leave_out(split, records, [record for record, _ in unusable], words)
         return source
+
+    def _leave_out(self, split: str, records: list[Record], unmeshed: list[Record], words: str) -> list[Record]:
+        """The training images without those that have no mesh to train with, if --skip-unmeshed allows it."""
+        if split != "train" or not self.config.skip_unmeshed or len(unmeshed) == len(records):
+            advice = "; repair or import them anew, or give --skip-unmeshed to leave their images out" if split == "train" else ""
+            raise ConfigError(words + advice)
+        print(f"left out: {words}")
+        without = {record.path for record in unmeshed}
+        self.data.train = [record for record in records if record.path not in without]
+        return self.data.train
 
     def _optional_test_meshes(self) -> MeshSource | None:
         """Meshes of the test images only make pictures and scores: without them training goes on."""
@@ -197,6 +219,5 @@ class OpenedDataset:
         sampled = {}
         for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
             if meshes is not None and records:
-                chosen = np.unique(np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).astype(np.int64))
-                sampled[name] = ([records[i] for i in chosen], meshes)
+                sampled[name] = (spread(records), meshes)
         return sampled

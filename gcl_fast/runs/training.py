@@ -37,7 +37,7 @@ class Training:
         self.config, self.stages, self.resume = config, tuple(stages), resume
         self.began = time.perf_counter()
         check_shares(config, stages)
-        self.dataset = OpenedDataset(config, with_meshes=any(stage in (2, 3) for stage in stages))
+        self.dataset = OpenedDataset(config, with_meshes=any(stage in (2, 3) for stage in stages), check_meshes=True)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.run_dir = distributed.from_first(lambda: open_run(config, resume=resume, overwrite=overwrite))
         self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))

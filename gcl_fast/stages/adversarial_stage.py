@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcl_fast import distributed
 from gcl_fast.config import Stage2Config, TrainConfig
 from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.guides import Bodies, GuidedGenerator, Variance
@@ -19,7 +21,7 @@ from gcl_fast.stages.guided_views import generate_guided_views
 from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import Mix, Views, generate_views
+from gcl_fast.stages.views import Mix, Views, generate_views, told_rows
 
 
 def adam(module: nn.Module, config: Stage2Config) -> torch.optim.Adam:
@@ -43,6 +45,7 @@ class AdversarialStage(Stage):
         self.optimizers = {"generator": adam(self.generator, settings), "discriminator": adam(self.discriminator, settings)}
         self.loader = data.train_loader(meshes=True)
         self.bodies = data.bodies
+        self.untold = torch.zeros((), dtype=torch.int64, device=self.device)  # rows left out in this epoch
 
     def enter_epoch(self, epoch: int) -> None:
         """Learning rates of the epoch: stepped alike for every optimiser of the stage."""
@@ -68,11 +71,29 @@ class AdversarialStage(Stage):
         self, batch: Batch, code: Tensor, mix: Mix | None, bodies: Bodies | None, variance: Variance | None = None
     ) -> Views:
         """The four generated views, guided by the bodies where the generator is; mix: None mixes each row with itself."""
+        batch, told = told_rows(batch)
         mixed_code = code if mix is None else mix.of(code)
         if isinstance(self.generator, GuidedGenerator):
             assert bodies is not None
-            return generate_guided_views(self.encoder, self.generator, bodies, batch, code, mixed_code, mix, variance)
-        return generate_views(self.encoder, self.generator, batch, code, mixed_code)
+            views = generate_guided_views(self.encoder, self.generator, bodies, batch, code, mixed_code, mix, variance)
+        else:
+            views = generate_views(self.encoder, self.generator, batch, code, mixed_code)
+        if told is None:
+            return views
+        if self.generator.training:
+            self.untold += (~told).sum()
+        return replace(views, told=told)
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """As `Stage.evaluate`; says how many rows of the epoch had no guide."""
+        count = int(distributed.sum_(self.untold))
+        if count and distributed.first():
+            print(
+                f"{self.name}, epoch {epoch + 1}: {count} new views left out of the losses: in them no body is seen "
+                "(it is beside the picture once turned, or its mesh is blank)"
+            )
+        self.untold.zero_()
+        return super().evaluate(epoch)
 
     def _rows(self, name: str, batch: Batch) -> dict[str, Tensor]:
         code = self.encoder(batch.image)[0]

@@ -41,7 +41,7 @@ class GenerativeStage(AdversarialStage):
             views = self.views(batch, code, mix, self.bodies)
 
         dis_total, dis_losses = discriminator_losses(
-            discriminator, batch.image, views.fakes, penalty_weight=weights.penalty, bf16=self.bf16
+            discriminator, batch.image, views.fakes, penalty_weight=weights.penalty, bf16=self.bf16, told=views.told
         )
         self.descend(dis_total, "discriminator")
 

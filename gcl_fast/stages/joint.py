@@ -88,18 +88,21 @@ class JointStage(AdversarialStage):
 
         # The discriminator learns first, on the detached views.
         dis_total, dis_losses = discriminator_losses(
-            discriminator, image, views.fakes, penalty_weight=settings.loss.penalty, bf16=self.bf16
+            discriminator, image, views.fakes, penalty_weight=settings.loss.penalty, bf16=self.bf16, told=views.told
         )
         self.descend(dis_total, "discriminator")
 
         # Then generator and encoder, against the updated discriminator, the memory and the cluster centres.
         with frozen(discriminator), self.autocast(), kept_running_stats(encoder, only_real):
             gen_losses = generative_losses(encoder, discriminator, image, code, views)
-        contrast = memory_losses(memory, full(feature), full(views.feature_novel), batch.index, seed=seed)
+        told, feature_novel = views.told, full(views.feature_novel)
+        if told is not None:  # where no new view could be made, the photo stands for it
+            feature_novel = torch.where(told[:, None], feature_novel, full(feature))
+        contrast = memory_losses(memory, full(feature), feature_novel, batch.index, seed=seed)
         label = memory.labels[batch.index]  # [B]
         partner_label = distributed.gather_rows(label)[mix.partner]  # [B]
         contrast["id"], contrast["id_mix"] = identity_losses(
-            full(feature), full(feature_mixed), self.centers, label, partner_label, mix.weight
+            full(feature), full(feature_mixed), self.centers, label, partner_label, mix.weight, told
         )
         total = joint_total(gen_losses, contrast, settings)
         self.descend(total, "generator", "encoder")

@@ -40,6 +40,17 @@ def logged(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: loss.detach().float() for name, loss in losses.items()}
 
 
+def mean_of_told(values: Tensor, told: Tensor | None) -> Tensor:
+    """The mean of values [B, ...] over the rows that count: told [B] bool, None for all. 0 where none does.
+
+    The others have neither share nor gradient; with all rows told the same bits as without the mask.
+    """
+    if told is None:
+        return values.mean()
+    counted = torch.where(told.view(-1, *(1,) * (values.dim() - 1)), values, 0)
+    return counted.mean() * (len(told) / told.sum().clamp_min(1))
+
+
 # The discriminator
 
 
@@ -64,10 +75,10 @@ def _scores_of_each(discriminator: nn.Module, images: list[Tensor]) -> list[tupl
     return together(lambda image: tuple(discriminator(image)), images)
 
 
-def fake_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """For each batch of fakes (all of one shape, detached here): sum over scales of mean(D(fake)^2)."""
+def fake_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor], told: Tensor | None = None) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape, detached here): sum over scales of mean(D(fake)^2), over the rows told."""
     scores = _scores_of_each(discriminator, [fake.detach() for fake in fakes.values()])
-    return {name: added(full(s).square().mean() for s in scales) for name, scales in zip(fakes, scores, strict=True)}
+    return {name: added(mean_of_told(full(s).square(), told) for s in scales) for name, scales in zip(fakes, scores, strict=True)}
 
 
 def discriminator_loss(terms: Mapping[str, Tensor], real: Tensor, penalty: Tensor, penalty_weight: float) -> Tensor:
@@ -79,7 +90,13 @@ def discriminator_loss(terms: Mapping[str, Tensor], real: Tensor, penalty: Tenso
 
 
 def discriminator_losses(
-    discriminator: Discriminator, image: Tensor, fakes: Mapping[str, Tensor], *, penalty_weight: float, bf16: bool
+    discriminator: Discriminator,
+    image: Tensor,
+    fakes: Mapping[str, Tensor],
+    *,
+    penalty_weight: float,
+    bf16: bool,
+    told: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The discriminator's loss on one batch, and its parts.
 
@@ -89,13 +106,14 @@ def discriminator_losses(
         penalty_weight: of the squared-gradient regulariser; 0 leaves it out.
         bf16: score the fakes under bfloat16 autocast. The real images are always scored in float32: the regulariser needs
             second derivatives.
+        told: [B] bool, the rows of the fakes that count; None: all.
 
     Returns: (weighted sum, {"dis_<fake>": ..., "dis_real": ..., "dis_penalty": ...} unweighted).
     Gradient: to the discriminator's parameters alone.
     """
     real, penalty = real_terms(discriminator, image, with_penalty=penalty_weight > 0)
     with autocast(bf16, image.device):
-        terms = fake_terms(discriminator, fakes)
+        terms = fake_terms(discriminator, fakes, told)
     loss = discriminator_loss(terms, real, penalty, penalty_weight)
     return loss, {**{f"dis_{name}": term for name, term in terms.items()}, "dis_real": real, "dis_penalty": penalty}
 
@@ -103,10 +121,14 @@ def discriminator_losses(
 # The generator
 
 
-def generator_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """For each batch of fakes (all of one shape): sum over scales of 2 * mean((D(fake) - 1)^2), with gradient to the fake."""
+def generator_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor], told: Tensor | None = None) -> dict[str, Tensor]:
+    """For each batch of fakes (all of one shape): sum over scales of 2 * mean((D(fake) - 1)^2) over the rows told, with gradient
+    to the fake."""
     scores = _scores_of_each(discriminator, list(fakes.values()))
-    return {name: added(2 * (full(s) - 1).square().mean() for s in scales) for name, scales in zip(fakes, scores, strict=True)}
+    return {
+        name: added(2 * mean_of_told((full(s) - 1).square(), told) for s in scales)
+        for name, scales in zip(fakes, scores, strict=True)
+    }
 
 
 def generative_losses(
@@ -119,16 +141,21 @@ def generative_losses(
         discriminator: its parameters should not require a gradient here (`models.modes.frozen`).
         image: [B, 3, H, W], the photos.
         code: [B, C], their identity codes, a target: detached here.
+        views: of which the rows told count.
 
     Returns: {"adv_<view>", "image_rec", "image_cyc", "code_rec", "code_cyc"}.
     Gradient: to the views, and through the encoder's passes to the encoder where its parameters ask for one.
     """
     target = full(code.detach())
-    losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes).items()}
-    losses["image_rec"] = F.l1_loss(full(views.reconstruction), image)
-    losses["image_cyc"] = F.l1_loss(full(views.cycle), image)
-    losses["code_rec"] = F.l1_loss(full(encoder(views.reconstruction)[0]), target)
-    losses["code_cyc"] = F.l1_loss(full(encoder(views.cycle)[0]), target)
+    losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes, views.told).items()}
+
+    def distance(got: Tensor, wanted: Tensor) -> Tensor:
+        return mean_of_told((full(got) - wanted).abs(), views.told)
+
+    losses["image_rec"] = distance(views.reconstruction, image)
+    losses["image_cyc"] = distance(views.cycle, image)
+    losses["code_rec"] = distance(encoder(views.reconstruction)[0], target)
+    losses["code_cyc"] = distance(encoder(views.cycle)[0], target)
     return losses
 
 
@@ -155,15 +182,19 @@ def memory_losses(
 
 
 def identity_losses(
-    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float
+    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float, told: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
 
     feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
-    over the batch.
+    over the batch, of the mixed ones over the rows told [B] bool, None for all.
     """
     mixed_logits = mixed @ centers.T  # [B, C]
-    soft = weight * F.cross_entropy(mixed_logits, target) + (1 - weight) * F.cross_entropy(mixed_logits, partner)
+    if told is None:  # in one pass, whose bits a mean of single terms does not have
+        own, others = (F.cross_entropy(mixed_logits, y) for y in (target, partner))
+    else:
+        own, others = (mean_of_told(F.cross_entropy(mixed_logits, y, reduction="none"), told) for y in (target, partner))
+    soft = weight * own + (1 - weight) * others
     return F.cross_entropy(feature @ centers.T, target), soft
 
 

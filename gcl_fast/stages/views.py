@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gcl_fast import distributed
+from gcl_fast.images import mesh_to_unit
+from gcl_fast.meshes.coverage import shows_body
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch
@@ -54,6 +56,7 @@ class Views:
     novel           the turned mesh, the code of the photo
     cycle           the mesh of the photo, the code of the new view
     mixed           the mesh of the photo, the mixed code
+    told            [B] bool, rows whose body is seen in both views: the others count in no loss of generated views. None: all
     """
 
     reconstruction: Tensor
@@ -62,10 +65,32 @@ class Views:
     mixed: Tensor
     code_novel: Tensor
     feature_novel: Tensor
+    told: Tensor | None = None
 
     @property
     def fakes(self) -> dict[str, Tensor]:
         return {"rec": self.reconstruction, "nv": self.novel, "cyc": self.cycle, "mix": self.mixed}
+
+
+def told_rows(batch: Batch) -> tuple[Batch, Tensor | None]:
+    """The batch with a stand-in for each mesh in which no body is seen, and which rows [B] have a body in both of theirs.
+
+    Nothing can be learnt from a picture without contrast: the instance norms behind it multiply gradients until they are infinite.
+    So its row gets a ramp of grey, and no loss. None: all rows are told, as it nearly always is; on a GPU a mask is given
+    always, since to look would be to wait.
+    """
+    mesh, novel = batch.mesh, batch.mesh_novel
+    if mesh is None or novel is None:
+        return batch, None
+    seen, seen_novel = (shows_body(mesh_to_unit(picture))[:, 0] for picture in (mesh, novel))  # [B]
+    told = seen & seen_novel
+    if told.device.type == "cpu" and told.numpy().all():
+        return batch, None
+    ramp = torch.linspace(-1, 1, mesh.shape[2], dtype=mesh.dtype, device=mesh.device)[:, None]  # [H, 1]
+    mesh, novel = (
+        torch.where(shown[:, None, None, None], picture, ramp) for shown, picture in ((seen, mesh), (seen_novel, novel))
+    )
+    return replace(batch, mesh=mesh, mesh_novel=novel), told
 
 
 def generate_views(encoder: IdentityEncoder, generator: Generator, batch: Batch, code: Tensor, mixed_code: Tensor) -> Views:

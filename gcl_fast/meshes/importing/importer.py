@@ -11,6 +11,7 @@ import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.images import pillow
+from gcl_fast.meshes.coverage import coverage_lines, covered_share
 from gcl_fast.meshes.importing.estimate_files import SUFFIXES
 from gcl_fast.meshes.importing.estimates import Estimate, read_estimates
 from gcl_fast.meshes.importing.mesh_converter import MeshConverter
@@ -35,9 +36,11 @@ class MeshReport:
     missing: list[pathlib.Path] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
+    coverage: dict[pathlib.Path, float] = field(default_factory=dict)
+    """Of each image with a mesh of its own, the share of the picture that the body covers."""
 
     def __str__(self) -> str:
-        lines = [f"{len(self.written)} meshes in {self.folder}"]
+        lines = [f"{len(self.written)} meshes in {self.folder}", *coverage_lines(self.coverage)]
         for title, names in (
             ("images given the mean body", self.mean),
             ("images without a mesh", self.missing),
@@ -103,6 +106,7 @@ def import_meshes(
         mesh = _mesh_of(paths[key], estimate, converter)
         folders.write(key, mesh)
         report.written.append(paths[key])
+        report.coverage[paths[key]] = covered_share(mesh, image_size)
         if missing == "mean":
             meshes.append(mesh)
         if progress is not None:
