@@ -14,6 +14,7 @@ from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.records import Batch
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from gcl_fast.stages.engine import Engine
+from gcl_fast.stages.finite import not_finite, tensors_in
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage, stepped_lr
 
@@ -27,7 +28,7 @@ class ToyStage(Stage):
 
     name = "toy"
 
-    def __init__(self, *, epochs=3, kill_at=None, poison_at=None, scores=()):
+    def __init__(self, *, epochs=3, kill_at=None, poison_at=None, poison=None, scores=()):
         torch.manual_seed(0)
         self.seed, self.epochs, self.device = 5, epochs, torch.device("cpu")
         self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
@@ -36,6 +37,7 @@ class ToyStage(Stage):
         self.bank = torch.zeros(32, 4)
         self.data = torch.randn(32, 4)
         self.kill_at, self.poison_at, self.scores = kill_at, poison_at, list(scores)
+        self.poison = poison  # what breaks at poison_at: the loss, or a function of the stage after the update
 
     def plan_epoch(self, epoch):
         order = torch.randperm(32).numpy()
@@ -52,12 +54,14 @@ class ToyStage(Stage):
             raise Killed
         noise = torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float()
         loss = (self.net(batch.image + 0.1 * noise + self.bank[batch.index]) - 1).square().mean()
-        if iteration == self.poison_at:
+        if iteration == self.poison_at and self.poison is None:
             loss = loss * float("nan")
         self.optimizers["net"].zero_grad()
         loss.backward()
         self.optimizers["net"].step()
         self.bank[batch.index] += batch.image
+        if iteration == self.poison_at and self.poison is not None:
+            self.poison(self)
         return {"square": loss.detach()}
 
     def evaluate(self, epoch):
@@ -140,6 +144,86 @@ def test_loss_not_finite_stops_with_its_name_and_keeps_the_good_checkpoint(tmp_p
     state = load_checkpoint(tmp_path / "toy" / "last.pt")
     assert state["iteration"] <= 10
     assert all(torch.isfinite(v).all() for v in state["modules"]["net"].values() if v.is_floating_point())
+
+
+def break_weight(stage):
+    stage.net[0].weight.data[0, 0] = torch.nan
+
+
+def break_gradient(stage):
+    stage.net[3].bias.grad.fill_(torch.inf)
+
+
+def break_statistics(stage):
+    stage.net[1].running_var[2] = torch.inf
+
+
+def break_memory(stage):
+    stage.bank[3, 1] = torch.nan
+
+
+def break_moment(stage):
+    stage.optimizers["net"].state[stage.net[0].weight]["exp_avg_sq"][0, 0] = torch.inf
+
+
+@pytest.mark.parametrize(
+    ("poison", "words"),
+    [
+        (break_weight, "weights not finite: net.0.weight"),
+        (break_gradient, "gradients not finite: net.3.bias"),
+        (break_statistics, "weights not finite: net.1.running_var"),
+        (break_memory, "extra.bank"),
+        (break_moment, "optimizers.net.state.0.exp_avg_sq"),
+    ],
+)
+@pytest.mark.parametrize("poison_at", [8, 11, 15])  # inside an epoch, before a checkpoint there, at an epoch's end
+def test_no_checkpoint_that_is_not_finite_replaces_a_finite_one(tmp_path, poison, words, poison_at):
+    """The loss of that very step is still finite."""
+    stage = ToyStage(poison_at=poison_at, poison=poison, scores=[0.1, 0.2, 0.3])
+    with pytest.raises(StageError) as caught:
+        engine_of(stage, tmp_path).run()
+    message = str(caught.value)
+    assert words in message and "--name NEW" in message
+    named = tmp_path / "toy" / "last.pt"
+    assert f"{named} is good" in message
+    for path in (named, tmp_path / "toy" / "best.pt"):
+        state = load_checkpoint(path)
+        assert not not_finite(tensors_in(state)), path
+    assert load_checkpoint(named)["iteration"] in (6, 8, 9, 12, 15)
+    whole, resumed = ToyStage(scores=[0.1, 0.2, 0.3]), ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(whole, tmp_path / "whole").run()
+    engine_of(resumed, tmp_path).run(resume=True)  # without the poison the run goes on
+    assert all(torch.equal(a, b) for a, b in zip(whole.net.parameters(), resumed.net.parameters(), strict=True))
+
+
+def test_without_a_checkpoint_no_file_is_named(tmp_path):
+    with pytest.raises(StageError, match="no checkpoint of it is good yet"):
+        engine_of(ToyStage(poison_at=0, poison=break_weight), tmp_path).run()
+
+
+@pytest.mark.parametrize("damage", ["cut", "not finite"])
+@pytest.mark.parametrize("best", ["good", "missing", "damaged"])
+def test_a_last_checkpoint_that_cannot_be_used_says_what_lies_beside_it(tmp_path, damage, best):
+    engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run()
+    last, other = tmp_path / "toy" / "last.pt", tmp_path / "toy" / "best.pt"
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[:-300])
+    else:
+        state = load_checkpoint(last)
+        state["modules"]["net"]["0.weight"][0, 0] = torch.nan
+        save_checkpoint(last, state)
+    if best == "missing":
+        other.unlink()
+    if best == "damaged":
+        other.write_bytes(b"")
+    words = r"best\.pt beside it is good \(after epoch 2\): copy it" if best == "good" else "remove the folder"
+    with pytest.raises(CheckpointError, match=words) as caught:
+        engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run(resume=True)
+    assert str(last) in str(caught.value)
+    if best == "good":
+        last.write_bytes(other.read_bytes())
+        engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run(resume=True)
+        assert load_checkpoint(last)["epoch"] == 3
 
 
 def test_best_is_the_best_and_last_the_last(tmp_path):

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import StageError
-from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
+from gcl_fast.models.names import abridged
+from gcl_fast.stages.checkpoint import save_checkpoint
 from gcl_fast.stages.epoch_progress import EpochProgress
+from gcl_fast.stages.finite import broken_learning, not_finite, restorable, tensors_in, way_on
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 
@@ -56,7 +58,7 @@ class Engine:
     def run(self, *, resume: bool = False) -> dict[str, float]:
         """Train the stage to its end; returns the last scores, {} when nothing was scored."""
         if resume and distributed.from_first((self.folder / "last.pt").exists):
-            self.restore(load_checkpoint(self.folder / "last.pt", self.stage.device))
+            self.restore(restorable(self.folder, self.stage.device))
         distributed.join(self.stage.modules.values(), self.stage.optimizers.values())
         self.log.rewind(self.stage.name, self.iteration)
         began = time.perf_counter() - self.seconds
@@ -113,13 +115,18 @@ class Engine:
         pending.clear()
         broken = [n for n, column in zip(names, values.T, strict=True) if not bool(torch.isfinite(column).all())]
         if broken:
-            raise StageError(
-                f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: loss not finite: {', '.join(broken)}; "
-                f"the last good checkpoint is {self.folder / 'last.pt'}; lower the learning rate or try --precision fp32"
-            )
+            self._break_down(f"loss not finite: {', '.join(broken)}")
+        problem = broken_learning(self.stage.modules)
+        if problem:
+            self._break_down(problem)
         means: dict[str, float] = dict(zip(names, values.mean(0).tolist(), strict=True))
         self._write(means, seconds)
         return means.get("total", means[names[0]])
+
+    def _break_down(self, problem: str) -> NoReturn:
+        raise StageError(
+            f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: {problem}; {way_on(self.folder)}"
+        )
 
     def _write(self, values: dict[str, float], seconds: float) -> None:
         # A line belongs to the last finished iteration, so that rewind drops what a resumed run repeats.
@@ -142,7 +149,7 @@ class Engine:
             self.best = scores["score"]
         self.save(time.perf_counter() - began)
         if distributed.first() and (better or (last and self.best is None)):
-            save_checkpoint(self.folder / "best.pt", self.state())
+            self._keep("best.pt")
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds. The keys are a promise to runs that go on: add, never rename."""
@@ -168,7 +175,15 @@ class Engine:
         self.seconds = seconds
         distributed.average_buffers(self.stage.modules.values())
         if distributed.first():
-            save_checkpoint(self.folder / "last.pt", self.state())
+            self._keep("last.pt")
+
+    def _keep(self, name: str) -> None:
+        """Write a checkpoint, unless a number in it is not finite: the old one is still good then."""
+        state = self.state()
+        broken = not_finite(tensors_in({key: state[key] for key in ("modules", "optimizers", "extra")}))
+        if broken:
+            self._break_down(f"not saved, numbers not finite: {abridged(broken)}")
+        save_checkpoint(self.folder / name, state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave, from checkpoints of commit 26a14f4 on."""

@@ -76,8 +76,8 @@ def told_rows(batch: Batch) -> tuple[Batch, Tensor | None]:
     """The batch with a stand-in for each mesh in which no body is seen, and which rows [B] have a body in both of theirs.
 
     Nothing can be learnt from a picture without contrast: the instance norms behind it multiply gradients until they are
-    infinite. So its row gets a ramp of grey, and no loss. None: all rows are told, as it nearly always is; on a GPU a mask is given
-    always, since to look would be to wait.
+    infinite. So its row gets a ramp of grey, and no loss. None: all rows are told, as it nearly always is; on a GPU a mask is
+    given always, since to look would be to wait.
     """
     mesh, novel = batch.mesh, batch.mesh_novel
     if mesh is None or novel is None:
