@@ -112,6 +112,7 @@ def evaluate(
     device: torch.device | str,
     amp: bool = False,
     rerank: bool = False,
+    same_camera: bool = False,
     max_rank: int = 50,
     progress: Progress | None = None,
 ) -> RankMetrics:
@@ -121,6 +122,7 @@ def evaluate(
         query_loader, gallery_loader: read the images of query and gallery.
         query, gallery: records with pid and camera.
         rerank: rank by k-reciprocal re-ranking (Zhong et al., CVPR 2017: k1 20, k2 6, lambda 0.3) instead of cosine.
+        same_camera: also count matches in the query's own camera, see `identities`.
         max_rank: entries of CMC.
         progress: counts query and gallery images together.
         encoder, batch_size, device, amp: as in `extract_features`.
@@ -136,7 +138,9 @@ def evaluate(
     query_features = features(query_loader, len(query), 0)
     gallery_features = features(gallery_loader, len(gallery), len(query))
     return distributed.from_first(
-        lambda: evaluate_features(query_features, gallery_features, query, gallery, rerank=rerank, max_rank=max_rank)
+        lambda: evaluate_features(
+            query_features, gallery_features, query, gallery, rerank=rerank, same_camera=same_camera, max_rank=max_rank
+        )
     )
 
 
@@ -147,15 +151,64 @@ def evaluate_features(
     gallery: Sequence[Record],
     *,
     rerank: bool = False,
+    same_camera: bool = False,
     max_rank: int = 50,
 ) -> RankMetrics:
     """The scores of `evaluate` from features [Q, D], [G, D] (L2-normalised inside) and their records."""
-    pids = (torch.tensor([record.pid for record in records], dtype=torch.int64) for records in (query, gallery))
-    cameras = (torch.tensor([record.camera for record in records], dtype=torch.int64) for records in (query, gallery))
+    ids = identities(query, gallery, same_camera=same_camera)
     if rerank:
         distances = rerank_distances(query_features, gallery_features)
-        return rank_metrics_from_distances(distances, *pids, *cameras, max_rank=max_rank)
-    return rank_metrics(query_features, gallery_features, *pids, *cameras, max_rank=max_rank)
+        return rank_metrics_from_distances(distances, *ids, max_rank=max_rank)
+    return rank_metrics(query_features, gallery_features, *ids, max_rank=max_rank)
+
+
+def identities(
+    query: Sequence[Record], gallery: Sequence[Record], *, same_camera: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Persons of query and gallery, then their cameras, int64, as `ops.rank_metrics` takes them.
+
+    Scores leave out gallery images of the query's own person and camera. For data of one camera `same_camera` gives each file a
+    camera of its own, so that the query's very image alone is left out.
+    """
+    both = (query, gallery)
+    pids, gallery_pids = (torch.tensor([record.pid for record in records], dtype=torch.int64) for records in both)
+    if not same_camera:
+        cameras, gallery_cameras = (torch.tensor([record.camera for record in records], dtype=torch.int64) for records in both)
+        return pids, gallery_pids, cameras, gallery_cameras
+    files = {path: number for number, path in enumerate(dict.fromkeys(r.path for records in both for r in records))}
+    cameras, gallery_cameras = (torch.tensor([files[record.path] for record in records], dtype=torch.int64) for records in both)
+    return pids, gallery_pids, cameras, gallery_cameras
+
+
+def answerable(query: Sequence[Record], gallery: Sequence[Record], *, same_camera: bool = False) -> list[int]:
+    """The queries that have a right gallery image, and so are scored."""
+    pids, gallery_pids, cameras, gallery_cameras = (t.tolist() for t in identities(query, gallery, same_camera=same_camera))
+    seen: dict[int, set[int]] = {}
+    for pid, camera in zip(gallery_pids, gallery_cameras, strict=True):
+        seen.setdefault(pid, set()).add(camera)
+    pairs = enumerate(zip(pids, cameras, strict=True))
+    return [q for q, (pid, camera) in pairs if pid != -1 and seen.get(pid, set()) - {camera}]
+
+
+def scoring_note(query: Sequence[Record], gallery: Sequence[Record], *, same_camera: bool = False) -> str:
+    """Which queries cannot be scored, and why; empty where all can."""
+    if not query or not gallery:
+        return "no scores: no query or no gallery images"
+    scored = set(answerable(query, gallery, same_camera=same_camera))
+    if len(scored) == len(query):
+        return ""
+    left = [record for q, record in enumerate(query) if q not in scored]
+    people = {record.pid for record in gallery}
+    where = "as the very same image" if same_camera else "in their own camera"
+    reasons = {
+        "carry no identity": sum(record.pid == -1 for record in left),
+        "show people who are not in the gallery": sum(record.pid != -1 and record.pid not in people for record in left),
+        f"have their person there only {where}": sum(record.pid != -1 and record.pid in people for record in left),
+    }
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    advice = "" if same_camera or "own camera" not in why else "; --same-camera counts those, too"
+    title = f"{len(left)} of {len(query)} queries are not scored" if scored else "no scores: no query has a match in the gallery"
+    return f"{title}: {why}{advice}"
 
 
 def scores(metrics: RankMetrics) -> dict[str, float]:

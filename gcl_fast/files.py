@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +14,19 @@ from typing import IO
 from gcl_fast.errors import FileError
 
 Content = bytes | str | Callable[[IO[bytes]], object]
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Plain containers as a text that every JSON reader takes, with its line end: numbers that are not finite become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

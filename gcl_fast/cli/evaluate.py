@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +23,8 @@ class EvaluateOptions:
     """Another data set than the one trained on."""
     root: str | None = None
     """Folder of the data set, where it has moved."""
+    same_camera: bool = False
+    """Also count matches in the query's own camera: for data of one camera."""
     rerank: bool = False
     """Also score after k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)."""
     ranked_lists: Path | None = None
@@ -46,7 +47,7 @@ def on_data(config: TrainConfig, dataset: DatasetName | None, root: str | None, 
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
-    from gcl_fast.files import check_writable, write_whole
+    from gcl_fast.files import check_writable, json_text, write_whole
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import find_checkpoint, networks_of
     from gcl_fast.runs.run_pictures import ranked_lists_picture
@@ -55,10 +56,11 @@ def main(argv: list[str]) -> int:
         check_writable(path)
     config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
     config = on_data(config, options.dataset, options.root, options.device)
+    config = replace(config, same_camera=config.same_camera or options.same_camera)
     dataset = OpenedDataset(config, with_meshes=False)
-    if not dataset.data.query or not dataset.data.gallery:
-        raise InputError(f"{config.dataset} at {config.root} has no query or gallery images to score on")
-    print(dataset.data.table())
+    if not dataset.can_score:
+        raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}")
+    print(dataset.table())
     encoder = networks.encoder.to(dataset.device)
     scores = {"plain": dataset.score(encoder)}
     if options.rerank:
@@ -70,5 +72,5 @@ def main(argv: list[str]) -> int:
         ranked_lists_picture(encoder, dataset, options.ranked_lists, f"{options.checkpoint}")
         print(f"ranked lists: {options.ranked_lists}")
     if options.output is not None:
-        write_whole(options.output, json.dumps(scores, indent=2) + "\n")
+        write_whole(options.output, json_text(scores, indent=2))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +116,7 @@ def score(
     """--scores: the whole split's reconstructions, and its novel views where the truth is known."""
     from importlib.util import find_spec
 
-    from gcl_fast.files import write_whole
+    from gcl_fast.files import json_text, write_whole
     from gcl_fast.generation import mean_training_image, score_generated, score_novel_views
     from gcl_fast.progress import counting
 
@@ -142,7 +141,7 @@ def score(
                 progress=progress,
             ).as_metrics()
     facts = {**scores, **views, "split": options.split, "angles": list(options.angles)}
-    write_whole(options.scores, json.dumps(facts, indent=2) + "\n")
+    write_whole(options.scores, json_text(facts, indent=2))
     means = {name: value for name, value in {**scores, **views}.items() if not isinstance(value, dict)}
     print("scores: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 

@@ -334,6 +334,8 @@ class TrainConfig:
     picture_every: int = 5
     """Epochs between pictures."""
     eval_batch_size: int = 64
+    same_camera: bool = False
+    """Scores also count matches in the query's own camera: for data of one camera."""
     tensorboard: bool = True
     sync_bn: bool = False
     """With several GPUs: batch norm over the joint batch (SyncBatchNorm) instead of each GPU's share."""

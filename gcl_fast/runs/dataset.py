@@ -19,7 +19,7 @@ from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import ConfigError, FileError, GclError
-from gcl_fast.evaluation import evaluate, extract_features, scores
+from gcl_fast.evaluation import answerable, evaluate, extract_features, scores, scoring_note
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
@@ -122,6 +122,19 @@ class OpenedDataset:
         """Of the training images, where the generator is guided by the photos' pixels; read when first asked for."""
         return self._bodies(self.train_meshes, self.data.train)
 
+    @cached_property
+    def scoring_note(self) -> str:
+        """Which queries cannot be scored, and why; empty where all can."""
+        return scoring_note(self.data.query, self.data.gallery, same_camera=self.config.same_camera)
+
+    @cached_property
+    def can_score(self) -> bool:
+        return bool(answerable(self.data.query, self.data.gallery, same_camera=self.config.same_camera))
+
+    def table(self) -> str:
+        """The data set's table, and a line where not every query can be scored."""
+        return self.data.table() + (f"\n  {self.scoring_note}" if self.scoring_note else "")
+
     @property
     def cameras(self) -> Tensor:
         return torch.tensor([record.camera for record in self.data.train], dtype=torch.int64)
@@ -179,8 +192,8 @@ class OpenedDataset:
         return self._test_loaders
 
     def score(self, encoder: nn.Module, *, rerank: bool = False) -> dict[str, float]:
-        """mAP, CMC and mINP on the held-out people as fractions; {} when the data set has no queries."""
-        if not self.data.query or not self.data.gallery:
+        """mAP, CMC and mINP on the held-out people as fractions; {} where no query can be scored."""
+        if not self.can_score:
             return {}
         query_loader, gallery_loader = self.test_loaders()
         with counting("evaluate") as progress:
@@ -194,6 +207,7 @@ class OpenedDataset:
                 device=self.device,
                 amp=self.bf16,
                 rerank=rerank,
+                same_camera=self.config.same_camera,
                 progress=progress,
             )
         values = scores(metrics)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gcl_fast.config import TrainConfig, load_yaml, to_dict
 from gcl_fast.errors import RunError
-from gcl_fast.files import write_whole
+from gcl_fast.files import json_text, write_whole
 
 NOT_TRAINING = (  # settings that a resumed run may change: they do not touch what is learnt
     "runs",
@@ -24,6 +24,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "checkpoint_every",
     "picture_every",
     "eval_batch_size",
+    "same_camera",
     "skip_broken",
 )
 
@@ -86,5 +87,5 @@ def write_metrics(run_dir: Path, values: dict[str, Any]) -> dict[str, Any]:
     metrics = read_metrics(run_dir)
     for key, value in values.items():
         metrics[key] = {**metrics.get(key, {}), **value} if isinstance(value, dict) else value
-    write_whole(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_whole(run_dir / "metrics.json", json_text(metrics, indent=2))
     return metrics

@@ -58,7 +58,7 @@ def score_generator(
 
 def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset) -> None:
     """A picture for each trained identity encoder that has none yet."""
-    if not dataset.data.query or not dataset.data.gallery:
+    if not dataset.can_score:
         return
     for stage in ("stage1", "stage3"):
         checkpoint, path = stage_checkpoint(run_dir, stage), run_dir / "pictures" / f"{stage}_ranked_lists.png"
@@ -77,6 +77,13 @@ def ranked_lists_picture(encoder: IdentityEncoder, dataset: OpenedDataset, path:
         for loader, records in zip(dataset.test_loaders(), (data.query, data.gallery), strict=True)
     )
     picture = ranked_lists_from_features(
-        query_features, gallery_features, data.query, data.gallery, image_size=config.image_size, seed=config.seed, title=title
+        query_features,
+        gallery_features,
+        data.query,
+        data.gallery,
+        image_size=config.image_size,
+        seed=config.seed,
+        title=title,
+        same_camera=config.same_camera,
     )
     save_png(path, picture)

@@ -41,7 +41,7 @@ class Training:
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.run_dir = distributed.from_first(lambda: open_run(config, resume=resume, overwrite=overwrite))
         self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
-        print(self.dataset.data.table())
+        print(self.dataset.table())
         self.log = RunLog(self.run_dir, tensorboard=config.tensorboard, write=distributed.first())
         _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
 

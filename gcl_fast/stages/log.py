@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gcl_fast.errors import FileError
-from gcl_fast.files import write_whole
+from gcl_fast.files import json_text, write_whole
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class RunLog:
         entry = {"stage": stage, "epoch": epoch, "iteration": iteration, "time": round(seconds, 3), **values}
         try:
             with open(self.history, "a") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(json_text(entry))
         except OSError as error:
             raise FileError(f"cannot write {self.history}: {error.strerror or error}") from error
         if self.writer is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gcl_fast.errors import InputError
-from gcl_fast.evaluation import top_matches
+from gcl_fast.evaluation import answerable, identities, top_matches
 from gcl_fast.images import load_uint8
 from gcl_fast.records import Record
 from gcl_fast.visuals.canvas import BLUE, GREEN, RED, Colour, compose
@@ -92,6 +91,7 @@ def ranked_lists_from_features(
     image_size: tuple[int, int] = (256, 128),
     seed: int = 0,
     title: str | None = None,
+    same_camera: bool = False,
 ) -> np.ndarray:
     """Ranked lists of queries drawn at random (by `seed`, so not the flattering ones), as `evaluation.top_matches` ranks.
 
@@ -108,9 +108,10 @@ def ranked_lists_from_features(
     for name, features, records in (("query", query_features, query), ("gallery", gallery_features, gallery)):
         if features.dim() != 2 or features.shape[0] != len(records):
             raise ValueError(f"{name}_features: expected shape [{len(records)}, D], got {list(features.shape)}")
-    chosen = _draw_answerable(query, gallery, num_queries, seed)
+    chosen = _drawn(answerable(query, gallery, same_camera=same_camera), num_queries, seed)
     queries = [query[q] for q in chosen]
-    matches = top_matches(query_features[chosen].cpu(), gallery_features.cpu(), *_identities(queries, gallery), top=top)
+    ids = identities(queries, gallery, same_camera=same_camera)
+    matches = top_matches(query_features[chosen].cpu(), gallery_features.cpu(), *ids, top=top)
     photos, match_photos, match_labels, correct, similarities = [], [], [], [], []
     for row, record in enumerate(queries):
         ranked = matches.index[row] >= 0
@@ -126,23 +127,12 @@ def ranked_lists_from_features(
     )
 
 
-def _draw_answerable(query: Sequence[Record], gallery: Sequence[Record], num: int, seed: int) -> list[int]:
-    """Up to `num` queries that have a right gallery image, in their own order."""
-    cameras: dict[int, set[int]] = {}
-    for record in gallery:
-        cameras.setdefault(record.pid, set()).add(record.camera)
-    answerable = [q for q, record in enumerate(query) if record.pid != -1 and cameras.get(record.pid, set()) - {record.camera}]
-    if not answerable:
+def _drawn(candidates: Sequence[int], num: int, seed: int) -> list[int]:
+    """Up to `num` of the queries that have a right gallery image, in their own order."""
+    if not candidates:
         raise InputError("query: expected at least one with its person in the gallery under another camera, got none")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(answerable))[:num]
-    return sorted(answerable[i] for i in order)
-
-
-def _identities(query: Sequence[Record], gallery: Sequence[Record]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """pids of the query and the gallery, then their cameras: int64."""
-    pids = [torch.tensor([record.pid for record in records], dtype=torch.int64) for records in (query, gallery)]
-    cameras = [torch.tensor([record.camera for record in records], dtype=torch.int64) for records in (query, gallery)]
-    return pids[0], pids[1], cameras[0], cameras[1]
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(candidates))[:num]
+    return sorted(candidates[i] for i in order)
 
 
 def _label(record: Record) -> str:
