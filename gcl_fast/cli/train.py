@@ -28,7 +28,7 @@ class TrainOptions:
     resume: bool = False
     """Go on with the run of this name where it stopped."""
     overwrite: bool = False
-    """Delete an existing run of this name first."""
+    """Remove what an existing run of this name wrote first; anything else in its folder stays."""
     control: bool = False
     """After stage 3 also continue stage 1 for as many updates: what the generator adds is the difference."""
 
@@ -39,8 +39,11 @@ def main(argv: list[str]) -> int:
     if options.method is not None:
         settings = replace(settings, stage1=replace(settings.stage1, method=options.method))
 
+    from gcl_fast.runs.folder import nothing_to_resume
     from gcl_fast.runs.training import train
 
+    if options.resume and (words := nothing_to_resume(settings.run_dir)):
+        print(words)
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
     train(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
     return 0

@@ -15,10 +15,11 @@ from gcl_fast.config.schema import (
     VarianceConfig,
     WarmupConfig,
 )
-from gcl_fast.config.yaml_files import config_dir, load_shipped, load_yaml, shipped
+from gcl_fast.config.yaml_files import RESOLVED, config_dir, load_shipped, load_yaml, shipped
 from gcl_fast.errors import ConfigError
 
 __all__ = [
+    "RESOLVED",
     "AugmentConfig",
     "ClusterConfig",
     "ConfigError",

@@ -340,7 +340,8 @@ class TrainConfig:
     sync_bn: bool = False
     """With several GPUs: batch norm over the joint batch (SyncBatchNorm) instead of each GPU's share."""
     init: str | None = None
-    """Weights the first stage starts from: a run's checkpoint, or files of any kind import-checkpoint knows, joined by commas."""
+    """Weights the first stage starts from: a run's folder or checkpoint, or files of any kind import-checkpoint knows, joined by
+    commas."""
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)

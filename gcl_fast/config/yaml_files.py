@@ -13,6 +13,8 @@ from gcl_fast.packages import missing
 if TYPE_CHECKING:
     import yaml
 
+RESOLVED = "resolved"  # section of a run's config.yaml: what `auto` became, told but not read as settings
+
 
 def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
     """Read a YAML file over `base` (default: the published settings)."""
@@ -34,7 +36,7 @@ def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
     try:
-        return from_dict(TrainConfig, values, base=base)
+        return from_dict(TrainConfig, {key: value for key, value in values.items() if key != RESOLVED}, base=base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

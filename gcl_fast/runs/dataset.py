@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +23,11 @@ from gcl_fast.errors import ConfigError, FileError, GclError
 from gcl_fast.evaluation import answerable, evaluate, extract_features, scores, scoring_note
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
-from gcl_fast.meshes.sources import MeshSource, open_mesh_source
+from gcl_fast.meshes.sources import MeshSource, RenderedFolders, VertexMeshes, open_mesh_source
 from gcl_fast.progress import counting
 from gcl_fast.records import Batch, Record, ReIDData
 from gcl_fast.runs.device import choose_device
+from gcl_fast.runs.resolved import Resolved, resolve
 from gcl_fast.stages.amp import use_bfloat16
 
 SAMPLES = 8  # pictured images of train and of test
@@ -49,7 +51,9 @@ class OpenedDataset:
         self.config, self.check_meshes = config, check_meshes
         self.device = choose_device(config.device)
         self.bf16 = use_bfloat16(config.precision, self.device)
-        self.data: ReIDData = require_readable(load_dataset(config.dataset, config.root), skip_broken=config.skip_broken)
+        listed = load_dataset(config.dataset, config.root)
+        self._listed = listed.train
+        self.data: ReIDData = require_readable(listed, skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None
         self._reader = self._new_reader(self.data.train, meshes=self.train_meshes)
@@ -121,6 +125,12 @@ class OpenedDataset:
     def bodies(self) -> Bodies | None:
         """Of the training images, where the generator is guided by the photos' pixels; read when first asked for."""
         return self._bodies(self.train_meshes, self.data.train)
+
+    def resolved(self) -> Resolved:
+        """What `auto` became, and which images these are."""
+        meshes = {VertexMeshes: "vertices", RenderedFolders: "rendered"}.get(type(self.train_meshes), "none")
+        root = Path(self.config.root)
+        return resolve(self.config, loader=self._reader.kind, meshes=meshes, listed=self._listed, root=root)
 
     @cached_property
     def scoring_note(self) -> str:

@@ -3,64 +3,120 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config import TrainConfig, load_yaml, to_dict
+from gcl_fast.config import RESOLVED, TrainConfig, from_dict, load_yaml, to_dict
 from gcl_fast.errors import RunError
 from gcl_fast.files import json_text, write_whole
-
-NOT_TRAINING = (  # settings that a resumed run may change: they do not touch what is learnt
-    "runs",
-    "name",
-    "device",
-    "workers",
-    "loader",
-    "cache",
-    "compile",
-    "tensorboard",
-    "log_every",
-    "checkpoint_every",
-    "picture_every",
-    "eval_batch_size",
-    "same_camera",
-    "skip_broken",
-)
+from gcl_fast.runs.lock import NAME as LOCK
+from gcl_fast.runs.resolved import CHOICES
+from gcl_fast.runs.run_files import STAGES, files_of_run, remove_run
+from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
+from gcl_fast.stages.checkpoint import load_trained
 
 
-def write_config(run_dir: Path, config: TrainConfig) -> None:
+def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:
+    """config.yaml: the settings, then what `auto` became."""
     import yaml
 
-    write_whole(run_dir / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+    values = {**to_dict(with_absolute_paths(config)), RESOLVED: dict(resolved)}
+    write_whole(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def read_resolved(run_dir: Path) -> dict[str, Any]:
+    """What `auto` became in a run; {} where it did not write it down."""
+    import yaml
+
+    path = run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    resolved = values.get(RESOLVED) if isinstance(values, dict) else None
+    return resolved if isinstance(resolved, dict) else {}
 
 
 def read_config(run_dir: Path) -> TrainConfig:
-    if not (run_dir / "config.yaml").is_file():
-        raise RunError(f"{run_dir} is no run folder: no config.yaml in it")
-    return load_yaml(run_dir / "config.yaml")
+    """The settings of a run; where config.yaml is lost, those in a checkpoint."""
+    if (run_dir / "config.yaml").is_file():
+        return load_yaml(run_dir / "config.yaml")
+    for path in _checkpoints(run_dir):
+        print(f"{run_dir / 'config.yaml'} is missing: the settings are taken from {path}")
+        return from_dict(TrainConfig, load_trained(path)["config"])
+    raise RunError(f"{run_dir} is no run folder: no config.yaml in it")
 
 
-def open_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> Path:
-    """Make the run folder, or check that an existing one may be gone on with."""
+def _checkpoints(run_dir: Path) -> list[Path]:
+    return [path for stage in STAGES if (path := stage_checkpoint(run_dir, stage)).is_file()]
+
+
+def holds_run(run_dir: Path) -> bool:
+    return (run_dir / "config.yaml").exists() or bool(_checkpoints(run_dir))
+
+
+def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
+    """Whether a call may use the run folder as asked; nothing is written.
+
+    Errors: RunError that says what to do.
+    """
     run_dir = config.run_dir
-    if (run_dir / "config.yaml").exists():
-        if overwrite:
-            shutil.rmtree(run_dir)
-        elif not resume:
+    if resume and overwrite:
+        raise RunError("--resume goes on with a run, --overwrite removes it: give one of them")
+    if not holds_run(run_dir):
+        return
+    if overwrite:
+        _check_overwrite(config, stages)
+    elif not resume:
+        raise RunError(
+            f"{run_dir} already holds a run: --resume goes on with it, --overwrite removes what it wrote and starts anew, "
+            "--name names another"
+        )
+    else:
+        kept = read_resolved(run_dir)
+        old = read_config(run_dir)
+        was_open = {key: kept[key] for key in CHOICES if key in kept and getattr(old, key) == "auto" != getattr(config, key)}
+        changed = changed_settings(replace(old, **was_open), config)
+        if changed:
             raise RunError(
-                f"{run_dir} already holds a run: --resume goes on with it, --overwrite starts anew, --name names another"
+                f"{run_dir} was started with other settings: {', '.join(changed)}; resume with the same, or use another --name"
             )
-        else:
-            old, new = to_dict(read_config(run_dir)), to_dict(config)
-            changed = [key for key in new if key not in NOT_TRAINING and old[key] != new[key]]
-            if changed:
-                raise RunError(
-                    f"{run_dir} was started with other settings ({', '.join(changed)}); resume with the same, "
-                    "or use another --name"
-                )
-    write_config(run_dir, config)
-    return run_dir
+
+
+def nothing_to_resume(run_dir: Path) -> str:
+    """What to tell who asked to go on with a run that is not there, perhaps by a mistyped name; empty where one is."""
+    if holds_run(run_dir):
+        return ""
+    names = sorted(path.parent.name for path in run_dir.parent.glob("*/config.yaml"))
+    others = f" ({run_dir.parent} holds {', '.join(names[:8])}{' ...' if len(names) > 8 else ''})" if names else ""
+    return f"nothing to resume: there is no run in {run_dir} yet; it starts now{others}"
+
+
+def _check_overwrite(config: TrainConfig, stages: Sequence[int]) -> None:
+    """Errors: RunError where what the call starts from is among what it would remove."""
+    run_dir = config.run_dir
+    removed = {path.resolve() for path in files_of_run(run_dir)}
+    for name in filter(None, (part.strip() for part in (config.init or "").split(","))):
+        path = Path(name).expanduser()
+        inside = [file for file in removed if file == path.resolve() or path.resolve() in file.parents]
+        if inside:
+            raise RunError(
+                f"--init {name} lies in {run_dir}, which --overwrite would clear: use another --name, or copy the file elsewhere"
+            )
+    needed = {2: "stage1", 3: "stage2"}.get(min(stages, default=1))
+    path = stage_checkpoint(run_dir, needed) if needed else None
+    if path is not None and path.exists() and not config.init:
+        raise RunError(
+            f"stage {min(stages)} starts from {path}, which --overwrite would remove: leave it there and use another --name with "
+            f"--init {path}, or --resume this run"
+        )
+
+
+def prepare_run(config: TrainConfig, *, overwrite: bool) -> None:
+    """Clear the run folder where that was asked for; what else lies in it stays."""
+    if overwrite and holds_run(config.run_dir):
+        stays = [name for name in remove_run(config.run_dir) if name != LOCK]
+        if stays:
+            print(f"removed the run in {config.run_dir}; not part of it, and left: {', '.join(stays[:8])}")
 
 
 def stage_checkpoint(run_dir: Path, stage: str) -> Path:

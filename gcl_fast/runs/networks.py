@@ -61,10 +61,13 @@ def _misfit(module: nn.Module, state: dict[str, Tensor]) -> str:
     return "; ".join(f"{problem} {abridged(names, 4)}" for problem, names in problems.items() if names)
 
 
-def load_networks(networks: Networks, files: str) -> set[str]:
-    """Start from weight files of any known kind, joined by commas; prints what they hold. Returns the modules they gave."""
+def load_networks(networks: Networks, files: str, stage: int) -> set[str]:
+    """Start `stage` from weight files of any known kind, or run folders, joined by commas; prints what they hold. Returns the
+    modules they gave."""
     given: set[str] = set()
-    for path in filter(None, (name.strip() for name in files.split(","))):
+    order = ("stage3", "stage2", "stage1") if stage == 3 else ("stage3", "stage1", "stage2")
+    for name in filter(None, (name.strip() for name in files.split(","))):
+        path = str(find_checkpoint(Path(name).expanduser(), order))
         for part in read_published(path):
             if part.module in given:
                 raise ConfigError(f"--init {files}: more than one file holds the {part.module}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.errors import RunError
 from gcl_fast.runs.folder import read_metrics, write_metrics
+from gcl_fast.runs.run_files import remove_run
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 
@@ -23,7 +23,7 @@ def demo_config(seed: int, out: Path) -> TrainConfig:
 def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False) -> dict[str, Any]:
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
-    A finished demo is not repeated unless `fresh`, which deletes it first; a stopped one goes on where it stopped.
+    A finished demo is not repeated unless `fresh`, which removes its run first; a stopped one goes on where it stopped.
     """
     from gcl_fast.progress import counting
     from gcl_fast.runs.training import train
@@ -35,7 +35,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
             raise RunError(
                 f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out"
             )
-        shutil.rmtree(out)
+        remove_run(out)
     if not (out / "report.html").exists():
         began = time.perf_counter()
         with counting("write the world") as progress:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict
-from gcl_fast.errors import RunError
+from gcl_fast.errors import MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.folder import open_run, read_metrics, stage_checkpoint, write_metrics
+from gcl_fast.runs.folder import (
+    check_run,
+    prepare_run,
+    read_metrics,
+    read_resolved,
+    stage_checkpoint,
+    write_config,
+    write_metrics,
+)
+from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
+from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
+from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -31,19 +44,62 @@ from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
 class Training:
-    """One run: each stage starts from what the stage before it left."""
+    """One run: each stage starts from what the stage before it left. Holds the run folder until `close`."""
+
+    lock: RunLock | None = None
 
     def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
-        self.config, self.stages, self.resume = config, tuple(stages), resume
+        self.stages, self.resume, self.run_dir = tuple(stages), resume, config.run_dir
         self.began = time.perf_counter()
+        distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
         check_shares(config, stages)
-        self.dataset = OpenedDataset(config, with_meshes=any(stage in (2, 3) for stage in stages), check_meshes=True)
+        before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
+        self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
+        self.dataset = self._open(self.config, config.loader)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
-        self.run_dir = distributed.from_first(lambda: open_run(config, resume=resume, overwrite=overwrite))
-        self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
-        print(self.dataset.table())
-        self.log = RunLog(self.run_dir, tensorboard=config.tensorboard, write=distributed.first())
-        _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
+        self.resolved = self.dataset.resolved()
+        distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
+        try:
+            self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
+            print(self.dataset.table())
+            print(line_of(self.resolved))
+            self.log = RunLog(self.run_dir, tensorboard=config.tensorboard, write=distributed.first())
+            _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, config: TrainConfig, loader: str) -> OpenedDataset:
+        """The data set; by another loader where the run's own cannot be had here. loader: the setting as it was given."""
+        with_meshes = any(stage in (2, 3) for stage in self.stages)
+        try:
+            return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
+        except (TooLittleMemoryError, MissingPackageError) as error:
+            if config.loader == loader:
+                raise
+            print(f"loader: the run's {config.loader} cannot be used here ({error})")
+            return OpenedDataset(replace(config, loader=loader), with_meshes=with_meshes, check_meshes=True)
+
+    def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
+        """Lock the run folder and write down with what the run works. Errors: RunError."""
+        for key in ("images", "image_names"):
+            if before.get(key, self.resolved[key]) != self.resolved[key]:
+                raise RunError(
+                    f"{self.config.root} does not hold the training images that {self.run_dir} was started on: "
+                    f"{before['images']} then, {self.resolved['images']} now, or others by name, person or camera; "
+                    "give --root DIR where they are, or start another run with --name"
+                )
+        if self.resolved["meshes"] == "none":  # of this call alone
+            self.resolved["meshes"] = before.get("meshes", "none")
+        self.lock = RunLock(self.run_dir)
+        prepare_run(self.config, overwrite=overwrite)
+        write_config(self.run_dir, self.given, self.resolved)
+        write_metrics(self.run_dir, {"resolved": self.resolved})
+
+    def close(self) -> None:
+        """Let others have the run folder."""
+        if self.lock is not None:
+            self.lock.release()
 
     def run(self, *, control: bool = False) -> None:
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
@@ -104,7 +160,7 @@ class Training:
         networks it gave."""
         if not self.config.init or stage != self.stages[0]:
             return set()
-        given = load_networks(networks, self.config.init)
+        given = load_networks(networks, self.config.init, stage)
         if "encoder" not in given and stage < 3:
             raise RunError(f"--init {self.config.init}: none of the files holds an identity encoder")
         return given
@@ -140,7 +196,7 @@ class Training:
         engine = Engine(
             stage,
             self.log,
-            config=to_dict(config),
+            config=to_dict(self.given),
             checkpoint_every=config.checkpoint_every,
             log_every=config.log_every,
             picture_every=config.picture_every,
@@ -205,7 +261,7 @@ def train(
         config: of the whole run.
         stages: of 1, 2, 3, in this order.
         resume: go on with the run that the folder holds, with the same settings.
-        overwrite: delete the run that the folder holds.
+        overwrite: remove what the run in the folder wrote, and nothing else.
         control: after them, continue stage 1 for as many updates as stage 3 made, to compare with.
 
     Returns: the run folder, with checkpoints, history.jsonl, metrics.json, and report.html where jinja2 is installed.
@@ -217,14 +273,16 @@ def train(
 
     if control:
         _check_control(config, stages, overwrite=overwrite)
-    with distributed.session(choose_device(config.device)) as rank:
-        with_report = rank == 0 and _can_report()
-        training = Training(config, stages, resume=resume, overwrite=overwrite)
-        training.run(control=control)
-    if rank != 0:
-        return training.run_dir
-    complete_run(training.run_dir, training.dataset)
-    training.count_seconds()
-    if with_report:
-        print(f"report: {write_report(training.run_dir)}")
+    with contextlib.ExitStack() as stack:
+        with distributed.session(choose_device(config.device)) as rank:
+            with_report = rank == 0 and _can_report()
+            training = Training(config, stages, resume=resume, overwrite=overwrite)
+            stack.callback(training.close)
+            training.run(control=control)
+        if rank != 0:
+            return training.run_dir
+        complete_run(training.run_dir, training.dataset)
+        training.count_seconds()
+        if with_report:
+            print(f"report: {write_report(training.run_dir)}")
     return training.run_dir

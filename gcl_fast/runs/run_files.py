@@ -1,0 +1,35 @@
+"""The files that a run writes, and their removal: nothing else in its folder is ever touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+STAGES = ("stage1", "stage2", "stage3", "control")
+# Below the run folder, with what an interrupted write may leave beside each.
+WRITTEN = (
+    *("config.yaml", "metrics.json", "history.jsonl", "report.html"),
+    *(f"{stage}/{name}.pt" for stage in STAGES for name in ("last", "best")),
+    *(f"pictures/{stage}_*.png" for stage in STAGES),
+    "events/events.out.tfevents.*",
+)
+
+
+def files_of_run(run_dir: Path) -> Iterator[Path]:
+    """What a run has written in its folder."""
+    for pattern in WRITTEN:
+        folder, _, name = pattern.rpartition("/")
+        stem, _, suffix = name.rpartition(".")
+        for candidate in (name, f".{stem}.*.tmp.{suffix}"):
+            yield from sorted(path for path in (run_dir / folder).glob(candidate) if path.is_file() or path.is_symlink())
+
+
+def remove_run(run_dir: Path) -> list[str]:
+    """Remove what a run wrote, and the folders that are empty then. Returns what stays, by name."""
+    for path in files_of_run(run_dir):
+        path.unlink(missing_ok=True)
+    for folder in (*STAGES, "pictures", "events", "."):
+        with contextlib.suppress(OSError):  # something else is in it
+            (run_dir / folder).rmdir()
+    return sorted(path.name for path in run_dir.iterdir()) if run_dir.is_dir() else []

@@ -1,0 +1,289 @@
+"""Run folders: what --overwrite removes, who may write, what a resumed run may change, and that they work from anywhere."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("torchvision", reason="the backbones need torchvision")
+
+from gcl_fast.cli.main import main
+from gcl_fast.config import TrainConfig, from_dict, load_yaml
+from gcl_fast.errors import RunError
+from gcl_fast.runs import lock as run_lock
+from gcl_fast.runs import resolved
+from gcl_fast.runs.folder import read_config, read_resolved
+from gcl_fast.runs.lock import RunLock
+from gcl_fast.runs.resolved import keep_choices
+from gcl_fast.runs.run_files import remove_run
+from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
+from gcl_fast.stages.checkpoint import load_checkpoint
+from tests.toy_world import SETTINGS, write_toy_world
+
+
+class Toy:
+    """A toy run of stage 1 in `run`, its data in the run folder as `make demo` has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.run = folder, folder / "runs" / "toy"
+        self.root = write_toy_world(self.run / "data", people=3, images=4)
+        self.settings = folder / "toy.yaml"
+        self.settings.write_text(SETTINGS.replace("epochs: 2, iters: 3", "epochs: 1, iters: 2"))
+        self.command = [
+            *("train", "--config", str(self.settings), "--root", str(self.root), "--runs", str(self.run.parent)),
+            *("--name", "toy", "--stage", "1"),
+        ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    toy = Toy(tmp_path_factory.mktemp("trained"))
+    assert main(toy.command) == 0
+    return toy
+
+
+@pytest.fixture
+def toy(trained: Toy, tmp_path: Path) -> Toy:
+    """The trained run, copied."""
+    shutil.copytree(trained.folder, tmp_path / "copy")
+    copy = Toy.__new__(Toy)
+    copy.folder = tmp_path / "copy"
+    copy.run, copy.settings = copy.folder / "runs" / "toy", copy.folder / "toy.yaml"
+    copy.root = copy.run / "data"
+    copy.command = [word.replace(str(trained.folder), str(copy.folder)) for word in trained.command]
+    return copy
+
+
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(command) == 1
+    return capsys.readouterr().err
+
+
+# What --overwrite removes
+
+
+def test_overwrite_removes_what_the_run_wrote_and_nothing_else(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = [toy.run / name for name in ("notes.txt", "stage1/notes.txt", "pictures/mine.png", "encoder/encoder.safetensors")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    images = sorted(toy.root.rglob("*.jpg"))
+    (toy.run / "stage2").mkdir()
+    (toy.run / "stage2/last.pt").write_bytes(b"of the run")
+    (toy.run / "stage1/.last.123.456.tmp.pt").write_bytes(b"what a killed write left")
+    assert main([*toy.command, "--overwrite"]) == 0, capsys.readouterr().err
+    assert all(path.read_text() == "mine" for path in mine)
+    assert sorted(toy.root.rglob("*.jpg")) == images
+    assert not (toy.run / "stage2").exists() and not list(toy.run.glob("stage1/.*"))
+    assert "not part of it, and left: data, encoder, notes.txt" in capsys.readouterr().out
+
+
+def test_a_run_leaves_an_empty_folder_nowhere(toy: Toy) -> None:
+    shutil.rmtree(toy.root)
+    assert remove_run(toy.run) == [] and not toy.run.exists()
+
+
+def test_resume_and_overwrite_together_are_refused(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "give one of them" in refused([*toy.command, "--resume", "--overwrite"], capsys)
+    assert (toy.run / "stage1/last.pt").exists()
+
+
+def test_resume_of_a_run_that_is_not_there_says_so(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*toy.command, "--resume", "--name", "typo", "--root", "/nowhere"]
+    assert main(command) == 1
+    assert f"nothing to resume: there is no run in {toy.run.parent / 'typo'} yet" in (output := capsys.readouterr().out)
+    assert "holds toy" in output
+
+
+def test_overwrite_does_not_remove_what_the_call_needs(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    last = toy.run / "stage1" / "last.pt"
+    content = last.read_bytes()
+    for start in (last, toy.run, last.parent):
+        assert "which --overwrite would clear" in refused([*toy.command, "--overwrite", "--init", str(start)], capsys)
+    stage2 = [*toy.command[:-1], "2", "--overwrite"]
+    assert f"stage 2 starts from {last}, which --overwrite would remove" in refused(stage2, capsys)
+    shutil.copytree(toy.run / "stage1", toy.run / "stage2")
+    assert "stage 3 starts from" in refused([*toy.command[:-1], "3", "--overwrite"], capsys)
+    assert last.read_bytes() == content
+
+
+# One process at a time
+
+
+def test_a_run_in_use_is_refused_by_name(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    held = RunLock(toy.run)
+    try:
+        message = refused([*toy.command, "--resume"], capsys)
+        assert f"in use by process {os.getpid()} on {socket.gethostname()}" in message and "--name" in message
+        assert "in use" in refused([*toy.command, "--overwrite"], capsys)
+        assert (toy.run / "stage1/last.pt").exists()
+    finally:
+        held.release()
+    assert main([*toy.command, "--resume"]) == 0
+    assert not (toy.run / run_lock.NAME).exists()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = (
+        f"import sys, time; from pathlib import Path; from gcl_fast.runs.lock import RunLock; RunLock(Path({str(tmp_path)!r}));"
+    )
+    code += "print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"process {process.pid} on"):
+            RunLock(tmp_path)
+        process.kill()
+    assert (tmp_path / run_lock.NAME).exists()
+    RunLock(tmp_path).release()
+
+
+def _sign(folder: Path, host: str, process: int, age: float) -> None:
+    path = folder / run_lock.NAME
+    path.write_text(json.dumps({"process": process, "host": host, "began": "2024-02-03 04:05:06"}))
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_a_lock_of_another_machine_is_free_when_it_shows_no_life(tmp_path: Path) -> None:
+    _sign(tmp_path, "elsewhere", 7, age=20)
+    with pytest.raises(RunError, match=r"process 7 on elsewhere, which began at 2024-02-03 04:05:06.*or delete"):
+        RunLock(tmp_path)
+    _sign(tmp_path, "elsewhere", 7, age=run_lock.STALE + 1)
+    RunLock(tmp_path).release()
+
+
+def test_file_systems_without_locks_go_by_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "not supported")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", no_locks)
+    _sign(tmp_path, socket.gethostname(), os.getppid(), age=0)
+    with pytest.raises(RunError, match="in use"):
+        RunLock(tmp_path)
+    gone = multiprocessing.get_context("spawn").Process(target=int)
+    gone.start()
+    gone.join()
+    _sign(tmp_path, socket.gethostname(), int(gone.pid or 0), age=0)
+    RunLock(tmp_path).release()
+    (tmp_path / run_lock.NAME).write_text("{half")
+    RunLock(tmp_path).release()
+
+
+# What a resumed run may change
+
+
+def test_a_moved_data_set_resumes(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = toy.folder / "elsewhere"
+    toy.root.rename(moved)
+    command = [str(moved) if word == str(toy.root) else word for word in toy.command]
+    assert main([*command, "--resume", "--mesh-root", str(moved / "mesh")]) == 0, capsys.readouterr().err
+    assert read_config(toy.run).root == str(moved)
+    victim = sorted(moved.glob("market1501/bounding_box_train/*.jpg"))[0]
+    victim.rename(victim.with_name(victim.name.replace("_00.jpg", "_01.jpg")))
+    assert "does not hold the training images that" in refused([*command, "--resume"], capsys)
+
+
+def test_other_settings_are_named_with_both_values(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused([*toy.command, "--resume", "--stage1.lr", "0.5", "--seed", "9"], capsys)
+    assert "seed 1 -> 9, stage1.lr 0.00035 -> 0.5" in message
+    assert "epochs" not in message
+
+
+def test_a_lost_configuration_is_read_from_a_checkpoint(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy.run / "config.yaml").unlink()
+    assert "already holds a run" in refused(toy.command, capsys)
+    assert "stage1.lr 0.00035 -> 0.5" in refused([*toy.command, "--resume", "--stage1.lr", "0.5"], capsys)
+    assert main([*toy.command, "--resume"]) == 0
+    assert "config.yaml is missing: the settings are taken from" in capsys.readouterr().out
+    assert (toy.run / "config.yaml").exists()
+
+
+# What auto became
+
+
+def test_what_auto_became_is_written_down(trained: Toy) -> None:
+    written = read_resolved(trained.run)
+    expected = {"device": "cpu", "precision": "fp32", "loader": "cached", "compile": "off", "channels_last": "off"}
+    assert expected.items() <= written.items()
+    assert written["threads"] == torch.get_num_threads() and written["images"] == 12
+    assert json.loads((trained.run / "metrics.json").read_text())["resolved"] == written
+    page = (trained.run / "report.html").read_text()
+    assert "resolved.precision" in page and "resolved.loader" in page
+    assert load_yaml(trained.run / "config.yaml") == read_config(trained.run)  # may be given to --config
+
+
+def test_auto_is_shown_and_kept_where_it_would_be_another(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.settings.write_text(toy.settings.read_text().replace("precision: fp32", "precision: auto"))
+    bf16: list[bool] = [False]
+    for module in (resolved, sys.modules["gcl_fast.runs.dataset"]):
+        monkeypatch.setattr(module, "use_bfloat16", lambda choice, _: choice == "bf16" or (choice == "auto" and bf16[0]))
+    assert main([*toy.command, "--overwrite"]) == 0
+    assert "device cpu  precision fp32  loader cached  meshes none  channels_last off  compile off" in capsys.readouterr().out
+    bf16[0] = True
+    assert main([*toy.command, "--resume"]) == 0
+    assert "precision: bf16 would be chosen here, the run keeps its fp32" in capsys.readouterr().out
+    assert read_resolved(toy.run)["precision"] == "fp32"
+    assert main([*toy.command, "--resume", "--precision", "fp32"]) == 0  # the same, by name
+    assert "precision fp32 -> bf16" in refused([*toy.command, "--resume", "--precision", "bf16"], capsys)
+
+
+def test_a_loader_that_cannot_be_had_here_is_replaced(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gcl_fast.data.loaders import reader
+
+    monkeypatch.setattr(reader, "may_take", lambda device: 0)
+    assert main([*toy.command, "--resume"]) == 0
+    assert "the run's cached cannot be used here" in capsys.readouterr().out
+    assert read_resolved(toy.run)["loader"] in ("dali", "torch")
+
+
+def test_choices_are_kept_only_where_auto_was_left() -> None:
+    config = from_dict(TrainConfig, {"device": "cpu", "precision": "bf16"})
+    kept = keep_choices(config, {"precision": "fp32", "channels_last": "on", "loader": "torch", "meshes": "none"})
+    assert (kept.precision, kept.channels_last, kept.loader, kept.meshes) == ("bf16", "on", "torch", "auto")
+    if not torch.cuda.is_available():
+        assert keep_choices(TrainConfig(), {"device": "cuda"}).device == "auto"
+
+
+# From anywhere
+
+
+def test_a_run_started_with_relative_paths_works_from_another_folder(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy.folder)
+    command = ["train", "--config", "toy.yaml", "--runs", "runs", "--name", "near", "--stage", "1", "--root", "runs/toy/data"]
+    assert main([*command, "--init", "runs/toy"]) == 0
+    assert f"{Path('runs/toy/stage1/last.pt')}: " in capsys.readouterr().out
+    near = toy.folder / "runs" / "near"
+    assert load_yaml(near / "config.yaml").root == load_checkpoint(near / "stage1/last.pt")["config"]["root"] == str(toy.root)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["evaluate", str(near)]) == 0
+    monkeypatch.chdir(toy.folder)
+    assert main([*command, "--init", "runs/toy", "--resume"]) == 0
+
+
+def test_paths_may_be_written_differently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = from_dict(TrainConfig, {"init": "a.pt,b.pt", "model": {"weights": "w.pth"}})
+    two = from_dict(TrainConfig, {"init": f"{tmp_path}/a.pt, ./b.pt", "model": {"weights": str(tmp_path / "w.pth")}})
+    assert changed_settings(one, two) == []
+    assert with_absolute_paths(TrainConfig()).model.weights == "none"
+    assert changed_settings(one, from_dict(TrainConfig, {"init": "c.pt", "model": {"weights": "w.pth"}})) == [
+        f"init {tmp_path}/a.pt,{tmp_path}/b.pt -> {tmp_path}/c.pt"
+    ]
