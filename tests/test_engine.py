@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.finite import not_finite, tensors_in
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage, stepped_lr
+from gcl_fast.stages.stop_signals import stops_on_sigterm
 
 
 class Killed(BaseException):
@@ -270,6 +273,61 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"evil\.pt"):
         load_checkpoint(path)
     assert not (tmp_path / "ran").exists()
+
+
+def equal_stages(one, two):
+    assert torch.equal(one.bank, two.bank)
+    return all(torch.equal(a, b) for a, b in zip(one.net.state_dict().values(), two.net.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop_at", [0, 4, 7, 12, 23])  # 7 and 23 end an epoch
+def test_a_stop_finishes_and_saves_the_step(tmp_path, number, stop_at, capsys):
+    whole = ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(whole, tmp_path / "whole").run()
+    stage = ToyStage(poison_at=stop_at, poison=lambda _: os.kill(os.getpid(), number), scores=[0.1, 0.2, 0.3])
+    with stops_on_sigterm(), pytest.raises(KeyboardInterrupt) as caught:
+        engine_of(stage, tmp_path, checkpoint_every=1000).run()
+    assert caught.value.signal == number and "once more stops at once" in capsys.readouterr().err
+    state = load_checkpoint(tmp_path / "toy" / "last.pt")
+    assert state["iteration"] == stop_at + 1  # nothing is lost
+    resumed = ToyStage(scores=[0.1, 0.2, 0.3])
+    assert engine_of(resumed, tmp_path).run(resume=True) == {"mAP": 0.3, "score": 0.3}
+    assert equal_stages(whole, resumed)
+    assert load_checkpoint(tmp_path / "toy" / "best.pt")["epoch"] == 3
+
+
+def test_a_second_stop_does_not_wait(tmp_path):
+    def twice(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        engine_of(ToyStage(poison_at=4, poison=twice), tmp_path).run()
+    assert load_checkpoint(tmp_path / "toy" / "last.pt")["iteration"] == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_while_scoring_keeps_the_epoch(tmp_path):
+    whole = ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(whole, tmp_path / "whole").run()
+    stopped = ToyStage(scores=[0.1, 0.2, 0.3])
+    stopped.evaluate = lambda epoch: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        engine_of(stopped, tmp_path, checkpoint_every=1000).run()
+    assert load_checkpoint(tmp_path / "toy" / "last.pt")["iteration"] == 8
+    resumed = ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(resumed, tmp_path).run(resume=True)
+    assert equal_stages(whole, resumed)
+
+
+def test_a_library_leaves_sigterm_alone(tmp_path):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    seen = []
+    engine_of(ToyStage(poison_at=1, poison=lambda _: seen.append(signal.getsignal(signal.SIGTERM))), tmp_path).run()
+    assert seen == [signal.SIG_DFL]
 
 
 def test_stepped_lr():

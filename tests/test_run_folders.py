@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -287,3 +288,24 @@ def test_paths_may_be_written_differently(tmp_path: Path, monkeypatch: pytest.Mo
     assert changed_settings(one, from_dict(TrainConfig, {"init": "c.pt", "model": {"weights": "w.pth"}})) == [
         f"init {tmp_path}/a.pt,{tmp_path}/b.pt -> {tmp_path}/c.pt"
     ]
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
+
+    step = ClusterContrastStage.step
+
+    def terminated(stage: ClusterContrastStage, batch: object, iteration: int) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(stage, batch, iteration)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(ClusterContrastStage, "step", terminated)
+        assert main([*toy.command, "--overwrite"]) == 128 + signal.SIGTERM
+    assert "--resume goes on" in capsys.readouterr().err
+    assert load_checkpoint(toy.run / "stage1/last.pt")["iteration"] == 1
+    assert not (toy.run / run_lock.NAME).exists()
+    assert main([*toy.command, "--resume"]) == 0
+    assert load_checkpoint(toy.run / "stage1/last.pt")["iteration"] == 2

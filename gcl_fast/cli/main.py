@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import signal
 import sys
+
+from gcl_fast.stages.stop_signals import stops_on_sigterm
 
 COMMANDS = {
     "doctor": "what was found and built, what is missing and how to get it",
@@ -47,13 +50,14 @@ def _rank_or_refusal(name: str) -> tuple[str, str]:
 
 def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> int:
     try:
-        command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
-        code = int(command.main(options) or 0)
-        sys.stdout.flush()  # while a closed pipe can still be told from other errors
-        return code
-    except KeyboardInterrupt:
+        with stops_on_sigterm():
+            command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
+            code = int(command.main(options) or 0)
+            sys.stdout.flush()  # while a closed pipe can still be told from other errors
+            return code
+    except KeyboardInterrupt as error:
         print(f"\n{title}: stopped{GO_ON.get(name, '')}", file=sys.stderr)
-        return 130
+        return 128 + int(getattr(error, "signal", signal.SIGINT))  # as shells tell it
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_closed():
             return 1  # `gcl-fast ... | head`: nobody reads on

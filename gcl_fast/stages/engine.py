@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from gcl_fast.stages.epoch_progress import EpochProgress
 from gcl_fast.stages.finite import broken_learning, not_finite, restorable, tensors_in, way_on
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.stop_signals import stops_put_off
 
 ShowPictures = Callable[[str, dict[str, dict[str, Tensor]], int], None]
 
@@ -89,7 +91,7 @@ class Engine:
         ranks = distributed.world()
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
-        try:
+        with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
             for batch in stage.batches(share, self.epoch, self.position):
                 if stage.graphs:
                     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no type for it
@@ -98,14 +100,13 @@ class Engine:
                 self.iteration += 1
                 self.position += 1
                 shown = None
-                due = self.iteration % self.checkpoint_every == 0
+                due = self.iteration % self.checkpoint_every == 0 or bool(stop.number)
                 if due or self.iteration % self.log_every == 0 or self.position == len(plan.batches):
                     shown = self._flush(pending, time.perf_counter() - began)
-                if due and self.position < len(plan.batches):
+                if due and (stop.number or self.position < len(plan.batches)):
                     self.save(time.perf_counter() - began)
                 progress.update(shown, ranks * len(batch))
-        finally:
-            progress.close()
+                stop.check()
 
     def _flush(self, pending: list[dict[str, Tensor]], seconds: float) -> float:
         """Write the mean of the waiting losses; the one place that waits for the device."""
@@ -135,7 +136,12 @@ class Engine:
     def _end_epoch(self, began: float) -> None:
         last = self.epoch + 1 == self.stage.epochs
         distributed.average_buffers(self.stage.modules.values())
-        scores = self.stage.evaluate(self.epoch)
+        try:
+            scores = self.stage.evaluate(self.epoch)
+        except KeyboardInterrupt:  # scoring is long: the epoch's steps are kept
+            if distributed.world() == 1:
+                self.save(time.perf_counter() - began)
+            raise
         if scores:
             self.scores = scores
             self._write({k: v for k, v in scores.items() if k != "score"}, time.perf_counter() - began)
