@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,8 +88,30 @@ def unfinished_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, FileError):
-            raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+            raise FileError(f"cannot write {path}: {why_not_written(path, error)}") from error
         raise
+
+
+def why_not_written(path: Path, error: OSError) -> str:
+    """The system's reason, with what is free where it is too little."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return reason
+    return f"{reason} ({mib(free_space(path))} free there); make room, then go on"
+
+
+def free_space(path: Path) -> int:
+    """Bytes free on the disk where `path` is, or will be; a large number where the system does not say."""
+    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 2**62
+
+
+def mib(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def _unfinished(path: Path) -> Path:

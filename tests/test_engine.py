@@ -229,6 +229,14 @@ def test_a_last_checkpoint_that_cannot_be_used_says_what_lies_beside_it(tmp_path
         assert load_checkpoint(last)["epoch"] == 3
 
 
+def test_a_checkpoint_of_other_images_is_told(tmp_path):
+    engine_of(ToyStage(), tmp_path).run()
+    other = ToyStage()
+    other.load_extra_state = lambda state: other.bank[:-1].copy_(state["bank"])
+    with pytest.raises(CheckpointError, match="does not fit the training images of now: were images or meshes added"):
+        engine_of(other, tmp_path).run(resume=True)
+
+
 def test_best_is_the_best_and_last_the_last(tmp_path):
     engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run()
     assert load_checkpoint(tmp_path / "toy" / "best.pt")["epoch"] == 2

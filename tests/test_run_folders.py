@@ -309,3 +309,14 @@ def test_sigterm_ends_a_run_with_a_checkpoint(
     assert not (toy.run / run_lock.NAME).exists()
     assert main([*toy.command, "--resume"]) == 0
     assert load_checkpoint(toy.run / "stage1/last.pt")["iteration"] == 2
+
+
+def test_damaged_small_files_say_what_to_do(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = toy.run / "metrics.json"
+    metrics.write_text(metrics.read_text()[:40])
+    message = refused([*toy.command, "--resume"], capsys)
+    assert "metrics.json is damaged" in message and "delete it, and --resume writes it anew" in message
+    assert not (toy.run / run_lock.NAME).exists()
+    metrics.unlink()
+    assert main([*toy.command, "--resume"]) == 0
+    assert {"untrained", "stage1", "resolved"} <= json.loads(metrics.read_text()).keys()

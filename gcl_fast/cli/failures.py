@@ -15,7 +15,7 @@ CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch raises a p
 # What the machine refuses, whoever asks.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 TRACEBACK_HELP = "--traceback, known to every command, shows where an error came from."
-SMALLER = "choose a smaller batch size or image size, or fewer workers"
+SMALLER = "choose a smaller batch size or image size, or fewer workers (--stage1.batch-size ..., --height, --width, --workers)"
 
 
 def explain(error: BaseException) -> str | None:

@@ -58,8 +58,8 @@ class Training:
         self.dataset = self._open(self.config, config.loader)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
-        distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
         try:
+            distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
             self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
             print(self.dataset.table())
             print(line_of(self.resolved))

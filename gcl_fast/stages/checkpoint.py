@@ -4,21 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import CheckpointError, InputError
-from gcl_fast.files import write_whole
+from gcl_fast.errors import CheckpointError, FileError, InputError
+from gcl_fast.files import free_space, mib, write_whole
 from gcl_fast.models.weights import read_torch_file
 
 FORMAT = 1
 
 
+class _Watched:
+    """A file whose own error is remembered: torch.save reports another in its place."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.error = file, None
+
+    error: OSError | None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` so that a kill at any moment leaves the old file or the new one, never half of one."""
-    write_whole(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    """Write `state` so that a kill at any moment, or a full disk, leaves the old file or the new one, never half of one.
+
+    Errors: FileError naming the file, and where the disk is full what it needs and what is free; the old file stays.
+    """
+    needed, free = tensor_bytes(state), free_space(path)
+    if needed > free:
+        raise FileError(
+            f"cannot write {path}: it needs {mib(needed)}, {mib(free)} are free there; what was there before is kept: make room, "
+            "and --resume goes on from it"
+        )
+
+    def save(file: IO[bytes]) -> None:
+        watched = _Watched(file)
+        try:
+            torch.save({"format": FORMAT, **state}, watched)  # type: ignore[arg-type]  # all of a file that it uses
+        except RuntimeError:
+            if watched.error is not None:
+                raise watched.error from None
+            raise
+
+    write_whole(path, save)
+
+
+def tensor_bytes(state: object) -> int:
+    """Of all tensors in plain containers."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(map(tensor_bytes, state.values()))
+    return sum(map(tensor_bytes, state)) if isinstance(state, (list, tuple)) else 0
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -48,7 +95,12 @@ def load_trained(path: Path) -> dict[str, Any]:
 
     Errors: those of `load_checkpoint`, and CheckpointError naming the file and what is not there or not of its kind.
     """
-    state = load_checkpoint(path)
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError as error:
+        if path.name == "last.pt" and path.is_file() and path.with_name("best.pt").is_file():
+            raise CheckpointError(f"{error}; {path.with_name('best.pt')} lies beside it") from error
+        raise
     for key, kind, words in (("stage", str, "a name"), ("config", Mapping, "settings"), ("modules", Mapping, "networks")):
         if key not in state:
             raise CheckpointError(f"{path} is no checkpoint of a stage: it has no {key!r}")

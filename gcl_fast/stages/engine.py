@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import StageError
+from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.models.names import abridged
 from gcl_fast.stages.checkpoint import save_checkpoint
 from gcl_fast.stages.epoch_progress import EpochProgress
@@ -200,7 +200,13 @@ class Engine:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in stage.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        stage.load_extra_state(state["extra"])
+        try:
+            stage.load_extra_state(state["extra"])
+        except RuntimeError as error:  # tensors of another number of images
+            raise CheckpointError(
+                f"{self.folder / 'last.pt'} does not fit the training images of now: were images or meshes added or left out "
+                f"since? ({' '.join(str(error).split())[:200]})"
+            ) from error
         torch.set_rng_state(state["random"]["torch"].cpu())
         if state["random"]["cuda"] is not None and stage.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), stage.device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gcl_fast.errors import FileError
-from gcl_fast.files import json_text, write_whole
+from gcl_fast.files import json_text, why_not_written, write_whole
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RunLog:
             with open(self.history, "a") as file:
                 file.write(json_text(entry))
         except OSError as error:
-            raise FileError(f"cannot write {self.history}: {error.strerror or error}") from error
+            raise FileError(f"cannot write {self.history}: {why_not_written(self.history, error)}") from error
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(f"{stage}/{name}", value, iteration)
