@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
 from dataclasses import dataclass
 
+from gcl_fast.cli import waits
 from gcl_fast.cli.failures import TRACEBACK_HELP
 from gcl_fast.packages import PACKAGES, OptionalPackage
 
@@ -78,6 +80,25 @@ def _torch() -> list[Finding]:
     return findings
 
 
+def _cores() -> list[Finding]:
+    """What training finds of the cores at its start."""
+    import torch
+
+    from gcl_fast.runs.cpu_threads import CHOSEN_BY, fitting_threads
+    from gcl_fast.stages.core_use import SAMPLE, allowed_cores, cores, free_cores
+
+    allowed, free, usual = allowed_cores(), free_cores(SAMPLE), torch.get_num_threads()
+    given = next((f"{name}={os.environ[name]}" for name in CHOSEN_BY if os.environ.get(name)), "")
+    threads = usual if given else fitting_threads(usual, allowed, free)
+    text = f"{allowed:.3g} may be used" + ("" if free is None else f", {free:.1f} of {len(cores())} are free now")
+    text += f": train would take {threads} threads" + (f" ({given})" if given else "")
+    if not given and threads < usual:
+        text += f" instead of {usual}, since threads beside a busy process wait for each other; --threads N chooses"
+    waiting = {name: os.environ[name] for name in waits.VARIABLES if name in os.environ}
+    how = ", ".join(f"{name}={value}" for name, value in waiting.items()) or "as the libraries do"
+    return [Finding(None, "cores", text), Finding(None, "threads wait", how)]
+
+
 def _package(package: OptionalPackage) -> Finding:
     name, purpose = package.module, package.purpose
     try:
@@ -92,7 +113,7 @@ def _package(package: OptionalPackage) -> Finding:
 def examine() -> list[Finding]:
     """Everything the doctor knows, in order."""
     findings = [Finding(True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    findings += _torch() + _native()
+    findings += _torch() + _cores() + _native()
     nvcc = shutil.which("nvcc")
     findings.append(Finding(None, "nvcc", "found" if nvcc else "not found: CUDA kernels cannot be built here"))
     findings += [_package(package) for package in PACKAGES]

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 
+from gcl_fast.cli.waits import wait_briefly
 from gcl_fast.stages.stop_signals import stops_on_sigterm
 
 COMMANDS = {
@@ -99,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"gcl-fast: no command {name!r}\n\n{_usage()}", file=sys.stderr)
         return 2
+    wait_briefly()
     rank, refusal = _rank_or_refusal(name)
     title = f"gcl-fast {name}{rank}"
     if refusal:

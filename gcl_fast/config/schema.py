@@ -318,6 +318,8 @@ class TrainConfig:
     """Memory layout of images and networks; auto: on CUDA."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
     """torch.compile of the networks: a minute or more at the start; graphs: they run as CUDA graphs, too; auto: off."""
+    threads: int = 0
+    """Threads that compute on the CPU; 0: one for each core that is free at the start, or what OMP_NUM_THREADS says."""
     workers: int = 4
     """Threads (loader torch: processes) that read ahead; 0: none."""
     loader: Literal["auto", "cached", "dali", "torch"] = "auto"
@@ -349,7 +351,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
-        not_negative(self, "workers", "seed")
+        not_negative(self, "threads", "workers", "seed")
         # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
         fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
         require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)

@@ -16,6 +16,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "runs",
     "name",
     "device",
+    "threads",
     "workers",
     "loader",
     "cache",

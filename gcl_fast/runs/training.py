@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gcl_fast import distributed
@@ -18,6 +19,7 @@ from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
+from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import (
@@ -55,6 +57,8 @@ class Training:
         check_shares(config, stages)
         before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
+        if words := choose_threads(config.threads, before):
+            print(words)
         self.dataset = self._open(self.config, config.loader)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
@@ -253,7 +257,8 @@ def train(
     overwrite: bool = False,
     control: bool = False,
 ) -> Path:
-    """Train stages in one run folder. Deterministic by the configuration's seed on a CPU with the same number of threads.
+    """Train stages in one run folder. Deterministic by the configuration's seed on a CPU with the same number of threads
+    (config.threads, else the cores that are free; a resumed run keeps its number).
 
     Started by torchrun, the processes train together; the first then makes scores, pictures and report alone.
 
@@ -274,6 +279,7 @@ def train(
     if control:
         _check_control(config, stages, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         with distributed.session(choose_device(config.device)) as rank:
             with_report = rank == 0 and _can_report()
             training = Training(config, stages, resume=resume, overwrite=overwrite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from gcl_fast.data.plans import Plan
 from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.models.names import abridged
 from gcl_fast.stages.checkpoint import save_checkpoint
+from gcl_fast.stages.core_use import StepWatch
 from gcl_fast.stages.epoch_progress import EpochProgress
 from gcl_fast.stages.finite import broken_learning, not_finite, restorable, tensors_in, way_on
 from gcl_fast.stages.log import RunLog
@@ -56,6 +58,7 @@ class Engine:
         self.best: float | None = None
         self.scores: dict[str, float] = {}
         self.seconds = 0.0
+        self.watch = StepWatch(torch.get_num_threads() if stage.device.type == "cpu" else 1)
 
     def run(self, *, resume: bool = False) -> dict[str, float]:
         """Train the stage to its end; returns the last scores, {} when nothing was scored."""
@@ -92,6 +95,7 @@ class Engine:
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
         with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
+            stepped = time.perf_counter()
             for batch in stage.batches(share, self.epoch, self.position):
                 if stage.graphs:
                     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no type for it
@@ -107,6 +111,13 @@ class Engine:
                     self.save(time.perf_counter() - began)
                 progress.update(shown, ranks * len(batch))
                 stop.check()
+                self._watch_step(stepped)
+                stepped = time.perf_counter()
+
+    def _watch_step(self, began: float) -> None:
+        words = self.watch.step(time.perf_counter() - began)
+        if words and distributed.first():
+            print(f"{self.stage.name}: {words}", file=sys.stderr, flush=True)
 
     def _flush(self, pending: list[dict[str, Tensor]], seconds: float) -> float:
         """Write the mean of the waiting losses; the one place that waits for the device."""
