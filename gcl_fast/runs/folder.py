@@ -103,11 +103,11 @@ def _check_overwrite(config: TrainConfig, stages: Sequence[int]) -> None:
                 f"--init {name} lies in {run_dir}, which --overwrite would clear: use another --name, or copy the file elsewhere"
             )
     needed = {2: "stage1", 3: "stage2"}.get(min(stages, default=1))
-    path = stage_checkpoint(run_dir, needed) if needed else None
-    if path is not None and path.exists() and not config.init:
+    start = stage_checkpoint(run_dir, needed) if needed else None
+    if start is not None and start.exists() and not config.init:
         raise RunError(
-            f"stage {min(stages)} starts from {path}, which --overwrite would remove: leave it there and use another --name with "
-            f"--init {path}, or --resume this run"
+            f"stage {min(stages)} starts from {start}, which --overwrite would remove: leave it there and use another --name "
+            f"with --init {start}, or --resume this run"
         )
 
 

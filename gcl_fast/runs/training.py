@@ -59,7 +59,7 @@ class Training:
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
         if words := choose_threads(config.threads, before):
             print(words)
-        self.dataset = self._open(self.config, config.loader)
+        self.dataset = self._open(self.config, config)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
         try:
@@ -73,16 +73,16 @@ class Training:
             self.close()
             raise
 
-    def _open(self, config: TrainConfig, loader: str) -> OpenedDataset:
-        """The data set; by another loader where the run's own cannot be had here. loader: the setting as it was given."""
+    def _open(self, config: TrainConfig, given: TrainConfig) -> OpenedDataset:
+        """The data set; by another loader where the run's own cannot be had here. given: settings before that was kept."""
         with_meshes = any(stage in (2, 3) for stage in self.stages)
         try:
             return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
         except (TooLittleMemoryError, MissingPackageError) as error:
-            if config.loader == loader:
+            if config.loader == given.loader:
                 raise
             print(f"loader: the run's {config.loader} cannot be used here ({error})")
-            return OpenedDataset(replace(config, loader=loader), with_meshes=with_meshes, check_meshes=True)
+            return OpenedDataset(replace(config, loader=given.loader), with_meshes=with_meshes, check_meshes=True)
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""

@@ -81,7 +81,7 @@ class AdversarialStage(Stage):
         if told is None:
             return views
         if self.generator.training:
-            self.untold += (~told).sum()
+            self.untold += (told == 0).sum()
         return replace(views, told=told)
 
     def evaluate(self, epoch: int) -> dict[str, float]:

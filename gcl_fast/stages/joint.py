@@ -97,7 +97,7 @@ class JointStage(AdversarialStage):
             gen_losses = generative_losses(encoder, discriminator, image, code, views)
         told, feature_novel = views.told, full(views.feature_novel)
         if told is not None:  # where no new view could be made, the photo stands for it
-            feature_novel = torch.where(told[:, None], feature_novel, full(feature))
+            feature_novel = torch.where(told[:, None] > 0, feature_novel, full(feature))
         contrast = memory_losses(memory, full(feature), feature_novel, batch.index, seed=seed)
         label = memory.labels[batch.index]  # [B]
         partner_label = distributed.gather_rows(label)[mix.partner]  # [B]

@@ -41,14 +41,14 @@ def logged(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mean_of_told(values: Tensor, told: Tensor | None) -> Tensor:
-    """The mean of values [B, ...] over the rows that count: told [B] bool, None for all. 0 where none does.
+    """The mean of values [B, ...], each row weighted by its part told [B] (`views.told_rows`); None: all alike.
 
-    The others have neither share nor gradient; with all rows told the same bits as without the mask.
+    Rows without a part have no gradient either; with parts of 1 the same bits as without them.
     """
     if told is None:
         return values.mean()
-    counted = torch.where(told.view(-1, *(1,) * (values.dim() - 1)), values, 0)
-    return counted.mean() * (len(told) / told.sum().clamp_min(1))
+    parts = told.view(-1, *(1,) * (values.dim() - 1))
+    return torch.where(parts > 0, values * parts, 0).mean()
 
 
 # The discriminator
@@ -106,7 +106,7 @@ def discriminator_losses(
         penalty_weight: of the squared-gradient regulariser; 0 leaves it out.
         bf16: score the fakes under bfloat16 autocast. The real images are always scored in float32: the regulariser needs
             second derivatives.
-        told: [B] bool, the rows of the fakes that count; None: all.
+        told: [B], the part of each row of the fakes (`views.told_rows`); None: all count alike.
 
     Returns: (weighted sum, {"dis_<fake>": ..., "dis_real": ..., "dis_penalty": ...} unweighted).
     Gradient: to the discriminator's parameters alone.
@@ -187,7 +187,7 @@ def identity_losses(
     """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
 
     feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
-    over the batch, of the mixed ones over the rows told [B] bool, None for all.
+    over the batch, of the mixed ones by their parts told [B], None for all alike.
     """
     mixed_logits = mixed @ centers.T  # [B, C]
     if told is None:  # in one pass, whose bits a mean of single terms does not have

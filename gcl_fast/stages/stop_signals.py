@@ -59,7 +59,7 @@ def stops_put_off(*, enabled: bool = True) -> Iterator[StopRequest]:
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {int(number): signal.getsignal(number) for number in SIGNALS}
     put_off = [number for number, handler in before.items() if callable(handler)]
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -56,7 +56,7 @@ class Views:
     novel           the turned mesh, the code of the photo
     cycle           the mesh of the photo, the code of the new view
     mixed           the mesh of the photo, the mixed code
-    told            [B] bool, rows whose body is seen in both views: the others count in no loss of generated views. None: all
+    told            [B], each row's part in the losses of generated views, see `told_rows`; None: all count alike
     """
 
     reconstruction: Tensor
@@ -73,24 +73,30 @@ class Views:
 
 
 def told_rows(batch: Batch) -> tuple[Batch, Tensor | None]:
-    """The batch with a stand-in for each mesh in which no body is seen, and which rows [B] have a body in both of theirs.
+    """The batch with a stand-in for each mesh in which no body is seen, and each row's part in the losses of generated views.
+
+    Parts [B] float32: 0 where one of its meshes has none, else the size of the joint batch over how many are told, so that a mean
+    over all rows is the mean over those.
 
     Nothing can be learnt from a picture without contrast: the instance norms behind it multiply gradients until they are
-    infinite. So its row gets a ramp of grey, and no loss. None: all rows are told, as it nearly always is; on a GPU a mask is
-    given always, since to look would be to wait.
+    infinite. So its row gets a ramp of grey, and no loss. None: all rows are told, as it nearly always is; on a GPU and in
+    several processes the parts are given always, since to look would be to wait.
     """
     mesh, novel = batch.mesh, batch.mesh_novel
     if mesh is None or novel is None:
         return batch, None
     seen, seen_novel = (shows_body(mesh_to_unit(picture))[:, 0] for picture in (mesh, novel))  # [B]
     told = seen & seen_novel
-    if told.device.type == "cpu" and told.numpy().all():
+    if distributed.world() == 1 and told.device.type == "cpu" and told.numpy().all():
         return batch, None
     ramp = torch.linspace(-1, 1, mesh.shape[2], dtype=mesh.dtype, device=mesh.device)[:, None]  # [H, 1]
     mesh, novel = (
         torch.where(shown[:, None, None, None], picture, ramp) for shown, picture in ((seen, mesh), (seen_novel, novel))
     )
-    return replace(batch, mesh=mesh, mesh_novel=novel), told
+    parts = told.to(torch.float32)
+    count = distributed.sum_(parts.sum())
+    parts = parts * (distributed.world() * len(parts) / count.clamp_min(1))
+    return replace(batch, mesh=mesh, mesh_novel=novel), parts
 
 
 def generate_views(encoder: IdentityEncoder, generator: Generator, batch: Batch, code: Tensor, mixed_code: Tensor) -> Views:
