@@ -71,7 +71,7 @@ class AdversarialStage(Stage):
         self, batch: Batch, code: Tensor, mix: Mix | None, bodies: Bodies | None, variance: Variance | None = None
     ) -> Views:
         """The four generated views, guided by the bodies where the generator is; mix: None mixes each row with itself."""
-        batch, told = told_rows(batch)
+        batch, told = told_rows(batch) if self.generator.training else (batch, None)  # pictures are made by one process alone
         mixed_code = code if mix is None else mix.of(code)
         if isinstance(self.generator, GuidedGenerator):
             assert bodies is not None
@@ -80,8 +80,7 @@ class AdversarialStage(Stage):
             views = generate_views(self.encoder, self.generator, batch, code, mixed_code)
         if told is None:
             return views
-        if self.generator.training:
-            self.untold += (told == 0).sum()
+        self.untold += (told == 0).sum()
         return replace(views, told=told)
 
     def evaluate(self, epoch: int) -> dict[str, float]:
