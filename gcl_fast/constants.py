@@ -14,3 +14,16 @@ NOVEL_YAWS = (45, 90, 135, 180, 225, 270, 315)
 """Turns of a body about its vertical axis from which new views are drawn, degrees."""
 ALL_YAWS = (0, *NOVEL_YAWS)
 """The photo's own view and the new ones: what the authors rendered."""
+
+BackboneName = Literal[
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "resnet50_ibn_a",
+    "resnet101_ibn_a",
+    "osnet_x1_0",
+    "efficientnet_lite0",
+    "vit_small_patch16",
+]
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
+"""Backbones of the identity encoder."""

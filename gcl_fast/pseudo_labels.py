@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, cluster_warnings
 from gcl_fast.errors import InputError
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance
@@ -17,11 +18,13 @@ from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance
 class PseudoLabels:
     """The result of a clustering.
 
-    labels        [N] int64 on the device of the features: cluster 0 .. num_clusters - 1, -1 outlier
-    num_clusters  clusters
-    num_outliers  images labelled -1
-    largest       images in the largest cluster (0 where there is none)
-    eps           the radius that was used
+    labels            [N] int64 on the device of the features: cluster 0 .. num_clusters - 1, -1 outlier
+    num_clusters      clusters
+    num_outliers      images labelled -1
+    largest           images in the largest cluster (0 where there is none)
+    eps               the radius that was used
+    camera_agreement  adjusted mutual information of clusters and cameras: 1 where clusters are cameras, about 0 where they have
+                      nothing to do with them; None where the cameras were not told, or all images are of one
     """
 
     labels: Tensor
@@ -29,6 +32,44 @@ class PseudoLabels:
     num_outliers: int
     largest: int
     eps: float
+    camera_agreement: float | None = None
+
+    def line(self) -> str:
+        """The figures in one line."""
+        return cluster_line(
+            images=len(self.labels),
+            clusters=self.num_clusters,
+            outliers=self.num_outliers,
+            largest=self.largest,
+            agreement=self.camera_agreement,
+        )
+
+    def warnings(self, most_clusters: int = 0, advice: Advice | None = None) -> list[str]:
+        """What speaks against the clusters being people: one holds more than a fifth of the images, they follow cameras more
+        than half, or there are less than a tenth of `most_clusters` (of earlier epochs; 0: none). Each is a sentence that says
+        what to change; `advice` has the names of the settings."""
+        return cluster_warnings(
+            images=len(self.labels),
+            clusters=self.num_clusters,
+            largest=self.largest,
+            agreement=self.camera_agreement,
+            most_clusters=most_clusters,
+            advice=advice or Advice(),
+        )
+
+
+def described(labels: Tensor, eps: float, cameras: Tensor | None = None) -> PseudoLabels:
+    """Labels [N] of a clustering with their statistics; cameras [N] integers, where they are known."""
+    here = labels.cpu()
+    sizes = torch.bincount(here[here >= 0])
+    return PseudoLabels(
+        labels=labels,
+        num_clusters=len(sizes),
+        num_outliers=int((here < 0).sum()),
+        largest=int(sizes.max()) if len(sizes) else 0,
+        eps=eps,
+        camera_agreement=None if cameras is None else camera_agreement(here.numpy(), cameras.cpu().numpy()),
+    )
 
 
 @torch.no_grad()
@@ -66,6 +107,7 @@ def cluster(
     rho: float | None = None,
     min_samples: int = 4,
     debias_cameras: Tensor | None = None,
+    cameras: Tensor | None = None,
 ) -> PseudoLabels:
     """Pseudo-labels of features: `jaccard_distance`, then `dbscan`. Deterministic.
 
@@ -76,23 +118,19 @@ def cluster(
         rho: where given, in (0, 1], eps is not used but `eps_by_rho`.
         min_samples: as in `gcl_fast.ops.dbscan`.
         debias_cameras: [N] integer; where given, `remove_camera_bias` first.
+        cameras: [N] integer, to say how far the clusters follow them; default: those of debias_cameras.
 
-    Returns: labels and their statistics. Memory is proportional to the pairs with a common neighbour, never N x N.
+    Returns: labels and their statistics; `PseudoLabels.warnings()` says what is wrong with them.
+        Memory is proportional to the pairs with a common neighbour, never N x N.
     Gradient: none.
     """
+    if cameras is not None:
+        Shapes("cluster").tensor("cameras", cameras, (len(features),), INTEGERS)
     if debias_cameras is not None:
         features = remove_camera_bias(features, debias_cameras)
     distance = jaccard_distance(features, k1, k2)
     radius = float(eps) if rho is None else eps_by_rho(distance, rho)
-    labels = dbscan(distance, radius, min_samples)
-    sizes = torch.bincount(labels[labels >= 0].cpu())
-    return PseudoLabels(
-        labels=labels,
-        num_clusters=len(sizes),
-        num_outliers=int((labels < 0).sum()),
-        largest=int(sizes.max()) if len(sizes) else 0,
-        eps=radius,
-    )
+    return described(dbscan(distance, radius, min_samples), radius, debias_cameras if cameras is None else cameras)
 
 
 def eps_by_rho(distance: SparseDistance, rho: float) -> float:

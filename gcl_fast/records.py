@@ -19,12 +19,14 @@ class Record:
     pid     person; in a training split relabelled 0 .. P-1 in sorted order, -1 = unknown
     camera  zero-based
     frame   frame number within the recording, -1 = unknown
+    recording  which one, where the data set has several with a clock each; "" = unknown
     """
 
     path: pathlib.Path
     pid: int
     camera: int
     frame: int = -1
+    recording: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gcl_fast.cli import doctor, evaluate, synth, train
 from gcl_fast.cli.main import COMMANDS, main
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.train import TrainOptions
-from gcl_fast.config import TrainConfig, load_shipped
+from gcl_fast.config import TrainConfig, load_shipped, recipe
 from gcl_fast.errors import ConfigError, FileError, FolderInUseError, MissingFileError, RunError
 from gcl_fast.stages.checkpoint import save_checkpoint
 
@@ -125,7 +125,7 @@ def settings(*argv: str) -> TrainConfig:
 
 
 def test_settings_come_from_yaml_and_flags_change_them(tmp_path: Path) -> None:
-    assert settings() == TrainConfig()
+    assert settings() == recipe("cluster-contrast")
     assert settings("--dataset", "msmt17") == settings("--dataset=msmt17") == load_shipped("msmt17")
     assert settings("--config", "demo") == settings("--config=demo") == load_shipped("demo")
     on_msmt17 = dataclasses.replace(load_shipped("demo"), dataset="msmt17")
@@ -138,6 +138,17 @@ def test_settings_come_from_yaml_and_flags_change_them(tmp_path: Path) -> None:
     assert changed.stage1.jvtc.epochs == TrainConfig().stage1.jvtc.epochs
 
 
+def test_a_method_sets_its_recipe_and_flags_win() -> None:
+    for flag in (["--method", "mlc"], ["--stage1.method", "mlc"], ["--stage1.method=mlc"], ["--method=mlc"]):
+        chosen = settings(*flag)
+        assert (chosen.model.variant, chosen.model.pooling, chosen.stage1.augment.rotation) == ("mlc", "avg", 10.0)
+    mixed = settings("--dataset", "market1501", "--method", "mlc", "--model.pooling", "gem", "--stage1.augment.rotation", "0")
+    assert (mixed.model.variant, mixed.model.pooling, mixed.stage1.augment.rotation) == ("mlc", "gem", 0.0)
+    assert mixed.stage1.augment.crop_smallest == 0.64 and mixed.model.weights == "imagenet"
+    assert settings("--config", "gcl_market").stage1.method == "jvtc"
+    assert settings("--config", "gcl_market", "--stage1.method", "mlc").model.variant == "jvtc"  # written there
+
+
 def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     from gcl_fast.runs import training
 
@@ -145,10 +156,10 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(training, "train", lambda config, stages, **options: calls.append((config, stages, options)))
     assert train.main(["--dataset", "csv", "--stage", "2", "--method", "jvtc", "--resume"]) == 0
     assert train.main(["--control"]) == 0
-    csv = load_shipped("csv")
-    jvtc = dataclasses.replace(csv, stage1=dataclasses.replace(csv.stage1, method="jvtc"))
+    jvtc = load_shipped("csv", method="jvtc")
+    assert jvtc.stage1.method == "jvtc" and jvtc.model.variant == "jvtc" and jvtc.stage1.augment.erase_largest == 0.2
     assert calls[0] == (jvtc, (2,), {"resume": True, "overwrite": False, "control": False})
-    assert calls[1] == (TrainConfig(), (1, 2, 3), {"resume": False, "overwrite": False, "control": True})
+    assert calls[1] == (recipe("cluster-contrast"), (1, 2, 3), {"resume": False, "overwrite": False, "control": True})
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_every_shipped_file_loads():
     assert {"market1501", "dukemtmc", "msmt17", "csv", "demo"} <= set(shipped())
     for name in shipped():
         assert isinstance(load_shipped(name), TrainConfig)
-    assert load_shipped("msmt17").stage1.cluster.eps == 0.7
+    assert load_shipped("msmt17").stage1.cluster.eps == 0.6
 
 
 def test_round_trip():

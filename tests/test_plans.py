@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, multiple_gallery_batches, sequential, shuffled
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 labels_strategy = st.lists(st.integers(-1, 6), min_size=1, max_size=60).filter(lambda x: max(x) >= 0)
@@ -110,11 +110,31 @@ def test_camera_aware_spreads_over_cameras(labels, K, seed, data):
                 assert drawn[camera] == n or drawn[camera] >= max(drawn.values()) - 1
 
 
+@few
+@given(labels_strategy, st.integers(1, 8), st.integers(0, 99), st.data())
+def test_multiple_gallery_takes_one_and_what_other_cameras_saw(labels, K, seed, data):
+    labels = np.array(labels)
+    cameras = np.array(data.draw(st.lists(st.integers(0, 3), min_size=labels.size, max_size=labels.size)))
+    plan = multiple_gallery_batches(labels, cameras, 3, K, seed=seed)
+    assert same(plan, multiple_gallery_batches(labels, cameras, 3, K, seed=seed))
+    for batch in plan:
+        for first, *rest in batch.reshape(-1, K).tolist():
+            own = np.flatnonzero(labels == labels[first])
+            elsewhere = own[cameras[own] != cameras[first]]
+            from_there = elsewhere if elsewhere.size else own[own != first]
+            if not from_there.size:
+                assert set(rest) <= {first}
+                continue
+            assert set(rest) <= set(from_there.tolist())
+            assert from_there.size < K or len(set(rest)) == K - 1  # no repetition where there are enough
+
+
 def test_every_image_comes_up_in_time():
     labels = np.repeat(np.arange(4), 10)
     for plan in (
         identity_batches(labels, 2, 4, seed=0, num_batches=80),
         camera_aware_batches(labels, np.arange(40) % 7, 2, 4, seed=0, num_batches=80),
+        multiple_gallery_batches(labels, np.arange(40) % 7, 2, 4, seed=0, num_batches=80),
     ):
         assert set(joined(plan).tolist()) == set(range(40))
 
@@ -126,6 +146,8 @@ def test_errors_name_the_argument():
         identity_batches([], 2, 2, seed=0)
     with pytest.raises(ValueError, match=r"cameras must have shape \[N=3\].*got \[2\]"):
         camera_aware_batches([0, 1, 2], [0, 1], 2, 2, seed=0)
+    with pytest.raises(ValueError, match=r"multiple_gallery_batches: cameras must have shape \[N=3\].*got \[2\]"):
+        multiple_gallery_batches([0, 1, 2], [0, 1], 2, 2, seed=0)
     with pytest.raises(ValueError, match=r"labels must be integers \[N\], got float64"):
         identity_batches([0.5], 2, 2, seed=0)
     with pytest.raises(ValueError, match="labels must be at least -1, got -2"):

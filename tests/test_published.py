@@ -111,9 +111,23 @@ def test_generator_discriminator_and_several_in_one_file() -> None:
         assert recognise(content)[0].kind == "gen"
 
 
-def test_gem_pooling_is_noted() -> None:
-    (part,) = recognise(official_state("id_act") | {"gap.p": torch.tensor([3.0])})
-    assert "GeM" in part.report()
+def test_gem_pooling_is_taken_over() -> None:
+    (part,) = recognise(official_state("id_act") | {"gap.p": torch.tensor([2.5])})
+    assert "GeM" in part.report() and part.pooling == "gem" and part.left == []
+    encoder = IdentityEncoder("act", pooling="gem")
+    encoder.load_state_dict(part.state)
+    assert encoder.pool.p.item() == 2.5
+
+
+def test_an_ibn_encoder_is_read_as_one() -> None:
+    source = IdentityEncoder("act", "resnet50_ibn_a", width=8)
+    names = {"backbone.": "base.", "bn.": "feat_bn."}
+    theirs = {
+        next(new + k[len(old) :] for old, new in names.items() if k.startswith(old)): v for k, v in source.state_dict().items()
+    }
+    (part,) = recognise(theirs)
+    assert "resnet50_ibn_a" in part.what and part.variant == "act"
+    assert all(torch.equal(part.state[name], value) for name, value in source.state_dict().items())
 
 
 def test_round_trip_through_our_own_files(tmp_path: Path) -> None:
@@ -222,6 +236,8 @@ def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest
             init,
             "--model.variant",
             "mlc",
+            "--model.pooling",
+            "avg",
             "--stage1.epochs",
             "1",
             "--stage3.epochs",
@@ -243,4 +259,6 @@ def test_init_of_every_stage_reads_the_same_files(tmp_path: Path, capsys: pytest
     assert run("2", str(files["generator"]))[0] == 1
     assert "none of the files holds an identity encoder" in capsys.readouterr().err
     assert run("1", str(files["encoder"]), "--model.variant", "jvtc")[0] == 1
-    assert "--model.variant mlc" in capsys.readouterr().err
+    assert "set --model.variant mlc\n" in capsys.readouterr().err
+    assert run("1", str(files["encoder"]), "--model.variant", "jvtc", "--model.pooling", "gem")[0] == 1
+    assert "set --model.variant mlc --model.pooling avg\n" in capsys.readouterr().err

@@ -42,14 +42,15 @@ def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> t
     seed=st.integers(0, 999),
     threshold=st.sampled_from([-1.0, 0.3, 0.6, 0.95]),
     least=st.sampled_from([1, 3, 10]),
+    walk=st.sampled_from(["mutual", "released"]),
 )
-def test_multi_labels_as_defined(n, groups, spread, seed, threshold, least):
+def test_multi_labels_as_defined(n, groups, spread, seed, threshold, least, walk):
     bank = grouped_rows(n, 5, groups, spread, seed)
     # exact fractions, so that the order of equals does not hang on rounding
     bank = (bank * 8).round() / 8
     index = torch.randint(0, n, (7,), generator=torch.Generator().manual_seed(seed))
-    found = multi_labels(bank, index, threshold=threshold, min_neighbors=least)
-    assert torch.equal(found, plain.multi_labels(bank, index, threshold=threshold, min_neighbors=least))
+    found = multi_labels(bank, index, threshold=threshold, min_neighbors=least, walk=walk)
+    assert torch.equal(found, plain.multi_labels(bank, index, threshold=threshold, min_neighbors=least, walk=walk))
     assert found[torch.arange(7), index].all()
 
 
@@ -61,6 +62,16 @@ def test_multi_labels_by_hand():
     # above the threshold: 0, 10, 20, 30 -> t = 4. 30's four nearest: 30, 33, 35, 36: not 0. 20's: 20, 10, 30, 33: not 0.
     assert found[0].tolist() == [True, True, False, False, False, False, False, False]
     assert found[1].nonzero().flatten().tolist() == [7]
+
+
+def test_the_released_walk_takes_the_nearest_always():
+    """Row 0's nearest, row 1, has nearer ones than row 0: no positive by the paper, one by the code."""
+    angles = torch.tensor([0.0, 30, 31, 32, 33], dtype=torch.float64).deg2rad()
+    bank, query = torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([0])
+    near = {"threshold": math.cos(math.radians(30.5)), "min_neighbors": 1}
+    assert multi_labels(bank, query, **near, walk="mutual")[0].tolist() == [True, False, False, False, False]
+    assert multi_labels(bank, query, **near, walk="released")[0].tolist() == [True, True, False, False, False]
+    assert multi_labels(bank, query, threshold=0.9, min_neighbors=1, walk="released")[0].tolist() == [True] + 4 * [False]
 
 
 def test_multi_labels_in_small_blocks(monkeypatch):
@@ -140,13 +151,14 @@ def test_view_means_are_of_the_views_of_one_image():
     torch.testing.assert_close(view_means(feature, 2), torch.tensor([[0.5**0.5, 0.5**0.5], [1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("target_norm", ["l1", "l2"])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0, 0], [3, 1, 3, 0, 1, 3, 2]])
-def test_global_loss_as_defined(labels):
+def test_global_loss_as_defined(labels, target_norm):
     rng = torch.Generator().manual_seed(4)
     bank = F.normalize(torch.randn(7, 5, generator=rng, dtype=torch.float64), dim=1)
     feature = torch.randn(6, 5, generator=rng, dtype=torch.float64, requires_grad=True)
     labels, index = torch.tensor(labels), torch.tensor([2, 0, 5])
-    ours, expected = (loss(feature, bank, labels, index, 0.05) for loss in (global_loss, plain.global_loss))
+    ours, expected = (loss(feature, bank, labels, index, 0.05, target_norm) for loss in (global_loss, plain.global_loss))
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
     gradients = [torch.autograd.grad(loss, feature, retain_graph=True)[0] for loss in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
@@ -167,14 +179,20 @@ def test_global_loss_does_not_see_later_updates_of_the_memory():
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 30), cameras=st.integers(1, 4), seed=st.integers(0, 999), smooth=st.sampled_from([0.5, 2.0, 50.0]))
-def test_interval_model_as_defined(n, cameras, seed, smooth):
+@given(
+    n=st.integers(1, 30),
+    cameras=st.integers(1, 4),
+    seed=st.integers(0, 999),
+    smooth=st.sampled_from([0.5, 2.0, 50.0]),
+    within=st.sampled_from(["once", "released"]),
+)
+def test_interval_model_as_defined(n, cameras, seed, smooth, within):
     rng = np.random.default_rng(seed)
     camera, frame, label = rng.integers(0, cameras, n), rng.integers(0, 3000, n), rng.integers(-1, 6, n)
     label[0] = 0
-    model = interval_model(camera, frame, label, bin_frames=100, smooth_bins=smooth)
+    model = interval_model(camera, frame, label, bin_frames=100, smooth_bins=smooth, within_camera=within)
     keep = label >= 0
-    expected = plain.interval_probability(camera[keep], frame[keep], label[keep], 100, smooth)
+    expected = plain.interval_probability(camera[keep], frame[keep], label[keep], 100, smooth, within)
     np.testing.assert_allclose(model.probability.numpy(), expected, rtol=1e-5, atol=1e-7)
     total = model.probability.sum(2)
     assert bool((((total - 1).abs() < 1e-4) | (total == 0)).all())

@@ -22,7 +22,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 WARMUPS = """,
   mlc: {epochs: 3, batch_size: 8, lr: 0.05, lr_steps: [2], single_label_epochs: 1, min_neighbors: 3},
   jvtc: {epochs: 3, batch_size: 16, lr: 0.02, lr_steps: [2], global_from: 1, label_every: 1, temporal_from: 2, smooth_bins: 2,
-    candidates: 12, cluster: {k1: 6, k2: 2, eps: 0.5, rho: null, min_samples: 1}}
+    candidates: 12, cluster: {k1: 6, k2: 2, eps: 0.3, rho: null, min_samples: 1}}
 """
 
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 import tyro
 
 from gcl_fast.cli.failures import TRACEBACK_HELP
-from gcl_fast.config import TrainConfig, load_shipped, load_yaml, shipped
+from gcl_fast.config import METHODS, TrainConfig, load_shipped, load_yaml, recipe, shipped
+from gcl_fast.constants import DATASETS
 from gcl_fast.errors import ConfigError
 
 Options = TypeVar("Options")
@@ -18,14 +19,17 @@ Options = TypeVar("Options")
 
 def default_config(argv: list[str]) -> TrainConfig:
     """The settings that flags then change: those of --config (a shipped name or a YAML file), else of the data set's shipped
-    YAML. Both flags stay in `argv` for tyro; they are read early because its defaults depend on them."""
+    YAML, over the recipe of --method. These flags stay in `argv` for tyro; they are read early because its defaults depend on
+    them."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", nargs="?")  # nothing after it: tyro says so
     early.add_argument("--dataset", nargs="?")
+    early.add_argument("--method", "--stage1.method", nargs="?", dest="method")
     flags, _ = early.parse_known_args(argv)
+    method = flags.method if flags.method in METHODS else None  # tyro names a wrong one
     if flags.config is not None:
-        return load_shipped(flags.config) if flags.config in shipped() else load_yaml(flags.config)
-    return load_shipped(flags.dataset) if flags.dataset in shipped() else TrainConfig()
+        return load_shipped(flags.config, method=method) if flags.config in shipped() else load_yaml(flags.config, method=method)
+    return load_shipped(flags.dataset, method=method) if flags.dataset in DATASETS else recipe(method or METHODS[0])
 
 
 def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options | None = None) -> Options:

@@ -15,8 +15,8 @@ from gcl_fast.config import TrainConfig
 class TrainOptions:
     """Train stage 1 (warm-up), 2 (generator) and 3 (joint), or one of them.
 
-    Settings come from --config FILE (or a shipped name: market1501, dukemtmc, msmt17, csv, demo), else from the data
-    set's shipped YAML; each flag here changes one.
+    Settings come from --config FILE (or a shipped name: market1501, dukemtmc, msmt17, csv, demo, recommended, or a published
+    recipe such as cluster_contrast_market, gcl_market), else from the data set's shipped YAML; each flag here changes one.
     """
 
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")]  # nameless: its flags are --height, --stage1.lr ...
@@ -24,7 +24,8 @@ class TrainOptions:
     """YAML of the settings: a shipped name or a file."""
     stage: Literal["1", "2", "3", "all"] = "all"
     method: Literal["cluster-contrast", "mlc", "jvtc"] | None = None
-    """How stage 1 learns; short for --stage1.method."""
+    """How stage 1 learns (also --stage1.method): sets head, sampler, augmentation, learning rates and epochs together, as
+    published, unless the YAML or another flag says otherwise."""
     resume: bool = False
     """Go on with the run of this name where it stopped."""
     overwrite: bool = False

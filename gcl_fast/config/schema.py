@@ -1,7 +1,7 @@
 """The settings of a run as dataclasses.
 
-A bad value is a ConfigError that names its key. Defaults are the published ones (of GCL-extended:
-stages 2 and 3; Cluster Contrast: stage 1), so a dataset's YAML holds only what differs.
+A bad value is a ConfigError that names its key. Defaults are the published ones; what a stage-1 method sets outside its own
+section (head, augmentation) is in `method_recipes`. docs/fidelity.md says where published and shipped differ.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from gcl_fast.config.plain_values import not_negative, positive, require
-from gcl_fast.constants import NOVEL_YAWS, DatasetName
+from gcl_fast.config.stage1_schema import ClusterConfig, Stage1Config
+from gcl_fast.constants import NOVEL_YAWS, BackboneName, DatasetName
 
 
 @dataclass
@@ -20,9 +21,13 @@ class ModelConfig:
 
     variant: Literal["jvtc", "mlc", "act"] = "jvtc"
     """Head of the identity encoder: jvtc 512 features, mlc and act as wide as the backbone."""
-    backbone: Literal["resnet50", "resnet18"] = "resnet50"
+    pooling: Literal["avg", "gem"] = "avg"
+    """How the backbone's map becomes the matching feature: its mean, or its generalised mean with a learned exponent."""
+    norm_bias: Literal["learned", "frozen"] = "learned"
+    """Bias of the batch norm that ends the head; frozen: it stays 0."""
+    backbone: BackboneName = "resnet50"
     width: int = 64
-    """Channels of the backbone's first stage."""
+    """Channels of a ResNet's first stage; the other backbones have theirs."""
     weights: str = "none"
     """'none', 'imagenet' (downloads, because you ask for it) or the path of a weights file."""
     guide: Literal["mesh", "texture"] = "mesh"
@@ -34,175 +39,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         positive(self, "width", "generator_width", "generator_mlp", "discriminator_width")
-
-
-@dataclass
-class ClusterConfig:
-    """Pseudo-labels: k-reciprocal Jaccard distance, then DBSCAN."""
-
-    k1: int = 30
-    k2: int = 6
-    eps: float = 0.55
-    rho: float | None = None
-    """When given, eps = mean of the smallest rho share of the non-zero distances (the CVPR 2021 rule)."""
-    min_samples: int = 4
-    debias_cameras: bool = False
-    """Standardise the features within each camera before clustering (arXiv 2502.10195)."""
-
-    def __post_init__(self) -> None:
-        positive(self, "k1", "k2", "eps", "min_samples")
-        if self.rho is not None:
-            positive(self, "rho")
-
-
-@dataclass
-class AugmentConfig:
-    """Stage 1 only; stages 2 and 3 have the generator instead."""
-
-    flip: float = 0.5
-    pad: int = 10
-    erase: float = 0.5
-    color_jitter: float = 0.0
-
-    def __post_init__(self) -> None:
-        not_negative(self, "flip", "pad", "erase", "color_jitter")
-
-
-@dataclass
-class WarmupConfig:
-    """What the warm-ups with a memory row per image (MLC, JVTC) have in common; the published values of MMCL (CVPR 2020)."""
-
-    epochs: int = 60
-    iters: int = 0
-    """Iterations an epoch; 0: one pass over the images."""
-    batch_size: int = 128
-    lr: float = 0.1
-    backbone_lr: float = 0.1
-    """The backbone's learning rate as a share of lr."""
-    sgd_momentum: float = 0.9
-    weight_decay: float = 5e-4
-    lr_steps: tuple[int, ...] = (40,)
-    lr_gamma: float = 0.1
-    camstyle: bool = True
-    """Use the camera-styled images of bounding_box_train_camstyle where they are; plain augmentation where not."""
-
-    def __post_init__(self) -> None:
-        positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
-        not_negative(self, "iters", "sgd_momentum", "weight_decay")
-
-
-@dataclass
-class MLCConfig(WarmupConfig):
-    """Multi-label classification against a memory (Wang and Zhang, CVPR 2020). Epochs count from 1."""
-
-    threshold: float = 0.6
-    """Similarity above which a row may be a positive."""
-    min_neighbors: int = 10
-    single_label_epochs: int = 5
-    """First epochs in which each image is its own class."""
-    positive_weight: float = 5.0
-    hard_share: float = 0.01
-    """Share of the negatives, the most similar ones, that count."""
-    momentum: float = 0.5
-    """Share of the old memory row after momentum_epochs; grows linearly from 0."""
-    momentum_epochs: int = 60
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
-        not_negative(self, "single_label_epochs", "momentum")
-        require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
-        require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
-
-
-@dataclass
-class JVTCConfig(WarmupConfig):
-    """Joint visual and temporal consistency (Li and Zhang, ECCV 2020), without a source domain. Epochs count from 1."""
-
-    lr: float = 0.01
-    backbone_lr: float = 1.0
-    views: int = 4
-    """Views of each image in a batch (K)."""
-    local_temperature: float = 0.1
-    global_temperature: float = 0.05
-    global_weight: float = 0.2
-    global_from: int = 10
-    """First epoch of the global loss and of labels."""
-    label_every: int = 5
-    """Epochs between labels."""
-    temporal_from: int = 30
-    """First epoch whose labels also use frame numbers; beyond `epochs`: never, and no frame numbers are needed."""
-    bin_frames: int = 100
-    """Width of a bin of the frame intervals."""
-    smooth_bins: float = 50.0
-    """Standard deviation of the Gaussian that smooths the bins."""
-    candidates: int = 200
-    """Visually nearest images of each whose joint similarity is computed."""
-    momentum_step: float = 0.01
-    momentum_max: float = 0.8
-    """Share of the old memory row: momentum_step * epoch, at most momentum_max."""
-    eps_scale: float = 0.8
-    """Factor on the radius that rho gives (0.8 without a source domain)."""
-    cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(k1=20, rho=1.6e-3, min_samples=1))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(
-            self,
-            "views",
-            "local_temperature",
-            "global_temperature",
-            "global_from",
-            "label_every",
-            "temporal_from",
-            "bin_frames",
-            "smooth_bins",
-            "candidates",
-            "eps_scale",
-        )
-        not_negative(self, "global_weight", "momentum_step", "momentum_max")
-        require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}", self.batch_size)
-        require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
-
-
-@dataclass
-class Stage1Config:
-    """Warm-up of the identity encoder by an unsupervised method. The fields here are cluster-contrast's; `augment` and
-    `eval_every` hold for every method; mlc and jvtc have sections of their own."""
-
-    method: Literal["cluster-contrast", "mlc", "jvtc"] = "cluster-contrast"
-    epochs: int = 50
-    iters: int = 400
-    """Iterations an epoch; 0: one pass over the clusters."""
-    batch_size: int = 256
-    num_instances: int = 16
-    """Images of each identity in a batch (P x K: K)."""
-    camera_aware: bool = False
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
-    lr_steps: tuple[int, ...] = (20, 40)
-    """Epochs after which the learning rate is multiplied by lr_gamma."""
-    lr_gamma: float = 0.1
-    temperature: float = 0.05
-    momentum: float = 0.1
-    memory: Literal["each", "hard", "mean"] = "each"
-    """What moves a centroid after a step: each image of its cluster in batch order, the least similar one (hard), or
-    the mean of the batch's images of the cluster."""
-    cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(eps=0.6))
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    eval_every: int = 10
-    mlc: MLCConfig = field(default_factory=MLCConfig)
-    jvtc: JVTCConfig = field(default_factory=JVTCConfig)
-
-    def __post_init__(self) -> None:
-        positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
-        not_negative(self, "iters", "weight_decay", "momentum")
-        require(
-            self.batch_size % self.num_instances == 0,
-            "Stage1Config.batch_size",
-            f"a multiple of num_instances={self.num_instances}",
-            self.batch_size,
-        )
+        resnet = self.backbone.startswith("resnet")
+        require(resnet or self.width == 64, "ModelConfig.width", f"64 with backbone {self.backbone}", self.width)
 
 
 @dataclass
@@ -273,6 +111,9 @@ class Stage3Config(Stage2Config):
     lr_encoder: float = 3.5e-4
     momentum_encoder: float = 0.9
     lr_steps: tuple[int, ...] = (10,)
+    lr_steps_encoder: tuple[int, ...] | None = None
+    """Epochs after which the encoder's learning rate alone is multiplied by lr_gamma, lr_steps then being the generator's and
+    the discriminator's; default: lr_steps."""
     running_stats: Literal["all", "real"] = "all"
     """Which passes move the encoder's batch-norm averages: all, as the official code, or the real images' alone, since
     tests are on real images (matters while the generated ones are still far from them)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gcl_fast.config.method_recipes import from_values
 from gcl_fast.config.plain_values import from_dict
 from gcl_fast.config.schema import TrainConfig
 from gcl_fast.errors import ConfigError
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 RESOLVED = "resolved"  # section of a run's config.yaml: what `auto` became, told but not read as settings
 
 
-def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
-    """Read a YAML file over `base` (default: the published settings)."""
+def load_yaml(path: str | Path, base: TrainConfig | None = None, *, method: str | None = None) -> TrainConfig:
+    """Read a YAML file over `base`; default: the recipe of its stage-1 method, or of `method`, which then takes its place."""
     try:
         import yaml
     except ImportError as error:
@@ -36,7 +37,8 @@ def load_yaml(path: str | Path, base: TrainConfig | None = None) -> TrainConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
     try:
-        return from_dict(TrainConfig, {key: value for key, value in values.items() if key != RESOLVED}, base=base)
+        values = {key: value for key, value in values.items() if key != RESOLVED}
+        return from_values(values, method) if base is None else from_dict(TrainConfig, values, base=base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -60,5 +62,5 @@ def shipped() -> list[str]:
     return sorted(p.stem for p in config_dir().glob("*.yaml"))
 
 
-def load_shipped(name: str) -> TrainConfig:
-    return load_yaml(config_dir() / f"{name}.yaml")
+def load_shipped(name: str, *, method: str | None = None) -> TrainConfig:
+    return load_yaml(config_dir() / f"{name}.yaml", method=method)

@@ -9,7 +9,7 @@ from gcl_fast.data.loaders.dali import DaliLoader
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
-from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, multiple_gallery_batches, sequential, shuffled
 from gcl_fast.records import Batch, Record, ReIDData
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "find_broken",
     "identity_batches",
     "load_dataset",
+    "multiple_gallery_batches",
     "require_readable",
     "sequential",
     "shuffled",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.data.resample import cropped, turned
 from gcl_fast.errors import InputError
 from gcl_fast.images import IMAGENET_MEAN
 
@@ -30,6 +31,10 @@ class Change(NamedTuple):
     left: int
     jitter: tuple[float, float, float] | None  # factors of brightness, contrast, saturation
     box: tuple[int, int, int, int] | None  # top, left, height, width of what is erased
+    crop: tuple[int, int, int, int] | None = (
+        None  # top, left, height, width of what is seen, of the whole picture; before all else
+    )
+    angle: float = 0.0  # degrees, counter-clockwise; after the crop, before the colours
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Augment:
     erase_area    its smallest and largest share of the image
     erase_aspect  its smallest height / width; the largest is 1 / erase_aspect
     color_jitter  s: brightness, contrast and saturation are each scaled by a factor drawn from [1 - s, 1 + s]; 0 = none
+    crop_smallest  smallest share of the image that is seen, resized to the whole; 1 = all of it
+    crop_aspect   height / width of what is seen, from and to
+    rotation      r: turned by an angle drawn from [-r, r] degrees; 0 = not
     """
 
     flip: float = 0.5
@@ -50,6 +58,9 @@ class Augment:
     color_jitter: float = 0.0
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: float = 0.3
+    crop_smallest: float = 1.0
+    crop_aspect: tuple[float, float] = (2.0, 3.0)
+    rotation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip", "erase", "color_jitter"):
@@ -61,6 +72,10 @@ class Augment:
             raise InputError(f"Augment: erase_area must be (low, high) with 0 < low <= high <= 1, got {self.erase_area!r}")
         if not 0 < self.erase_aspect <= 1:
             raise InputError(f"Augment: erase_aspect must be above 0 and at most 1, got {self.erase_aspect!r}")
+        if not 0 < self.crop_smallest <= 1:
+            raise InputError(f"Augment: crop_smallest must be above 0 and at most 1, got {self.crop_smallest!r}")
+        if not 0 <= self.rotation <= 180:
+            raise InputError(f"Augment: rotation must be 0 to 180 degrees, got {self.rotation!r}")
 
     def choose(self, image_size: tuple[int, int], rng: np.random.Generator) -> Change:
         """Draw the change of one image of (H, W) pixels. All chance comes from `rng`, none from the image."""
@@ -72,7 +87,9 @@ class Augment:
             brightness, contrast, saturation = rng.uniform(1 - spread, 1 + spread, size=3).tolist()
             jitter = (brightness, contrast, saturation)
         box = self._draw_box(image_size, rng) if rng.random() < self.erase else None
-        return Change(flip, top, left, jitter, box)
+        crop = self._draw_crop(image_size, rng) if self.crop_smallest < 1 else None
+        angle = float(rng.uniform(-self.rotation, self.rotation)) if self.rotation else 0.0
+        return Change(flip, top, left, jitter, box, crop, angle)
 
     def apply(self, image: np.ndarray, change: Change) -> np.ndarray:
         """uint8 [H, W, 3] to a new uint8 [H, W, 3]; `image` is left as it is."""
@@ -96,6 +113,17 @@ class Augment:
                 return int(top), int(left), h, w
         return None
 
+    def _draw_crop(self, image_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int] | None:
+        height, width = image_size
+        for _ in range(10):  # the whole picture where none of these fits
+            area = rng.uniform(self.crop_smallest, 1.0) * height * width
+            aspect = rng.uniform(*self.crop_aspect)
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < h <= height and 0 < w <= width:
+                top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+                return int(top), int(left), h, w
+        return None
+
 
 def apply_change(out: Tensor, picture: Tensor, change: Change, pad: int) -> None:
     """The changed picture into `out`, on the CPU.
@@ -107,11 +135,15 @@ def apply_change(out: Tensor, picture: Tensor, change: Change, pad: int) -> None
     """
     height, width = picture.shape[1:]
     down, right = change.top - pad, change.left - pad
+    if change.crop is not None:
+        picture = cropped(picture[None], torch.tensor([change.crop], dtype=torch.float32))[0]
     source = picture.flip(2) if change.flip else picture
     if down or right:
         out.zero_()
     rows, columns = _overlap(height, down), _overlap(width, right)
     out[:, rows[0], columns[0]] = source[:, rows[1], columns[1]]
+    if change.angle:
+        out.copy_(turned(out.to(torch.uint8)[None], torch.tensor([change.angle]))[0])
     if change.jitter is not None:
         pixels = out.to(torch.uint8).movedim(0, -1).contiguous().numpy()  # [H, W, 3]
         out.copy_(torch.from_numpy(jitter_colors(pixels, change.jitter)).movedim(-1, 0))

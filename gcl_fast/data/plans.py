@@ -153,6 +153,38 @@ def camera_aware_batches(
     return _by_identity("camera_aware_batches", labels, P, K, pick, seed, num_batches)
 
 
+def multiple_gallery_batches(
+    labels: Sequence[int] | np.ndarray,
+    cameras: Sequence[int] | np.ndarray,
+    P: int,
+    K: int,
+    *,
+    seed: Seed,
+    num_batches: int | None = None,
+) -> Plan:
+    """As `identity_batches`, with one image of an identity and K - 1 of it that other cameras saw (cameras [N] integers); where
+    no other camera saw it, K - 1 others of the same camera. They are drawn without repetition where there are K of them, else
+    with it; an identity of a single image repeats that.
+
+    Source: SpCL's RandomMultipleGallerySampler (Ge et al., NeurIPS 2020), as Cluster Contrast uses it.
+    """
+    name = "multiple_gallery_batches"
+    labels, cameras = _integers(name, "labels", labels), _integers(name, "cameras", cameras)
+    if cameras.size != labels.size:
+        raise ValueError(f"{name}: cameras must have shape [N={labels.size}] as labels has, got [{cameras.size}]")
+
+    def pick(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        first = images[rng.integers(images.size)]
+        others = images[cameras[images] != cameras[first]]
+        if not others.size:
+            others = images[images != first]
+        if not others.size:
+            return images
+        return np.concatenate([[first], rng.choice(others, K - 1, replace=others.size < K)])
+
+    return _by_identity(name, labels, P, K, pick, seed, num_batches)
+
+
 def _by_identity(
     name: str,
     labels: Sequence[int] | np.ndarray,

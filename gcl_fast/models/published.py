@@ -16,9 +16,12 @@ from torch import Tensor
 
 from gcl_fast.errors import InputError
 from gcl_fast.models.convert import convert_official
-from gcl_fast.models.identity import DEPTHS, IdentityEncoder
+from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.names import FOREIGN, GEM, MODULES, NORM, OURS, Head, abridged, entries, head_of, resnet_entries
+from gcl_fast.models.resnets import DEPTHS, IBN
 from gcl_fast.models.weights import load_weights
+
+_IBN_A = (".bn1.IN.", ".bn1.BN.")  # instance norm beside the first batch norm of a block
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Part:
     what     in words, for the user
     state    our names -> tensors; lacks the names in `missing`
     variant  the encoder's head: "jvtc" (linear layer) or "mlc"/"act"; None for a backbone without a head
+    pooling  before that head: "avg" or "gem"
     left     names in the file that have no place here; missing: ours that the file does not give; notes: differences
     """
 
@@ -38,6 +42,7 @@ class Part:
     what: str
     state: dict[str, Tensor]
     variant: str | None = None
+    pooling: str = "avg"
     left: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,7 +95,8 @@ def _of_ours(name: object, state: object, whose: str) -> Part:
         raise InputError(f"modules must be of {', '.join(MODULES.values())}, got {name!r}")
     if not isinstance(state, Mapping):
         raise InputError(f"modules: expected names and tensors at {name}, got {type(state).__name__}")
-    return Part(name, "own", f"{name} of a {whose}", _tensors(state), _our_variant(state) if name == "encoder" else None)
+    variant = _our_variant(state) if name == "encoder" else None
+    return Part(name, "own", f"{name} of a {whose}", _tensors(state), variant, _our_pooling(state))
 
 
 def _entries(state: object) -> dict[str, object]:
@@ -109,7 +115,7 @@ def _network(names: dict[str, object]) -> Part:
         return _official(names, "dis")
     if "backbone.conv1.weight" in names and not any(name.startswith("heads.") for name in names):
         what = "encoder weights of gcl_fast" if "bn.weight" in names else "ResNet of an encoder of gcl_fast, without its head"
-        return _say_what_is_missing(Part("encoder", "own", what, _tensors(names), _our_variant(names)))
+        return _say_what_is_missing(Part("encoder", "own", what, _tensors(names), _our_variant(names), _our_pooling(names)))
     return _encoder(names)
 
 
@@ -127,12 +133,16 @@ def _our_variant(state: Mapping[str, object]) -> str | None:
     return "jvtc" if any(name.startswith("feat.") for name in state) else "mlc"
 
 
+def _our_pooling(state: Mapping[str, object]) -> str:
+    return "gem" if "pool.p" in state else "avg"
+
+
 def _official(names: dict[str, object], kind: str) -> Part:
     """A file of the authors' own naming, complete."""
     state = convert_official(names, kind)
     what = {"gen": "the authors' generator", "dis": "the authors' discriminator"}.get(kind, f"{kind.removeprefix('id_')} encoder")
     variant = kind.removeprefix("id_") if kind.startswith("id_") else None
-    return Part("encoder" if variant else MODULES[kind], kind, what, state, variant, _left(names, state))
+    return Part("encoder" if variant else MODULES[kind], kind, what, state, variant, left=_left(names, state))
 
 
 def _left(names: Mapping[str, object], state: Mapping[str, Tensor]) -> list[str]:
@@ -155,15 +165,18 @@ def _encoder(names: dict[str, object]) -> Part:
     if head.variant is None:
         state = {name: tensor for name, tensor in state.items() if name.startswith("backbone.")}
     notes = [head.note] if head.note else []
-    if any(name.endswith(GEM) for name in resnet):
-        notes.append("the file's network pools with GeM, the one here averages: features differ until trained on")
+    exponent = next((value for name, value in resnet.items() if name.endswith(GEM) and isinstance(value, Tensor)), None)
+    if exponent is not None and head.variant is not None:
+        state["pool.p"] = exponent.reshape(1)
+        notes.append("the file's network pools with GeM: model.pooling must be gem")
     part = Part(
         module="encoder",
         kind=f"id_{head.variant or like}",
         what=f"{head.project} ({backbone})",
         state=state,
         variant=head.variant,
-        left=_left(names, state),
+        pooling="gem" if "pool.p" in state else "avg",
+        left=_left(names, {**state, "pool.p": exponent} if exponent is not None else state),
         notes=notes,
     )
     return _say_what_is_missing(part)
@@ -177,8 +190,9 @@ def _check_resnet(resnet: Mapping[str, object], names: Mapping[str, object]) -> 
     if absent:
         held = abridged(list(names)) if names else "none"
         raise InputError(f"no generator, discriminator or ResNet encoder known here: its entries are {held}")
+    known = _IBN_A if _is_ibn_a(resnet) else ()
     for mark, words in FOREIGN.items():
-        if any(mark in name for name in resnet):
+        if any(mark in name and not any(part in name for part in known) for name in resnet):
             raise InputError(f"this ResNet has {words}, which the encoder here does not")
 
 
@@ -213,11 +227,23 @@ def _say_what_is_missing(part: Part) -> Part:
     return part
 
 
+def _is_ibn_a(resnet: Mapping[str, object]) -> bool:
+    return all(any(part in name for name in resnet) for part in _IBN_A)
+
+
 def _depth(resnet: Mapping[str, object]) -> str:
     """The name of the ResNet with as many blocks of the same kind in each stage."""
     blocks = tuple(len({name.split(".")[1] for name in resnet if name.startswith(f"layer{stage}.")}) for stage in range(1, 5))
     bottleneck = "layer1.0.conv3.weight" in resnet
     for name, depths in DEPTHS.items():
-        if blocks == depths and bottleneck == (name == "resnet50"):
-            return name
+        if blocks == depths and bottleneck == (name != "resnet18"):
+            return name + IBN if _is_ibn_a(resnet) else name
     raise InputError(f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks; those here are {DEPTHS}")
+
+
+def resnet_of(state: Mapping[str, object]) -> str:
+    """The name of the ResNet in an encoder's state_dict of this package.
+
+    Errors: InputError where it has another number of blocks.
+    """
+    return _depth({name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")})

@@ -16,18 +16,21 @@ def _ranked(similarity: Tensor, row: int) -> list[int]:
     return sorted(range(len(values)), key=lambda j: (j != row, -values[j], j))
 
 
-def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_neighbors: int = 10) -> Tensor:
+def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_neighbors: int = 10, walk: str = "mutual") -> Tensor:
     """MMCL's positives of memory rows: see `gcl_fast.stages.warmup.multilabel.multi_labels`. [B, N] bool."""
     similarity, total = bank @ bank.T, len(bank)
     positive = torch.zeros(len(index), total, dtype=torch.bool)
     for b, query in enumerate(index.tolist()):
         above = sum(1 for j in range(total) if j == query or similarity[query, j] > threshold)
         reach = min(max(above, min_neighbors), total)
-        mutual = []
-        for neighbor in _ranked(similarity[query], query)[:reach]:
-            if query not in _ranked(similarity[neighbor], neighbor)[:reach]:
+        order = _ranked(similarity[query], query)
+        mutual, near = [], reach + (walk == "released")
+        for neighbor in order[:reach]:
+            if query not in _ranked(similarity[neighbor], neighbor)[:near]:
                 break
             mutual.append(neighbor)
+        if walk == "released" and len(mutual) < 2:
+            mutual = order[:2]
         for neighbor in [query, *mutual[:above]]:
             positive[b, neighbor] = True
     return positive
@@ -59,19 +62,21 @@ def local_loss(feature: Tensor, views: int, temperature: float) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def global_loss(feature: Tensor, bank: Tensor, labels: Tensor, index: Tensor, temperature: float) -> Tensor:
+def global_loss(
+    feature: Tensor, bank: Tensor, labels: Tensor, index: Tensor, temperature: float, target_norm: str = "l2"
+) -> Tensor:
     """JVTC's global loss of features [n * views, D] against bank [N, D]."""
     views, losses = len(feature) // len(index), []
     for i, row in enumerate(feature):
         target = (labels == labels[index[i // views]]).to(feature.dtype)  # [N]
-        target = target / target.norm()
+        target = target / (target.norm() if target_norm == "l2" else target.sum())
         scores = (bank @ (row / row.norm())) / temperature
         losses.append(-(target * (scores - scores.exp().sum().log())).sum())
     return torch.stack(losses).mean()
 
 
 def interval_probability(
-    cameras: np.ndarray, frames: np.ndarray, labels: np.ndarray, bin_frames: int, smooth_bins: float
+    cameras: np.ndarray, frames: np.ndarray, labels: np.ndarray, bin_frames: int, smooth_bins: float, within_camera: str = "once"
 ) -> np.ndarray:
     """Probability [C, C, T] of the bins of the interval from camera b (earlier) to a (later): [a, b]."""
     count, bins = int(cameras.max()) + 1, int(frames.max() - frames.min()) // bin_frames + 1
@@ -79,9 +84,10 @@ def interval_probability(
     for label in sorted(set(labels.tolist()) - {-1}):
         seen = {c: frames[(labels == label) & (cameras == c)].tolist() for c in range(count)}
         for a in range(count):
-            if seen[a]:
-                for frame in sorted(seen[a])[1:]:
-                    histogram[a, a, (frame - min(seen[a])) // bin_frames] += 1
+            if len(seen[a]) > 1:
+                released = within_camera == "released"
+                for frame in sorted(seen[a])[0 if released else 1 :]:
+                    histogram[a, a, (frame - min(seen[a])) // bin_frames] += len(seen[a]) if released else 1
             for b in range(a):
                 if seen[a] and seen[b]:
                     difference = sum(seen[a]) / len(seen[a]) - sum(seen[b]) / len(seen[b])

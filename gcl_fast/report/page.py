@@ -31,6 +31,7 @@ def render_page(run: Run) -> str:
         cards=sections.cards(run),
         scores=sections.scores(run),
         novel_views=sections.novel_view_scores(run),
+        warnings=sections.warnings(run),
         curves=sections.curves(run),
         pictures=sections.pictures(run),
         times=sections.times(run),

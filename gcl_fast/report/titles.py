@@ -60,6 +60,7 @@ GROUPS = {  # by the first part of a scalar's name, in this order
     "id": "Identity contrast",
     "scores": "Held-out scores",
     "clusters": "Pseudo-labels",
+    "camera": "Agreement of clusters with cameras",
     "eps": "Clustering radius eps",
     "lr": "Learning rate",
 }

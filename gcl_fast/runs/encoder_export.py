@@ -47,10 +47,6 @@ class FeatureOf(nn.Module):
         return F.normalize(self.encoder((image - self.mean) / self.std)[1], dim=1)
 
 
-def _stem_channels(encoder: IdentityEncoder) -> int:
-    return int(encoder.state_dict()["backbone.conv1.weight"].shape[0])
-
-
 def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str) -> dict[str, Any]:
     """What a user of an exported file must know."""
     return {
@@ -59,7 +55,8 @@ def describe(encoder: IdentityEncoder, image_size: tuple[int, int], source: str)
         "output": f"feature [B, {encoder.feature_dim}] float32, length 1: compare by the dot product",
         "variant": encoder.variant,
         "backbone": encoder.backbone_name,
-        "stem_channels": _stem_channels(encoder),
+        "pooling": encoder.pooling,
+        "stem_channels": encoder.width,
         "feature_dim": encoder.feature_dim,
         "height": image_size[0],
         "width": image_size[1],
@@ -150,7 +147,9 @@ def _safetensors(
     }
     save_file(state, path, {name: str(value) for name, value in words.items()})
     like = network.encoder
-    again = IdentityEncoder(like.variant, like.backbone_name, width=_stem_channels(like), feature_width=like.feature_dim)
+    again = IdentityEncoder(
+        like.variant, like.backbone_name, width=like.width, feature_width=like.feature_dim, pooling=like.pooling
+    )
     again.load_state_dict(load_file(path))
     return FeatureOf(again.eval()).eval()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config import RESOLVED, TrainConfig, from_dict, load_yaml, to_dict
+from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_dict
 from gcl_fast.errors import RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
@@ -42,7 +42,7 @@ def read_config(run_dir: Path) -> TrainConfig:
         return load_yaml(run_dir / "config.yaml")
     for path in _checkpoints(run_dir):
         print(f"{run_dir / 'config.yaml'} is missing: the settings are taken from {path}")
-        return from_dict(TrainConfig, load_trained(path)["config"])
+        return from_values(load_trained(path)["config"])
     raise RunError(f"{run_dir} is no run folder: no config.yaml in it")
 
 

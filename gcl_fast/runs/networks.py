@@ -10,22 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_values
 from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.names import abridged
-from gcl_fast.models.published import Part, read_published
+from gcl_fast.models.published import Part, read_published, resnet_of
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained
 
 
-def build_networks(config: TrainConfig) -> Networks:
-    """Fresh networks, deterministic by the seed. The encoder's start does not depend on the generator's size."""
+def build_networks(config: TrainConfig, *, start: bool = True) -> Networks:
+    """Fresh networks, deterministic by the seed. The encoder's start does not depend on the generator's size.
+
+    start: the encoder starts from model.weights; False: it will be loaded, and those weights are not needed.
+    """
     model = config.model
     torch.manual_seed(config.seed)
-    weights = None if model.weights == "none" else model.weights
-    encoder = IdentityEncoder(model.variant, model.backbone, width=model.width, weights=weights)
+    encoder = IdentityEncoder(
+        model.variant,
+        model.backbone,
+        width=model.width,
+        weights=model.weights if start and model.weights != "none" else None,
+        pooling=model.pooling,
+        norm_bias=model.norm_bias,
+    )
     torch.manual_seed(config.seed + 1)
     kind = GuidedGenerator if model.guide == "texture" else Generator
     generator = kind(encoder.code_dim, width=model.generator_width, mlp_width=model.generator_mlp)
@@ -78,11 +87,17 @@ def load_networks(networks: Networks, files: str, stage: int) -> set[str]:
 
 
 def _fit(module: nn.Module, part: Part, source: str) -> None:
-    if part.module == "encoder" and part.variant is not None and (part.variant == "jvtc") != (module.variant == "jvtc"):
-        raise ConfigError(
-            f"{source} holds a {part.variant} encoder, the configuration has variant {module.variant}: "
-            f"set --model.variant {part.variant}"
-        )
+    if part.module == "encoder" and part.variant is not None:
+        flags = []
+        if (part.variant == "jvtc") != (module.variant == "jvtc"):
+            flags.append(f"--model.variant {part.variant}")
+        if part.pooling != module.pooling:
+            flags.append(f"--model.pooling {part.pooling}")
+        if flags:
+            raise ConfigError(
+                f"{source} holds a {part.variant} encoder with {part.pooling} pooling, the configuration has variant "
+                f"{module.variant} and {module.pooling} pooling: set {' '.join(flags)}"
+            )
     head_less = part.module == "encoder" and part.variant is None
     fresh = {k: v for k, v in module.state_dict().items() if head_less and not k.startswith("backbone.")}
     load_module(module, fresh | part.state, source)
@@ -108,11 +123,11 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
     """The networks of a checkpoint, its configuration, and the checkpoint itself."""
     state = load_trained(path)
     try:
-        config = from_dict(TrainConfig, state["config"])
+        config = from_values(state["config"])
         config = replace(config, model=replace(config.model, weights="none"))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    networks = build_networks(config)
+    networks = build_networks(config, start=False)
     for name, weights in state["modules"].items():
         if not hasattr(networks, name):
             raise CheckpointError(f"{path}: 'modules' must be of {', '.join(vars(networks))}, got {name!r}")
@@ -129,20 +144,25 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     if not parts or parts[0].variant is None:
         raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
     state, size = parts[0].state, (256, 128)
-    for name in ("backbone.conv1.weight", "bn.weight"):  # their shapes tell the widths
-        if name not in state or not state[name].dim():
-            raise ConfigError(f"{path}: the encoder's {name} is missing")
-    stem = state["backbone.conv1.weight"].shape[0]
-    deep = any(name.startswith(("backbone.layer1.0.conv3.", "backbone.layer1.0.bn3.")) for name in state)
-    features = state["bn.weight"].shape[0]
-    variant = parts[0].variant
     try:
         checkpoint = load_checkpoint(path)
     except CheckpointError:
         checkpoint = {}  # a weight file
+    variant, backbone = parts[0].variant, ""
     if isinstance(checkpoint.get("config"), dict):
-        config = from_dict(TrainConfig, checkpoint["config"])
-        size, variant = config.image_size, config.model.variant
-    encoder = IdentityEncoder(variant, "resnet50" if deep else "resnet18", width=stem, feature_width=features)
+        config = from_values(checkpoint["config"])
+        size, variant, backbone = config.image_size, config.model.variant, config.model.backbone
+    stem = state.get("backbone.conv1.weight")
+    for name in ("backbone.conv1.weight", "bn.weight"):  # their shapes tell the widths
+        needed = name == "bn.weight" or not backbone or backbone.startswith("resnet")
+        if needed and (name not in state or not state[name].dim()):
+            raise ConfigError(f"{path}: the encoder's {name} is missing")
+    encoder = IdentityEncoder(
+        variant,
+        backbone or resnet_of(state),
+        width=64 if stem is None else stem.shape[0],
+        feature_width=state["bn.weight"].shape[0],
+        pooling=parts[0].pooling,
+    )
     load_module(encoder, state, str(path))
     return encoder.eval(), size

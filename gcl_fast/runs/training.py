@@ -35,6 +35,7 @@ from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.same_settings import with_absolute_paths
+from gcl_fast.runs.start_summary import settings_summary, start_box
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -62,11 +63,14 @@ class Training:
         self.dataset = self._open(self.config, config)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
+        self.start = self._announce_start()
         try:
             distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
             self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
             print(self.dataset.table())
             print(line_of(self.resolved))
+            if distributed.first():
+                print(settings_summary(self.config, self.stages))
             self.log = RunLog(self.run_dir, tensorboard=config.tensorboard, write=distributed.first())
             _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
         except BaseException:
@@ -83,6 +87,18 @@ class Training:
                 raise
             print(f"loader: the run's {config.loader} cannot be used here ({error})")
             return OpenedDataset(replace(config, loader=given.loader), with_meshes=with_meshes, check_meshes=True)
+
+    def _announce_start(self) -> bool:
+        """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder is
+        touched. Returns whether networks are to be built from model.weights; False: what is loaded anyway is not downloaded."""
+        model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
+        goes_on = self.resume and distributed.from_first(first.exists)
+        begins = 1 in self.stages and not goes_on and not self.config.init
+        if distributed.first():
+            print(start_box(self.config, self.stages, goes_on=goes_on))
+        if begins and model.weights != "none":
+            distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
+        return begins or model.weights != "imagenet"
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
@@ -119,22 +135,22 @@ class Training:
         """Score the fresh encoder: what every stage is measured against."""
         if distributed.from_first(lambda: "untrained" in read_metrics(self.run_dir)):
             return
-        encoder = build_networks(self.config).encoder.to(self.dataset.device)
+        encoder = build_networks(self.config, start=self.start).encoder.to(self.dataset.device)
         self._record_scores("untrained", self.dataset.score(encoder))
 
     def stage1(self) -> None:
-        networks = build_networks(self.config)
+        networks = build_networks(self.config, start=self.start)
         self._load_given(networks, 1)
         self._train(stage_of_method(self.config, self._learning(networks.encoder), self.dataset))
 
     def stage2(self) -> None:
-        networks = build_networks(self.config)
+        networks = build_networks(self.config, start=False)
         if not self._load_given(networks, 2):
             self._load_stage1(networks.encoder)
         self._train(GenerativeStage(self.config, networks, self.dataset))
 
     def stage3(self) -> None:
-        networks = build_networks(self.config)
+        networks = build_networks(self.config, start=False)
         self._load_stage2(networks, given=self._load_given(networks, 3))
         networks.encoder = self._learning(networks.encoder)
         self._train(JointStage(self.config, networks, self.dataset))
@@ -144,7 +160,7 @@ class Training:
         updates = load_trained(self._checkpoint("stage3"))["iteration"]
         path = self._checkpoint("stage1")
         finished = load_trained(path)
-        encoder = build_networks(self.config).encoder
+        encoder = build_networks(self.config, start=False).encoder
         load_module(encoder, finished["modules"]["encoder"], str(path))
         continuation = Continuation("control", finished["epoch"], updates)
         stage = stage_of_method(self.config, self._learning(encoder), self.dataset, continuation)

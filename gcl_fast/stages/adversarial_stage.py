@@ -48,11 +48,14 @@ class AdversarialStage(Stage):
         self.untold = torch.zeros((), dtype=torch.int64, device=self.device)  # rows left out in this epoch
 
     def enter_epoch(self, epoch: int) -> None:
-        """Learning rates of the epoch: stepped alike for every optimiser of the stage."""
-        settings = self.settings
-        for optimizer in self.optimizers.values():
-            base = optimizer.defaults["lr"]
-            set_lr(optimizer, stepped_lr(base, settings.lr_gamma, settings.lr_steps, epoch))
+        """Learning rates of the epoch."""
+        for name, optimizer in self.optimizers.items():
+            set_lr(optimizer, stepped_lr(optimizer.defaults["lr"], self.settings.lr_gamma, self.lr_steps(name), epoch))
+
+    def lr_steps(self, name: str) -> tuple[int, ...]:
+        """Epochs after which the rate of the optimiser of this name falls."""
+        del name
+        return self.settings.lr_steps
 
     def plan_of(self, images: np.ndarray, epoch: int) -> Plan:
         """Random batches of the images, the last incomplete one dropped; exactly `iters` batches where that is set."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,9 +81,14 @@ class Engine:
         plan = self.stage.plan_epoch(self.epoch)
         if not plan.batches:
             raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
-        figures = self.stage.epoch_scalars()
+        figures, watch = self.stage.epoch_scalars(), self.stage.watch
+        line, warnings = watch.take_notes() if watch is not None else ("", [])
         if figures:
-            self._write(figures, time.perf_counter() - began)
+            self._write(figures, time.perf_counter() - began, warnings)
+        if distributed.first():
+            title = f"{self.stage.name} epoch {self.epoch + 1}/{self.stage.epochs}"
+            for words in [f"{title}  {line}"] * bool(line) + [f"warning: {title}: {warning}" for warning in warnings]:
+                print(words, file=sys.stderr, flush=True)
         return plan
 
     def _train_epoch(self, plan: Plan, began: float) -> None:
@@ -140,9 +145,9 @@ class Engine:
             f"{self.stage.name}, epoch {self.epoch + 1}, iteration {self.iteration}: {problem}; {way_on(self.folder)}"
         )
 
-    def _write(self, values: dict[str, float], seconds: float) -> None:
+    def _write(self, values: dict[str, float], seconds: float, warnings: Sequence[str] = ()) -> None:
         # A line belongs to the last finished iteration, so that rewind drops what a resumed run repeats.
-        self.log.scalars(self.stage.name, self.epoch, max(self.iteration - 1, 0), seconds, values)
+        self.log.scalars(self.stage.name, self.epoch, max(self.iteration - 1, 0), seconds, values, warnings)
 
     def _end_epoch(self, began: float) -> None:
         last = self.epoch + 1 == self.stage.epochs
@@ -184,6 +189,7 @@ class Engine:
             "modules": {name: module.state_dict() for name, module in stage.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in stage.optimizers.items()},
             "extra": stage.extra_state(),
+            "most_clusters": 0 if stage.watch is None else stage.watch.most_clusters,
             "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(stage.device) if cuda else None},
             "config": self.config,
         }
@@ -218,6 +224,8 @@ class Engine:
                 f"{self.folder / 'last.pt'} does not fit the training images of now: were images or meshes added or left out "
                 f"since? ({' '.join(str(error).split())[:200]})"
             ) from error
+        if stage.watch is not None:
+            stage.watch.most_clusters = state.get("most_clusters", 0)
         torch.set_rng_state(state["random"]["torch"].cpu())
         if state["random"]["cuda"] is not None and stage.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), stage.device)

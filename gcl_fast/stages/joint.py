@@ -20,7 +20,7 @@ from gcl_fast.pseudo_labels import centroids
 from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage
 from gcl_fast.stages.amp import full
-from gcl_fast.stages.labels import epoch_labels, label_figures
+from gcl_fast.stages.labels import ClusterWatch, epoch_labels
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_losses
 from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.training_data import TrainingData
@@ -36,6 +36,7 @@ class JointStage(AdversarialStage):
 
     name = "stage3"
     settings: Stage3Config
+    watch: ClusterWatch
 
     def __init__(self, config: TrainConfig, networks: Networks, data: TrainingData) -> None:
         super().__init__(config, config.stage3, networks, data)
@@ -58,6 +59,11 @@ class JointStage(AdversarialStage):
             fused=True,
         )
         self._figures: dict[str, float] = {}
+        self.watch = ClusterWatch("stage3.cluster", settings.cluster)
+
+    def lr_steps(self, name: str) -> tuple[int, ...]:
+        own = self.settings.lr_steps_encoder
+        return own if name == "encoder" and own is not None else self.settings.lr_steps
 
     def plan_epoch(self, epoch: int) -> Plan:
         memory = self.memory
@@ -67,7 +73,7 @@ class JointStage(AdversarialStage):
         labels = clusters.labels.to(self.device)
         memory.labels.copy_(labels)
         self.centers = centroids(memory.features, labels)
-        self._figures = {**label_figures(clusters), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
+        self._figures = {**self.watch.look(clusters), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
         return self.plan_of(np.flatnonzero(labels.cpu().numpy() >= 0), epoch)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import distributed
+from gcl_fast.cluster_health import Advice
 from gcl_fast.config import ClusterConfig
 from gcl_fast.errors import StageError
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
@@ -26,6 +27,7 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
                 rho=rule.rho,
                 min_samples=rule.min_samples,
                 debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
+                cameras=cameras.to(features.device),
             )
         ],
         features.device,
@@ -48,11 +50,41 @@ def from_first_rank(clustering: Callable[[], Sequence[PseudoLabels]], device: to
     return [replace(result, labels=result.labels.to(device)) for result in on_cpu]
 
 
-def label_figures(clusters: PseudoLabels) -> dict[str, float]:
-    """What the log shows of a clustering."""
-    return {
-        "clusters": float(clusters.num_clusters),
-        "outliers": float(clusters.num_outliers),
-        "largest_cluster": float(clusters.largest),
-        "eps": float(clusters.eps),
-    }
+class ClusterWatch:
+    """The clusterings of a stage, one after another: the figures of the last one, and what is wrong with it.
+
+    Arguments:
+        section: the settings it follows, such as "stage1.cluster".
+        rule: those settings.
+    """
+
+    def __init__(self, section: str, rule: ClusterConfig) -> None:
+        flag = f"--{section.replace('_', '-')}"
+        self.advice = Advice(
+            eps=f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})",
+            k1=f"{flag}.k1 (now {rule.k1})",
+            debias_cameras="" if rule.debias_cameras else f"{flag}.debias-cameras",
+            start="start from weights trained on photos (--model.weights imagenet or FILE)"
+            if section.startswith("stage1")
+            else "warm the encoder up longer in stage 1",
+        )
+        self.most_clusters = 0
+        self._notes: tuple[str, list[str]] = "", []
+
+    def look(self, clusters: PseudoLabels) -> dict[str, float]:
+        """Take in a new clustering; returns what the log shows of it."""
+        self._notes = clusters.line(), clusters.warnings(self.most_clusters, self.advice)
+        self.most_clusters = max(self.most_clusters, clusters.num_clusters)
+        figures = {
+            "clusters": float(clusters.num_clusters),
+            "outliers": float(clusters.num_outliers),
+            "largest_cluster": float(clusters.largest),
+            "eps": float(clusters.eps),
+        }
+        agreement = clusters.camera_agreement
+        return figures if agreement is None else {**figures, "camera_agreement": agreement}
+
+    def take_notes(self) -> tuple[str, list[str]]:
+        """What was not yet told of the last clustering: its figures in a line, and warnings; "" and none after that."""
+        notes, self._notes = self._notes, ("", [])
+        return notes

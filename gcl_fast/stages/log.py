@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,18 +55,26 @@ class RunLog:
                 kept.append(line)
         write_whole(self.history, "".join(line + "\n" for line in kept))
 
-    def scalars(self, stage: str, epoch: int, iteration: int, seconds: float, values: dict[str, float]) -> None:
+    def scalars(
+        self, stage: str, epoch: int, iteration: int, seconds: float, values: dict[str, float], warnings: Sequence[str] = ()
+    ) -> None:
+        """Write values; warnings, in words, stand in the same line under the key "warnings", and among TensorBoard's texts."""
         if not self.write:
             return
         entry = {"stage": stage, "epoch": epoch, "iteration": iteration, "time": round(seconds, 3), **values}
+        self._append({**entry, "warnings": list(warnings)} if warnings else entry)
+        if self.writer is not None and warnings:
+            self.writer.add_text(f"{stage}/warnings", "\n\n".join(warnings), iteration)
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{stage}/{name}", value, iteration)
+
+    def _append(self, entry: dict[str, object]) -> None:
         try:
             with open(self.history, "a") as file:
                 file.write(json_text(entry))
         except OSError as error:
             raise FileError(f"cannot write {self.history}: {why_not_written(self.history, error)}") from error
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(f"{stage}/{name}", value, iteration)
 
     def picture(self, name: str, image: np.ndarray, iteration: int) -> None:
         """image [H, W, 3] uint8."""

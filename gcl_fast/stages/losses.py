@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from functools import reduce
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -270,20 +271,23 @@ def local_loss(feature: Tensor, views: int, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.arange(len(means), device=feature.device).repeat_interleave(views))
 
 
-def global_loss(feature: Tensor, bank: Tensor, labels: Tensor, index: Tensor, temperature: float) -> Tensor:
+def global_loss(
+    feature: Tensor, bank: Tensor, labels: Tensor, index: Tensor, temperature: float, target_norm: Literal["l1", "l2"] = "l2"
+) -> Tensor:
     """JVTC's global loss: soft multi-label cross-entropy of each view against all memory rows. Deterministic.
 
     Arguments:
         feature: [n * views, D], the views of an image side by side; L2-normalised here.
-        bank: [N, D], L2-normalised, constant.
+        bank: [N, D], constant, used as it is.
         labels: [N] int64.
         index: [n] int64, the image's row.
         temperature: above 0.
+        target_norm: which norm of the targets is 1.
 
     Returns: a scalar, the mean over the views of - sum over rows j of w_j log softmax(f . bank^T / temperature)_j, w the
-        L2-normalised indicator of the rows that share the image's label: w_j = 1 / sqrt(c) for each of the c of them. Summed
-        up, a row's loss is sqrt(c) (log-sum-exp - f . mean row of the cluster / temperature), so no view needs the N
-        log-probabilities kept.
+        normalised indicator of the rows that share the image's label: w_j = 1 / c ("l1") or 1 / sqrt(c) ("l2") for each of the c
+        of them. Summed up, a row's loss is log-sum-exp - f . mean row of the cluster / temperature, with "l2" sqrt(c) times that,
+        so no view needs the N log-probabilities kept.
     Gradient: to feature.
     Source: Li and Zhang, ECCV 2020, eq. 5-6.
     """
@@ -297,5 +301,7 @@ def global_loss(feature: Tensor, bank: Tensor, labels: Tensor, index: Tensor, te
     size = cluster.sum(1)  # [n]
     mean = cluster @ bank / size[:, None]  # [n, D]
     size, mean = size.repeat_interleave(views), mean.repeat_interleave(views, 0)  # [B], [B, D]
-    loss = size.sqrt() * (lse - (query * mean).sum(1) / temperature)  # [B]
+    loss = lse - (query * mean).sum(1) / temperature  # [B]
+    if target_norm == "l2":
+        loss = size.sqrt() * loss
     return loss.sum() / max(len(loss), 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gcl_fast.data.plans import Plan
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast
+from gcl_fast.stages.labels import ClusterWatch
 
 
 class Stage(ABC):
@@ -37,6 +38,8 @@ class Stage(ABC):
     """Networks run under bfloat16 autocast."""
     unit: int = 1
     """Rows of a batch that must stay in one process."""
+    watch: ClusterWatch | None = None
+    """Keeps an eye on the pseudo-labels that `plan_epoch` makes."""
 
     def enter_epoch(self, epoch: int) -> None:  # noqa: B027  a stage without a schedule has nothing to set
         """Set what follows from the epoch's number alone (learning rates, momenta). Called at the start of every epoch, also

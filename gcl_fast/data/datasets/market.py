@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ PLACES = {
 }
 # 0002_c1s1_000451_03.jpg (Market-1501), 0001_c7_f0106449.jpg (DukeMTMC-reID)
 NAME = re.compile(r"(-?\d+)_c(\d+)")
+SEQUENCE = re.compile(r"_c\d+s(\d+)_")
 FRAME = re.compile(r"_c\d+(?:s\d+)?_f?(\d+)")
 JUNK = -1  # a bad detection: never used
 
@@ -30,7 +32,23 @@ def read_market(name: str, root: str | os.PathLike[str]) -> ReIDData:
     root = pathlib.Path(root).expanduser()
     folder, _ = find_place(name, root, [Place(p, NEEDS) for p in PLACES[name]])
     train, query, gallery = (read_folder(name, folder / split) for split in NEEDS)
-    return ReIDData(name, root, relabel(train), query, gallery)
+    return ReIDData(name, root, relabel(on_one_clock(train)), query, gallery)
+
+
+def on_one_clock(records: list[Record]) -> list[Record]:
+    """The records with frame numbers that go on from one sequence of a camera to the next: Market-1501 counts each (c1s1,
+    c1s2 ...) from 0. A sequence begins where the last image of the one before it was taken, as in JVTC's lists."""
+    sequences = [SEQUENCE.search(record.path.name) for record in records]
+    last: dict[tuple[int, int], int] = {}
+    for record, sequence in zip(records, sequences, strict=True):
+        if sequence and record.frame >= 0:
+            key = record.camera, int(sequence[1])
+            last[key] = max(last.get(key, 0), record.frame)
+    moved = []
+    for record, sequence in zip(records, sequences, strict=True):
+        before = sum(n for (camera, s), n in last.items() if sequence and camera == record.camera and s < int(sequence[1]))
+        moved.append(dataclasses.replace(record, frame=record.frame + before) if before and record.frame >= 0 else record)
+    return moved
 
 
 def read_folder(name: str, folder: pathlib.Path) -> list[Record]:

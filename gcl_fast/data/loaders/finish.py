@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.augment import FILL, LUMA, Change, apply_change
+from gcl_fast.data.resample import cropped, turned
 from gcl_fast.images import mesh_from_uint8, normalise_
 
 
@@ -55,7 +56,12 @@ def finish_batch(pixels: Tensor, changes: Sequence[Change] | None, pad: int) -> 
         numbers = np.array([(c.flip, c.top, c.left, *(c.box or (0, 0, 0, 0))) for c in changes], dtype=np.int64)
         table = _send(torch.from_numpy(numbers.reshape(len(changes), 7)), x.device)
         flip, top, left, *box = (column.unsqueeze(1) for column in table.unbind(1))  # [B, 1]
-        x = _cropped(x, flip.bool(), top - pad, left - pad)
+        if any(c.crop is not None for c in changes):
+            whole = (0, 0, *x.shape[2:])
+            x = cropped(x, _send(torch.tensor([c.crop or whole for c in changes], dtype=torch.float32), x.device))
+        x = _shifted(x, flip.bool(), top - pad, left - pad)
+        if any(c.angle for c in changes):
+            x = turned(x, _send(torch.tensor([c.angle for c in changes], dtype=torch.float32), x.device))
         jitters = [c.jitter for c in changes]
         if any(jitter is not None for jitter in jitters):
             x = _jittered(x, _send(torch.tensor(jitters, dtype=torch.float32), x.device))
@@ -63,7 +69,7 @@ def finish_batch(pixels: Tensor, changes: Sequence[Change] | None, pad: int) -> 
     return normalise_(x.to(torch.float32))
 
 
-def _cropped(pixels: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+def _shifted(pixels: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Pictures [B, 3, H, W] flipped where `flip`, then seen through a window moved by (down, right), black beside them."""
     height, width = pixels.shape[2:]
     row = torch.arange(height, device=pixels.device) + down  # [B, H]

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
-from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches
+from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, multiple_gallery_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.records import Batch
-from gcl_fast.stages.labels import epoch_labels, label_figures
+from gcl_fast.stages.labels import ClusterWatch, epoch_labels
 from gcl_fast.stages.losses import cluster_contrast_loss
 from gcl_fast.stages.stage import set_lr
 from gcl_fast.stages.training_data import TrainingData
@@ -36,6 +36,8 @@ def cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class ClusterContrastStage(WarmupStage):
     """Each epoch: features, pseudo-labels, centroids; each step: CE(f . M / t), then the centroids move."""
 
+    watch: ClusterWatch
+
     def __init__(
         self, config: TrainConfig, encoder: IdentityEncoder, data: TrainingData, continuation: Continuation | None = None
     ) -> None:
@@ -51,6 +53,7 @@ class ClusterContrastStage(WarmupStage):
         self.labels = torch.full((len(self.cameras),), -1, dtype=torch.int64, device=self.device)
         self.memory = self._new_memory(1)
         self._figures: dict[str, float] = {}
+        self.watch = ClusterWatch("stage1.cluster", self.settings.cluster)
 
     def _new_memory(self, num_clusters: int) -> ClusterMemory:
         settings = self.settings
@@ -71,16 +74,16 @@ class ClusterContrastStage(WarmupStage):
         self.labels = clusters.labels.to(self.device)
         self.memory = self._new_memory(clusters.num_clusters)
         self.memory.features.copy_(F.normalize(centroids(features, clusters.labels), dim=1))
-        self._figures = {**label_figures(clusters), "lr_encoder": self.rate(epoch)}
+        self._figures = {**self.watch.look(clusters), "lr_encoder": self.rate(epoch)}
         return self.cut(self._identity_plan(self.age(epoch)), epoch)
 
     def _identity_plan(self, age: int) -> Plan:
         settings, labels, seed = self.settings, self.labels.cpu().numpy(), (self.seed, age)
         instances, iterations = settings.num_instances, settings.iters or None
         identities = settings.batch_size // instances
-        if settings.camera_aware:
-            cameras = self.cameras.numpy()
-            return camera_aware_batches(labels, cameras, identities, instances, seed=seed, num_batches=iterations)
+        if settings.sampler == "multiple-gallery" or settings.camera_aware:
+            by_camera = camera_aware_batches if settings.camera_aware else multiple_gallery_batches
+            return by_camera(labels, self.cameras.numpy(), identities, instances, seed=seed, num_batches=iterations)
         return identity_batches(labels, identities, instances, seed=seed, num_batches=iterations)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:

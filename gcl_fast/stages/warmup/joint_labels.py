@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
-from gcl_fast.pseudo_labels import PseudoLabels, eps_by_rho, remove_camera_bias
+from gcl_fast.pseudo_labels import PseudoLabels, described, eps_by_rho, remove_camera_bias
+from gcl_fast.stages.warmup.mixed_distance import mixed_distance, squared_distances
 from gcl_fast.stages.warmup.temporal import IntervalModel, interval_model, joint_similarity
 
 ROWS = 4096  # rows whose candidates are compared at a time
 
 
-def clusters(distance: SparseDistance, rule: ClusterConfig, eps_scale: float) -> PseudoLabels:
+def clusters(distance: SparseDistance, rule: ClusterConfig, eps_scale: float, cameras: Tensor) -> PseudoLabels:
     """DBSCAN with eps = eps_scale * the mean of the smallest rho share of the distances (rule.eps as it is without rho)."""
     eps = rule.eps if rule.rho is None else eps_scale * eps_by_rho(distance, rule.rho)
-    labels = dbscan(distance, eps, rule.min_samples)
-    sizes = torch.bincount(labels[labels >= 0].cpu())
-    largest = int(sizes.max()) if len(sizes) else 0
-    return PseudoLabels(labels, len(sizes), int((labels < 0).sum()), largest, eps)
+    return described(dbscan(distance, eps, rule.min_samples), eps, cameras)
 
 
 def joint_neighbors(features: Tensor, cameras: Tensor, frames: Tensor, model: IntervalModel, k: int, candidates: int) -> Tensor:
@@ -50,11 +50,15 @@ def joint_neighbors(features: Tensor, cameras: Tensor, frames: Tensor, model: In
 
 
 @torch.no_grad()
-def visual_labels(features: Tensor, cameras: Tensor, rule: ClusterConfig, eps_scale: float) -> PseudoLabels:
-    """Clusters of features [N, D] by the Jaccard distance of their visual neighbours; cameras [N] int64."""
+def visual_labels(
+    features: Tensor, cameras: Tensor, rule: ClusterConfig, eps_scale: float, euclidean_share: float = 0.0
+) -> PseudoLabels:
+    """Clusters of features [N, D] by the Jaccard distance of their visual neighbours, mixed with their squared distance; cameras
+    [N] int64."""
     if rule.debias_cameras:
         features = remove_camera_bias(features, cameras)
-    return clusters(jaccard_distance(features, rule.k1, rule.k2), rule, eps_scale)
+    jaccard = jaccard_distance(features, rule.k1, rule.k2)
+    return clusters(mixed_distance(jaccard, squared_distances(features), euclidean_share), rule, eps_scale, cameras)
 
 
 @torch.no_grad()
@@ -68,6 +72,9 @@ def joint_labels(
     bin_frames: int,
     smooth_bins: float,
     candidates: int,
+    within_camera: Literal["released", "once"] = "once",
+    euclidean_share: float = 0.0,
+    joint_share: float = 0.0,
 ) -> tuple[PseudoLabels, PseudoLabels]:
     """Clusters by joint visual and temporal similarity. Deterministic.
 
@@ -76,8 +83,10 @@ def joint_labels(
         cameras, frames: [N] int64.
         rule: neighbours and DBSCAN.
         eps_scale: as in `clusters`.
-        bin_frames, smooth_bins: as in `interval_model`.
+        bin_frames, smooth_bins, within_camera: as in `interval_model`.
         candidates: as in `joint_neighbors`.
+        euclidean_share, joint_share: of the squared distance in the visual distance, and of 1 - joint similarity in the joint
+            one; the rest is the Jaccard distance of the neighbours (`mixed_distance`).
 
     Returns: (clusters by joint similarity, the visual clusters that the intervals were estimated from). The members of a
         k-reciprocal set weigh the same: the published weight, the softmax of minus a joint distance that lies between 0.3 and
@@ -86,9 +95,16 @@ def joint_labels(
     """
     if rule.debias_cameras:
         features = remove_camera_bias(features, cameras)
-    visual = clusters(jaccard_distance(features, rule.k1, rule.k2), rule, eps_scale)
+    jaccard = jaccard_distance(features, rule.k1, rule.k2)
+    visual = clusters(mixed_distance(jaccard, squared_distances(features), euclidean_share), rule, eps_scale, cameras)
     arrays = (x.cpu().numpy() for x in (cameras, frames, visual.labels))
-    model = interval_model(*arrays, bin_frames=bin_frames, smooth_bins=smooth_bins)
+    model = interval_model(*arrays, bin_frames=bin_frames, smooth_bins=smooth_bins, within_camera=within_camera)
     model = IntervalModel(model.probability.to(features.device), bin_frames)
     neighbors = joint_neighbors(features, cameras, frames, model, min(rule.k1, len(features)), candidates)
-    return clusters(jaccard_distance(neighbors, rule.k1, rule.k2), rule, eps_scale), visual
+
+    def apart(rows: Tensor) -> Tensor:
+        interval = model(cameras[rows, None], frames[rows, None], cameras[None], frames[None])
+        return 1 - joint_similarity(features[rows] @ features.T, interval.to(features))
+
+    jaccard = jaccard_distance(neighbors, rule.k1, rule.k2)
+    return clusters(mixed_distance(jaccard, apart, joint_share), rule, eps_scale, cameras), visual

@@ -22,17 +22,20 @@ from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.records import Batch
-from gcl_fast.stages.labels import from_first_rank, label_figures
+from gcl_fast.stages.labels import ClusterWatch, from_first_rank
 from gcl_fast.stages.losses import global_loss, local_loss, view_means
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.warmup.joint_labels import joint_labels, visual_labels
+from gcl_fast.stages.warmup.joint_labels import visual_labels
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
+from gcl_fast.stages.warmup.recordings import labels_by_rule, recordings_of
 from gcl_fast.stages.warmup.temporal import frames_of
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
 class JVTCStage(MemoryStage):
     """Local loss from the start; from `global_from` on labels of the memory rows and the global loss, too."""
+
+    watch: ClusterWatch
 
     def __init__(
         self, config: TrainConfig, encoder: IdentityEncoder, data: TrainingData, continuation: Continuation | None = None
@@ -42,12 +45,14 @@ class JVTCStage(MemoryStage):
         self.unit = rule.views
         records = self.styled.records[: self.num_images]
         self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
+        self.recordings = torch.from_numpy(recordings_of(records)).to(self.device)
         # Before training: a missing frame number must not end it after thirty epochs.
         last = rule.epochs if self.updates is None else self.age(self.epochs)
         self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.temporal_from <= last else None
         self.labels = torch.arange(self.num_images, device=self.device)  # each image alone
         self.number = 1  # the epoch, as the paper counts
         self._figures: dict[str, float] = {}
+        self.watch = ClusterWatch("stage1.jvtc.cluster", rule.cluster)
 
     def enter_epoch(self, epoch: int) -> None:
         super().enter_epoch(epoch)
@@ -75,32 +80,24 @@ class JVTCStage(MemoryStage):
                 f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "
                 f"{clusters.eps:.3f}: lower stage1.jvtc.cluster.rho (or eps), or stage1.jvtc.eps_scale"
             )
-        self._figures.update(label_figures(clusters))
+        self._figures.update(self.watch.look(clusters))
         alone = clusters.num_clusters + torch.arange(self.num_images, device=self.device)
         self.labels = torch.where(clusters.labels < 0, alone, clusters.labels)  # an outlier is a class of its own
 
     def _visual_clusters(self) -> PseudoLabels:
         rule = self.rule
-        (clusters,) = from_first_rank(lambda: [visual_labels(self.bank, self.cameras, rule.cluster, rule.eps_scale)], self.device)
+        (clusters,) = from_first_rank(
+            lambda: [visual_labels(self.bank, self.cameras, rule.cluster, rule.eps_scale, rule.euclidean_share)], self.device
+        )
         return clusters
 
     def _joint_clusters(self) -> PseudoLabels:
         rule, frames = self.rule, self.frames
         if frames is None:
             return self._visual_clusters()
-        clusters, visual = from_first_rank(
-            lambda: joint_labels(
-                self.bank,
-                self.cameras,
-                frames,
-                rule.cluster,
-                rule.eps_scale,
-                bin_frames=rule.bin_frames,
-                smooth_bins=rule.smooth_bins,
-                candidates=rule.candidates,
-            ),
-            self.device,
-        )
+        several = rule.per_recording and int(self.recordings.max()) > 0
+        apart = self.recordings if several else None
+        clusters, visual = from_first_rank(lambda: labels_by_rule(self.bank, self.cameras, frames, rule, apart), self.device)
         self._figures["visual_clusters"] = float(visual.num_clusters)
         return clusters
 
@@ -113,12 +110,16 @@ class JVTCStage(MemoryStage):
         losses = {"local": local_loss(joint, rule.views, rule.local_temperature)}
         total = losses["local"]
         if self.number >= rule.global_from:
-            losses["global"] = global_loss(feature, self.bank, self.labels, index, rule.global_temperature)
+            temperature, norm = rule.global_temperature, rule.target_norm
+            losses["global"] = global_loss(feature, self.bank, self.labels, index, temperature, norm)
             total = total + rule.global_weight * losses["global"]
         self.descend(total, "encoder")
 
-        means = view_means(joint.detach(), rule.views)
-        bank_update_(self.bank, distributed.gather_rows(index), means, self.momentum)
+        means, moved = view_means(joint.detach(), rule.views), distributed.gather_rows(index)
+        if rule.renormalise:
+            bank_update_(self.bank, moved, means, self.momentum)
+        else:  # no image is twice in a batch
+            self.bank[moved] = ((1 - self.momentum) * means + self.momentum * self.bank[moved]).to(self.bank.dtype)
         return {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
 
     def epoch_scalars(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from gcl_fast.stages.warmup.warmup_stage import Continuation, WarmupStage
 
 
 class MemoryStage(WarmupStage):
-    """bank [N, D]: one L2-normalised row per training image, at first its feature under the encoder that is given."""
+    """bank [N, D]: one row per training image, at first its L2-normalised feature under the encoder that is given, or zero."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class MemoryStage(WarmupStage):
 
     def fill_bank(self) -> None:
         """The bank's first features; only once."""
-        if not self.ready:
+        if not self.ready and self.settings.memory_start == "features":
             self.bank.copy_(F.normalize(self.data.features(self.encoder), dim=1))
-            self.ready = True
+        self.ready = True
 
     def image_batches(self, size: int, age: int) -> Plan:
         """Batches of images, the last incomplete one dropped; `iters` of them where that is set."""

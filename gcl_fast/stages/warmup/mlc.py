@@ -6,13 +6,13 @@ Source: Wang and Zhang, Unsupervised Person Re-identification via Multi-label Cl
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.datasets.camstyle import one_view
 from gcl_fast.data.plans import Plan
-from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.identity import PARTS, IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.records import Batch
 from gcl_fast.stages.losses import mmcl_loss, similarities
@@ -20,6 +20,18 @@ from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.multilabel import multi_labels
 from gcl_fast.stages.warmup.warmup_stage import Continuation
+
+
+class BeforeNorm(nn.Module):
+    """An encoder whose feature is the pooled map, before the head."""
+
+    def __init__(self, encoder: IdentityEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.feature_dim = encoder.code_dim // PARTS
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.pooled(image)
 
 
 class MLCStage(MemoryStage):
@@ -30,12 +42,15 @@ class MLCStage(MemoryStage):
     ) -> None:
         super().__init__(config, config.stage1.mlc, encoder, data, continuation)
         self.rule = config.stage1.mlc
+        if self.rule.freeze_norm_bias:
+            encoder.freeze_norm_bias()
         self.momentum, self.single_label = 0.0, True
         self._figures: dict[str, float] = {}
 
     def enter_epoch(self, epoch: int) -> None:
         super().enter_epoch(epoch)
-        number, rule = self.age(epoch) + 1, self.rule  # the papers count from 1
+        rule = self.rule
+        number = self.age(epoch) + rule.first_epoch
         self.momentum = rule.momentum * min(number / rule.momentum_epochs, 1.0)
         self.single_label = number <= rule.single_label_epochs
 
@@ -51,7 +66,7 @@ class MLCStage(MemoryStage):
         if self.single_label:
             positive = F.one_hot(index, self.num_images).bool()  # [B, N]
         else:
-            positive = multi_labels(self.bank, index, threshold=rule.threshold, min_neighbors=rule.min_neighbors)
+            positive = multi_labels(self.bank, index, threshold=rule.threshold, min_neighbors=rule.min_neighbors, walk=rule.walk)
         feature = self.feature(batch)  # [B, D]
         pulled, pushed = mmcl_loss(
             similarities(feature, self.bank), positive, positive_weight=rule.positive_weight, hard_share=rule.hard_share
@@ -63,6 +78,9 @@ class MLCStage(MemoryStage):
         bank_update_(self.bank, distributed.gather_rows(index), rows, self.momentum)
         figures = {"total": total, "positive": pulled, "negative": pushed, "labels": positive.sum(1).float().mean()}
         return {name: value.detach() for name, value in figures.items()}
+
+    def score(self) -> dict[str, float]:
+        return self.data.score(BeforeNorm(self.encoder) if self.rule.test_feature == "before-norm" else self.encoder)
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,14 @@ FIRST_STEPS = 16  # candidates of each query looked at in the first go; doubled 
 
 
 @torch.no_grad()
-def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_neighbors: int = 10) -> Tensor:
+def multi_labels(
+    bank: Tensor,
+    index: Tensor,
+    *,
+    threshold: float = 0.6,
+    min_neighbors: int = 10,
+    walk: Literal["released", "mutual"] = "mutual",
+) -> Tensor:
     """Positives of each query among the memory rows. Deterministic.
 
     Arguments:
@@ -18,6 +27,8 @@ def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_nei
         index: [B] int64, the memory rows that ask (their current rows are the queries).
         threshold: a cosine. A query has n = rows more similar to it than threshold, t = max(n, min_neighbors) (at most N).
         min_neighbors: at least 1.
+        walk: "mutual", as below; "released": as the authors' code has it, the nearest other row is a positive always (where it is
+            above the threshold), and the query may also be the first row after a neighbour's own t nearest.
 
     Returns: [B, N] bool. A query's neighbours are walked from the nearest (itself first; the lower row wins a tie), and the walk
         stops at the first whose own t nearest do not hold the query. Positives are those before it, the first n of them at
@@ -47,12 +58,15 @@ def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_nei
         query, column = asked.nonzero(as_tuple=True)
         candidate = order[query, start + column]  # [P]
         mutual = torch.zeros_like(asked)
-        mutual[query, column] = _rank(bank, candidate, index[query]) < reach[query]
+        mutual[query, column] = _rank(bank, candidate, index[query]) < reach[query] + (walk == "released")
         reached = (mutual | ~asked).cumprod(1).bool() & asked  # no stop up to here
         row, column = reached.nonzero(as_tuple=True)
         positive[row, order[row, start + column]] = True
         walking &= (mutual | ~asked).all(1) & (near > stop)
         start, steps = stop, 2 * steps
+    if walk == "released":
+        query = (near > 1).nonzero().flatten()
+        positive[query, order[query, 1]] = True
     return positive
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,13 @@ class IntervalModel:
 
 
 def interval_model(
-    cameras: np.ndarray, frames: np.ndarray, labels: np.ndarray, *, bin_frames: int = 100, smooth_bins: float = 50.0
+    cameras: np.ndarray,
+    frames: np.ndarray,
+    labels: np.ndarray,
+    *,
+    bin_frames: int = 100,
+    smooth_bins: float = 50.0,
+    within_camera: Literal["released", "once"] = "once",
 ) -> IntervalModel:
     """Estimate the intervals from clusters. Deterministic.
 
@@ -48,6 +55,8 @@ def interval_model(
         labels: [N] integers, the cluster; -1 is left out.
         bin_frames: frames a bin.
         smooth_bins: standard deviation, in bins, of the Gaussian (cut at three) that smooths the histograms.
+        within_camera: how the n > 1 images of a cluster in one camera count: "once": each after the first, once; "released":
+            each, the first too, n times, as the authors' code has it.
 
     Returns: the intervals, normalised for each ordered pair of cameras. Two cameras: the interval between the mean frames of a
         cluster in each. One camera: the intervals of a cluster's images to its first there.
@@ -59,7 +68,7 @@ def interval_model(
     histogram = np.zeros((number, number, bins))
     group = labels * number + cameras  # [N]
     _count_between(histogram, group, frames, clusters, bin_frames)
-    _count_within(histogram, group, cameras, frames, bin_frames)
+    _count_within(histogram, group, cameras, frames, bin_frames, within_camera)
     smooth = _smooth(histogram, smooth_bins)
     total = smooth.sum(2, keepdims=True)
     return IntervalModel(torch.from_numpy(np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)), bin_frames)
@@ -80,15 +89,27 @@ def _count_between(histogram: np.ndarray, group: np.ndarray, frames: np.ndarray,
                 histogram[later, earlier] += np.bincount(place[chosen], minlength=bins)
 
 
-def _count_within(histogram: np.ndarray, group: np.ndarray, cameras: np.ndarray, frames: np.ndarray, bin_frames: int) -> None:
+def _count_within(
+    histogram: np.ndarray,
+    group: np.ndarray,
+    cameras: np.ndarray,
+    frames: np.ndarray,
+    bin_frames: int,
+    within_camera: Literal["released", "once"],
+) -> None:
     """Add the intervals of each cluster's images to its first in the same camera."""
     order = np.lexsort((frames, group))
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))  # the first image of each cluster in each camera
-    first = np.repeat(frames[order][starts], np.diff(starts, append=len(order)))
-    follows = np.ones(len(order), dtype=bool)
-    follows[starts] = False
+    sizes = np.diff(starts, append=len(order))
+    first = np.repeat(frames[order][starts], sizes)
     place = (frames[order] - first) // bin_frames
-    np.add.at(histogram, (cameras[order][follows], cameras[order][follows], place[follows]), 1)
+    if within_camera == "released":
+        counted = np.repeat(sizes > 1, sizes)
+        weight = np.repeat(sizes, sizes)[counted]
+    else:
+        counted, weight = np.ones(len(order), dtype=bool), np.int64(1)
+        counted[starts] = False
+    np.add.at(histogram, (cameras[order][counted], cameras[order][counted], place[counted]), weight)
 
 
 def _smooth(histogram: np.ndarray, deviation: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gcl_fast.config import TrainConfig
+from gcl_fast.config import AugmentConfig, TrainConfig
 from gcl_fast.data.augment import Augment
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan
@@ -40,6 +40,13 @@ class Continuation:
     updates: int
 
 
+def augmentation(settings: AugmentConfig) -> Augment:
+    """The changes of training images that the settings ask for."""
+    values = asdict(settings)
+    largest = values.pop("erase_largest")
+    return Augment(**values, erase_area=(Augment.erase_area[0], largest))
+
+
 class WarmupStage(Stage):
     """A warm-up of the identity encoder."""
 
@@ -59,7 +66,7 @@ class WarmupStage(Stage):
         self.schedule, self.data = schedule, data
         self.seed, self.device, self.epochs = config.seed, data.device, schedule.epochs
         self.eval_every = config.stage1.eval_every
-        self.augment = Augment(**asdict(config.stage1.augment))
+        self.augment = augmentation(config.stage1.augment)
         self.planned = 0  # updates planned so far
         self.first_epoch = 0
         if continuation is not None:
