@@ -18,12 +18,12 @@ import gcl_fast
 from gcl_fast.config import TrainConfig, from_dict, load_shipped
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-# A small network and few, small batches; every other setting stays the published one.
+# A small network from random weights and few, small batches; every other setting stays the published one.
 SMALL = {
     "height": 80,
     "width": 40,
     "workers": 0,
-    "model": {"backbone": "resnet18", "width": 8},
+    "model": {"backbone": "resnet18", "width": 8, "weights": "none"},
     "stage1": {
         "epochs": 2,
         "iters": 5,
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder of cropped people, searched through")
     parser.add_argument("--out", type=Path, default=Path("runs/mine"), help="the run folder")
+    parser.add_argument("--weights", default="imagenet", help="what the encoder starts from: imagenet (downloaded), a file, none")
     parser.add_argument("--small", action="store_true", help="a small network and a short training")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
     options = parser.parse_args()
@@ -53,7 +54,8 @@ def main() -> None:
     with open(lists / "train.csv", "w", newline="") as file:
         csv.writer(file).writerows([["path"], *([path] for path in paths)])
 
-    values = {"root": str(lists), "runs": str(options.out.parent), "name": options.out.name}
+    values: dict[str, object] = {"root": str(lists), "runs": str(options.out.parent), "name": options.out.name}
+    values["model"] = {"weights": options.weights}
     config = from_dict(TrainConfig, {**values, **(SMALL if options.small else {})}, base=load_shipped("csv"))
     run = gcl_fast.train(config, stages=(1,), overwrite=options.overwrite)
 
