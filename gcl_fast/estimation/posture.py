@@ -1,6 +1,7 @@
 """The joint angles that are fitted to a photo, and how likely they are for somebody who stands or walks.
 
-Axes as in `meshes.anny_body`: x right, y down, z forward, of each bone in the rest pose (arms half lowered, elbows a little bent).
+Axes as in `meshes.anny_body`: x right, y down, z forward, of each bone in the rest pose (arms half lowered, elbows a little
+bent).
 """
 
 from __future__ import annotations

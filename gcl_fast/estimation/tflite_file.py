@@ -104,9 +104,7 @@ def _model(root: Table) -> TfliteModel:
     # files older than the wide field leave it absent and use the byte before it
     codes = [max(code.number(0, "b"), code.number(3, "i")) for code in root.tables(1)]
     operations = tuple(_operation(operator, codes) for operator in graph.tables(3))
-    return TfliteModel(
-        operations, tuple(shapes), constants, tuple(graph.array(1).tolist()), tuple(graph.array(2).tolist())
-    )
+    return TfliteModel(operations, tuple(shapes), constants, tuple(graph.array(1).tolist()), tuple(graph.array(2).tolist()))
 
 
 def _operation(operator: Table, codes: list[int]) -> Operation:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,12 +35,33 @@ class TfliteNetwork(nn.Module):
         for step in model.operations:
             if step.kind == "dequantize" and step.inputs[0] in constants:
                 constants[step.output] = constants[step.inputs[0]]
-        self.steps = _needed([step for step in model.operations if step.output not in constants], self.outputs)
+        steps = _needed([step for step in model.operations if step.output not in constants], self.outputs)
+        self._sizes = {
+            i: constants[i] for step in steps for i in step.inputs if step.kind in ("pad", "resize") and i in constants
+        }
+        self.steps, self._padding = self._folded(steps)
         for step in self.steps:
             if step.kind in ("conv", "depthwise_conv"):
                 self._add_weights(step, constants)
-        self._plain = {i: constants[i] for step in self.steps for i in step.inputs if step.kind in ("pad", "resize") and i in constants}
         self._last_use = {i: number for number, step in enumerate(self.steps) for i in step.inputs}
+
+    def _folded(self, steps: list[Operation]) -> tuple[list[Operation], dict[int, tuple[int, int]]]:
+        """The steps without equal paddings before a convolution, which pads by itself, and how far each of those does."""
+        uses = Counter(i for step in steps for i in step.inputs)
+        pads = {}
+        for step in steps:
+            if step.kind == "pad" and uses[step.output] == 1 and step.output not in self.outputs:
+                (n0, n1), (top, bottom), (left, right), (c0, c1) = self._sizes[step.inputs[1]].tolist()
+                if top == bottom and left == right and not any((n0, n1, c0, c1)):
+                    pads[step.output] = (step.inputs[0], (top, left))
+        kept, padding = [], {}
+        for step in steps:
+            if step.kind in ("conv", "depthwise_conv") and not step.same and step.inputs[0] in pads:
+                source, padding[step.output] = pads.pop(step.inputs[0])
+                step = replace(step, inputs=(source, *step.inputs[1:]))
+            kept.append(step)
+        folded = {i for i in (step.output for step in steps if step.kind == "pad") if not any(i in s.inputs for s in kept)}
+        return [step for step in kept if step.output not in folded], padding
 
     def _add_weights(self, step: Operation, constants: dict[int, np.ndarray]) -> None:
         weight = torch.from_numpy(constants[step.inputs[1]].astype(np.float32))
@@ -64,19 +89,24 @@ class TfliteNetwork(nn.Module):
         if step.kind in ("conv", "depthwise_conv"):
             weight, bias = getattr(self, f"weight_{step.output}"), getattr(self, f"bias_{step.output}", None)
             groups = x.shape[1] if step.kind == "depthwise_conv" else 1
-            x = _padded_same(x, weight.shape[2:], step, 0.0)
-            return _activated(F.conv2d(x, weight, bias, step.stride, 0, step.dilation, groups), step)
+            padding = self._padding.get(step.output, (0, 0))
+            if step.same:
+                x, padding = _same(x, weight.shape[2:], step, 0.0)
+            return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
         if step.kind == "max_pool":
-            return _activated(F.max_pool2d(_padded_same(x, step.window, step, float("-inf")), step.window, step.stride), step)
+            padding = (0, 0)
+            if step.same:
+                x, padding = _same(x, step.window, step, float("-inf"))
+            return _activated(F.max_pool2d(x, step.window, step.stride, padding), step)
         if step.kind == "add":
             return _activated(x + values[step.inputs[1]], step)
         if step.kind == "sigmoid":
             return x.sigmoid()
         if step.kind == "pad":
-            _, (top, bottom), (left, right), (first, last) = self._plain[step.inputs[1]].tolist()
+            _, (top, bottom), (left, right), (first, last) = self._sizes[step.inputs[1]].tolist()
             return F.pad(x, (left, right, top, bottom, first, last))
         if step.kind == "resize":
-            size = self._plain[step.inputs[1]].tolist()
+            size = self._sizes[step.inputs[1]].tolist()
             if not step.half_pixel and not step.align_corners:
                 raise InputError("a resize of whole-pixel corners is not known here; another model than BlazePose's?")
             return F.interpolate(x, size, mode="bilinear", align_corners=step.align_corners)
@@ -94,18 +124,23 @@ def _needed(steps: list[Operation], outputs: tuple[int, ...]) -> list[Operation]
     return kept[::-1]
 
 
-def _padded_same(x: Tensor, window: tuple[int, ...] | torch.Size, step: Operation, value: float) -> Tensor:
-    """What "same" adds: the output is the input's size over the stride, the odd row or column goes below and right."""
-    if not step.same:
-        return x
-    pads: list[int] = []
-    for size, width, stride, dilation in zip(x.shape[2:], window, step.stride, step.dilation, strict=True):
-        missing = max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
-        pads = [missing // 2, missing - missing // 2, *pads]  # F.pad begins with the last dimension
-    return F.pad(x, pads, value=value) if any(pads) else x
+def _same(x: Tensor, window: Sequence[int], step: Operation, value: float) -> tuple[Tensor, tuple[int, int]]:
+    """What "same" adds, where it is not equal on both sides, and the padding that is left to the operation itself.
+
+    The output is the input's size over the stride; the odd row or column goes below and right.
+    """
+    missing = [
+        max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
+        for size, width, stride, dilation in zip(x.shape[2:], window, step.stride, step.dilation, strict=True)
+    ]
+    down, across = missing
+    if down % 2 == 0 and across % 2 == 0:
+        return x, (down // 2, across // 2)
+    return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), value=value), (0, 0)
 
 
 def _activated(x: Tensor, step: Operation) -> Tensor:
+    """In place: `x` is an operation's own fresh result."""
     if step.activation == "relu6":
-        return F.relu6(x)
-    return F.relu(x) if step.activation == "relu" else x
+        return F.hardtanh_(x, 0.0, 6.0)
+    return F.relu_(x) if step.activation == "relu" else x
