@@ -16,7 +16,7 @@ from gcl_fast.estimation.doubts_file import read_doubts, write_doubts
 from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks
 from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
-from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import Mesh, read_mesh, write_faces, write_mesh
 from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_key, split_folder
 from gcl_fast.records import Record, ReIDData
 
@@ -66,7 +66,8 @@ def estimate_meshes(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EstimateReport:
-    """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for the images of all splits, with the person's mask where there is one.
+    """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for the images of all splits, with the person's
+    mask where there is one.
 
     Images that have their file already are passed over, so a stopped call goes on when it is repeated. Files are written whole.
     Beside the folder `vertices`, `doubts.csv` lists what speaks against single bodies.
@@ -171,13 +172,13 @@ class _Split:
             if key in paths:
                 report.doubtful.setdefault(reason, []).append(paths[key])
 
-    def _mean(self):
+    def _mean(self) -> Mesh:
         sure = [record for record in self.records if self._path(record).is_file() and self._key(record) not in self.doubts]
         sure = sure or [record for record in self.records if self._path(record).is_file()]
         if not sure:
             raise InputError(
-                f"no body was found in any of the {len(self.records)} {self.name} images: are they photos of one standing person each, "
-                "as people detectors cut them out?"
+                f"no body was found in any of the {len(self.records)} {self.name} images: are they photos of one "
+                "person each, as people detectors cut them out?"
             )
         rows = np.unique(np.linspace(0, len(sure) - 1, min(AVERAGED, len(sure))).astype(int))
         return mean_body([read_mesh(self._path(sure[row])) for row in rows], self.image_size)
@@ -191,7 +192,8 @@ class _Split:
                 write_faces(self.folder, own)
             elif not np.array_equal(np.load(shared, allow_pickle=False), own):
                 raise InputError(
-                    f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or remove them"
+                    f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or "
+                    "remove them"
                 )
             self._faces = own
 

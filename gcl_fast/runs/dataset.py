@@ -80,7 +80,7 @@ class OpenedDataset:
         try:
             source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
         except MissingFileError as error:
-            raise MissingFileError(f"{error}. {self._how_to_get_meshes()}" if split == "train" else str(error)) from None
+            raise MissingFileError(f"{self._how_to_get_meshes()}: {error}" if split == "train" else str(error)) from None
         missing = source.missing(records)
         if missing:
             shown = ", ".join(record.path.name for record in missing[:5]) + (" ..." if len(missing) > 5 else "")
@@ -110,9 +110,9 @@ class OpenedDataset:
         place = f"--root {self.config.root} --dataset {self.config.dataset}"
         place += f" --mesh-root {self.config.mesh_root}" if self.config.mesh_root else ""
         return (
-            "Stages 2 and 3 need the body in each photo, and this data set has none yet: "
-            f"gcl-fast estimate-meshes {place} estimates them from the photos alone, gcl-fast import-meshes reads what a body "
-            "estimator wrote; stage 1 needs none: gcl-fast train --stage 1"
+            "stages 2 and 3 need a mesh of the body in each photo, and this data set has no meshes. "
+            f"gcl-fast estimate-meshes {place} makes them from the photos alone, gcl-fast import-meshes from what a body "
+            "estimator wrote; --stage 1 trains without. Looked for"
         )
 
     def _optional_test_meshes(self) -> MeshSource | None:
