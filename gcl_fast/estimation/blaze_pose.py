@@ -38,7 +38,7 @@ class BlazePose:
         try:
             outputs = _outputs(model)
             self.network = TfliteNetwork(model, outputs).to(device).eval()
-        except InputError as error:
+        except (InputError, ValueError) as error:
             raise InputError(f"weights {path}: {error}") from error
         self.device, self.mirror = torch.device(device), mirror
         self.size = self.network.input_shape[1]

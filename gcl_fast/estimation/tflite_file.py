@@ -104,6 +104,9 @@ def _model(root: Table) -> TfliteModel:
     # files older than the wide field leave it absent and use the byte before it
     codes = [max(code.number(0, "b"), code.number(3, "i")) for code in root.tables(1)]
     operations = tuple(_operation(operator, codes) for operator in graph.tables(3))
+    used = [i for step in operations for i in (*step.inputs, step.output)] + [*graph.array(1), *graph.array(2)]
+    if not all(-1 <= i < len(shapes) for i in used):
+        raise InputError(f"an operation names a tensor beyond the {len(shapes)} that there are")
     return TfliteModel(operations, tuple(shapes), constants, tuple(graph.array(1).tolist()), tuple(graph.array(2).tolist()))
 
 

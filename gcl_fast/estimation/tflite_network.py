@@ -36,8 +36,9 @@ class TfliteNetwork(nn.Module):
             if step.kind == "dequantize" and step.inputs[0] in constants:
                 constants[step.output] = constants[step.inputs[0]]
         steps = _needed([step for step in model.operations if step.output not in constants], self.outputs)
+        sizes = {"pad": 2, "resize": 1}  # dimensions of the constant that says how far
         self._sizes = {
-            i: constants[i] for step in steps for i in step.inputs if step.kind in ("pad", "resize") and i in constants
+            step.output: _constant(constants, step, 1, sizes[step.kind]).tolist() for step in steps if step.kind in sizes
         }
         self.steps, self._padding = self._folded(steps)
         for step in self.steps:
@@ -51,7 +52,7 @@ class TfliteNetwork(nn.Module):
         pads = {}
         for step in steps:
             if step.kind == "pad" and uses[step.output] == 1 and step.output not in self.outputs:
-                (n0, n1), (top, bottom), (left, right), (c0, c1) = self._sizes[step.inputs[1]].tolist()
+                (n0, n1), (top, bottom), (left, right), (c0, c1) = self._sizes[step.output]
                 if top == bottom and left == right and not any((n0, n1, c0, c1)):
                     pads[step.output] = (step.inputs[0], (top, left))
         kept, padding = [], {}
@@ -64,12 +65,12 @@ class TfliteNetwork(nn.Module):
         return [step for step in kept if step.output not in folded], padding
 
     def _add_weights(self, step: Operation, constants: dict[int, np.ndarray]) -> None:
-        weight = torch.from_numpy(constants[step.inputs[1]].astype(np.float32))
+        weight = torch.from_numpy(_constant(constants, step, 1, 4).astype(np.float32))
         # the file has [out, h, w, in], and [1, h, w, channels] for one kernel a channel
         weight = weight.permute(0, 3, 1, 2) if step.kind == "conv" else weight.permute(3, 0, 1, 2)
         self.register_buffer(f"weight_{step.output}", weight.contiguous(), persistent=False)
         if len(step.inputs) > 2 and step.inputs[2] >= 0:
-            bias = torch.from_numpy(constants[step.inputs[2]].astype(np.float32))
+            bias = torch.from_numpy(_constant(constants, step, 2, 1).astype(np.float32))
             self.register_buffer(f"bias_{step.output}", bias, persistent=False)
 
     @torch.inference_mode()
@@ -103,16 +104,24 @@ class TfliteNetwork(nn.Module):
         if step.kind == "sigmoid":
             return x.sigmoid()
         if step.kind == "pad":
-            _, (top, bottom), (left, right), (first, last) = self._sizes[step.inputs[1]].tolist()
+            _, (top, bottom), (left, right), (first, last) = self._sizes[step.output]
             return F.pad(x, (left, right, top, bottom, first, last))
         if step.kind == "resize":
-            size = self._sizes[step.inputs[1]].tolist()
+            size = self._sizes[step.output]
             if not step.half_pixel and not step.align_corners:
                 raise InputError("a resize of whole-pixel corners is not known here; another model than BlazePose's?")
             return F.interpolate(x, size, mode="bilinear", align_corners=step.align_corners)
         if step.kind == "reshape":  # the file's order is channels last
             return x.permute(0, 2, 3, 1).reshape(len(x), *self.shapes[step.output][1:]) if x.dim() == 4 else x.flatten(1)
         raise InputError(f"operation {step.kind} is not known here")
+
+
+def _constant(constants: dict[int, np.ndarray], step: Operation, place: int, dimensions: int) -> np.ndarray:
+    """An input that must be a constant of so many dimensions."""
+    array = constants.get(step.inputs[place]) if place < len(step.inputs) else None
+    if array is None or array.ndim != dimensions:
+        raise InputError(f"input {place} of an operation {step.kind} must be a constant of {dimensions} dimensions")
+    return array
 
 
 def _needed(steps: list[Operation], outputs: tuple[int, ...]) -> list[Operation]:
