@@ -5,7 +5,7 @@
 
 The fit's constants were set on the world of seed 1: report other seeds. FOLDER is PennFudanPed (images, masks, annotations; 170
 street photos, http://www.cis.upenn.edu/~jshi/ped_html), which this command does not fetch. The pose model's weights:
-gcl-fast estimate-meshes --weights download. No timing: see `--help`.
+gcl-fast estimate-meshes --weights download. Nothing is timed here.
 """
 
 from __future__ import annotations
@@ -51,13 +51,11 @@ def main() -> int:
     estimator = BlazePose(pose_weights(options.weights), mirror=not options.no_mirror)
     result: dict[str, object] = {
         "command": "python bench/estimate.py " + " ".join(sys.argv[1:]),
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "device": cpu_name(),
         "torch": torch.__version__,
-        "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body is that "
-        "of the world's own true bodies.",
+        "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body is "
+        "that of the world's own true bodies.",
     }
     for seed in options.seeds:
         result[f"world_{seed}"] = score_world(world(options.worlds, seed, options.people), estimator)
@@ -68,6 +66,10 @@ def main() -> int:
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0
+
+
+def commit() -> str:
+    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def cpu_name() -> str:

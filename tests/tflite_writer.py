@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 Field = tuple[str, object]  # ("i", 3): a number; ("table", {...}), ("tables", [...]), ("array", ndarray)
-CODES = {"add": 0, "conv": 3, "depthwise": 4, "dequantize": 6, "sigmoid": 14, "max_pool": 17, "reshape": 22, "resize": 23, "pad": 34}
+CODES = {"add": 0, "conv": 3, "depthwise": 4, "dequantize": 6, "sigmoid": 14, "max_pool": 17}
+CODES |= {"reshape": 22, "resize": 23, "pad": 34}
 TYPES = {"float32": 0, "float16": 1, "int32": 2}
 
 
