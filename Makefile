@@ -1,4 +1,4 @@
-# make demo | test | build | gpu-check | clean | help.  PYTHON=python3.12 chooses the interpreter for .venv.
+# make demo | test | build | gpu-check | pose-weights | clean | help.  PYTHON=python3.12 chooses the interpreter for .venv.
 PYTHON ?= python3
 ifeq ($(origin CXX),default)
 CXX := c++
@@ -18,13 +18,14 @@ CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu'
 NATIVE := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint format gpu-check clean
+.PHONY: help build demo test lint format gpu-check pose-weights clean
 
 help:
 	@echo "make demo        set up .venv, then train all three stages on the built-in synthetic world (runs/demo/)"
 	@echo "make test        set up .venv, then run the test suite   (TESTS=tests/test_rasterize.py for a part)"
 	@echo "make lint        style and types: ruff, clang-format, mypy; make format mends the style"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
+	@echo "make pose-weights  fetch the pose model that estimate-meshes needs, once (the tests that need it do so too)"
 	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
 	@echo "make clean       remove build products (not .venv, not runs/)"
 	@echo "PYTHON=$(PYTHON) makes .venv and must be 3.10 or newer"
@@ -77,6 +78,9 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+pose-weights: build
+	$(BIN)/gcl-fast estimate-meshes --weights download
 
 gpu-check:
 	$(PYTHON) bench/gpu_check.py

@@ -55,7 +55,12 @@ def load_grey(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pixe
     return _decode(path, image_size, "L")
 
 
-def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str) -> Pixels:
+def load_photo(path: str | os.PathLike[str]) -> Pixels:
+    """As `load_uint8`, of the file's own size: uint8 [h, w, 3]."""
+    return _decode(path, None, "RGB")
+
+
+def _decode(path: str | os.PathLike[str], image_size: tuple[int, int] | None, mode: str) -> Pixels:
     Image = pillow()
     try:
         with Image.open(path) as image:
@@ -64,7 +69,7 @@ def _decode(path: str | os.PathLike[str], image_size: tuple[int, int], mode: str
         raise MissingFileError(f"cannot read image {path}: no such file") from None
     except Exception as error:  # a broken file may raise nearly anything in a decoder
         raise FileError(f"cannot read image {path}: {error}") from error
-    return resized(picture, image_size)
+    return resized(picture, image_size or (picture.height, picture.width))
 
 
 def to_mode(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:

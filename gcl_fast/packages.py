@@ -45,7 +45,7 @@ PACKAGES = (
         also=("onnx", "onnxscript"),
     ),
     OptionalPackage("jinja2", ("jinja2",), "reports of runs", "pip install jinja2"),
-    OptionalPackage("anny", ("anny",), "bodies of the synthetic world", "pip install 'anny>=0.6'"),
+    OptionalPackage("anny", ("anny",), "bodies of the synthetic world and of estimate-meshes", "pip install 'anny>=0.6'"),
     OptionalPackage("trimesh", ("trimesh",), "reading PLY files", "pip install trimesh"),
     OptionalPackage(
         "nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"), "DALI loader", "pip install nvidia-dali-cuda130"

@@ -79,6 +79,10 @@ FLAGS = {
     "import-checkpoint": """
         --kind --out
     """,
+    "estimate-meshes": """
+        --batch-size --dataset --device --height --mesh-root --mirror --missing --no-mirror --no-overwrite --overwrite --preview
+        --preview-count --root --weights --width
+    """,
     "import-meshes": """
         --axes --dataset --faces --fit --focal --format --height --mesh-root --missing --no-fit --no-rendered --preview
         --preview-count --rendered --root --smpl --width
@@ -180,6 +184,7 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
         (["export", "run", "--out", "out", "--height", "-5"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--width", "0"], "--width must be above 0"),
         (["import-meshes", "--root", "data", "--width", "0"], "--width must be above 0"),
+        (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
         (["trian"], "no command 'trian'"),
     ],
 )

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "mAP, CMC and mINP of a checkpoint, optionally re-ranked, with ranked lists",
     "generate": "reconstructions, novel views at given angles, identity mixes",
     "import-checkpoint": "weight files of the authors and other projects into this package's weights",
+    "estimate-meshes": "photos alone into the meshes of a data set, with a preview",
     "import-meshes": "outputs of body estimators into the meshes of a data set, with a preview",
     "export": "the identity encoder as safetensors, torch.export program or ONNX, checked against the checkpoint",
     "bench": "time the ops on this machine",
@@ -27,7 +28,11 @@ COMMANDS = {
 
 
 TRACEBACK = "--traceback"
-GO_ON = {"train": "; --resume goes on from the last checkpoint", "demo": "; the same command goes on from the last checkpoint"}
+GO_ON = {
+    "train": "; --resume goes on from the last checkpoint",
+    "demo": "; the same command goes on from the last checkpoint",
+    "estimate-meshes": "; the same command goes on where it stopped",
+}
 
 
 def _usage() -> str:

@@ -74,6 +74,11 @@ class AnnyBody:
         self.vertex_bone: Tensor = model.vertex_bone_indices.gather(1, strongest).squeeze(1).to(torch.int64)
 
     @functools.cached_property
+    def blend_weights(self) -> tuple[Tensor, Tensor]:
+        """Bones [V, n] int64 that move each vertex, and by how much [V, n] float32, rows summing to 1."""
+        return self._model.vertex_bone_indices.to(torch.int64), self._model.vertex_bone_weights.to(torch.float32)
+
+    @functools.cached_property
     def template(self) -> Tensor:
         return self.vertices()[0]
 

@@ -1,8 +1,10 @@
-"""Mesh files, one mesh each: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`.
+"""Mesh files, one mesh each: `<image stem>.npz` with `vertices`, `camera` and, where the folder has no `faces.npy`, `faces`;
+optional is `mask`.
 
 vertices  [V, 3] float16 or float32, body axes: x right, y down, z away from the camera, metres
 camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`
 faces     [F, 3] int32
+mask      [h, w] uint8, 0 to 255: how surely a pixel shows the person, over the whole photo at any resolution
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ class Mesh(NamedTuple):
 
 
 def write_mesh(
-    path: str | os.PathLike[str], vertices: np.ndarray, camera: np.ndarray, faces: np.ndarray | None = None
+    path: str | os.PathLike[str],
+    vertices: np.ndarray,
+    camera: np.ndarray,
+    faces: np.ndarray | None = None,
+    *,
+    mask: np.ndarray | None = None,
 ) -> pathlib.Path:
     """Write one mesh file whole, making its folder. The same arrays give the same bytes.
 
@@ -41,6 +48,7 @@ def write_mesh(
         vertices: [V, 3] float16, kept so, or other numbers, written as float32; metres.
         camera: [3] or [6], see above.
         faces: [F, 3] integers, or None where the folder's faces.npy serves.
+        mask: [h, w] uint8, see above, or None where nobody made one.
 
     Returns: the path.
     Errors: ValueError naming the argument; FileError where it cannot be written.
@@ -50,7 +58,9 @@ def write_mesh(
     arrays = {"vertices": vertices, "camera": np.asarray(camera, np.float32)}
     if faces is not None:
         arrays["faces"] = np.asarray(faces).astype(np.int32)
-    problem = _problem(arrays)
+    if mask is not None:
+        arrays["mask"] = np.asarray(mask)
+    problem = _problem(arrays) or _problem_of_mask(arrays.get("mask"))
     if problem:
         raise ValueError(f"write_mesh: {problem}")
 
@@ -77,19 +87,7 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
 
     Errors: MissingFileError, or InputError naming the file, the key, what was expected and what was found.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"mesh file {path} does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise ValueError("one array instead of named ones")
-            arrays = {key: archive[key] for key in ("vertices", "camera", "faces") if key in archive.files}
-            keys = sorted(archive.files)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(
-            f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {why_no_arrays(error)}"
-        ) from error
+    arrays, keys = _arrays(path, ("vertices", "camera", "faces"))
     for key in ("vertices", "camera"):
         if key not in arrays:
             raise InputError(f"mesh file {path}: expected the keys vertices and camera, got {', '.join(keys) or 'no key'}")
@@ -102,6 +100,34 @@ def read_mesh(path: str | os.PathLike[str]) -> Mesh:
         arrays["camera"].astype(np.float32),
         None if faces is None else faces.astype(np.int32),
     )
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """The person's mask in a mesh file, [h, w] uint8; None where it holds none. Nothing else is read.
+
+    Errors: as `read_mesh`.
+    """
+    mask = _arrays(path, ("mask",))[0].get("mask")
+    problem = _problem_of_mask(mask)
+    if problem:
+        raise InputError(f"mesh file {path}: {problem}")
+    return mask
+
+
+def _arrays(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The wanted arrays that a mesh file has, and the names of all."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"mesh file {path} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise ValueError("one array instead of named ones")
+            return {key: archive[key] for key in wanted if key in archive.files}, sorted(archive.files)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(
+            f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {why_no_arrays(error)}"
+        ) from error
 
 
 def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
@@ -138,6 +164,12 @@ def _problem(arrays: dict[str, np.ndarray]) -> str:
         return f"camera must be finite, got {camera.tolist()}"
     problem = _problem_of_faces(arrays["faces"], len(vertices)) if "faces" in arrays else ""
     return problem and f"faces {problem}"
+
+
+def _problem_of_mask(mask: np.ndarray | None) -> str:
+    if mask is None or (mask.dtype == np.uint8 and mask.ndim == 2 and mask.size):
+        return ""
+    return f"mask must be uint8 [h, w], got {mask.dtype} {list(mask.shape)}"
 
 
 def _problem_of_faces(faces: object, vertices: int | None = None) -> str:

@@ -24,6 +24,12 @@ def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
     return torch.where(mesh > 0, (1 - opacity) * photo + opacity * body, photo)
 
 
+def spread(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` of the records, evenly spread."""
+    chosen = min(count, len(records))
+    return [records[i * (len(records) - 1) // max(chosen - 1, 1)] for i in range(chosen)]
+
+
 def preview_meshes(
     source: MeshSource, records: Sequence[Record], path: str | os.PathLike[str], image_size: tuple[int, int], *, columns: int = 8
 ) -> pathlib.Path:

@@ -16,11 +16,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.images import load_grey, unit_from_levels
-from gcl_fast.meshes.mesh_files import read_faces, read_mesh
+from gcl_fast.meshes.mesh_files import read_faces, read_mask, read_mesh
 from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record
@@ -36,6 +37,10 @@ class MeshSource(Protocol):
 
     def render(self, record: Record, yaws: Sequence[float]) -> Tensor:
         """[R, H, W] float32 in [0, 1], background 0: the record's body at each yaw, degrees from the photo's own view."""
+        ...
+
+    def mask(self, record: Record) -> Tensor | None:
+        """[H, W] float32 in [0, 1], how surely a pixel of the photo shows the person; None where nobody made a mask."""
         ...
 
     def missing(self, records: Sequence[Record]) -> list[Record]:
@@ -98,6 +103,17 @@ class VertexMeshes:
         vertices, faces, camera = self._body(record)
         return vertices[0], faces, camera[0]
 
+    def mask(self, record: Record) -> Tensor | None:
+        """[H, W] float32 in [0, 1], resized (bilinear) to the image size; None where the mesh file holds no mask.
+
+        Errors: MissingFileError or InputError naming the mesh file.
+        """
+        levels = read_mask(self.path(record))
+        if levels is None:
+            return None
+        unit = unit_from_levels(levels)[None, None]
+        return F.interpolate(unit, self.image_size, mode="bilinear", antialias=True)[0, 0].clamp(0, 1)
+
     def _body(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
         """Vertices [1, V, 3], faces [F, 3], camera [1, 3 or 6]."""
         path = self.path(record)
@@ -150,6 +166,9 @@ class RenderedFolders:
             except FileError as error:
                 raise InputError(f"rendered picture {path}: expected a readable image, got: {error.__cause__}") from error
         return views
+
+    def mask(self, record: Record) -> None:
+        """None: rendered pictures have no masks beside them."""
 
     def missing(self, records: Sequence[Record]) -> list[Record]:
         """The records that lack a picture in any of the view folders there are."""

@@ -19,7 +19,7 @@ from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import ConfigError, FileError, GclError
+from gcl_fast.errors import ConfigError, FileError, GclError, MissingFileError
 from gcl_fast.evaluation import answerable, evaluate, extract_features, scores, scoring_note
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
@@ -77,7 +77,10 @@ class OpenedDataset:
 
     def _meshes(self, split: str, records: list[Record]) -> MeshSource:
         config = self.config
-        source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
+        try:
+            source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
+        except MissingFileError as error:
+            raise MissingFileError(f"{self._how_to_get_meshes()}: {error}" if split == "train" else str(error)) from None
         missing = source.missing(records)
         if missing:
             shown = ", ".join(record.path.name for record in missing[:5]) + (" ..." if len(missing) > 5 else "")
@@ -102,6 +105,15 @@ class OpenedDataset:
         without = {record.path for record in unmeshed}
         self.data.train = [record for record in records if record.path not in without]
         return self.data.train
+
+    def _how_to_get_meshes(self) -> str:
+        place = f"--root {self.config.root} --dataset {self.config.dataset}"
+        place += f" --mesh-root {self.config.mesh_root}" if self.config.mesh_root else ""
+        return (
+            "stages 2 and 3 need a mesh of the body in each photo, and this data set has no meshes. "
+            f"gcl-fast estimate-meshes {place} makes them from the photos alone, gcl-fast import-meshes from what a body "
+            "estimator wrote; --stage 1 trains without. Looked for"
+        )
 
     def _optional_test_meshes(self) -> MeshSource | None:
         """Meshes of the test images only make pictures and scores: without them training goes on."""

@@ -1,0 +1,112 @@
+"""gcl-fast estimate-meshes: the meshes of a data set from its photos alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import require
+from gcl_fast.constants import DatasetName
+from gcl_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from gcl_fast.records import ReIDData
+
+
+@dataclass
+class EstimateMeshesOptions:
+    """Estimate the body in each photo and write the mesh files that stages 2 and 3 read.
+
+    A pose model (BlazePose) finds landmarks, to which a body is fitted. Its weights are not part of this package:
+    `gcl-fast estimate-meshes --weights download` fetches them once. A stopped call goes on when it is repeated. Look at the
+    preview before training.
+    """
+
+    root: str | None = None
+    """Folder that holds the data set's folder; without it only the weights are fetched or checked."""
+    dataset: DatasetName = "market1501"
+    mesh_root: str | None = None
+    """Where the meshes go; default <root>/mesh."""
+    weights: str = "auto"
+    """auto (of an earlier download, or of an installed mediapipe), download, or a file (pose_landmark_*.tflite)."""
+    missing: Literal["mean", "leave-out", "error"] = "mean"
+    """Images in which nobody is seen: given the mean body, left out (train with --skip-unmeshed), or an error that lists them."""
+    mirror: bool = True
+    """Average with the mirrored photo: better, and half as fast."""
+    batch_size: int = 32
+    """Photos at a time."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    overwrite: bool = False
+    """Estimate anew where a mesh file exists."""
+    height: int = 256
+    width: int = 128
+    """Size that images are resized to for training: 2 to 1 as here, or what you train with."""
+    preview: Path | None = None
+    """Draw meshes over their photos (PNG)."""
+    preview_count: int = 16
+
+    def __post_init__(self) -> None:
+        require(self.height > 0, "--height", "above 0", self.height)
+        require(self.width > 0, "--width", "above 0", self.width)
+        require(self.batch_size > 0, "--batch-size", "above 0", self.batch_size)
+        require(self.preview_count > 0, "--preview-count", "above 0", self.preview_count)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def mesh_dir(self, data: ReIDData) -> Path:
+        return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
+
+
+def draw_preview(options: EstimateMeshesOptions, data: ReIDData, picture: Path) -> None:
+    """Meshes over some photos, spread over the training images, or the test images where there are no others."""
+    from gcl_fast.meshes import open_mesh_source
+    from gcl_fast.meshes.preview import preview_meshes, spread
+
+    split = "train" if data.train else "test"
+    source = open_mesh_source(options.mesh_dir(data), data.name, split, options.image_size, kind="vertices")
+    records = data.mesh_split(split)
+    without = {record.path for record in source.missing(records)}
+    records = spread([record for record in records if record.path not in without], options.preview_count)
+    print(f"preview: {preview_meshes(source, records, picture, options.image_size)}")
+
+
+def main(argv: list[str]) -> int:
+    options = parse(EstimateMeshesOptions, argv, prog="gcl-fast estimate-meshes")
+    if options.preview is not None and options.preview.suffix.lower() != ".png":
+        raise InputError(f"--preview must be a .png, got {options.preview}")
+
+    from gcl_fast.estimation.pose_weights import pose_weights
+
+    weights = pose_weights(options.weights)
+    print(f"weights: {weights}")
+    if options.root is None:
+        return 0
+
+    from gcl_fast.data.datasets.load import load_dataset
+    from gcl_fast.estimation.blaze_pose import BlazePose
+    from gcl_fast.estimation.photo_meshes import estimate_meshes
+    from gcl_fast.progress import counting
+    from gcl_fast.runs.device import choose_device
+
+    data = load_dataset(options.dataset, options.root)
+    estimator = BlazePose(weights, choose_device(options.device), mirror=options.mirror)
+    with counting("estimate meshes") as progress:
+        report = estimate_meshes(
+            data,
+            estimator,
+            mesh_root=options.mesh_dir(data),
+            image_size=options.image_size,
+            missing=options.missing,
+            batch_size=options.batch_size,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    print(report)
+    if options.preview is not None:
+        draw_preview(options, data, options.preview)
+    return 0

@@ -1,0 +1,192 @@
+"""Fitting the body's angles and a camera to landmarks: Adam over a batch of people at once, no vertices in the loop.
+
+The camera hangs above the person and looks level, as a shift lens does: what lies farther appears higher. `elevation` is the
+slope to it, metres of height a metre of distance. Without it a person seen from above seems to lean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gcl_fast.estimation.landmarks import Landmarks
+from gcl_fast.estimation.posable_body import LANDMARKS, PosableBody
+from gcl_fast.estimation.posture import limits, number, usual
+
+DISTANCE = 8.0  # metres to the person: perspective is weak, and this is usual for surveillance
+ELEVATION = (0.22, 0.12)  # usual, and its spread
+# How BlazePose's world shows directions, measured on photos of the synthetic world, seed 1: from, to, the part of their depth
+# that is seen, the spread of what is seen, whether it is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP
+# times the elevation.
+LIMBS = (
+    ("shoulder", "elbow", 0.57, 0.25, False),
+    ("elbow", "wrist", 0.57, 0.25, False),
+    ("hip", "knee", 0.38, 0.15, True),
+    ("knee", "ankle", 0.38, 0.15, True),
+)
+ACROSS, TRUNK = (0.94, 0.17), (0.66, 0.11)
+PITCH, PITCH_UP = 0.15, 0.1
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the fit goes.
+
+    steps, rate  of Adam, radians; the second half slows down to 0
+    pixel        usual error of a landmark in image heights
+    prior        how much the usual posture counts; above 1, since the errors of landmarks go together
+    """
+
+    steps: int = 60
+    rate: float = 0.06
+    pixel: float = 0.016
+    prior: float = 2.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted.
+
+    angles     [B, A] radians, see `posture.ANGLES`
+    shape      [B, S], see `PosableBody.shaped`
+    camera     [B, 3] log of the scale (image heights a metre), place of the body's origin in image heights from the middle
+    elevation  [B]
+    """
+
+    angles: Tensor
+    shape: Tensor
+    camera: Tensor
+    elevation: Tensor
+
+
+def seen(points: Tensor, camera: Tensor, elevation: Tensor) -> Tensor:
+    """Body points [B, N, 3] in metres -> where the camera sees them [B, N, 2], image heights from the image's middle."""
+    shrink = DISTANCE / (DISTANCE + points[..., 2])  # [B, N]
+    scale, height = camera[:, :1].exp(), elevation[:, None] * DISTANCE
+    x = camera[:, 1:2] + scale * points[..., 0] * shrink
+    y = camera[:, 2:3] + scale * ((points[..., 1] + height) * shrink - height)
+    return torch.stack((x, y), -1)
+
+
+def perspective(fit: Fit) -> Tensor:
+    """The same camera as `ops.camera.project` takes it: [B, 6] (tx, ty, tz, f, cx, cy)."""
+    scale, zero = fit.camera[:, 0].exp(), torch.zeros_like(fit.elevation)
+    down = fit.elevation * DISTANCE
+    return torch.stack((zero, down, zero + DISTANCE, scale * DISTANCE, fit.camera[:, 1], fit.camera[:, 2] - scale * down), 1)
+
+
+def fit_landmarks(body: PosableBody, observed: Landmarks, settings: FitSettings | None = None) -> tuple[Fit, Tensor]:
+    """The likeliest posture, shape and camera of each person, and [B] how far landmarks lie off, in image heights.
+
+    Deterministic; people do not influence each other.
+    """
+    settings = settings or FitSettings()
+    energy = _Energy(body, observed, settings)
+    first = start(body, observed)
+    with torch.enable_grad():
+        parts = [part.detach().clone().requires_grad_() for part in (first.angles, first.shape, first.camera, first.elevation)]
+        rates = (1.0, 1.0, 1 / 3, 1 / 3)
+        groups = [{"params": [part]} for part in parts]
+        optimizer = torch.optim.Adam(groups, lr=settings.rate, betas=(0.9, 0.98))
+        for step in range(settings.steps):
+            slowing = min(1.0, 2 * (1 - step / settings.steps))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = settings.rate * rate * slowing
+            optimizer.zero_grad()
+            energy(Fit(*parts)).sum().backward()
+            optimizer.step()
+    fit = Fit(*(part.detach() for part in parts))
+    return fit, energy.off(fit)
+
+
+def start(body: PosableBody, observed: Landmarks) -> Fit:
+    """People in the usual posture, turned and placed as the landmarks say."""
+    mean, _ = usual()
+    batch, device = len(observed.points), observed.points.device
+    angles = mean.to(device).repeat(batch, 1)
+    shoulder, hip = _landmark("shoulder"), _landmark("hip")
+    across = (observed.world[:, [shoulder, hip]] - observed.world[:, [shoulder + 1, hip + 1]]).sum(1)  # left minus right
+    angles[:, number("yaw")] = torch.atan2(-across[:, 2], across[:, 0])
+    shape = torch.zeros(batch, (len(body.rest) - 1) // 2, device=device)
+    place, turn, _ = body.skeleton(angles, shape)
+    model, points = body.landmark_positions(place, turn)[..., :2], observed.points[:, body.landmarks]
+    weight = observed.visible[:, body.landmarks, None] + 1e-3
+    weight = weight / weight.sum(1, keepdim=True)
+    centres = [(p * weight).sum(1, keepdim=True) for p in (model, points)]  # [B, 1, 2]
+    spreads = [
+        ((p - c).square() * weight).sum((1, 2)).clamp(min=1e-6).sqrt() for p, c in zip((model, points), centres, strict=True)
+    ]
+    scale = spreads[1] / spreads[0]
+    middle = centres[1][:, 0] - scale[:, None] * centres[0][:, 0]
+    elevation = torch.full((batch,), ELEVATION[0], device=device)
+    return Fit(angles, shape, torch.cat((scale.log()[:, None], middle), 1), elevation)
+
+
+class _Energy:
+    """How badly a fit explains the landmarks, [B]; lower is better."""
+
+    def __init__(self, body: PosableBody, observed: Landmarks, settings: FitSettings) -> None:
+        self.body, self.settings = body, settings
+        device = observed.points.device
+        self.mean, self.precision = (part.to(device) for part in usual())
+        self.low, self.high = (bound.to(device) for bound in limits())
+        self.points, self.weight = observed.points[:, body.landmarks], observed.visible[:, body.landmarks]
+        rows = [(a, b, s, part, spread, pitched) for a, b, part, spread, pitched in LIMBS for s in (0, 1)]
+        pairs = [(_landmark(a) + s, _landmark(b) + s) for a, b, s, *_ in rows]
+        pairs += [(_landmark(name) + 1, _landmark(name)) for name in ("shoulder", "hip")]
+        parts = [row[3] for row in rows] + [ACROSS[0]] * 2
+        spreads = [row[4] for row in rows] + [ACROSS[1]] * 2
+        pitched = [float(row[5]) for row in rows] + [0.0] * 2
+        self.part, self.spread, self.pitched = (torch.tensor(v, device=device) for v in (parts, spreads, pitched))
+        self.pairs = torch.tensor([[body.landmarks.index(n) for n in pair] for pair in pairs], device=device)
+        shoulder, hip = (body.landmarks.index(_landmark(name)) for name in ("shoulder", "hip"))
+        self.ends = ([shoulder, shoulder + 1], [hip, hip + 1])
+        world = observed.world[:, body.landmarks]
+        self.depth, self.trunk = self._directions(world)[..., 2], self._trunk(world)[:, 2]
+        self.limb_weight = self.weight[:, self.pairs].amin(2)
+
+    def _directions(self, points: Tensor) -> Tensor:  # [B, P, 3]
+        return F.normalize(points[:, self.pairs[:, 1]] - points[:, self.pairs[:, 0]], dim=-1)
+
+    def _trunk(self, points: Tensor) -> Tensor:
+        """From the middle of the hips to that of the shoulders, [B, 3]."""
+        return F.normalize(points[:, self.ends[0]].mean(1) - points[:, self.ends[1]].mean(1), dim=-1)
+
+    def off(self, fit: Fit) -> Tensor:
+        """[B] mean distance of landmarks from where they should be, image heights, by visibility."""
+        place, turn, _ = self.body.skeleton(fit.angles, fit.shape)
+        away = (seen(self.body.landmark_positions(place, turn), fit.camera, fit.elevation) - self.points).norm(dim=-1)
+        return (away * self.weight).sum(1) / self.weight.sum(1).clamp(min=1e-3)
+
+    def __call__(self, fit: Fit) -> Tensor:
+        place, turn, _ = self.body.skeleton(fit.angles, fit.shape)
+        points = self.body.landmark_positions(place, turn)
+        away = (seen(points, fit.camera, fit.elevation) - self.points).square().sum(-1)
+        total = (self.weight * _linear_far(away / self.settings.pixel**2)).sum(1)
+        pitch = PITCH + PITCH_UP * fit.elevation[:, None]
+        limbs = self._directions(points)
+        expected = self.part * limbs[..., 2] + self.pitched * pitch * limbs[..., 1]
+        total = total + (self.limb_weight * _linear_far(((expected - self.depth) / self.spread).square())).sum(1)
+        trunk = self._trunk(points)
+        total = total + ((TRUNK[0] * trunk[:, 2] + pitch[:, 0] * trunk[:, 1] - self.trunk) / TRUNK[1]).square()
+        return total + self._unusual(fit)
+
+    def _unusual(self, fit: Fit) -> Tensor:
+        away = fit.angles - self.mean
+        posture = torch.einsum("ba,ac,bc->b", away, self.precision, away)
+        outside = (fit.angles - self.high).clamp(min=0) + (self.low - fit.angles).clamp(min=0)
+        camera = ((fit.elevation - ELEVATION[0]) / ELEVATION[1]).square()
+        shape = (fit.shape / 0.5).square().sum(1)
+        return self.settings.prior * posture + (outside / 0.05).square().sum(1) + camera + shape
+
+
+def _linear_far(square: Tensor) -> Tensor:
+    """Squared errors, growing only linearly where they are large."""
+    return 2 * ((1 + square / 2).sqrt() - 1)
+
+
+def _landmark(name: str) -> int:
+    return LANDMARKS[name][0]

@@ -1,0 +1,222 @@
+"""Photos of a data set -> one mesh file each: what `gcl-fast estimate-meshes` does."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from gcl_fast.errors import FileError, InputError, MissingFileError
+from gcl_fast.estimation.body_estimates import NOBODY, bodies_from_landmarks
+from gcl_fast.estimation.doubts_file import read_doubts, write_doubts
+from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks
+from gcl_fast.images import Pixels, load_photo
+from gcl_fast.meshes.mean_body import mean_body
+from gcl_fast.meshes.mesh_files import Mesh, read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_key, split_folder
+from gcl_fast.records import Record, ReIDData
+
+MISSING = ("mean", "leave-out", "error")
+UNREADABLE = "unreadable"
+AVERAGED = 256  # bodies of which the mean is taken, spread over the split
+
+
+@dataclass
+class EstimateReport:
+    """What became of the images.
+
+    written   with a body estimated now; kept: with a mesh file from before
+    mean      given the mean body; missing: left without one
+    doubtful  reason -> images, of this call and earlier ones; those in mean and missing are among them
+    """
+
+    folder: pathlib.Path
+    written: list[pathlib.Path] = field(default_factory=list)
+    kept: int = 0
+    mean: list[pathlib.Path] = field(default_factory=list)
+    missing: list[pathlib.Path] = field(default_factory=list)
+    doubtful: dict[str, list[pathlib.Path]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        before = f", {self.kept} were there" if self.kept else ""
+        lines = [f"{len(self.written)} meshes estimated in {self.folder}{before}"]
+        if self.doubtful:
+            lines.append("doubtful images by reason:")
+            width = max(map(len, self.doubtful))
+            for reason, paths in sorted(self.doubtful.items(), key=lambda item: -len(item[1])):
+                lines.append(f"  {reason:<{width}} {len(paths):>7,}  {_some(paths)}")
+        for title, paths in (("images given the mean body", self.mean), ("images without a mesh", self.missing)):
+            if paths:
+                lines.append(f"{len(paths)} {title}: {_some(paths)}")
+        return "\n".join(lines)
+
+
+def estimate_meshes(
+    data: ReIDData,
+    estimator: Estimator,
+    *,
+    mesh_root: str | os.PathLike[str] | None = None,
+    image_size: tuple[int, int] = (256, 128),
+    missing: str = "mean",
+    batch_size: int = 32,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> EstimateReport:
+    """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for the images of all splits, with the person's
+    mask where there is one.
+
+    Images that have their file already are passed over, so a stopped call goes on when it is repeated. Files are written whole.
+    Beside the folder `vertices`, `doubts.csv` lists what speaks against single bodies.
+
+    Arguments:
+        data: the opened dataset.
+        estimator: what finds landmarks or bodies.
+        mesh_root: where the meshes go; None: `mesh` in the dataset's root.
+        image_size: (height, width) that images are resized to for training; bodies are stretched alike.
+        missing: images that cannot be read, or show nobody: "mean" (the mean body of the split), "leave-out" (listed in the
+            report), "error" (the others are written, then MissingFileError lists them).
+        batch_size: photos at a time.
+        overwrite: estimate anew where a file exists.
+        progress: called with (images done, images to do).
+
+    Errors: InputError for a bad argument, a folder whose bodies have other triangles, or where no body was found at all.
+    """
+    if missing not in MISSING:
+        raise InputError(f"estimate_meshes: missing must be one of {', '.join(MISSING)}, got {missing!r}")
+    if batch_size < 1:
+        raise InputError(f"estimate_meshes: batch_size must be at least 1, got {batch_size}")
+    root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
+    report = EstimateReport(split_folder(root, data.name, "train").parent)
+    splits = [_Split(root, data, split, image_size) for split in SPLITS]
+    todo = [(split, record) for split in splits for record in (split.records if overwrite else split.without_mesh())]
+    report.kept = sum(len(split.records) for split in splits) - len(todo)
+    done = 0
+    for split in splits:
+        records = [record for owner, record in todo if owner is split]
+        for first in range(0, len(records), batch_size):
+            chunk = records[first : first + batch_size]
+            report.written += split.estimate(estimator, chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(todo))
+    for split in splits:
+        split.fill(report, missing)
+    if missing == "error" and report.missing:
+        raise MissingFileError(f"{report}\nthe other images have theirs; --missing mean or leave-out accepts this")
+    return report
+
+
+class _Split:
+    """The images and mesh files of one split."""
+
+    def __init__(self, root: pathlib.Path, data: ReIDData, split: str, image_size: tuple[int, int]) -> None:
+        self.name, self.dataset, self.image_size = split, data.name, image_size
+        self.records = list({record.path: record for record in data.mesh_split(split)}.values())
+        self.folder = split_folder(root, data.name, split) / "vertices"
+        self.doubts_path = self.folder.parent / "doubts.csv"
+        self.doubts = read_doubts(self.doubts_path)  # key -> reason
+        self._faces: np.ndarray | None = None
+
+    def without_mesh(self) -> list[Record]:
+        return self._source().missing(self.records) if self.folder.is_dir() else list(self.records)
+
+    def estimate(self, estimator: Estimator, records: Sequence[Record]) -> list[pathlib.Path]:
+        """Writes the bodies of some images; gives those that have one."""
+        photos: list[Pixels] = []
+        readable: list[Record] = []
+        for record in records:
+            self.doubts.pop(self._key(record), None)
+            try:
+                photos.append(load_photo(record.path))
+                readable.append(record)
+            except FileError:
+                self.doubts[self._key(record)] = UNREADABLE
+        written = []
+        if photos:
+            shapes = [photo.shape[:2] for photo in photos]
+            found = estimator.estimate(photos)
+            bodies = bodies_from_landmarks(found, shapes) if isinstance(found, Landmarks) else found
+            self._check_faces(bodies.faces)
+            for row, record in enumerate(readable):
+                absent = bool(bodies.absent[row])
+                reason = NOBODY if absent else bodies.doubts[row]
+                if reason:
+                    self.doubts[self._key(record)] = reason
+                if not absent:
+                    self._write(record, bodies, row, shapes[row])
+                    written.append(record.path)
+        write_doubts(self.doubts_path, self.doubts)
+        return written
+
+    def _write(self, record: Record, bodies: EstimatedBodies, row: int, shape: tuple[int, int]) -> None:
+        stretch = (self.image_size[1] / shape[1]) / (self.image_size[0] / shape[0])
+        vertices, camera = stretched(bodies.vertices[row], bodies.cameras[row], stretch)
+        mask = None if bodies.masks is None else bodies.masks[row].cpu().numpy()
+        write_mesh(self._path(record), vertices.cpu().numpy().astype(np.float16), camera.cpu().numpy(), mask=mask)
+
+    def fill(self, report: EstimateReport, missing: str) -> None:
+        """Adds to the report; gives images without a body the mean one, where asked."""
+        without = self.without_mesh()
+        report.missing += [record.path for record in without] if missing != "mean" else []
+        if missing == "mean" and without:
+            body = self._mean()
+            for record in without:
+                write_mesh(self._path(record), body.vertices.astype(np.float16), body.camera)
+                report.mean.append(record.path)
+        paths = {self._key(record): record.path for record in self.records}
+        for key, reason in self.doubts.items():
+            if key in paths:
+                report.doubtful.setdefault(reason, []).append(paths[key])
+
+    def _mean(self) -> Mesh:
+        sure = [record for record in self.records if self._path(record).is_file() and self._key(record) not in self.doubts]
+        sure = sure or [record for record in self.records if self._path(record).is_file()]
+        if not sure:
+            raise InputError(
+                f"no body was found in any of the {len(self.records)} {self.name} images: are they photos of one "
+                "person each, as people detectors cut them out?"
+            )
+        rows = np.unique(np.linspace(0, len(sure) - 1, min(AVERAGED, len(sure))).astype(int))
+        return mean_body([read_mesh(self._path(sure[row])) for row in rows], self.image_size)
+
+    def _check_faces(self, faces: Tensor) -> None:
+        """The folder's triangles are the estimator's, or written now."""
+        if self._faces is None:
+            own = faces.cpu().numpy().astype(np.int32)
+            shared = self.folder / "faces.npy"
+            if not shared.is_file():
+                write_faces(self.folder, own)
+            elif not np.array_equal(np.load(shared, allow_pickle=False), own):
+                raise InputError(
+                    f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or "
+                    "remove them"
+                )
+            self._faces = own
+
+    def _key(self, record: Record) -> str:
+        return mesh_key(record, self.dataset)
+
+    def _path(self, record: Record) -> pathlib.Path:
+        return self.folder / f"{self._key(record)}.npz"
+
+    def _source(self) -> VertexMeshes:
+        return VertexMeshes(self.folder, self.dataset, self.image_size)
+
+
+def stretched(vertices: Tensor, camera: Tensor, stretch: float) -> tuple[Tensor, Tensor]:
+    """A body [V, 3] and its camera [3] or [6] for a photo whose width was stretched against its height.
+
+    The body is made as much wider and deeper, so that it keeps its place in the picture from every side.
+    """
+    wider = vertices * vertices.new_tensor((stretch, 1.0, stretch))
+    if len(camera) == 3:
+        return wider, camera * camera.new_tensor((1.0, stretch, 1.0))
+    return wider, camera * camera.new_tensor((stretch, 1.0, stretch, stretch, stretch, 1.0))
+
+
+def _some(paths: Sequence[pathlib.Path]) -> str:
+    return ", ".join(path.name for path in paths[:4]) + (" ..." if len(paths) > 4 else "")

@@ -1,0 +1,176 @@
+"""Anny's body reduced to what is fitted to photos: few bones, a linear shape, differentiable and batched on any device."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from gcl_fast.estimation.posture import ANGLES
+from gcl_fast.meshes.anny_body import AnnyBody
+
+BONES = (
+    "root",
+    "upperleg01.L",
+    "lowerleg01.L",
+    "foot.L",
+    "upperleg01.R",
+    "lowerleg01.R",
+    "foot.R",
+    "spine03",
+    "spine01",
+    "upperarm01.L",
+    "lowerarm01.L",
+    "wrist.L",
+    "upperarm01.R",
+    "lowerarm01.R",
+    "wrist.R",
+    "neck02",
+    "head",
+)
+# Phenotypes of the average adult, and the directions in which the shape may differ from it
+AVERAGE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.46, "proportions": 0.5}
+DIRECTIONS = (("gender", 0.45), ("height", 0.25), ("proportions", 0.4), ("weight", 0.45))
+# BlazePose landmark: (its number, bone whose start it is near, bone it moves with, offset in metres on the left side).
+# Offsets: the median difference on photos of the synthetic world, seed 1.
+LANDMARKS: dict[str, tuple[int, str, str, tuple[float, float, float]]] = {
+    "nose": (0, "head", "head", (0.0, -0.026, -0.105)),
+    "ear": (7, "head", "head", (0.056, -0.042, -0.025)),
+    "shoulder": (11, "upperarm01", "spine01", (-0.003, -0.035, 0.006)),
+    "elbow": (13, "lowerarm01", "upperarm01", (-0.005, -0.008, -0.007)),
+    "wrist": (15, "wrist", "lowerarm01", (-0.014, 0.008, -0.014)),
+    "hip": (23, "upperleg01", "root", (-0.018, 0.030, -0.006)),
+    "knee": (25, "lowerleg01", "upperleg01", (-0.012, 0.003, 0.014)),
+    "ankle": (27, "foot", "lowerleg01", (-0.006, -0.044, -0.008)),
+    "heel": (29, "foot", "foot", (-0.007, 0.023, 0.033)),
+    "toes": (31, "foot", "foot", (0.004, 0.035, -0.154)),
+}
+
+
+class PosableBody:
+    """The average adult of Anny with the bones of BONES and the angles of `posture.ANGLES`.
+
+    faces      [F, 3] int32
+    landmarks  numbers of BlazePose's landmarks that `landmark_positions` gives, in its order
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        body = AnnyBody()
+        rest, joints = body.vertices_and_joints(_phenotypes(body))
+        bones = [body.bone_names.index(bone) for bone in BONES]
+        owners = [_owner(body, bone) for bone in range(len(body.bone_names))]
+        self.device = torch.device(device)
+        self.faces = body.faces.to(device)
+        self.parents = [-1] + [owners[body.bone_parents[bone]] for bone in bones[1:]]
+        self.weights = _weights(body, owners).to(device)  # [V, K]
+        self.rest = rest.to(device)  # [1 + 2 S, V, 3]: average, then each direction down and up
+        self.joints = joints[:, bones].to(device)  # [1 + 2 S, K, 3]
+        self._levels = _levels(self.parents)
+        self._axes, self._slots = self._turns()
+        self.landmarks, self._near, self._with, self._offsets = self._landmarks()
+
+    def _turns(self) -> tuple[Tensor, list[int]]:
+        """Cross-product matrices of the angles' axes [A, 3, 3], and the bone of each."""
+        rest = self.joints[0].cpu()
+        skews = []
+        for angle in ANGLES:
+            if angle.axis in ("x", "y", "z"):
+                axis = torch.eye(3)["xyz".index(angle.axis)]
+            else:
+                side = angle.bone[-1]
+                upper = rest[BONES.index(f"lowerarm01.{side}")] - rest[BONES.index(f"upperarm01.{side}")]
+                # the elbow's hinge lies across the upper arm, so that a positive angle brings the forearm forwards
+                axis = upper if angle.axis == "along" else torch.linalg.cross(upper, torch.tensor((0.0, 0.0, -1.0)))
+                axis = axis / axis.norm()
+            x, y, z = axis.tolist()
+            skews.append([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        return torch.tensor(skews, device=self.device), [BONES.index(angle.bone) for angle in ANGLES]
+
+    def _landmarks(self) -> tuple[list[int], list[int], list[int], Tensor]:
+        numbers, near, moved, offsets = [], [], [], []
+        for start, near_bone, with_bone, offset in LANDMARKS.values():
+            for i, side in enumerate("L" if start == 0 else "LR"):
+
+                def bone(name: str, side: str = side) -> int:
+                    return BONES.index(name if name in BONES else f"{name}.{side}")
+
+                numbers.append(start + i)
+                near.append(bone(near_bone))
+                moved.append(bone(with_bone))
+                offsets.append((-offset[0] if i else offset[0], *offset[1:]))
+        return numbers, near, moved, torch.tensor(offsets, device=self.device)
+
+    def shaped(self, shape: Tensor, table: Tensor) -> Tensor:
+        """Rest positions [B, N, 3] of a shape [B, S] in [-1, 1], linear; table [1 + 2 S, N, 3] as `rest` and `joints`."""
+        return table[0] + torch.einsum("bs,snc->bnc", shape, (table[2::2] - table[1::2]) / 2)
+
+    def skeleton(self, angles: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Angles [B, A] in radians -> where bones start [B, K, 3], their rotations [B, K, 3, 3], where they start at rest."""
+        rest = self.shaped(shape, self.joints)
+        sines, cosines = angles.sin()[..., None, None], angles.cos()[..., None, None]
+        turns = torch.eye(3, device=angles.device) + sines * self._axes + (1 - cosines) * (self._axes @ self._axes)
+        local: list[Tensor | None] = [None] * len(BONES)
+        for a, bone in enumerate(self._slots):
+            before = local[bone]
+            local[bone] = turns[:, a] if before is None else turns[:, a] @ before
+        still = torch.eye(3, device=angles.device).expand(len(angles), 3, 3)
+        turn: list[Tensor] = [still] * len(BONES)
+        place: list[Tensor] = [rest[:, 0]] * len(BONES)
+        for bone in self._levels:
+            own, parent = local[bone], self.parents[bone]
+            if parent < 0:
+                turn[bone] = still if own is None else own
+                continue
+            turn[bone] = turn[parent] if own is None else turn[parent] @ own
+            step = (rest[:, bone] - rest[:, parent]).unsqueeze(-1)
+            place[bone] = place[parent] + (turn[parent] @ step).squeeze(-1)
+        return torch.stack(place, 1), torch.stack(turn, 1), rest
+
+    def landmark_positions(self, place: Tensor, turn: Tensor) -> Tensor:
+        """[B, L, 3] from what `skeleton` gives."""
+        return place[:, self._near] + (turn[:, self._with] @ self._offsets[..., None]).squeeze(-1)
+
+    def vertices(self, place: Tensor, turn: Tensor, rest: Tensor, shape: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Linear blend skinning: [B, V, 3], of the chosen vertices only where given."""
+        weights, table = (self.weights, self.rest) if chosen is None else (self.weights[chosen], self.rest[:, chosen])
+        shift = place - (turn @ rest[..., None]).squeeze(-1)  # [B, K, 3]
+        blended = torch.einsum("vk,bkij->bvij", weights, turn)
+        return (blended @ self.shaped(shape, table)[..., None]).squeeze(-1) + torch.einsum("vk,bki->bvi", weights, shift)
+
+
+@functools.lru_cache(maxsize=4)
+def posable_body(device: str = "cpu") -> PosableBody:
+    """The body, made once a process and device (making it takes some seconds)."""
+    return PosableBody(device)
+
+
+def _phenotypes(body: AnnyBody) -> Tensor:
+    table = torch.tensor([[AVERAGE[name] for name in body.phenotype_names]]).repeat(1 + 2 * len(DIRECTIONS), 1)
+    for s, (name, step) in enumerate(DIRECTIONS):
+        column = body.phenotype_names.index(name)
+        table[1 + 2 * s, column] -= step
+        table[2 + 2 * s, column] += step
+    return table
+
+
+def _owner(body: AnnyBody, bone: int) -> int:
+    """The bone of BONES that a bone of Anny moves with."""
+    while body.bone_names[bone] not in BONES:
+        bone = body.bone_parents[bone]
+    return BONES.index(body.bone_names[bone])
+
+
+def _weights(body: AnnyBody, owners: list[int]) -> Tensor:
+    weights = torch.zeros(len(body.vertex_bone), len(BONES))
+    indices, values = body.blend_weights
+    return weights.scatter_add(1, torch.tensor(owners)[indices], values)
+
+
+def _levels(parents: list[int]) -> list[int]:
+    """Bones, each after its parent."""
+
+    def depth(bone: int) -> int:
+        return 0 if parents[bone] < 0 else 1 + depth(parents[bone])
+
+    return sorted(range(len(parents)), key=depth)

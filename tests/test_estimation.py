@@ -1,0 +1,250 @@
+"""Photos -> landmarks -> bodies -> mesh files; the pose model itself is in test_photos_to_stages.py."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.cli.main import main
+from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.errors import InputError, MissingFileError, ProgramError
+from gcl_fast.estimation import EstimatedBodies, Landmarks, estimate_meshes, pose_weights
+from gcl_fast.estimation.photo_meshes import stretched
+from gcl_fast.images import Pixels
+from gcl_fast.meshes import open_mesh_source, read_mesh
+from gcl_fast.meshes.mesh_files import read_mask, write_faces, write_mesh
+from gcl_fast.ops.camera import project, turn
+from gcl_fast.records import Record
+from tests.toy_world import SIZE, ellipsoid, write_toy_world
+
+VERTICES, FACES = ellipsoid()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Photos alone."""
+    root = write_toy_world(tmp_path / "data", people=2, images=3)
+    shutil.rmtree(root / "mesh")
+    return root
+
+
+class Ellipsoids:
+    """An estimator that sees the same body in every photo, nobody in its photos number `absent`, and doubts number `doubted`."""
+
+    def __init__(self, absent: Sequence[int] = (), doubted: Sequence[int] = (), stop_after: int = 10**9) -> None:
+        self.absent, self.doubted, self.stop_after = absent, doubted, stop_after
+        self.photos = 0
+
+    def estimate(self, photos: Sequence[Pixels]) -> EstimatedBodies:
+        rows = range(self.photos, self.photos + len(photos))
+        if rows[-1] >= self.stop_after:
+            raise KeyboardInterrupt
+        self.photos += len(photos)
+        return EstimatedBodies(
+            torch.from_numpy(VERTICES).expand(len(photos), -1, -1),
+            torch.from_numpy(FACES),
+            torch.tensor([[1.0, 0.0, 0.0]]).expand(len(photos), -1),
+            [torch.full((8, 4), 255, dtype=torch.uint8) for _ in photos],
+            ["cut off" if row in self.doubted else "" for row in rows],
+            torch.tensor([row in self.absent for row in rows]),
+        )
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root / "mesh")) for path in (root / "mesh").rglob("*.npz"))
+
+
+def test_every_split_gets_its_meshes_and_masks_and_a_second_call_makes_none(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    report = estimate_meshes(data, Ellipsoids(doubted=[1]), image_size=SIZE, batch_size=4)
+    assert len(report.written) == len(data.train) + len(data.query) + len(data.gallery) == len(files(world))
+    assert {reason: len(paths) for reason, paths in report.doubtful.items()} == {"cut off": 1}
+    for split in ("train", "test"):
+        source = open_mesh_source(world / "mesh", "market1501", split, SIZE)
+        record = data.mesh_split(split)[0]
+        assert source.render(record, [0, 90]).amax() > 0.3
+        mask = source.mask(record)
+        assert mask is not None and mask.shape == SIZE and torch.equal(mask, torch.ones(SIZE))
+    again = Ellipsoids()
+    report = estimate_meshes(data, again, image_size=SIZE)
+    assert again.photos == 0 and not report.written and report.kept == len(files(world))
+    assert "cut off" in str(report) and "were there" in str(report)  # doubts of before are told again
+    estimate_meshes(data, again, image_size=SIZE, overwrite=True)
+    assert again.photos == report.kept
+
+
+def test_a_stopped_call_goes_on(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    with pytest.raises(KeyboardInterrupt):
+        estimate_meshes(data, Ellipsoids(doubted=[0], stop_after=4), image_size=SIZE, batch_size=2)
+    done = len(files(world))
+    assert done == 4
+    rest = Ellipsoids()
+    report = estimate_meshes(data, rest, image_size=SIZE, batch_size=2)
+    assert rest.photos == len(files(world)) - done and len(report.doubtful["cut off"]) == 1
+
+
+def test_images_without_anybody_are_averaged_left_out_or_an_error(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    broken = data.train[2].path
+    broken.write_bytes(b"no picture")
+    with pytest.raises(MissingFileError, match="nobody seen") as error:
+        estimate_meshes(data, Ellipsoids(absent=[1]), image_size=SIZE, missing="error")
+    assert "unreadable" in str(error.value) and "--missing mean or leave-out" in str(error.value)
+    report = estimate_meshes(data, Ellipsoids(absent=range(9)), image_size=SIZE, missing="leave-out")
+    assert report.missing == [data.train[1].path, broken]
+    report = estimate_meshes(data, Ellipsoids(absent=range(9)), image_size=SIZE, missing="mean")
+    assert report.mean == [data.train[1].path, broken] and not report.missing
+    body = read_mesh(world / "mesh" / "market" / "train" / "vertices" / f"{broken.stem}.npz")
+    assert np.abs(np.ptp(body.vertices, 0) - np.ptp(VERTICES, 0)).max() < 0.01
+    with pytest.raises(InputError, match="no body was found in any of the 6 train images"):
+        estimate_meshes(data, Ellipsoids(absent=range(99)), mesh_root=world / "other", image_size=SIZE)
+
+
+def test_bodies_of_another_estimator_are_not_mixed_in(world: Path) -> None:
+    write_faces(world / "mesh" / "market" / "train" / "vertices", FACES[::-1].copy())
+    with pytest.raises(InputError, match="bodies of other triangles"):
+        estimate_meshes(load_dataset("market1501", world), Ellipsoids(), image_size=SIZE)
+
+
+@pytest.mark.parametrize("camera", [(0.9, 0.1, -0.2), (0.1, 0.4, 5.0, 4.0, 0.02, -0.3)])
+def test_a_stretched_photo_keeps_its_body_in_place(camera: tuple[float, ...]) -> None:
+    """The photo is 60 x 50; trained at 80 x 40 it is made narrower."""
+    verts, cam = torch.from_numpy(VERTICES), torch.tensor(camera)
+    there = project(verts, cam, (60, 50))[:, :2] * torch.tensor((40 / 50, 80 / 60))
+    wider, moved = stretched(verts, cam, (40 / 50) / (80 / 60))
+    torch.testing.assert_close(project(wider, moved, (80, 40))[:, :2], there, atol=1e-4, rtol=1e-5)
+    from_the_side = project(turn(verts, [90]), cam, (60, 50))[0, :, :2] * torch.tensor((40 / 50, 80 / 60))
+    side = project(turn(wider, [90]), moved, (80, 40))[0, :, :2]
+    torch.testing.assert_close(side, from_the_side, atol=1e-3, rtol=1e-4)
+
+
+def test_a_mask_is_optional_and_read_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "market" / "train" / "vertices"
+    plain, masked = Record(Path("a.jpg"), 0, 0), Record(Path("b.jpg"), 0, 0)
+    levels = np.zeros((40, 20), np.uint8)
+    levels[10:30, 5:15] = 200
+    write_mesh(folder / "a.npz", VERTICES, np.ones(3), FACES)
+    write_mesh(folder / "b.npz", VERTICES, np.ones(3), FACES, mask=levels)
+    source = open_mesh_source(tmp_path, "market1501", "train", (80, 40))
+    assert source.mask(plain) is None
+    mask = source.mask(masked)
+    assert mask is not None and mask.shape == (80, 40)
+    assert mask[40, 20] == pytest.approx(200 / 255) and mask[5, 5] == 0
+    with pytest.raises(ValueError, match=r"mask must be uint8 \[h, w\], got float32"):
+        write_mesh(folder / "c.npz", VERTICES, np.ones(3), FACES, mask=levels.astype(np.float32))
+    np.savez(folder / "d.npz", vertices=VERTICES, camera=np.ones(3, np.float32), mask=np.zeros(3))
+    with pytest.raises(InputError, match=r"d\.npz: mask must be uint8"):
+        read_mask(folder / "d.npz")
+
+
+@pytest.fixture(scope="module")
+def body():
+    pytest.importorskip("anny", reason="bodies are anny's")
+    from gcl_fast.estimation.posable_body import posable_body
+
+    return posable_body()
+
+
+def test_the_body_bends_as_annys_own(body) -> None:
+    from gcl_fast.estimation.posable_body import AVERAGE
+    from gcl_fast.estimation.posture import number, usual
+    from gcl_fast.meshes.anny_body import AnnyBody
+
+    angles = torch.zeros(1, len(usual()[0]))
+    for name, value in (("yaw", 0.7), ("lean", 0.1), ("thigh.L", -0.5), ("knee.L", 0.8), ("arm.R", 0.4), ("twist", 0.2)):
+        angles[0, number(name)] = value
+    place, turned, rest = body.skeleton(angles, torch.zeros(1, 4))
+    ours = body.vertices(place, turned, rest, torch.zeros(1, 4))
+    c, s = np.cos(0.7), np.sin(0.7)
+    cl, sl = np.cos(0.1), np.sin(0.1)
+    root = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.array([[1, 0, 0], [0, cl, -sl], [0, sl, cl]])
+    pose = {"upperleg01.L": [-0.5, 0, 0], "lowerleg01.L": [0.8, 0, 0], "upperarm01.R": [0.4, 0, 0], "spine03": [0, 0.2, 0]}
+    theirs = AnnyBody().vertices(AVERAGE, {"root": root, **pose})
+    assert (ours - theirs).abs().max() < 5e-4  # half a millimetre: float32 here, float64 there; a pixel is 7 mm
+
+
+def test_a_body_is_found_again_from_its_own_landmarks(body) -> None:
+    from gcl_fast.estimation.landmark_fit import Fit, fit_landmarks, perspective, seen
+    from gcl_fast.estimation.posture import number, usual
+
+    angles = usual()[0].repeat(4, 1)
+    angles[:, number("yaw")] = torch.tensor([0.3, 1.9, -2.6, -1.0])
+    angles[:, number("thigh.L")], angles[:, number("thigh.R")] = -0.4, 0.25
+    camera = torch.tensor([[-0.7, 0.01, 0.05]]).expand(4, -1)
+    true = Fit(angles, torch.zeros(4, 4), camera, torch.full((4,), 0.3))
+    place, turned, rest = body.skeleton(true.angles, true.shape)
+    points = torch.zeros(4, 33, 2)
+    world, visible = torch.zeros(4, 33, 3), torch.zeros(4, 33)
+    metres = body.landmark_positions(place, turned)
+    points[:, body.landmarks], world[:, body.landmarks] = seen(metres, true.camera, true.elevation), metres
+    visible[:, body.landmarks] = 1.0
+    fit, off = fit_landmarks(body, Landmarks(points, world, visible, torch.ones(4)))
+    away = (fit.angles - true.angles)[:, number("yaw")]
+    assert torch.atan2(away.sin(), away.cos()).abs().max() < np.deg2rad(8)
+    assert off.max() < 0.012  # a hundredth of the image's height
+    found = body.vertices(*body.skeleton(fit.angles, fit.shape), fit.shape)
+    pixels = project(found, perspective(fit), (256, 128))[..., :2]
+    wanted = project(body.vertices(place, turned, rest, true.shape), perspective(true), (256, 128))[..., :2]
+    assert (pixels - wanted).norm(dim=-1).mean() < 4
+
+
+class FakePip:
+    """Stands for pip: puts a wheel with `content` where it is told to."""
+
+    def __init__(self, content: bytes | None) -> None:
+        self.content, self.calls = content, 0
+
+    def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        self.calls += 1
+        if self.content is None:
+            return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: No matching distribution found\n")
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "mediapipe.whl", "w") as wheel:
+            wheel.writestr("mediapipe/modules/pose_landmark/pose_landmark_full.tflite", self.content)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+def test_weights_are_fetched_once_checked_and_never_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib
+    import importlib.util
+
+    module = importlib.import_module("gcl_fast.estimation.pose_weights")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingFileError, match="--weights download fetches them"):
+        pose_weights()
+    with pytest.raises(MissingFileError, match=r"weights .*none\.tflite do not exist"):
+        pose_weights(str(tmp_path / "none.tflite"))
+    monkeypatch.setattr(subprocess, "run", FakePip(None))
+    with pytest.raises(ProgramError, match=r"by pip failed: No matching distribution found; --weights FILE"):
+        pose_weights("download")
+    monkeypatch.setattr(subprocess, "run", FakePip(b"something else"))
+    with pytest.raises(InputError, match="it is not used"):
+        pose_weights("download")
+    assert not list(tmp_path.rglob("*.tflite"))
+    pip = FakePip(b"weights")
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr(module, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    assert main(["estimate-meshes", "--weights", "download"]) == 0
+    assert pose_weights("download") == pose_weights() == tmp_path / "gcl_fast" / "pose_landmark_full.tflite"
+    assert pip.calls == 1 and "weights:" in capsys.readouterr().out
+
+
+def test_training_without_meshes_says_what_to_do(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"root: {world}\nruns: {tmp_path / 'runs'}\nheight: {SIZE[0]}\nwidth: {SIZE[1]}\ndevice: cpu\n")
+    assert main(["train", "--config", str(config), "--stage", "2"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"gcl-fast estimate-meshes --root {world} --dataset market1501" in said
+    assert "has no meshes" in said and "import-meshes" in said and "--stage 1" in said and "vertices" in said

@@ -1,0 +1,128 @@
+"""TensorFlow Lite files, written here, are read and computed as PyTorch's own operations say."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gcl_fast.errors import GclError, InputError
+from gcl_fast.estimation.blaze_pose import MIRRORED, BlazePose
+from gcl_fast.estimation.tflite_file import read_tflite
+from gcl_fast.estimation.tflite_network import TfliteNetwork
+from tests.tflite_writer import Graph
+
+RNG = np.random.default_rng(0)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def small_model() -> tuple[bytes, dict[str, np.ndarray]]:
+    """Every kind of operation that BlazePose has, with odd paddings: one output flat, one a picture."""
+    w = {"first": numbers(4, 3, 3, 3), "bias": numbers(4), "deep": numbers(1, 5, 5, 4), "last": numbers(6, 3, 3, 4)}
+    g = Graph()
+    image = g.tensor((1, 9, 12, 3))
+    half = g.constant(w["first"].astype(np.float16))
+    full = g.add("dequantize", [half], (4, 3, 3, 3))
+    strided = {0: ("b", 0), 1: ("i", 2), 2: ("i", 2), 3: ("b", 3)}  # same, relu6
+    x = g.add("conv", [image, full, g.constant(w["bias"])], (1, 5, 6, 4), strided)
+    same = {0: ("b", 0), 1: ("i", 1), 2: ("i", 1), 3: ("i", 1), 4: ("b", 1)}
+    y = g.add("depthwise", [x, g.constant(w["deep"]), -1], (1, 5, 6, 4), same)
+    z = g.add("add", [x, y], (1, 5, 6, 4), {0: ("b", 3)})
+    pads = g.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
+    padded = g.add("pad", [z, pads], (1, 7, 8, 4))
+    valid = {0: ("b", 1), 1: ("i", 2), 2: ("i", 2)}
+    conv = g.add("conv", [padded, g.constant(w["last"])], (1, 3, 3, 6), valid)
+    pooled = g.add("max_pool", [conv], (1, 1, 1, 6), {0: ("b", 1), 1: ("i", 2), 2: ("i", 2), 3: ("i", 2), 4: ("i", 2)})
+    flat = g.add("reshape", [pooled, g.constant(np.array([-1, 6], np.int32))], (1, 6))
+    big = g.add("resize", [conv, g.constant(np.array([6, 7], np.int32))], (1, 6, 7, 6), {3: ("B", 1)})
+    picture = g.add("sigmoid", [big], (1, 6, 7, 6))
+    return g.write([image], [flat, picture]), w
+
+
+def expected(image: torch.Tensor, w: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    first = torch.from_numpy(w["first"].astype(np.float16).astype(np.float32)).permute(0, 3, 1, 2)
+    deep, last = torch.from_numpy(w["deep"]).permute(3, 0, 1, 2), torch.from_numpy(w["last"]).permute(0, 3, 1, 2)
+    # 9 rows at stride 2: one above and below; 12 columns: one on the right
+    x = F.conv2d(F.pad(image, (0, 1, 1, 1)), first, torch.from_numpy(w["bias"]), 2).clamp(0, 6)
+    z = (x + F.conv2d(x, deep, padding=2, groups=4).clamp(min=0)).clamp(0, 6)
+    conv = F.conv2d(z, last, stride=2, padding=1)
+    return F.max_pool2d(conv, 2).flatten(1), F.interpolate(conv, (6, 7), mode="bilinear").sigmoid()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    data, weights = small_model()
+    (tmp_path / "small.tflite").write_bytes(data)
+    return tmp_path / "small.tflite", weights
+
+
+def test_a_graph_is_computed_as_pytorch_would(model: tuple[Path, dict[str, np.ndarray]], device: torch.device) -> None:
+    path, weights = model
+    network = TfliteNetwork(read_tflite(path)).to(device)
+    image = torch.from_numpy(numbers(2, 3, 9, 12))
+    flat, picture = network(image.to(device))
+    wanted_flat, wanted_picture = expected(image, weights)
+    torch.testing.assert_close(flat.cpu(), wanted_flat)
+    torch.testing.assert_close(picture.cpu(), wanted_picture)
+    kinds = [step.kind for step in network.steps]
+    assert "dequantize" not in kinds and "pad" not in kinds  # done once, and by the convolution itself
+
+
+def test_only_what_the_chosen_outputs_need_is_computed(model: tuple[Path, dict[str, np.ndarray]]) -> None:
+    path, weights = model
+    read = read_tflite(path)
+    network = TfliteNetwork(read, (read.outputs[0],))
+    image = torch.from_numpy(numbers(1, 3, 9, 12))
+    torch.testing.assert_close(network(image)[0], expected(image, weights)[0])
+    assert "sigmoid" not in [step.kind for step in network.steps]
+    with pytest.raises(ValueError, match=r"image must be \[B, 3, 9, 12\], got \[1, 3, 9, 9\]"):
+        network(image[..., :9])
+
+
+@pytest.mark.parametrize("keep", [6, 40, 200, 900])
+def test_a_damaged_file_says_so(model: tuple[Path, dict[str, np.ndarray]], keep: int) -> None:
+    path, _ = model
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"weights .*small\.tflite"):
+        read_tflite(path)
+
+
+def test_no_change_of_a_byte_ends_in_anything_but_a_plain_error(model: tuple[Path, dict[str, np.ndarray]]) -> None:
+    path, _ = model
+    data = path.read_bytes()
+    for place in RNG.integers(8, len(data), 150):
+        broken = bytearray(data)
+        broken[place] ^= 1 << int(RNG.integers(8))
+        path.write_bytes(broken)
+        with contextlib.suppress(GclError):
+            TfliteNetwork(read_tflite(path))
+
+
+def test_another_model_is_refused_in_one_line(model: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"small\.tflite: expected BlazePose's landmark model"):
+        BlazePose(model[0])
+    (tmp_path / "x.tflite").write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError, match="expected a TensorFlow Lite model"):
+        read_tflite(tmp_path / "x.tflite")
+    g = Graph()
+    image = g.tensor((1, 4, 4, 3))
+    out = g.add("resize", [image], (1, 4, 4, 3))
+    g.operations[0] = ("unheard", [image], out, {})
+    from tests import tflite_writer
+
+    tflite_writer.CODES["unheard"] = 99
+    (tmp_path / "y.tflite").write_bytes(g.write([image], [out]))
+    with pytest.raises(InputError, match=r"operation number 99 is not known here"):
+        read_tflite(tmp_path / "y.tflite")
+
+
+def test_mirrored_landmarks_are_each_others() -> None:
+    assert len(MIRRORED) == 33 and all(MIRRORED[MIRRORED[i]] == i for i in range(33))
+    assert MIRRORED[0] == 0 and MIRRORED[11] == 12 and MIRRORED[32] == 31
