@@ -112,6 +112,26 @@ def test_texture_holds_the_body_alone_and_background_the_rest(tmp_path: Path, de
     torch.testing.assert_close(guide.composite(), torch.where(turned.silhouette, 2.0, -1.0).expand(-1, 3, -1, -1))
 
 
+def test_no_background_is_taken_from_where_a_mask_shows_the_person(tmp_path: Path, device: torch.device) -> None:
+    people = records(tmp_path, [WEAK, WEAK])
+    vertices, _ = ellipsoid()
+    coat = np.zeros(SIZE, np.uint8)
+    coat[30:60, 5:15] = 255  # beside the body
+    write_mesh(tmp_path / "mesh/market/train/vertices/1.npz", vertices, WEAK, mask=coat)
+    held = Bodies(open_mesh_source(tmp_path / "mesh", "market1501", "train", SIZE), people, device)
+    index = torch.arange(2, device=device)
+    photo, turned = held.seen(index), held.seen(index, torch.tensor([90.0, 90.0], device=device))
+    worn = torch.from_numpy(coat > 0).to(device)
+    assert not bool((photo.covered ^ photo.silhouette)[0].any()) and bool(photo.covered[1, 0][worn].all())
+    assert torch.equal(turned.covered, turned.silhouette)  # how clothes hang in a new view no mask tells
+    image = torch.where(photo.covered, 2.0, -1.0).expand(-1, 3, -1, -1).contiguous()
+    guide = turned_view(image, photo, turned, torch.zeros(2, 1, *SIZE, device=device))
+    torch.testing.assert_close(guide.background, torch.full_like(guide.background, -1.0))
+    assert not bool(guide.known[1, 0][worn].any()) and bool(guide.known[0, 0][worn].any())
+    assert torch.equal(photo.rows(index.flip(0)).covered, photo.covered.flip(0))
+    assert torch.equal(held.rolled(1).seen(index).covered, photo.covered.flip(0))
+
+
 def test_the_photo_s_own_view_shows_its_own_pixels(tmp_path: Path) -> None:
     held = bodies(tmp_path, [WEAK])
     photo = held.seen(torch.tensor([0]))

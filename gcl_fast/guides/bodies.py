@@ -15,6 +15,8 @@ from gcl_fast.ops import MeshFlow, Rasterized, mesh_flow_of_rasters, rasterize
 from gcl_fast.ops.camera import project, turn_each
 from gcl_fast.records import Record
 
+PERSON = 0.5  # a mask's level from which a pixel shows the person
+
 
 @dataclass(frozen=True)
 class ViewRasters:
@@ -23,20 +25,28 @@ class ViewRasters:
     verts   [B, V, 3] in pixels with depth
     faces   [F, 3]
     raster  face ids, barycentric coordinates and depths [B, H, W, ...]
+    person  [B, 1, H, W] bool, in a photo's own view: where its mask shows the person, with clothes and hair; None: no masks
     """
 
     verts: Tensor
     faces: Tensor
     raster: Rasterized
+    person: Tensor | None = None
 
     @property
     def silhouette(self) -> Tensor:
         """[B, 1, H, W] bool: where a body is seen."""
         return (self.raster.face_id >= 0)[:, None]
 
+    @property
+    def covered(self) -> Tensor:
+        """[B, 1, H, W] bool: where the person is known to hide the background."""
+        return self.silhouette if self.person is None else self.silhouette | self.person
+
     def rows(self, order: Tensor) -> ViewRasters:
         """Other rows of the same."""
-        return ViewRasters(self.verts[order], self.faces, Rasterized(*(part[order] for part in self.raster)))
+        person = None if self.person is None else self.person[order]
+        return ViewRasters(self.verts[order], self.faces, Rasterized(*(part[order] for part in self.raster)), person)
 
     def flow_to(self, other: ViewRasters) -> MeshFlow:
         """Where each pixel of `other` lies in this view: row by row the same body, or two of the same triangles."""
@@ -46,7 +56,8 @@ class ViewRasters:
 class Bodies:
     """Vertices and cameras of all images of a list, on one device: a batch's are gathered there, nothing waits for the host.
 
-    Memory: 6 bytes a vertex where the files hold float16, else 12 (Market-1501's training set with anny's bodies: 1 GiB).
+    Memory: 6 bytes a vertex where the files hold float16, else 12 (Market-1501's training set with anny's bodies: 1 GiB), and a
+    byte a pixel where they hold masks of the person.
     One set of triangles serves all, so that texture can go from one body to another.
     """
 
@@ -66,6 +77,7 @@ class Bodies:
             )
         self.image_size = source.image_size
         vertices: list[Tensor] = []
+        masks: list[Tensor | None] = []
         cameras, weak = torch.zeros(len(records), 6), torch.zeros(len(records), dtype=torch.bool)
         faces: Tensor | None = None
         for row, record in enumerate(records):
@@ -79,12 +91,18 @@ class Bodies:
             half = body.half()
             vertices.append(half if torch.equal(half.float(), body) else body)
             cameras[row, : len(camera)], weak[row] = camera, len(camera) == 3
+            mask = source.mask(record)
+            masks.append(None if mask is None else mask[None] > PERSON)
             if progress is not None:
                 progress(row + 1, len(records))
         narrow = all(body.dtype == torch.float16 for body in vertices)
         self.vertices = torch.stack([body if narrow else body.float() for body in vertices]).to(device)  # [N, V, 3]
         self.cameras, self.weak = cameras.to(device), weak.to(device)
         self.faces = torch.zeros(0, 3, dtype=torch.int32) if faces is None else faces.to(device)
+        self.masks = None  # [N, 1, H, W] bool
+        if any(mask is not None for mask in masks):
+            nobody = torch.zeros(1, *self.image_size, dtype=torch.bool)
+            self.masks = torch.stack([nobody if mask is None else mask for mask in masks]).to(device)
         self._kinds = (bool(weak.any()), not bool(weak.all()))  # weak perspective, perspective
 
     def seen(self, index: Tensor, yaws: Tensor | None = None) -> ViewRasters:
@@ -93,12 +111,14 @@ class Bodies:
         if yaws is not None:
             verts = turn_each(verts, yaws)
         verts = self._project(verts, self.cameras[index], self.weak[index])
-        return ViewRasters(verts, self.faces, rasterize(verts, self.faces, self.image_size))
+        person = self.masks[index] if self.masks is not None and yaws is None else None
+        return ViewRasters(verts, self.faces, rasterize(verts, self.faces, self.image_size), person)
 
     def rolled(self, shift: int) -> Bodies:
         """The same bodies in another order, as `torch.Tensor.roll` moves rows."""
         other = copy(self)
         other.vertices, other.cameras, other.weak = (part.roll(shift, 0) for part in (self.vertices, self.cameras, self.weak))
+        other.masks = None if self.masks is None else self.masks.roll(shift, 0)
         return other
 
     def _project(self, verts: Tensor, cameras: Tensor, weak: Tensor) -> Tensor:

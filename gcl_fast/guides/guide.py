@@ -69,7 +69,7 @@ def grown(silhouette: Tensor, pixels: int = MARGIN) -> Tensor:
 
 
 def ground_of(image: Tensor, *silhouettes: Tensor) -> tuple[Tensor, Tensor]:
-    """(background, known) of a photo: all but the bodies at `silhouettes`, which are filled."""
+    """(background, known) of a photo: all but the people at `silhouettes` [B, 1, H, W] bool, which are filled."""
     hidden = grown(torch.stack(silhouettes).any(0))
     known = (~hidden).to(image.dtype)
     return fill_holes(image, known), known
@@ -97,7 +97,7 @@ def turned_view(
     flow = source.flow_to(target)
     visible, occluded = shown_and_hidden(flow, image.dtype)
     texture = clothed(carry(image, source.silhouette, flow.grid), visible, occluded)
-    return Guide(mesh, texture, visible, occluded, *(ground_of(image, source.silhouette) if ground is None else ground))
+    return Guide(mesh, texture, visible, occluded, *(ground_of(image, source.covered) if ground is None else ground))
 
 
 def untold_view(image: Tensor, source: ViewRasters, other: ViewRasters, mesh: Tensor) -> Guide:
@@ -109,7 +109,7 @@ def untold_view(image: Tensor, source: ViewRasters, other: ViewRasters, mesh: Te
     shown = F.grid_sample((there.visibility == 1)[:, None].to(image.dtype), back.grid.to(image.dtype), align_corners=False) > 0.99
     visible, occluded = shown_and_hidden(back, image.dtype)
     texture = clothed(torch.where(visible > 0, image, through), visible, occluded, occluded * shown)
-    background, known = ground_of(image, source.silhouette, other.silhouette)
+    background, known = ground_of(image, source.covered, other.covered)
     return Guide(mesh, texture, visible, occluded, background, known)
 
 
@@ -121,4 +121,4 @@ def between_photos(
     flow = source.flow_to(target)
     visible, occluded = shown_and_hidden(flow, images.dtype)
     texture = weight * images + (1 - weight) * carry(partners, source.silhouette, flow.grid)
-    return Guide(mesh, clothed(texture, visible, occluded), visible, occluded, *ground_of(images, target.silhouette))
+    return Guide(mesh, clothed(texture, visible, occluded), visible, occluded, *ground_of(images, target.covered))

@@ -45,15 +45,15 @@ def generate_guided_views(
 
     reconstruction = generator.paint(structure, code, untold_view(image, photo, turned, mesh))
 
-    ground = ground_of(image, photo.silhouette)
+    ground = ground_of(image, photo.covered)
     if variance is not None:
         other_image, other = joint_rows(batch, bodies, photo, variance.backdrop)
-        ground = variance.before_backdrop(ground, ground_of(other_image, other.silhouette))
+        ground = variance.before_backdrop(ground, ground_of(other_image, other.covered))
     novel = generator.paint(structure_novel, code, turned_view(image, photo, turned, batch.mesh_novel, ground))
     code_novel, feature_novel = encoder(novel if variance is None else variance.apply(novel))
 
     # The cycle is asked for the photo: where the new view may have another background, it gets the photo's.
-    behind = None if variance is None else ground_of(image, photo.silhouette, turned.silhouette)
+    behind = None if variance is None else ground_of(image, photo.covered, turned.covered)
     cycle = generator.paint(structure, code_novel, turned_view(novel, turned, photo, mesh, behind))
 
     weight, (partner, partner_body) = (
