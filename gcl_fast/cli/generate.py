@@ -97,8 +97,17 @@ def generate(
     )
     print(f"{len(written)} pictures; the sheet is {written[0]}")
     if options.turntable:
-        drawn = {"num": options.num, "image_size": size, "device": dataset.device, "seed": options.seed}
-        animation, strip = turntable(encoder, generator, records, meshes, options.out, **drawn)
+        animation, strip = turntable(
+            encoder,
+            generator,
+            records,
+            meshes,
+            options.out,
+            num=options.num,
+            image_size=size,
+            device=dataset.device,
+            seed=options.seed,
+        )
         print(f"a full turn: {animation}, side by side in {strip}")
     if options.scores is not None:
         score(options, encoder, generator, dataset, records, meshes, fid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ def demo_config(seed: int, out: Path) -> TrainConfig:
 def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False) -> dict[str, Any]:
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
-    A finished demo is not repeated unless `fresh`, which removes its run first; a stopped one goes on where it stopped.
+    A finished demo is not repeated unless `fresh`, which removes its run and its world first; a stopped one goes on where it
+    stopped.
     """
     from gcl_fast.progress import counting
     from gcl_fast.runs.training import train
@@ -36,6 +38,8 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
                 f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out"
             )
         remove_run(out)
+        if (out / "data" / "world.json").exists():  # another seed has another world
+            shutil.rmtree(out / "data")
     if not (out / "report.html").exists():
         began = time.perf_counter()
         with counting("write the world") as progress:
