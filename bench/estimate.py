@@ -54,8 +54,8 @@ def main() -> int:
         "commit": commit(),
         "device": cpu_name(),
         "torch": torch.__version__,
-        "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body is "
-        "that of the world's own true bodies.",
+        "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body "
+        "is that of the world's own true bodies.",
     }
     for seed in options.seeds:
         result[f"world_{seed}"] = score_world(world(options.worlds, seed, options.people), estimator)

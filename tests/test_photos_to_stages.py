@@ -38,6 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic photos with their true meshes beside."""
     root = tmp_path_factory.mktemp("photos") / "data"
     sizes = ["--train-ids", "4", "--test-ids", "2", "--images-per-id", "4", "--height", "128", "--width", "64", "--seed", "5"]
+    sizes += ["--no-novel-views"]  # nothing here asks for them
     assert main(["synth", str(root), *sizes]) == 0
     (root / "mesh").rename(root / "true_mesh")
     return root
@@ -85,7 +86,8 @@ def test_estimated_bodies_are_nearer_the_true_ones_than_a_mean_body(estimated: P
 def test_all_stages_train_on_photos_alone(estimated: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(SETTINGS + f"root: {estimated}\nruns: {tmp_path / 'runs'}\nname: photos\n")
-    assert main(["train", "--config", str(config), "--model.guide", "texture"]) == 0
+    short = ["--stage1.epochs", "1", "--stage3.epochs", "1"]
+    assert main(["train", "--config", str(config), "--model.guide", "texture", *short]) == 0
     metrics = json.loads((tmp_path / "runs" / "photos" / "metrics.json").read_text())
     assert {"stage1", "stage2", "stage3"} <= set(metrics)
     shutil.rmtree(tmp_path / "runs")
