@@ -110,9 +110,7 @@ def bank_nce(draw: Draw) -> Call:
     kwargs = {"temperature": 0.07, "num_negatives": draw.of((None, 1, 4, 4096)), "seed": draw.below(100)}
     if draw.chance(0.3):
         kwargs["positive_query"] = draw.real(batch, *positives, width)
-    return Call(
-        "bank_nce", ops.bank_nce, [query, bank, draw.rows(3, rows) - 1, draw.rows(rows, batch, *positives)], kwargs
-    )
+    return Call("bank_nce", ops.bank_nce, [query, bank, draw.rows(3, rows) - 1, draw.rows(rows, batch, *positives)], kwargs)
 
 
 def draw_positives(draw: Draw) -> Call:
