@@ -156,7 +156,7 @@ def _why_no_image(path: str | os.PathLike[str]) -> str:
         return "it is a HEIC photo: save it as JPEG or PNG"
     kind = next((words for mark, words in _NOT_RASTER.items() if head.lstrip().startswith(mark)), None)
     names = ", ".join(name for name in _formats() if name != "MPO")
-    return f"it is {kind}, not an image of the formats {names}" if kind else f"it is damaged, or none of {names}"
+    return f"it is {kind}, not an image of the formats {names}" if kind else f"cannot identify it: damaged, or none of {names}"
 
 
 def orientation_of(picture: PIL.Image.Image) -> int:
