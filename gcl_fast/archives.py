@@ -30,7 +30,7 @@ def check_zip(path: str | os.PathLike[str]) -> None:
             check_unpacked(archive, os.path.getsize(path))
 
 
-def read_array(file: IO[bytes], size: int, objects: Callable[[IO[bytes]], Any] | None = None) -> Any:
+def read_array(file: IO[bytes], size: int, objects: Callable[[IO[bytes]], object] | None = None) -> object:
     """One array of NumPy's format.
 
     Arguments:
@@ -56,14 +56,14 @@ def read_array(file: IO[bytes], size: int, objects: Callable[[IO[bytes]], Any] |
     return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def read_npy(path: str | os.PathLike[str], objects: Callable[[IO[bytes]], Any] | None = None) -> Any:
+def read_npy(path: str | os.PathLike[str], objects: Callable[[IO[bytes]], object] | None = None) -> object:
     """The array of a .npy file. Errors as `read_array`, and OSError."""
     with Path(path).open("rb") as file:
         return read_array(file, os.fstat(file.fileno()).st_size, objects)
 
 
 def read_npz(
-    path: str | os.PathLike[str], objects: Callable[[IO[bytes]], Any] | None = None, keys: Container[str] | None = None
+    path: str | os.PathLike[str], objects: Callable[[IO[bytes]], object] | None = None, keys: Container[str] | None = None
 ) -> dict[str, Any]:
     """The arrays of a .npz file by name, None for those that are not among `keys`.
 

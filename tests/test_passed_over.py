@@ -34,7 +34,9 @@ def test_every_kind_that_pillow_reads_is_read(market):
     for number, suffix in enumerate(IMAGE_SUFFIXES):
         image = Image.fromarray(np.full((16, 8, 3), 90, np.uint8))
         try:
-            image.convert("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB").save(folder / f"{number:04}_c1{suffix}")
+            image.convert("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB").save(
+                folder / f"{number:04}_c1{suffix}"
+            )
         except OSError:  # this Pillow was built without that codec
             assert suffix in (".jp2", ".avif")
     data = load_dataset("market1501", market)

@@ -20,6 +20,10 @@ import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError
 
+JOBLIB = (
+    "file {path} was written by joblib (as PHALP, VIBE and their like do), which only joblib can read: save it again where it "
+    "came from, with python -c \"import joblib, pickle; pickle.dump(joblib.load('{path}'), open('{path}.pkl', 'wb'))\""
+)
 MOST_ITEMS = 20_000_000
 MOST_ELEMENTS = 1 << 27
 KINDS = "biufcSU"  # numbers, booleans and text: an object array could hold anything
@@ -214,6 +218,8 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
         with path.open("rb") as file:
             return load_plain(file)
     except pickle.UnpicklingError as error:
+        if str(error).startswith("joblib") or _compressed(path):
+            raise InputError(JOBLIB.format(path=path)) from error
         raise InputError(
             f"file {path} was refused: it holds {error}, and objects other than arrays and plain containers can run "
             "code when read"
@@ -221,7 +227,18 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
     except RecursionError as error:
         raise InputError(f"file {path} was refused: it holds itself, or is nested too deeply") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
+        if _compressed(path):
+            raise InputError(JOBLIB.format(path=path)) from error
         raise InputError(f"file {path} is truncated or no pickle of arrays: {type(error).__name__}: {error}") from error
+
+
+def _compressed(path: Path) -> bool:
+    """Whether a file begins as joblib's compressed ones do (zlib, gzip, bz2, xz, lzma, lz4)."""
+    with path.open("rb") as file:
+        begin = file.read(6)
+    return begin.startswith(
+        (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\0\0", b"\x04\x22M")
+    )
 
 
 def load_plain(file: IO[bytes]) -> Any:

@@ -54,7 +54,7 @@ def on_one_clock(records: list[Record]) -> list[Record]:
 
 
 def read_folder(name: str, folder: pathlib.Path) -> tuple[list[Record], tuple[str, ...]]:
-    """Records of one folder in the order of their file names, junk left out, identities as in the names; and what was left out."""
+    """Records of one folder in the order of their file names, junk left out, identities as in the names; what was left out."""
     every = [parse(name, path) for path in image_files(folder)]
     records = [r for r in every if r.pid != JUNK]
     notes = passed_over(folder)
