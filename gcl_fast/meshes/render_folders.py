@@ -25,6 +25,10 @@ class RenderReport:
     written: int
     skipped: int
 
+    def __str__(self) -> str:
+        there = f", {self.skipped} were there already (--overwrite writes them again)" if self.skipped else ""
+        return f"{self.written} pictures written to {self.folder}{there}"
+
 
 def render_dataset(
     data: ReIDData,

@@ -152,6 +152,8 @@ def child(first: int, seconds: float, count: int, note: str) -> None:
     with np.errstate(all="ignore"), open(note, "r+b", buffering=0) as file:
         while number < first + count and time.monotonic() < end:
             os.pwrite(file.fileno(), b"%-20d" % number, 0)
+            if str(number) == os.environ.get("GCL_FUZZ_CRASH_AT"):
+                os.kill(os.getpid(), signal.SIGFPE)  # the fuzzer's own test
             before = time.monotonic()
             cases.raw(number) if number % 2 else cases.public(number)
             if time.monotonic() - before > SLOW:
@@ -171,7 +173,8 @@ def fuzz(first: int, seconds: float, count: int = 1 << 40) -> dict[str, Any]:
             left = max(1.0, end - time.monotonic())
             numbers = [f"--first={first}", f"--seconds={left}", f"--count={last - first}", f"--note={note.name}"]
             command = [sys.executable, "-m", "tests.fuzz.run", *numbers]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path})
             at = int(Path(note.name).read_text())
         if done.returncode == 0:
             told = json.loads(done.stdout.splitlines()[-1])

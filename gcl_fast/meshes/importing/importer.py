@@ -18,6 +18,7 @@ from gcl_fast.meshes.importing.image_names import ImageNames, Key
 from gcl_fast.meshes.importing.mesh_converter import MeshConverter
 from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.importing.several_people import middle_covered
+from gcl_fast.meshes.importing.upside_down import stands_on_its_head
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.meshes.smpl import SMPL
@@ -29,8 +30,14 @@ MISSING = ("error", "leave-out", "mean")
 
 @dataclass
 class MeshReport:
-    """What became of the images: paths with a mesh of their own, with the mean body, without one; estimates of no image; images
-    with several people; why files and bodies could not be used, None where that is an error."""
+    """What became of the images.
+
+    written, mean, missing  paths of images with a mesh of their own, with the mean body, without one
+    unknown                 names that estimates give to images which the data set does not have
+    several                 images with several people
+    bad                     why files and bodies could not be used; None: that is an error
+    upside_down             how many of the bodies written stand on their heads, read with `axes`
+    """
 
     folder: pathlib.Path
     written: list[pathlib.Path] = field(default_factory=list)
@@ -39,6 +46,8 @@ class MeshReport:
     unknown: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
     bad: list[str] | None = None
+    upside_down: int = 0
+    axes: str = "y-down"
     coverage: dict[pathlib.Path, float] = field(default_factory=dict)
     """Of each image with a mesh of its own, the share of the picture that the body covers."""
 
@@ -53,6 +62,12 @@ class MeshReport:
             if names:
                 shown = ", ".join(pathlib.PurePath(n).name for n in names[:8]) + (" ..." if len(names) > 8 else "")
                 lines.append(f"{len(names)} {title}: {shown}")
+        if self.upside_down * 2 > len(self.written):
+            other = "y-down" if self.axes == "y-up" else "y-up"
+            lines.append(
+                f"{self.upside_down} of {len(self.written)} bodies stand on their heads: are the files {other}? Then give --axes "
+                f"{other}; --preview shows them over their photos"
+            )
         if self.bad:
             lines.append(f"{len(self.bad)} files or bodies that cannot be used:")
             lines += [f"  {why}" for why in self.bad[:8]] + (["  ..."] if len(self.bad) > 8 else [])
@@ -104,6 +119,7 @@ def import_meshes(
         raise InputError(f"import_meshes: axes must be y-down or y-up, got {axes!r}")
     root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
     report = MeshReport(split_folder(root, data.name, "train").parent)
+    report.axes = axes
     report.bad = None if missing == "error" else []
     paths = {(split, key): pathlib.Path(r.path) for split in SPLITS for key, r in mesh_names(data, split).items()}
     chosen = _choose(_all(sources, format, report), ImageNames(paths), report)
@@ -117,6 +133,7 @@ def import_meshes(
             folders.write(key, mesh)
             report.written.append(paths[key])
             report.coverage[paths[key]] = covered_share(mesh, image_size)
+            report.upside_down += stands_on_its_head(mesh.vertices)
             written.add(key)
             if missing == "mean":
                 meshes.append(mesh)
