@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+LARGEST = 2**63 - 1
+"""Of a person, camera or frame: they travel as 64-bit integers."""
+
 
 @dataclass(frozen=True)
 class Record:

@@ -150,3 +150,10 @@ def test_no_file_beside_a_surface_is_opened(tmp_path):
     finally:
         watching = False
     assert [name for name in opened if name.startswith(("a.", "m.", "secret"))] == ["a.obj", "a.ply"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_an_obj_in_any_encoding(tmp_path, encoding):
+    (tmp_path / "a.obj").write_bytes(("# café\n" + SQUARE + "f 1 2 3\n").encode(encoding))
+    vertices, faces = read_surface(tmp_path / "a.obj")
+    assert len(vertices) == 4 and faces.tolist() == [[0, 1, 2]]

@@ -14,8 +14,8 @@ from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.market import parse
 from gcl_fast.data.datasets.msmt17 import read_list
 from gcl_fast.data.datasets.readable import find_broken
-from gcl_fast.data.datasets.text_files import read_text
 from gcl_fast.errors import InputError
+from gcl_fast.files import read_text
 from gcl_fast.images import IMAGE_SUFFIXES
 
 SPLITS = ("bounding_box_train", "query", "bounding_box_test")

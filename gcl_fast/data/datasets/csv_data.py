@@ -8,9 +8,9 @@ import os
 import pathlib
 
 from gcl_fast.data.datasets.folders import check_folder, listing
-from gcl_fast.data.datasets.text_files import LARGEST, read_text
 from gcl_fast.errors import InputError, MissingFileError
-from gcl_fast.records import Record, ReIDData, relabel
+from gcl_fast.files import read_text
+from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"
 

@@ -8,9 +8,8 @@ import pathlib
 import re
 
 from gcl_fast.data.datasets.folders import Place, find_place, image_files, listing, passed_over
-from gcl_fast.data.datasets.text_files import LARGEST
 from gcl_fast.errors import InputError
-from gcl_fast.records import Record, ReIDData, relabel
+from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
 SPLITS = ("train", "query", "gallery")

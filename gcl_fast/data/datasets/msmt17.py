@@ -6,9 +6,9 @@ import os
 import pathlib
 
 from gcl_fast.data.datasets.folders import Place, find_place
-from gcl_fast.data.datasets.text_files import LARGEST, read_text
 from gcl_fast.errors import InputError
-from gcl_fast.records import Record, ReIDData, relabel
+from gcl_fast.files import read_text
+from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
