@@ -124,7 +124,8 @@ def is_checkpoint(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return False
     try:
-        return "config" in load_checkpoint(path)
+        load_checkpoint(path)
+        return True
     except CheckpointError:
         pass
     try:
