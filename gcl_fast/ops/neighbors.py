@@ -103,7 +103,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
             raise ValueError("jaccard_distance: features must be None when x is features itself, got a tensor")
         features = normalised("jaccard_distance", "x", x)
         _native.require("jaccard_distance", x.device)
-        similarity, rank = _knn.nearest(features, min(k1, len(x))) if len(x) else (None, x.new_zeros(0, k1, dtype=torch.int64))
+        similarity, rank = _knn.nearest(features, min(k1, len(x))) if len(x) else (None, x.new_zeros(0, 0, dtype=torch.int64))
     _native.require("jaccard_distance", x.device)
     parts = _jaccard.distance(rank, similarity, features, k1, k2)
     return SparseDistance(*parts, shape=(len(rank), len(rank)))
