@@ -147,11 +147,8 @@ def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
 def why_no_arrays(error: Exception) -> str:
     """Why NumPy could not read a file, without its advice to unpickle what is no array."""
     words = str(error) or type(error).__name__
-    return (
-        "a damaged file, or one that holds more than plain arrays"
-        if any(w in words for w in ("pickle", "zip file", "magic"))
-        else words
-    )
+    no_arrays = any(word in words for word in ("pickle", "zip file", "magic"))
+    return "a damaged file, or one that holds more than plain arrays" if no_arrays else words
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:
