@@ -12,18 +12,20 @@ TEST_WORKERS ?= 2
 TESTS ?= tests
 LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit types-PyYAML
 PYTEST_FLAGS ?=
+FUZZ_SECONDS ?= 60
 
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 NATIVE := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint format gpu-check pose-weights clean
+.PHONY: help build demo test lint format fuzz fuzz-sanitized gpu-check pose-weights clean
 
 help:
 	@echo "make demo        set up .venv, then train all three stages on the built-in synthetic world (runs/demo/)"
 	@echo "make test        set up .venv, then run the test suite   (TESTS=tests/test_rasterize.py for a part)"
 	@echo "make lint        style and types: ruff, clang-format, mypy; make format mends the style"
+	@echo "make fuzz        hostile calls of every op for FUZZ_SECONDS (60); make fuzz-sanitized: under AddressSanitizer and UBSan"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
 	@echo "make pose-weights  fetch the pose model that estimate-meshes needs, once (the tests that need it do so too)"
 	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
@@ -81,6 +83,26 @@ format: $(VENV)/.lint
 
 pose-weights: build
 	$(BIN)/gcl-fast estimate-meshes --weights download
+
+fuzz: build
+	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+
+# The package compiled once more, for the CPU, with sanitizers; they must be loaded before Python itself is.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1
+SANITIZED := build/sanitized
+PRELOAD = $$($(CXX) -print-file-name=libasan.so):$$($(CXX) -print-file-name=libstdc++.so)
+$(SANITIZED)/.built: $(NATIVE) | build
+	CXX="$(CXX)" CXXFLAGS="$(SANITIZE)" GCL_CUDA=0 GCL_BUILD_DIR=build/sanitized-tree \
+	  $(BIN)/python setup.py -q build --build-base build/sanitized-base --build-lib $(SANITIZED)
+	@touch $@
+
+fuzz-sanitized: $(SANITIZED)/.built
+	cp -r gcl_fast/. $(SANITIZED)/gcl_fast.new && rm -f $(SANITIZED)/gcl_fast.new/_C*.so && \
+	  mv $(SANITIZED)/gcl_fast/_C*.so $(SANITIZED)/gcl_fast.new/ && rm -rf $(SANITIZED)/gcl_fast && \
+	  mv $(SANITIZED)/gcl_fast.new $(SANITIZED)/gcl_fast
+	cd $(SANITIZED) && LD_PRELOAD="$(PRELOAD)" PYTHONPATH=$(CURDIR) GCL_SANITIZER="AddressSanitizer and UBSan" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(CURDIR)/$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 gpu-check:
 	$(PYTHON) bench/gpu_check.py

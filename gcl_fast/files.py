@@ -1,7 +1,9 @@
-"""Files on disk, written whole: a reader, or a run that is killed at any moment, meets the old file or the new one."""
+"""Files on disk, written whole: a reader, or a run that is killed at any moment, meets the old file or the new one; and text in
+whatever encoding a stranger's editor gave it."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -13,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from gcl_fast.errors import FileError
+from gcl_fast.errors import FileError, InputError
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 Content = bytes | str | Callable[[IO[bytes]], object]
 
@@ -117,3 +121,27 @@ def mib(size: int) -> str:
 def _unfinished(path: Path) -> Path:
     """The file beside `path` that this thread writes."""
     return path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file in UTF-8 or UTF-16, with or without a byte order mark, or else in Latin-1.
+
+    Errors: OSError; InputError naming the file where it is no text.
+    """
+    return decoded(Path(path).read_bytes(), path)
+
+
+def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
+    """The text of a file's content; `path` is what errors call it. As `read_text`."""
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "")
+    if not encoding and b"\0" in content[:4]:  # ASCII letters in UTF-16 without a mark
+        encoding = "utf-16-be" if content.startswith(b"\0") else "utf-16-le"
+    try:
+        text = content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if encoding.startswith("utf-16"):
+            raise InputError(f"{path} is damaged: it begins as {encoding.upper()} and goes on as something else") from error
+        text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    if "\0" in text:
+        raise InputError(f"{path} is not a text file: save it as UTF-8")
+    return text

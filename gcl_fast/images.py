@@ -1,13 +1,18 @@
 """From an image file to the numbers a network reads, and back: the one place of every conversion.
 
+A file is opened as one of RASTER_FORMATS, whatever its name says, and only below MAX_PIXELS. It is turned upright as its EXIF
+orientation says, which is what viewers and OpenCV show. Grey of 16 bits is scaled by the type's range.
+
 A *photo* is a float tensor [..., 3, H, W] normalised by the ImageNet mean and deviation (data and decoder output alike).
 A *mesh* is a float tensor [..., 1, H, W] in [-1, 1]. A *unit* image is [..., C, H, W] in [0, 1].
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +32,25 @@ Pixels = npt.NDArray[np.uint8]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+RASTER_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+"""Pillow's names of what is read. No others: some of its decoders start programs (Ghostscript) on what a stranger wrote."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
+"""Names of files that folders are searched for."""
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn; a person crop has ten thousand
+_ORIENTATION = 0x0112  # EXIF's tag
+_NOT_RASTER = {
+    b"%!PS": "a PostScript program",
+    b"%PDF": "a PDF",
+    b"<svg": "an SVG drawing",
+    b"<?xm": "an XML file",
+    b"<htm": "a web page",
+    b"<!DO": "a web page",
+    b"vers": "a Git LFS pointer: fetch the file itself (git lfs pull)",
+}
+
 
 def pillow() -> ModuleType:
     """PIL.Image, or a MissingPackageError that says what to install."""
@@ -41,7 +65,8 @@ def load_uint8(path: str | os.PathLike[str], image_size: tuple[int, int]) -> Pix
     """Decode an image file to RGB and resize it, bicubic as Pillow does.
 
     Arguments:
-        path: any format that Pillow reads; grey (8 or 16 bits), palette, CMYK and transparent images become RGB.
+        path: one of RASTER_FORMATS; grey (8 or 16 bits), palette, CMYK and transparent images become RGB. Of several frames
+            the first.
         image_size: (height, width) in pixels.
 
     Returns: uint8 [H, W, 3].
@@ -60,24 +85,112 @@ def load_photo(path: str | os.PathLike[str]) -> Pixels:
     return _decode(path, None, "RGB")
 
 
+def encoded_plainly(path: str | os.PathLike[str], mode: str) -> bytes:
+    """An image file as an uncompressed PNM of 8 bits, for decoders that have rules of their own. Errors as `load_uint8`.
+
+    mode: RGB or L.
+    """
+    pixels = _decode(path, None, mode)
+    height, width = pixels.shape[:2]
+    return f"P{6 if mode == 'RGB' else 5}\n{width} {height}\n255\n".encode() + pixels.tobytes()
+
+
 def _decode(path: str | os.PathLike[str], image_size: tuple[int, int] | None, mode: str) -> Pixels:
-    Image = pillow()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             picture = to_mode(image, mode)
     except FileNotFoundError:
         raise MissingFileError(f"cannot read image {path}: no such file") from None
     except Exception as error:  # a broken file may raise nearly anything in a decoder
         raise FileError(f"cannot read image {path}: {error}") from error
-    return resized(picture, image_size or (picture.height, picture.width))
+    return np.array(picture, np.uint8) if image_size is None else resized(picture, image_size)
+
+
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[PIL.Image.Image]:
+    """An image file as Pillow opens it, its header read and nothing decoded.
+
+    Errors: InputError where it is none of RASTER_FORMATS, or larger than MAX_PIXELS; OSError where it cannot be read; whatever a
+        decoder raises.
+    """
+    Image = pillow()
+    try:
+        opened = Image.open(path, formats=_formats())
+    except Image.DecompressionBombError as error:
+        pixels = next((word.strip("(") for word in str(error).split() if word.strip("(").isdigit()), "too many")
+        raise InputError(_too_large(pixels)) from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(_why_no_image(path)) from error
+    with opened as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(_too_large(f"{image.width} x {image.height}"))
+        yield image
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of an image file, upright, without decoding it. Errors as `open_image`."""
+    with open_image(path) as image:
+        turned = image.format != "TIFF" and orientation_of(image) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of RASTER_FORMATS that this Pillow has."""
+    Image = pillow()
+    Image.init()
+    return tuple(name for name in RASTER_FORMATS if name in Image.OPEN)
+
+
+def _too_large(pixels: str) -> str:
+    return f"it has {pixels} pixels, at most {MAX_PIXELS} are decoded: make it smaller"
+
+
+def _why_no_image(path: str | os.PathLike[str]) -> str:
+    """What a file is that Pillow cannot identify."""
+    with open(path, "rb") as file:
+        head = file.read(32)
+    if not head:
+        return "empty file"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return "it is a HEIC photo: save it as JPEG or PNG"
+    kind = next((words for mark, words in _NOT_RASTER.items() if head.lstrip().startswith(mark)), None)
+    names = ", ".join(name for name in _formats() if name != "MPO")
+    return f"it is {kind}, not an image of the formats {names}" if kind else f"cannot identify it: damaged, or none of {names}"
+
+
+def orientation_of(picture: PIL.Image.Image) -> int:
+    """EXIF's orientation, 1 (upright) to 8."""
+    content = picture.info.get("exif")
+    if not content:
+        return 1
+    exif = pillow().Exif()
+    try:
+        exif.load(content)
+        turned = exif.get(_ORIENTATION, 1)
+    except Exception:  # a damaged block says nothing
+        return 1
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture turned and mirrored as its EXIF says. Pillow does that itself to a TIFF that it decodes."""
+    turned = orientation_of(picture) if picture.format != "TIFF" else 1
+    if turned == 1:
+        return picture
+    T = pillow().Transpose
+    steps = (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90)
+    return picture.transpose(steps[turned - 2])
 
 
 def to_mode(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    """A Pillow image in mode RGB or L. 16-bit grey is scaled by its range (Pillow alone would cut it off at 255).
+    """A Pillow image in mode RGB or L, upright. 16-bit grey is scaled by its range (Pillow alone would cut it off at 255).
 
     Errors: InputError for 32-bit pictures, whose range nobody knows.
     """
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):  # older Pillow opens those as I
+    file_format, picture = picture.format, _upright(picture)
+    # Pillow has no mode of its own for 16-bit PNG (before version 11) and PNM: they come as 32 bits
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PNG", "PPM")):
         levels = np.asarray(picture).astype(np.float32) / 257
         picture = pillow().fromarray(levels.round().clip(0, 255).astype(np.uint8))
     if picture.mode in ("I", "F"):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+LARGEST = 2**63 - 1
+"""Of a person, camera or frame: they travel as 64-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def table(title: str, splits: dict[str, SplitStatistics]) -> str:
 class ReIDData:
     """A dataset: what to train on, and the query and gallery lists to score with (both may be empty for `csv`).
 
-    `root` is the folder the user gave, which is where `mesh/` is looked for.
+    root         the folder the user gave, which is where `mesh/` is looked for
+    passed_over  split -> what its folder holds beside the records and why it is not read, in words
     """
 
     name: str
@@ -79,6 +83,7 @@ class ReIDData:
     train: list[Record]
     query: list[Record]
     gallery: list[Record]
+    passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def statistics(self) -> dict[str, SplitStatistics]:
         return {
@@ -88,8 +93,10 @@ class ReIDData:
         }
 
     def table(self) -> str:
-        """Images, identities and cameras of each split, ready to print."""
-        return table(f"{self.name} in {self.root}", self.statistics())
+        """Images, identities and cameras of each split, and what was passed over, ready to print."""
+        lines = [table(f"{self.name} in {self.root}", self.statistics())]
+        lines += [f"  passed over in {split}: {'; '.join(words)}" for split, words in self.passed_over.items() if words]
+        return "\n".join(lines)
 
     def without(self, paths: Iterable[pathlib.Path]) -> ReIDData:
         """The same data set without some images; identities keep their numbers."""

@@ -138,7 +138,7 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
         p.part_max[chunk * p.batch + b0 + l] = max[l];
         p.part_sum[chunk * p.batch + b0 + l] = sum[l];
       }
-      if (count == kGroup || !p.with_grad) continue;
+      if (count == kGroup || !p.with_grad || p.dim == 0) continue;
       std::memcpy(p.part_mean + (chunk * p.batch + b0) * padded_dim(p.dim), mean, sizeof(float) * count * padded_dim(p.dim));
     }
   });

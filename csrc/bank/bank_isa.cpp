@@ -235,7 +235,7 @@ void sweep_bank(const BankSweepParams& p) {
     p.max[b] = -__builtin_inff();
     p.sum[b] = 0.0;
   }
-  if (p.with_mean) std::memset(p.mean, 0, sizeof(float) * kGroup * padded_dim(p.dim));
+  if (p.with_mean && p.dim > 0) std::memset(p.mean, 0, sizeof(float) * kGroup * padded_dim(p.dim));
   if (p.queries <= 8) sweep<8>(p);
   else sweep<16>(p);
 }

@@ -45,7 +45,7 @@ constexpr int64_t kPad = 16;
 constexpr int64_t padded_dim(int64_t dim) { return (dim + kPad - 1) / kPad * kPad; }
 // Rows of a block: what stays in the second cache beside the queries and their sums. A multiple of 12, every tile's height.
 constexpr int64_t block_rows(int64_t dim) {
-  const int64_t rows = 49152 / padded_dim(dim) / 12 * 12;
+  const int64_t rows = dim > 0 ? 49152 / padded_dim(dim) / 12 * 12 : 96;  // rows may have no elements
   return rows < 12 ? 12 : rows > 96 ? 96 : rows;
 }
 // Rows in the scratch stand apart by an odd number of cache lines: a power of two would put them all into one cache set.

@@ -23,7 +23,7 @@ void rank_one(const RankingParams<T>& p, int64_t q, const int64_t* junk, int64_t
   const int64_t begin = p.begin[q], end = p.end[q];
   const bool is_match_possible = p.query_pids[q] != kJunk;
   int64_t matches = 0;
-  std::memcpy(row, p.distances + q * p.num_gallery, sizeof(T) * p.num_gallery);
+  if (p.num_gallery > 0) std::memcpy(row, p.distances + q * p.num_gallery, sizeof(T) * p.num_gallery);
   for (int64_t i = 0; i < num_junk; ++i) row[junk[i]] = ignored;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t g = p.order[i];

@@ -46,6 +46,7 @@ class Sweep {
  private:
   void clear() {
     const int64_t begin = int64_t{p.row_begin} * p.width, count = int64_t{p.row_end - p.row_begin} * p.width;
+    if (count == 0) return;  // a picture without pixels may have no memory, and memset wants some
     std::memset(p.face_id + begin, 0xff, static_cast<size_t>(count) * sizeof(int32_t));
     for (int64_t i = begin; i < begin + count; ++i) p.depth[i] = std::numeric_limits<float>::infinity();
     if (p.bary != nullptr) std::memset(p.bary + 3 * begin, 0, static_cast<size_t>(count) * 3 * sizeof(float));

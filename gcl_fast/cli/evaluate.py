@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -12,13 +13,17 @@ from gcl_fast.config import TrainConfig
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
 
+if TYPE_CHECKING:
+    from gcl_fast.models import IdentityEncoder
+
 
 @dataclass
 class EvaluateOptions:
     """Score the identity encoder of a checkpoint: mAP, CMC-1/5/10, mINP."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A run's checkpoint (runs/NAME/stage3/last.pt) or its run folder (the last stage's is taken)."""
+    """A run's checkpoint (runs/NAME/stage3/last.pt), its run folder (the last stage's is taken), or weights of an encoder that
+    export or import-checkpoint wrote or import-checkpoint knows; these need --dataset and --root."""
     dataset: DatasetName | None = None
     """Another data set than the one trained on."""
     root: str | None = None
@@ -31,7 +36,31 @@ class EvaluateOptions:
     """Write a picture of ranked lists here (PNG)."""
     output: Path | None = None
     """Write the scores here (JSON)."""
+    height: int | None = None
+    width: int | None = None
+    """Size that images are resized to; default: the one trained at, 256 x 128 for weights that do not tell."""
     device: str = "auto"
+
+
+def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
+    """The encoder to score and the settings to read images with."""
+    from gcl_fast.runs.encoder_export import FILES, exported_size
+    from gcl_fast.runs.networks import encoder_of, find_checkpoint, is_checkpoint, networks_of
+
+    exported = options.checkpoint / FILES["safetensors"]
+    path = exported if exported.is_file() else find_checkpoint(options.checkpoint)
+    if is_checkpoint(path):
+        config, networks, _ = networks_of(path)
+        encoder = networks.encoder
+    else:
+        encoder, size = encoder_of(path)
+        if options.dataset is None or options.root is None:
+            raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
+        height, width = exported_size(path) or size
+        config = TrainConfig(height=height, width=width)
+    config = on_data(config, options.dataset, options.root, options.device)
+    size = options.height or config.height, options.width or config.width
+    return encoder, replace(config, height=size[0], width=size[1])
 
 
 def on_data(config: TrainConfig, dataset: DatasetName | None, root: str | None, device: str) -> TrainConfig:
@@ -49,19 +78,17 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.files import check_writable, json_text, write_whole
     from gcl_fast.runs.dataset import OpenedDataset
-    from gcl_fast.runs.networks import find_checkpoint, networks_of
     from gcl_fast.runs.run_pictures import ranked_lists_picture
 
     for path in filter(None, (options.ranked_lists, options.output)):
         check_writable(path)
-    config, networks, _ = networks_of(find_checkpoint(options.checkpoint))
-    config = on_data(config, options.dataset, options.root, options.device)
+    encoder, config = _encoder(options)
     config = replace(config, same_camera=config.same_camera or options.same_camera)
     dataset = OpenedDataset(config, with_meshes=False)
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}")
     print(dataset.table())
-    encoder = networks.encoder.to(dataset.device)
+    encoder = encoder.to(dataset.device)
     scores = {"plain": dataset.score(encoder)}
     if options.rerank:
         scores["reranked"] = dataset.score(encoder, rerank=True)

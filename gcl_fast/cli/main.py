@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 
 from gcl_fast.cli.waits import wait_briefly
 from gcl_fast.stages.stop_signals import stops_on_sigterm
@@ -54,10 +55,17 @@ def _rank_or_refusal(name: str) -> tuple[str, str]:
     return f" (rank {os.environ.get('RANK', '?')})", refusal
 
 
+def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning in words for a user, without the line of source that gave it."""
+    return f"warning: {message}\n"
+
+
 def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> int:
     try:
         with stops_on_sigterm():
             command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
+            warnings.formatwarning = _warning_line
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit", module="PIL")  # said by the error that follows
             code = int(command.main(options) or 0)
             sys.stdout.flush()  # while a closed pipe can still be told from other errors
             return code

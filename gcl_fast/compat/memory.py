@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gcl_fast._op_types import working_dtype
 from gcl_fast.ops import bank_nce, bank_update_, draw_positives
-from gcl_fast.ops._check import check_rows
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows
 from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
 
@@ -65,6 +65,11 @@ class Memory(nn.Module):
             TypeError, ValueError: an argument of the wrong type, shape or device.
             IndexRangeError: an index that is no row, on CPU; nothing has moved then.
         """
+        shapes = Shapes("Memory")
+        features = ("features", self.features)
+        shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
+        shapes.tensor("f_nv", f_nv, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
+        shapes.tensor("indexes", indexes, ("B",), INTEGERS, device_of=features)
         check_rows("Memory", "indexes", indexes, len(self.labels))
         seed = self.next_seed.clone()
         self.next_seed += 1
@@ -145,8 +150,13 @@ class ClusterMemory(nn.Module):
             To inputs, once differentiable.
 
         Errors:
+            TypeError, ValueError: an argument of the wrong type, shape or device.
             IndexRangeError: a target that is no cluster, on CPU.
         """
+        shapes = Shapes("ClusterMemory")
+        features = ("features", self.features)
+        shapes.tensor("inputs", inputs, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
+        shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=features)
         inputs = unit(inputs.to(working_dtype(inputs, self.features)))
         query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
         return centroid_cross_entropy(query, self.features, targets, self.temp)

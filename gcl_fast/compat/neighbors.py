@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.ops._check import FLOATS, Shapes, integer
 from gcl_fast.ops.neighbors import jaccard_distance, nearest_by_distance
 
 
@@ -28,6 +29,9 @@ def compute_jaccard_distance(
         search_option: accepted, changes nothing: the search is always exact and needs no faiss.
         use_float16: halve the result; what leads to it stays in float32.
 
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or range.
+
     Returns:
         [N, N] float32, or float16 where asked for.
 
@@ -38,9 +42,12 @@ def compute_jaccard_distance(
     if print_flag:
         print("Computing jaccard distance...")
     del search_option
-    features = torch.as_tensor(target_features).detach()
+    features = torch.as_tensor(target_features).detach().resolve_neg()
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    index = nearest_by_distance(features, min(int(k1), len(features)))
+    shapes = Shapes("compute_jaccard_distance")
+    shapes.tensor("target_features", features, ("N", "D"), FLOATS)
+    k1, k2 = integer(shapes.op, "k1", k1, 1), integer(shapes.op, "k2", k2, 1)
+    index = nearest_by_distance(features, min(k1, len(features)))
     dense = jaccard_distance(index, k1, k2, features=features).to_dense()
     result = dense.cpu().numpy().astype(np.float16 if use_float16 else np.float32)
     if print_flag:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from gcl_fast.ops._check import integer
 from gcl_fast.ops.ranking import rank_metrics_from_distances, rerank_rows, scaled
 
 
@@ -39,7 +40,10 @@ def evaluate_rank(
         AssertionError: no query has a match.
     """
     del use_cython
-    distance, qp, gp, qc, gc = (np.asarray(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
+    distance, qp, gp, qc, gc = (_array(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
+    if distance.ndim != 2 or any(np.ndim(ids) != 1 for ids in (qp, gp, qc, gc)):
+        shapes = ", ".join(str(list(np.shape(a))) for a in (distance, qp, gp, qc, gc))
+        raise ValueError(f"evaluate_rank: distmat must be [Q, G], persons and cameras [Q], [G], [Q], [G], got {shapes}")
     if not np.issubdtype(distance.dtype, np.floating):
         distance = distance.astype(np.float64)
     if distance.shape[1] < max_rank:
@@ -96,12 +100,15 @@ def re_ranking(
         [Q, G] float32.
 
     Errors:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, or a number below 1.
 
     Source:
         Zhong et al., CVPR 2017, section 3.
     """
-    cross, within_query, within_gallery = (np.asarray(d) for d in (q_g_dist, q_q_dist, g_g_dist))
+    cross, within_query, within_gallery = (_array(d) for d in (q_g_dist, q_q_dist, g_g_dist))
+    k1, k2 = integer("re_ranking", "k1", int(k1), 1), integer("re_ranking", "k2", int(k2), 1)
+    if cross.ndim != 2:
+        raise ValueError(f"re_ranking: q_g_dist must have shape [Q, G], got {list(cross.shape)}")
     num_query, num_gallery = cross.shape
     for name, value, size in (("q_q_dist", within_query, num_query), ("g_g_dist", within_gallery, num_gallery)):
         if value.shape != (size, size):
@@ -122,4 +129,8 @@ def re_ranking(
             np.square(part, out=out, casting="same_kind")
         return scaled(block)
 
-    return rerank_rows(rows, num_query, num_gallery, int(k1), int(k2), float(lambda_value))
+    return rerank_rows(rows, num_query, num_gallery, k1, k2, float(lambda_value))
+
+
+def _array(value: np.ndarray | torch.Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -34,6 +34,11 @@ def positive(section: object, *names: str) -> None:
         require(value > 0, f"{type(section).__name__}.{name}", "above 0", value)
 
 
+def two_images(section: object, batch_size: int) -> None:
+    """A batch for training: batch norm cannot learn from a single image."""
+    require(batch_size >= 2, f"{type(section).__name__}.batch_size", "at least 2, which batch norm needs", batch_size)
+
+
 def not_negative(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)

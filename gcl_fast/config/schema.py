@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require
+from gcl_fast.config.plain_values import not_negative, positive, require, two_images
 from gcl_fast.config.stage1_schema import ClusterConfig, Stage1Config
 from gcl_fast.constants import NOVEL_YAWS, BackboneName, DatasetName
 
@@ -78,6 +78,7 @@ class Stage2Config:
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "lr_gamma")
+        two_images(self, self.batch_size)
         not_negative(self, "iters", "beta1", "beta2", "weight_decay")
 
 

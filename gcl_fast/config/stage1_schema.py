@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require
+from gcl_fast.config.plain_values import not_negative, positive, require, two_images
 
 
 @dataclass
@@ -75,6 +75,7 @@ class WarmupConfig:
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
+        two_images(self, self.batch_size)
         not_negative(self, "iters", "sgd_momentum", "weight_decay")
 
 
@@ -221,6 +222,7 @@ class Stage1Config:
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
+        two_images(self, self.batch_size)
         not_negative(self, "iters", "weight_decay", "momentum")
         require(
             self.batch_size % self.num_instances == 0,

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from gcl_fast.archives import read_npy, read_npz
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.files import write_whole
 
@@ -120,10 +121,8 @@ def _arrays(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> tuple[dict
     if not path.is_file():
         raise MissingFileError(f"mesh file {path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise ValueError("one array instead of named ones")
-            return {key: archive[key] for key in wanted if key in archive.files}, sorted(archive.files)
+        content = read_npz(path, keys=wanted)
+        return {key: array for key, array in content.items() if array is not None}, sorted(content)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(
             f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {why_no_arrays(error)}"
@@ -136,7 +135,7 @@ def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
     Errors: InputError naming the file.
     """
     try:
-        faces = np.load(path, allow_pickle=False)
+        faces = read_npy(path)
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: expected an array of faces, got: {why_no_arrays(error)}") from error
     problem = _problem_of_faces(faces)
@@ -148,7 +147,8 @@ def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
 def why_no_arrays(error: Exception) -> str:
     """Why NumPy could not read a file, without its advice to unpickle what is no array."""
     words = str(error) or type(error).__name__
-    return "a damaged file, or one that holds more than plain arrays" if "pickle" in words else words
+    no_arrays = any(word in words for word in ("pickle", "zip file", "magic"))
+    return "a damaged file, or one that holds more than plain arrays" if no_arrays else words
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:

@@ -8,9 +8,11 @@ arrays), tensors, plain containers, and chumpy's arrays are known; any other nam
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,12 @@ import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError
 
+JOBLIB = (
+    "file {path} was written by joblib (as PHALP, VIBE and their like do), which only joblib can read: save it again where it "
+    "came from, with python -c \"import joblib, pickle; pickle.dump(joblib.load('{path}'), open('{path}.pkl', 'wb'))\""
+)
+MOST_ITEMS = 20_000_000
+MOST_ELEMENTS = 1 << 27
 KINDS = "biufcSU"  # numbers, booleans and text: an object array could hold anything
 
 
@@ -60,7 +68,7 @@ class _Array(_Kept):
             raise ValueError("an array without content")
         _, shape, dtype, fortran, data = self.state
         if isinstance(data, list):  # an array of objects: the objects, which are as plain as the rest
-            items = [_plain(item) for item in data]
+            items = _plain(data)
             return items if _plain(shape) else items[0]
         return _from_bytes(data, dtype, shape, "F" if fortran else "C")
 
@@ -88,6 +96,8 @@ class _Sparse(_Kept):
         outer = columns if self.by_column else rows
         if len(indptr) != outer + 1 or len(data) != len(indices) or indptr[-1] != len(data):
             raise ValueError("a sparse matrix whose parts disagree")
+        if rows * columns > MOST_ELEMENTS:
+            raise ValueError(f"a sparse matrix of {rows} x {columns}, which is read as a dense one")
         dense = np.zeros((rows, columns), data.dtype)
         major = np.repeat(np.arange(outer), np.diff(indptr))
         np.add.at(dense, (indices, major) if self.by_column else (major, indices), data)
@@ -129,6 +139,8 @@ class _Tensor(_Kept):
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
         if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(flat)):
             raise ValueError("a tensor beyond its storage")
+        if math.prod(size) > max(MOST_ELEMENTS, len(flat)):
+            raise ValueError("a tensor that is larger than its storage")
         steps = tuple(s * flat.itemsize for s in stride)
         return np.lib.stride_tricks.as_strided(flat[offset:], size, steps).copy()
 
@@ -206,6 +218,8 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
         with path.open("rb") as file:
             return load_plain(file)
     except pickle.UnpicklingError as error:
+        if str(error).startswith("joblib") or _compressed(path):
+            raise InputError(JOBLIB.format(path=path)) from error
         raise InputError(
             f"file {path} was refused: it holds {error}, and objects other than arrays and plain containers can run "
             "code when read"
@@ -213,25 +227,67 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
     except RecursionError as error:
         raise InputError(f"file {path} was refused: it holds itself, or is nested too deeply") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
+        if _compressed(path):
+            raise InputError(JOBLIB.format(path=path)) from error
         raise InputError(f"file {path} is truncated or no pickle of arrays: {type(error).__name__}: {error}") from error
+
+
+def _compressed(path: Path) -> bool:
+    """Whether a file begins as joblib's compressed ones do (zlib, gzip, bz2, xz, lzma, lz4)."""
+    with path.open("rb") as file:
+        begin = file.read(6)
+    return begin.startswith(
+        (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\0\0", b"\x04\x22M")
+    )
 
 
 def load_plain(file: IO[bytes]) -> Any:
     """The next pickle of an open file; raises whatever a bad one raises."""
-    return _plain(_Reader(file, encoding="latin1").load())
+    content = _plain(_Reader(file, encoding="latin1").load())
+    return plain_containers(content, lambda item: item)  # counts what arrays of objects hold
 
 
 def _plain(value: Any) -> Any:
     """Stand-ins replaced by what they stand for, in all containers."""
+    return plain_containers(value, _leaf)
+
+
+def _leaf(value: Any) -> Any:
     if isinstance(value, _Kept):
         return value.value()
-    if isinstance(value, dict):
-        return {_plain(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value)
     if isinstance(value, type) or callable(value):
         raise ValueError("a function or class")
     return value
+
+
+def plain_containers(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """Nested dicts, lists and tuples with `leaf` of what they hold; what is shared inside is made once and stays shared.
+
+    Errors: ValueError where it would be larger than MOST_ITEMS written out, as a few lists that hold each other many times are.
+    """
+    made: dict[int, tuple[Any, int, Any]] = {}  # id of an original -> result, items in it, and the original, to keep its id
+
+    def visit(item: Any) -> tuple[Any, int]:
+        if id(item) in made:
+            return made[id(item)][:2]
+        size = 1
+        if isinstance(item, dict):
+            pairs = [(visit(k), visit(v)) for k, v in item.items()]
+            result: Any = {k: v for (k, _), (v, _) in pairs}
+            size += sum(a + b for (_, a), (_, b) in pairs)
+        elif isinstance(item, (list, tuple)):
+            parts = [visit(v) for v in item]
+            result = type(item)(part for part, _ in parts)
+            size += sum(n for _, n in parts)
+        else:
+            result = leaf(item)
+        if size > MOST_ITEMS:
+            raise ValueError(f"containers that hold each other so often that they are more than {MOST_ITEMS:,} items")
+        if not isinstance(item, (int, float, str, bytes, type(None))):
+            made[id(item)] = result, size, item
+        return result, size
+
+    return visit(value)[0]
 
 
 def _text(value: Any) -> str:

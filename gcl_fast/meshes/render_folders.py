@@ -13,7 +13,7 @@ from gcl_fast.constants import ALL_YAWS
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.files import write_whole
 from gcl_fast.images import pillow, unit_to_levels
-from gcl_fast.meshes.sources import VertexMeshes, mesh_key, open_mesh_source, split_folder, view_folder
+from gcl_fast.meshes.sources import VertexMeshes, open_mesh_source, split_folder, view_folder
 from gcl_fast.records import Record, ReIDData
 
 
@@ -24,6 +24,10 @@ class RenderReport:
     folder: pathlib.Path
     written: int
     skipped: int
+
+    def __str__(self) -> str:
+        there = f", {self.skipped} were there already (--overwrite writes them again)" if self.skipped else ""
+        return f"{self.written} pictures written to {self.folder}{there}"
 
 
 def render_dataset(
@@ -62,7 +66,7 @@ def render_dataset(
     written = 0
     for done, (source, split, record) in enumerate(jobs, start=1):
         folder = split_folder(out, data.name, split)
-        name = mesh_key(record, data.name) + pathlib.PurePath(record.path).suffix
+        name = source.key(record) + pathlib.PurePath(record.path).suffix
         wanted = {folder / view / name: yaw for view, yaw in views.items() if overwrite or not (folder / view / name).exists()}
         if wanted:
             for path, picture in zip(wanted, source.render(record, list(wanted.values())), strict=True):

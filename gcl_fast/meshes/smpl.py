@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gcl_fast.archives import read_npz
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.meshes.mesh_files import why_no_arrays
 from gcl_fast.meshes.plain_pickle import read_plain_pickle
@@ -63,8 +64,7 @@ class SMPL:
         path = Path(path)
         if path.suffix == ".npz":
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    data = {k: archive[k] for k in archive.files if k in KEYS}
+                data = read_npz(path, keys=KEYS)
             except FileNotFoundError:
                 raise MissingFileError(f"SMPL model {path} does not exist") from None
             except Exception as error:

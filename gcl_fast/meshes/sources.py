@@ -4,13 +4,15 @@ Layout below a mesh root, `<set>` being market, dukeMTMC, msmt17 or csv, split t
     <set>/<split>/vertices/<key>.npz     vertices and camera, see `mesh_files`; rendered at any angle
     <set>/<split>/render/<key>.<ext>     rendered picture in the photo's own view
     <set>/<split>/render_45/<key>.<ext>  ... render_315: the body turned
-with <key> the image's stem, in MSMT17 below its person folder.
+with <key> the image's stem, in MSMT17 below its person folder, in a user's own data (csv) also below the folders that the image
+lies in.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -24,7 +26,7 @@ from gcl_fast.images import load_grey, unit_from_levels
 from gcl_fast.meshes.mesh_files import read_faces, read_mask, read_mesh
 from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
-from gcl_fast.records import Record
+from gcl_fast.records import Record, ReIDData
 
 FOLDERS: dict[str, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
 SPLITS = ("train", "test")
@@ -54,6 +56,41 @@ def mesh_key(record: Record, dataset_name: str) -> str:
     return f"{path.parent.name}/{path.stem}" if dataset_name == "msmt17" else path.stem
 
 
+def mesh_keys(record: Record, dataset_name: str) -> list[str]:
+    """Where a record's mesh may lie, the first that is there counts: of a user's own data below as many of the image's folders as
+    there are beside the meshes (`p0/000`), else `mesh_key`."""
+    if dataset_name != "csv":
+        return [mesh_key(record, dataset_name)]
+    *folders, _ = pathlib.PurePath(record.path).parts
+    stem = pathlib.PurePath(record.path).stem
+    return ["/".join((*(f for f in folders[n:] if f != ".."), stem)) for n in range(bool(folders), len(folders))] + [stem]
+
+
+def mesh_names(data: ReIDData, split: str) -> dict[str, Record]:
+    """Where meshes of a data set are written: below the image's folders where the stems alone would meet.
+
+    Errors: InputError where two images differ in their extension alone.
+    """
+    records = {pathlib.PurePath(r.path): r for r in data.mesh_split(split)}
+    stems = Counter(mesh_key(r, data.name) for r in records.values())
+    names: dict[str, Record] = {}
+    for path, record in records.items():
+        name = mesh_key(record, data.name)
+        if data.name == "csv" and stems[name] > 1:
+            inside = path.relative_to(data.root) if path.is_relative_to(data.root) else path.relative_to(path.anchor)
+            name = inside.with_suffix("").as_posix()
+        if name in names and data.name == "csv":
+            raise _shared(names[name].path, path, name)
+        names[name] = record
+    return names
+
+
+def _shared(one: object, other: object, name: str) -> InputError:
+    return InputError(
+        f"the images {one} and {other} share the mesh name {name!r}: rename one, or put the meshes into folders as the images are"
+    )
+
+
 def split_folder(mesh_root: str | os.PathLike[str], dataset_name: str, split: str) -> pathlib.Path:
     """`<mesh_root>/<set>/<split>`. Errors: InputError naming the argument."""
     if dataset_name not in FOLDERS:
@@ -81,12 +118,22 @@ class VertexMeshes:
         self.folder = pathlib.Path(folder)
         self.dataset_name = dataset_name
         self.image_size = (int(image_size[0]), int(image_size[1]))
+        self._keys: dict[pathlib.Path, str] = {}
         shared = self.folder / "faces.npy"
         self._faces: np.ndarray | None = read_faces(shared) if shared.is_file() else None
         self._vertices_needed = 1 + int(self._faces.max()) if self._faces is not None and self._faces.size else 0
 
     def path(self, record: Record) -> pathlib.Path:
-        return self.folder / f"{mesh_key(record, self.dataset_name)}.npz"
+        return self.folder / f"{self.key(record)}.npz"
+
+    def key(self, record: Record) -> str:
+        """Which of `mesh_keys` is there; the last where none is."""
+        keys = mesh_keys(record, self.dataset_name)
+        if len(keys) == 1:
+            return keys[0]
+        if record.path not in self._keys:
+            self._keys[record.path] = next((k for k in keys if (self.folder / f"{k}.npz").is_file()), keys[-1])
+        return self._keys[record.path]
 
     def render(self, record: Record, yaws: Sequence[float]) -> Tensor:
         """[R, H, W] float32 in [0, 1]; deterministic. Errors: MissingFileError or InputError naming the mesh file."""
@@ -132,7 +179,9 @@ class VertexMeshes:
 
     def missing(self, records: Sequence[Record]) -> list[Record]:
         names = _Names()
-        return [r for r in _unambiguous(records, self.dataset_name) if self.path(r).name not in names.of(self.path(r).parent)]
+        missing = [r for r in records if self.path(r).name not in names.of(self.path(r).parent)]
+        _check_shared([(r, self.key(r)) for r in records], self.dataset_name)
+        return missing
 
 
 class RenderedFolders:
@@ -179,11 +228,17 @@ class RenderedFolders:
             paths = [view / name for name in self._candidates(record)]
             return any(path.name in names.of(path.parent) for path in paths)
 
-        return [r for r in _unambiguous(records, self.dataset_name) if not all(there(view, r) for view in views)]
+        found = [(r, name) for r in records for name in self._candidates(r) if self._is_there(names, name)]
+        _check_shared(list({id(r): (r, name) for r, name in reversed(found)}.values()), self.dataset_name)
+        return [r for r in records if not all(there(view, r) for view in views)]
+
+    def _is_there(self, names: _Names, name: str) -> bool:
+        path = self.folder / "render" / name
+        return path.name in names.of(path.parent)
 
     def _candidates(self, record: Record) -> list[str]:
-        key = mesh_key(record, self.dataset_name)
-        return [key + e for e in dict.fromkeys((pathlib.PurePath(record.path).suffix, *EXTENSIONS))]
+        extensions = dict.fromkeys((pathlib.PurePath(record.path).suffix, *EXTENSIONS))
+        return [key + e for key in mesh_keys(record, self.dataset_name) for e in extensions]
 
     def _views(self) -> list[str]:
         names = [p.name for p in self.folder.iterdir() if p.is_dir()]
@@ -250,12 +305,11 @@ class _Names:
         return self._seen[folder]
 
 
-def _unambiguous(records: Sequence[Record], dataset_name: str) -> Sequence[Record]:
-    """The records, unless two different images of a user's own data, whose names say nothing, would share one mesh."""
+def _check_shared(keys: Sequence[tuple[Record, str]], dataset_name: str) -> None:
+    """Errors: InputError where two different images of a user's own data, whose names say nothing, would share one mesh."""
     first: dict[str, pathlib.PurePath] = {}
-    for record in records if dataset_name == "csv" else ():
+    for record, key in keys if dataset_name == "csv" else ():
         path = pathlib.PurePath(record.path)
-        other = first.setdefault(mesh_key(record, dataset_name), path)
+        other = first.setdefault(key, path)
         if other != path:
-            raise InputError(f"the images {other} and {path} share the mesh name {mesh_key(record, dataset_name)!r}: rename one")
-    return records
+            raise _shared(other, path, key)

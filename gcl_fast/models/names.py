@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ KINDS = ("gen", "dis", "id_jvtc", "id_mlc", "id_act")
 # The keys below which the authors' files keep each network.
 MODULES = {"gen": "generator", "dis": "discriminator", "id": "encoder"}
 # The keys below which files keep a state_dict.
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "state_dict_ema", "model_ema", "ema")
+# Beginnings of names that say how a network was wrapped (DataParallel, torch.compile, a trainer's attribute), not what it is.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.")
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Entries that only networks of this package have.
 OURS = {"structure.stem.0.conv.weight": "generator", "scales.0.0.conv.weight": "discriminator"}
@@ -26,15 +29,24 @@ _RESNET_STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "
 
 
 def entries(state: Mapping[str, object], wrappers: Iterable[str] = WRAPPERS) -> dict[str, object]:
-    """The entries below the keys that wrap a state_dict, without DataParallel's prefix."""
+    """The entries below the keys that wrap a state_dict, without PREFIXES; of two that would become one both keep their names."""
     for key in wrappers:
         nested = state.get(key)
         if isinstance(nested, Mapping):
             return entries(nested, wrappers)
     names = {str(name): value for name, value in state.items()}
-    while any(name.startswith("module.") for name in names):
-        names = {name.removeprefix("module."): value for name, value in names.items()}
-    return names
+    while True:
+        bare = {name: _without_prefix(name) for name in names}
+        counts = Counter(bare.values())
+        shorter = {bare[name] if counts[bare[name]] == 1 else name: value for name, value in names.items()}
+        if list(shorter) == list(names):
+            return names
+        names = shorter
+
+
+def _without_prefix(name: str) -> str:
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
 
 
 def resnet_entries(names: Mapping[str, object], prefixes: Iterable[str]) -> dict[str, object]:

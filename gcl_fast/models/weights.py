@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gcl_fast.archives import check_zip
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.packages import missing
 
@@ -73,6 +74,7 @@ def read_torch_file(path: Path, kind: str, map_location: str | torch.device = "c
     if not begin:
         raise InputError(f"{kind} {path} is empty")
     try:
+        check_zip(path)
         content: object = torch.load(path, map_location=map_location, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -101,6 +103,8 @@ def _reason(kind: str, path: Path, begin: bytes, text: str) -> str:
             "objects other than tensors and plain containers can run code when read. Ask for a file with the state_dict "
             "alone, or for a safetensors file."
         )
+    if "claims to unpack" in text:
+        return f"{kind} {path} was refused: {text}"
     if "TorchScript" in text:
         return f"{kind} {path} must hold a state_dict, got a TorchScript archive"
     return f"{kind} {path} is {'a truncated or damaged' if zipped else 'truncated or no'} torch checkpoint"

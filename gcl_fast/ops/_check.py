@@ -48,6 +48,9 @@ class Shapes:
         if not isinstance(value, Tensor):
             expected = f"a torch.Tensor of shape {self._expected(shape)}"
             raise TypeError(f"{self.op}: {name} must be {expected}, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise TypeError(f"{self.op}: {name} must be a dense tensor, got the layout {layout}: .to_dense() makes it one")
         if value.dtype not in dtypes:
             raise TypeError(f"{self.op}: {name} must be {_names(dtypes)}, got {str(value.dtype).removeprefix('torch.')}")
         sizes = dict(self.sizes)

@@ -33,7 +33,7 @@ def _checked_count(shapes: Shapes, num_negatives: int | None) -> int:
         raise TypeError(f"{shapes.op}: num_negatives must be an integer or None, got {type(num_negatives).__name__}")
     if num_negatives < 1:
         raise ValueError(f"{shapes.op}: num_negatives must be at least 1, or None for all, got {num_negatives}")
-    return num_negatives
+    return min(num_negatives, (1 << 63) - 1)
 
 
 def bank_nce(

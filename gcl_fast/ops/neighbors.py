@@ -8,7 +8,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast._op_types import Neighbors, SparseDistance
 from gcl_fast.ops import _jaccard, _knn
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_index, integer
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_index, integer
 from gcl_fast.ops._rows import finite, normalised
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
@@ -103,7 +103,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
             raise ValueError("jaccard_distance: features must be None when x is features itself, got a tensor")
         features = normalised("jaccard_distance", "x", x)
         _native.require("jaccard_distance", x.device)
-        similarity, rank = _knn.nearest(features, min(k1, len(x))) if len(x) else (None, x.new_zeros(0, k1, dtype=torch.int64))
+        similarity, rank = _knn.nearest(features, min(k1, len(x))) if len(x) else (None, x.new_zeros(0, 0, dtype=torch.int64))
     _native.require("jaccard_distance", x.device)
     parts = _jaccard.distance(rank, similarity, features, k1, k2)
     return SparseDistance(*parts, shape=(len(rank), len(rank)))
@@ -135,20 +135,30 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     """
     if not isinstance(distance, SparseDistance):
         raise TypeError(f"dbscan: distance must be a SparseDistance, got {type(distance).__name__}")
-    eps = float(Shapes("dbscan").number("eps", eps, 0.0, open_low=True))
-    min_samples = integer("dbscan", "min_samples", min_samples, 1)
-    total, values = distance.shape[0], distance.values
+    shapes, total, values = Shapes("dbscan"), distance.shape[0], distance.values
+    shapes.tensor("distance.values", values, ("nnz",), FLOATS)
+    shapes.tensor("distance.indices", distance.indices, ("nnz",), (torch.int64,), device_of=("distance.values", values))
+    shapes.tensor("distance.indptr", distance.indptr, (total + 1,), (torch.int64,), device_of=("distance.values", values))
+    eps = float(shapes.number("eps", eps, 0.0, open_low=True))
+    min_samples = min(integer("dbscan", "min_samples", min_samples, 1), total + 1)
+    _native.require("dbscan", values.device)
     if not bool(((values >= 0) & (values <= 1)).all()):  # NaN too
         raise ValueError("dbscan: distance must hold values from 0 to 1, as pairs not stored are 1 apart, got others")
     eps = float(torch.tensor(eps, dtype=values.dtype))
     if eps >= 1:  # every pair is within eps
         return torch.full((total,), 0 if total >= min_samples else -1, dtype=torch.int64, device=distance.indptr.device)
-    _native.require("dbscan", values.device)
     try:
         return _dbscan(distance, eps, min_samples)
-    except RuntimeError:
-        check_index("dbscan", "distance.indices", distance.indices, total, f"rows, 0 to {total - 1}")  # the kernel has looked
+    except RuntimeError:  # the kernel has looked
+        check_index("dbscan", "distance.indices", distance.indices, total, f"rows, 0 to {total - 1}")
+        if values.device.type == "cpu" and not _rises(distance.indptr, len(values)):
+            raise ValueError(f"dbscan: distance.indptr must rise from 0 to nnz={len(values)}") from None
         raise
+
+
+def _rises(indptr: Tensor, total: int) -> bool:
+    """Whether these are starts of compressed rows."""
+    return int(indptr[0]) == 0 and int(indptr[-1]) == total and bool((indptr.diff() >= 0).all())
 
 
 def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank
 
 BLOCK = 1 << 23  # distances alive at once
 MAX_GALLERY = (1 << 31) - 1
+MAX_RANK = 1 << 20
 
 
 def rank_metrics(
@@ -41,7 +42,7 @@ def rank_metrics(
         query_pids, gallery_pids: [Q], [G] int32 or int64, persons; gallery images of pid -1 are junk and ignored.
         query_camids, gallery_camids: [Q], [G] int32 or int64, cameras; a gallery image of the query's person and camera is
             ignored.
-        max_rank: length of cmc; beyond the gallery's size cmc stays level.
+        max_rank: length of cmc, at most 2^20; beyond the gallery's size cmc stays level.
 
     Returns:
         RankMetrics(mAP, cmc [max_rank] float64 on CPU, mINP, num_valid).
@@ -67,7 +68,7 @@ def rank_metrics(
         with torch.autocast(query.device.type, enabled=False):
             return query[first:last] @ gallery.T
 
-    return _scores("rank_metrics", rows, *ids, max_rank=integer("rank_metrics", "max_rank", max_rank, 1))
+    return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
 
 
 def rank_metrics_from_distances(
@@ -97,7 +98,7 @@ def rank_metrics_from_distances(
     shapes = Shapes("rank_metrics_from_distances")
     shapes.tensor("distances", distances, ("Q", "G"), ANY_FLOATS)
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, distances.device)
-    max_rank = integer("rank_metrics_from_distances", "max_rank", max_rank, 1)
+    max_rank = _checked_rank("rank_metrics_from_distances", max_rank)
 
     def rows(first: int, last: int) -> Tensor:
         block = distances[first:last].detach()
@@ -205,6 +206,12 @@ def _ids(shapes: Shapes, qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, device:
     ):
         shapes.tensor(name, value, (size,), INTEGERS)
     return tuple(t.to(device, torch.int64) for t in (qp, gp, qc, gc))
+
+
+def _checked_rank(op: str, max_rank: int) -> int:
+    if integer(op, "max_rank", max_rank, 1) > MAX_RANK:
+        raise ValueError(f"{op}: max_rank must be at most {MAX_RANK}, got {max_rank}")
+    return int(max_rank)
 
 
 def _scores(

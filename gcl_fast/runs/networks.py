@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_values
-from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
+from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.names import abridged
@@ -117,6 +117,21 @@ def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1", "st
     raise MissingFileError(
         f"no checkpoint in {path}: expected {names}; give a run folder, as runs/NAME, a stage's folder in it, or a file"
     )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is meant as a checkpoint of this package, also a damaged one: no weights of another kind."""
+    if path.suffix == ".safetensors":
+        return False
+    try:
+        load_checkpoint(path)
+        return True
+    except CheckpointError:
+        pass
+    try:
+        return not read_published(path)
+    except GclError:
+        return True
 
 
 def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict
-from gcl_fast.errors import MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import InputError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
@@ -61,6 +61,9 @@ class Training:
         if words := choose_threads(config.threads, before):
             print(words)
         self.dataset = self._open(self.config, config)
+        count = len(self.dataset.data.train)
+        if count < 2:
+            raise InputError(f"{config.dataset} in {config.root} has {count} training image: training needs at least two")
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
         self.start = self._announce_start()

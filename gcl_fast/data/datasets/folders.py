@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gcl_fast.errors import MissingFileError
+from gcl_fast.images import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+CLUTTER = ("Thumbs.db", "desktop.ini")  # what a system leaves in every folder of pictures
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,21 @@ def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Image files of a folder by name; hidden files and others (Thumbs.db) are passed over."""
     images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted(images, key=lambda p: p.name)
+
+
+def passed_over(folder: pathlib.Path) -> tuple[str, ...]:
+    """What `image_files` leaves out of a folder, by kind, in words for the table of the data set."""
+    strange, deeper, folders = Counter[str](), 0, 0
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in path.rglob("*"))
+            deeper, folders = deeper + inside, folders + bool(inside)
+        elif path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".") and path.name not in CLUTTER:
+            strange[path.suffix.lower() or "without an extension"] += 1
+    words = []
+    if strange:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(strange.items()))
+        words.append(f"{strange.total():,} files that are not named as images ({kinds})")
+    if deeper:
+        words.append(f"{deeper:,} images in {folders:,} folders inside (the layout has none: move them up)")
+    return tuple(words)

@@ -7,7 +7,8 @@ import pathlib
 
 from gcl_fast.data.datasets.folders import Place, find_place
 from gcl_fast.errors import InputError
-from gcl_fast.records import Record, ReIDData, relabel
+from gcl_fast.files import read_text
+from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 VERSIONS = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
@@ -32,14 +33,14 @@ def read_msmt17(root: str | os.PathLike[str]) -> ReIDData:
 def read_list(file: pathlib.Path, images: pathlib.Path, *, empty: bool = False) -> list[Record]:
     """Records of one list file, in its order; paths are below `images`."""
     records = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         *before, pid = line.rsplit(maxsplit=1)
         path = before[0].strip() if before else ""
         fields = pathlib.PurePosixPath(path).stem.split("_")
         camera = fields[2] if len(fields) > 2 else ""
-        if not (path and pid.isdigit() and camera.isdigit() and int(camera) >= 1):
+        if not (path and pid.isdecimal() and int(pid) <= LARGEST and camera.isdecimal() and 1 <= int(camera) <= LARGEST):
             raise InputError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
         # 0367_010_10_0303noon_0606_2: person, number, camera, recording, frame in it, number
         frame = int(fields[4]) if len(fields) > 4 and fields[4].isdigit() else -1

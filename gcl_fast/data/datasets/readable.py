@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gcl_fast.errors import FileError
-from gcl_fast.images import pillow
+from gcl_fast.errors import FileError, InputError
+from gcl_fast.images import open_image, pillow, to_mode
 from gcl_fast.records import Record, ReIDData
 
 Broken = list[tuple[pathlib.Path, str]]
@@ -43,10 +43,14 @@ def find_broken(records: Iterable[Record], *, workers: int = 2, progress: Callab
 def why_broken(path: pathlib.Path) -> str | None:
     """Why an image cannot be decoded to its last row, or None where it can."""
     try:
-        with pillow().open(path) as image:
+        with open_image(path) as image:
             image.load()
+            if image.mode in ("I", "F"):
+                to_mode(image, "L")  # 32 bits may be refused
     except FileNotFoundError:
         return "no such file"
+    except InputError as error:
+        return str(error)
     except Exception as error:  # a broken file may raise nearly anything in a decoder
         empty = path.is_file() and path.stat().st_size == 0
         return "empty file" if empty else f"{type(error).__name__}: {error}".replace(str(path), path.name)

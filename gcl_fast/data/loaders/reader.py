@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gcl_fast.data.loaders.cached import CachedLoader
-from gcl_fast.data.loaders.dali import SUFFIXES, DaliLoader
+from gcl_fast.data.loaders.dali import DaliLoader
 from gcl_fast.data.loaders.free_memory import cached_bytes, may_take
 from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.stores import Stores
@@ -71,7 +71,7 @@ class Reader:
             else:
                 reasons.append(f"cached: {why}")
         if self.kind == "auto":
-            why = cannot_dali(self.records)
+            why = cannot_dali()
             self.kind = "dali" if why is None else "torch"
             reasons += [] if why is None else [f"dali: {why}"]
         if reasons:
@@ -114,16 +114,13 @@ class Reader:
         return TorchLoader(self.records, self.image_size, cache=self.cache, **options)
 
 
-def cannot_dali(records: Sequence[Record]) -> str | None:
-    """Why DALI cannot read these, or None where it can."""
+def cannot_dali() -> str | None:
+    """Why DALI cannot read, or None where it can."""
     try:
         installed = importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
         installed = False
-    if not installed:
-        return str(missing("nvidia.dali", "it"))
-    strange = sorted({r.path.suffix for r in records if r.path.suffix.lower() not in SUFFIXES})
-    return f"does not read {', '.join(strange)} files" if strange else None
+    return None if installed else str(missing("nvidia.dali", "it"))
 
 
 def _mib(n: int) -> str:

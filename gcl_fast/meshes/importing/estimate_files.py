@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-
+from gcl_fast.archives import FREELY, check_zip, read_npy, read_npz
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.meshes.importing.mesh_formats import read_surface
-from gcl_fast.meshes.plain_pickle import load_plain, read_plain_pickle
+from gcl_fast.meshes.plain_pickle import load_plain, plain_containers, read_plain_pickle
 
 SUFFIXES = (".npz", ".npy", ".pkl", ".pickle", ".pt", ".pth", ".json", ".obj", ".ply")
 
@@ -38,41 +36,20 @@ def read_estimate_file(path: str | os.PathLike[str]) -> Any:
             return json.loads(path.read_text())
         if suffix in (".pt", ".pth"):
             return _torch_file(path)
-        if suffix == ".npy":
-            with path.open("rb") as file:
-                return _array(file)
-        with zipfile.ZipFile(path) as archive:
-            content = {}
-            for name in archive.namelist():
-                with archive.open(name) as file:
-                    content[name.removesuffix(".npy")] = _array(file)
-        return content
+        return read_npy(path, load_plain) if suffix == ".npy" else read_npz(path, load_plain)
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"estimates {path} are truncated, or hold more than arrays and plain containers: {error}") from error
-
-
-def _array(file: IO[bytes]) -> Any:
-    """One .npy; an object array, which is a pickle, as plain containers."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        return load_plain(file)
-    count = int(np.prod(shape))
-    data = file.read(count * dtype.itemsize)
-    if len(data) != count * dtype.itemsize:
-        raise ValueError("it ends early")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _torch_file(path: Path) -> Any:
     import torch
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.detach().to(torch.float32 if value.dtype == torch.bfloat16 else value.dtype).numpy()
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+    def array(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.layout != torch.strided or value.numel() * value.element_size() > max(FREELY, value.untyped_storage().nbytes()):
+            raise ValueError(f"a tensor {list(value.shape)} that is larger than its content")
+        return value.detach().to(torch.float32 if value.dtype == torch.bfloat16 else value.dtype).numpy()
 
-    return plain(torch.load(path, map_location="cpu", weights_only=True))
+    check_zip(path)
+    return plain_containers(torch.load(path, map_location="cpu", weights_only=True), array)

@@ -38,7 +38,8 @@ class Estimate:
     camera     "weak": (s, tx, ty) of the crop | "crop": (tx, ty, tz, focal) of the crop | "image": (tx, ty, tz, focal in pixels)
                | "ours": as in a mesh file | None
     box        (centre x, centre y, side) of the crop; size: (height, width) of the image that the estimator saw; None: unknown
-    area       of the person's box, to choose among several people
+    bounds     (left, top, right, bottom) of the person, pixels of the image, to choose among several people; None: unknown
+    problem    why the person cannot be used; nothing where it can
     """
 
     name: str
@@ -50,7 +51,8 @@ class Estimate:
     faces: np.ndarray | None = None
     box: tuple[float, float, float] | None = None
     size: tuple[int, int] | None = None
-    area: float = 0.0
+    bounds: tuple[float, float, float, float] | None = None
+    problem: str = ""
 
     def camera_of(self, size: tuple[int, int]) -> np.ndarray | None:
         """The camera of the image, [3] or [6]; size (height, width) of the image where the file does not tell it."""
@@ -68,23 +70,36 @@ class Estimate:
         return np.asarray(values, np.float32)
 
 
-def read_estimates(path: str | os.PathLike[str], format: str = "auto") -> list[Estimate]:
+def read_estimates(path: str | os.PathLike[str], format: str = "auto", *, strict: bool = True) -> list[Estimate]:
     """The people in an estimator's file.
 
     Arguments:
         path: one of the files that `read_estimate_file` reads.
         format: "auto", or the one of FORMATS that it must have.
+        strict: numbers that are not finite are an error of the file; else of the person, who has a `problem`.
 
     Errors: MissingFileError; InputError naming the file and what is wrong with it.
     """
     content = read_estimate_file(path)
     try:
-        people = list(_people(content, Path(path).stem, format))
+        people = [_judged(person) for person in _people(content, Path(path).stem, format)]
+        problem = next((person.problem for person in people if person.problem), "")
+        if problem and strict:
+            raise ValueError(problem)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"estimates {path}: {error}") from error
     if not people:
         raise InputError(f"estimates {path}: no person in it")
     return people
+
+
+def _judged(person: Estimate) -> Estimate:
+    """The person, with a `problem` where a number is not finite."""
+    camera = None if person.camera is None else person.camera[1]
+    for key, array in zip(KEYS_OF[person.format], (person.vertices, person.pose, person.shape, camera, person.box), strict=True):
+        if array is not None and not np.isfinite(array).all():
+            return replace(person, problem=f"{key} must be finite, got NaN or infinity")
+    return person
 
 
 def _people(content: Any, name: str, format: str) -> Iterator[Estimate]:
@@ -101,7 +116,10 @@ def _people(content: Any, name: str, format: str) -> Iterator[Estimate]:
                 yield from _people(persons, str(image), format)
             return
         if kind is None:
-            raise ValueError(f"no estimator known here writes the keys {', '.join(map(str, content)) or 'none'}")
+            raise ValueError(
+                f"no estimator known here writes the keys {', '.join(map(str, content)) or 'none'}; a file has the keys of one "
+                f"of {', '.join(FORMATS)}, or a key for each image, which is its name, above that person's keys"
+            )
         if format not in ("auto", kind):
             raise ValueError(f"expected the keys of {format}, got those of {kind}")
         yield from READERS[kind](content, name)
@@ -136,8 +154,6 @@ def _rows(content: dict[str, Any], key: str, tail: tuple[int | None, ...], count
     if not fits:
         shape = ["N", *("any" if t is None else t for t in tail)]
         raise ValueError(f"{key} must be {shape}, got {list(np.shape(content[key]))}".replace("'", ""))
-    if not np.isfinite(array).all():
-        raise ValueError(f"{key} must be finite, got NaN or infinity")
     if count is not None and len(array) == 1:
         array = np.repeat(array, count, 0)
     if count is not None and len(array) != count:
@@ -199,9 +215,17 @@ def _faces(content: dict[str, Any]) -> np.ndarray | None:
     return None if content.get("faces") is None else np.asarray(content["faces"]).astype(np.int32)
 
 
-def _box_area(box: np.ndarray) -> float:
-    """Of (left, top, right, bottom)."""
-    return float((box[2] - box[0]) * (box[3] - box[1]))
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) as plain numbers."""
+    left, top, right, bottom = (float(n) for n in box)
+    return left, top, right, bottom
+
+
+def _square(box: tuple[float, float, float] | None) -> tuple[float, float, float, float] | None:
+    """The corners of (centre x, centre y, side)."""
+    if box is None:
+        return None
+    return box[0] - box[2] / 2, box[1] - box[2] / 2, box[0] + box[2] / 2, box[1] + box[2] / 2
 
 
 def _hmr(content: dict[str, Any], name: str) -> Iterator[Estimate]:
@@ -239,8 +263,9 @@ def _four_d_humans(content: dict[str, Any], name: str) -> Iterator[Estimate]:
             camera = ("crop", np.append(crop[i], focal[i]))
         else:
             camera = ("weak", _need(weak, "pred_cam, or pred_cam_t with focal_length,")[i])
-        area = boxes[i][2] ** 2 if boxes[i] else 0.0
-        yield Estimate(image, "4d-humans", camera, box=boxes[i], size=sizes[i], area=area, faces=_faces(content), **bodies[i])
+        yield Estimate(
+            image, "4d-humans", camera, box=boxes[i], size=sizes[i], bounds=_square(boxes[i]), faces=_faces(content), **bodies[i]
+        )
 
 
 def _cliff(content: dict[str, Any], name: str) -> Iterator[Estimate]:
@@ -257,9 +282,9 @@ def _cliff(content: dict[str, Any], name: str) -> Iterator[Estimate]:
         content = {**content, "imgname": [str(listed[int(row)]) for row in detections[:, 0]]}
     _, sizes = _boxes(content, count)
     for i, image in enumerate(_names(content, name, count)):
-        area = 0.0 if detections is None else _box_area(detections[i, 1:5])
+        bounds = None if detections is None else _corners(detections[i, 1:5])
         camera = ("image", np.append(places[i], focals[i]))
-        yield Estimate(image, "cliff", camera, pose=poses[i], shape=shapes[i], size=sizes[i], area=area)
+        yield Estimate(image, "cliff", camera, pose=poses[i], shape=shapes[i], size=sizes[i], bounds=bounds)
 
 
 def _sam(content: dict[str, Any], name: str) -> Iterator[Estimate]:
@@ -270,9 +295,9 @@ def _sam(content: dict[str, Any], name: str) -> Iterator[Estimate]:
         raise ValueError("focal_length is missing")
     _, sizes = _boxes(content, len(vertices))
     for i, image in enumerate(_names(content, name, len(vertices))):
-        area = 0.0 if person_boxes is None else _box_area(person_boxes[i])
+        bounds = None if person_boxes is None else _corners(person_boxes[i])
         camera = ("image", np.append(places[i], focals[i]))
-        yield Estimate(image, "sam-3d-body", camera, vertices=vertices[i], size=sizes[i], area=area, faces=_faces(content))
+        yield Estimate(image, "sam-3d-body", camera, vertices=vertices[i], size=sizes[i], bounds=bounds, faces=_faces(content))
 
 
 def _vertices(content: dict[str, Any], name: str) -> Iterator[Estimate]:
@@ -295,4 +320,11 @@ def _vertices(content: dict[str, Any], name: str) -> Iterator[Estimate]:
         yield Estimate(image, "vertices", camera, vertices=vertices[i], faces=_faces(content), box=boxes[i], size=sizes[i])
 
 
+KEYS_OF = {  # of vertices, pose, shape, camera and box in each format, for errors
+    "hmr": ("verts", "theta", "theta", "theta", "the crop"),
+    "4d-humans": ("pred_vertices", "pred_smpl_params", "betas", "the camera", "box_center"),
+    "cliff": ("vertices", "pose", "shape", "global_t", "box_center"),
+    "sam-3d-body": ("pred_vertices", "pose", "shape", "pred_cam_t", "bbox"),
+    "vertices": ("vertices", "pose", "shape", "the camera", "box"),
+}
 READERS = {"hmr": _hmr, "4d-humans": _four_d_humans, "cliff": _cliff, "sam-3d-body": _sam, "vertices": _vertices}

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError
-from gcl_fast.images import pillow
+from gcl_fast.images import upright_size
 from gcl_fast.meshes.coverage import coverage_lines, covered_share
 from gcl_fast.meshes.importing.estimate_files import SUFFIXES
-from gcl_fast.meshes.importing.estimates import Estimate, read_estimates
+from gcl_fast.meshes.importing.estimates import NAMES, Estimate, read_estimates
+from gcl_fast.meshes.importing.image_names import ImageNames, Key
 from gcl_fast.meshes.importing.mesh_converter import MeshConverter
 from gcl_fast.meshes.importing.mesh_formats import read_surface
+from gcl_fast.meshes.importing.several_people import middle_covered
+from gcl_fast.meshes.importing.upside_down import stands_on_its_head
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.meshes.smpl import SMPL
-from gcl_fast.meshes.sources import SPLITS, mesh_key, split_folder
+from gcl_fast.meshes.sources import SPLITS, mesh_names, split_folder
 from gcl_fast.records import ReIDData
 
-Key = tuple[str, str]  # split and `mesh_key` of an image
 MISSING = ("error", "leave-out", "mean")
 
 
 @dataclass
 class MeshReport:
-    """What became of the images: paths with a mesh of their own, with the mean body, without one; estimates of no image."""
+    """What became of the images.
+
+    written, mean, missing  paths of images with a mesh of their own, with the mean body, without one
+    unknown                 names that estimates give to images which the data set does not have
+    several                 images with several people
+    bad                     why files and bodies could not be used; None: that is an error
+    upside_down             how many of the bodies written stand on their heads, read with `axes`
+    """
 
     folder: pathlib.Path
     written: list[pathlib.Path] = field(default_factory=list)
@@ -36,6 +45,9 @@ class MeshReport:
     missing: list[pathlib.Path] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
+    bad: list[str] | None = None
+    upside_down: int = 0
+    axes: str = "y-down"
     coverage: dict[pathlib.Path, float] = field(default_factory=dict)
     """Of each image with a mesh of its own, the share of the picture that the body covers."""
 
@@ -45,11 +57,20 @@ class MeshReport:
             ("images given the mean body", self.mean),
             ("images without a mesh", self.missing),
             ("estimates of images that the data set does not have", self.unknown),
-            ("images with several people, the largest taken", self.several),
+            ("images with several people, the one in the picture's middle taken", self.several),
         ):
             if names:
                 shown = ", ".join(pathlib.PurePath(n).name for n in names[:8]) + (" ..." if len(names) > 8 else "")
                 lines.append(f"{len(names)} {title}: {shown}")
+        if self.upside_down * 2 > len(self.written):
+            other = "y-down" if self.axes == "y-up" else "y-up"
+            lines.append(
+                f"{self.upside_down} of {len(self.written)} bodies stand on their heads: are the files {other}? Then give --axes "
+                f"{other}; --preview shows them over their photos"
+            )
+        if self.bad:
+            lines.append(f"{len(self.bad)} files or bodies that cannot be used:")
+            lines += [f"  {why}" for why in self.bad[:8]] + (["  ..."] if len(self.bad) > 8 else [])
         return "\n".join(lines)
 
 
@@ -70,8 +91,9 @@ def import_meshes(
 ) -> MeshReport:
     """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for every image that `sources` hold a body for.
 
-    Images are found by name; where several have it, by as many folders of the path as it takes. Deterministic; each file is
-    written whole or not at all.
+    Images are found by as many folders of their path as an estimate's name shares with them, then by a stem that is the only one
+    of its kind. Of several people in an image the one that covers its middle best is taken. Deterministic; each file is written
+    whole or not at all.
 
     Arguments:
         data: the opened dataset.
@@ -85,7 +107,8 @@ def import_meshes(
         fit: give plain vertices without a camera one that lets the body fill the image's height.
         image_size: (height, width) that images are resized to for training; bodies are reshaped alike.
         missing: images without a body: "error" (the others are written, then MissingFileError lists them), "leave-out"
-            (listed in the report), "mean" (given the mean body of the imported ones).
+            (listed in the report), "mean" (given the mean body of the imported ones). But for "error", files and bodies that
+            cannot be used are told in the report and passed over.
         progress: called with (bodies done, bodies in all) after each body.
 
     Errors: InputError naming file and reason; MissingFileError.
@@ -96,22 +119,29 @@ def import_meshes(
         raise InputError(f"import_meshes: axes must be y-down or y-up, got {axes!r}")
     root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
     report = MeshReport(split_folder(root, data.name, "train").parent)
-    records = {(split, mesh_key(r, data.name)): r for split in SPLITS for r in data.mesh_split(split)}
-    paths = {key: pathlib.Path(record.path) for key, record in records.items()}
-    chosen = _choose(_all(sources, format), _Finder(paths), report)
+    report.axes = axes
+    report.bad = None if missing == "error" else []
+    paths = {(split, key): pathlib.Path(r.path) for split in SPLITS for key, r in mesh_names(data, split).items()}
+    chosen = _choose(_all(sources, format, report), ImageNames(paths), report)
     converter = MeshConverter(SMPL.load(smpl) if smpl is not None else None, _read_faces(faces), axes, focal, fit, image_size)
     folders = _MeshFolders(root, data.name)
     meshes: list[Mesh] = []  # of all, for the mean body: vertices and cameras are small beside the images
-    for done, (key, estimate) in enumerate(chosen.items(), start=1):
-        mesh = _mesh_of(paths[key], estimate, converter)
-        folders.write(key, mesh)
-        report.written.append(paths[key])
-        report.coverage[paths[key]] = covered_share(mesh, image_size)
-        if missing == "mean":
-            meshes.append(mesh)
+    written = set()
+    for done, (key, people) in enumerate(chosen.items(), start=1):
+        mesh = _best_mesh(paths[key], people, converter, report)
+        if mesh is not None:
+            folders.write(key, mesh)
+            report.written.append(paths[key])
+            report.coverage[paths[key]] = covered_share(mesh, image_size)
+            report.upside_down += stands_on_its_head(mesh.vertices)
+            written.add(key)
+            if missing == "mean":
+                meshes.append(mesh)
         if progress is not None:
             progress(done, len(chosen))
-    without = [key for key in paths if key not in chosen]
+    if not written:
+        raise InputError(f"none of the bodies can be used: {'; '.join((report.bad or [])[:3])}")
+    without = [key for key in paths if key not in written]
     if missing == "mean" and without:
         body = mean_body(meshes, image_size)
         for key in without:
@@ -120,82 +150,94 @@ def import_meshes(
         return report
     report.missing = [paths[key] for key in without]
     if missing == "error" and without:
-        raise MissingFileError(f"{report}\nthe other images have theirs; missing 'leave-out' or 'mean' accepts this")
+        raise MissingFileError(f"{report}\nthe other images have theirs; --missing leave-out or --missing mean accepts this")
     return report
 
 
 def _mesh_of(path: pathlib.Path, estimate: Estimate, converter: MeshConverter) -> Mesh:
     """The mesh of one image; errors name it."""
     try:
+        if estimate.problem:
+            raise InputError(estimate.problem)
         return converter.convert(estimate, _size_of(path))
     except InputError as error:
         raise InputError(f"the body of {path.name}: {error}") from error
 
 
-def _all(sources: Iterable[str | os.PathLike[str]], format: str) -> Iterable[Estimate]:
+def _best_mesh(path: pathlib.Path, people: Sequence[Estimate], converter: MeshConverter, report: MeshReport) -> Mesh | None:
+    """The mesh of the person who covers the picture's middle best; None where no one can be used, which `report` says."""
+    best: tuple[tuple[float, float, float], Mesh] | None = None
+    for person in people:
+        try:
+            mesh = _mesh_of(path, person, converter)
+        except InputError as error:
+            if report.bad is None:
+                raise
+            report.bad.append(str(error))
+            continue
+        if len(people) == 1:
+            return mesh
+        place = middle_covered(person, mesh, _size_of(path))
+        if best is None or place > best[0]:
+            best = place, mesh
+    return None if best is None else best[1]
+
+
+def _all(sources: Iterable[str | os.PathLike[str]], format: str, report: MeshReport) -> Iterable[Estimate]:
     for source in map(pathlib.Path, sources):
         if not source.exists():
             raise MissingFileError(f"estimates {source} do not exist")
-        files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
+        files = sorted(p for p in source.rglob("*") if _is_estimate(p, source)) if source.is_dir() else [source]
         if not files:
             raise InputError(f"estimates {source}: no file in it ends in {', '.join(SUFFIXES)}")
         for file in files:
-            for estimate in read_estimates(file, format):
+            try:
+                estimates = read_estimates(file, format, strict=report.bad is None)
+            except InputError as error:
+                if report.bad is None:
+                    raise
+                report.bad.append(str(error))
+                continue
+            for estimate in estimates:
                 # a file named as its image may need its folder to tell the image
                 yield estimate if estimate.name != file.stem else replace(estimate, name=str(file))
 
 
-class _Finder:
-    """From an estimator's name of an image to the data set's."""
-
-    def __init__(self, paths: Mapping[Key, pathlib.PurePath]) -> None:
-        self.by_stem: dict[str, list[tuple[Key, tuple[str, ...]]]] = {}  # with the folders above it, the nearest first
-        for key, path in paths.items():
-            self.by_stem.setdefault(path.stem, []).append((key, path.parts[:-1][::-1]))
-
-    def key(self, name: str) -> Key | None:
-        """The image that an estimator calls `name`; None where the data set has none."""
-        path = pathlib.PurePath(name.replace("\\", "/"))
-        candidates = self.by_stem.get(path.stem) or self.by_stem.get(path.name) or []
-        if len(candidates) <= 1:
-            return candidates[0][0] if candidates else None
-        folders = path.parts[:-1][::-1]
-        shared = [_common_length(above, folders) for _, above in candidates]
-        if shared.count(max(shared)) > 1:
-            raise InputError(f"the estimate {name} may be of {len(candidates)} images of that name; give more of the path")
-        return candidates[shared.index(max(shared))][0]
+def _is_estimate(path: pathlib.Path, source: pathlib.Path) -> bool:
+    """Whether a file of a folder may be an estimate: hidden ones (macOS' ._*, .ipynb_checkpoints) are not."""
+    hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
 
-def _common_length(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many entries two sequences share from their start."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _choose(estimates: Iterable[Estimate], finder: _Finder, report: MeshReport) -> dict[Key, Estimate]:
-    """The estimate of each image; of several people the largest."""
-    chosen: dict[Key, Estimate] = {}
+def _choose(estimates: Iterable[Estimate], names: ImageNames, report: MeshReport) -> dict[Key, list[Estimate]]:
+    """The estimates of each image, of the name that fits it best."""
+    chosen: dict[Key, tuple[int, list[Estimate]]] = {}
     for estimate in estimates:
-        key = finder.key(estimate.name)
+        key = names.key(estimate.name)
         if key is None:
             report.unknown.append(estimate.name)
-        elif key not in chosen:
-            chosen[key] = estimate
-        else:
-            if key[1] not in report.several:
-                report.several.append(key[1])
-            if estimate.area > chosen[key].area:
-                chosen[key] = estimate
+            continue
+        shared, people = chosen.get(key, (-1, []))
+        if shared != names.folders_shared(key):
+            report.unknown += [person.name for person in people]
+            people = []
+        chosen[key] = names.folders_shared(key), [*people, estimate]
     if not chosen:
-        names = ", ".join(report.unknown[:3])
-        raise InputError(f"none of the estimates names an image of the data set: {names or 'there are none'}")
-    return chosen
+        first = ", ".join(report.unknown[:3])
+        why = f"; passed over: {'; '.join(report.bad[:3])}" if report.bad else ""
+        raise InputError(
+            f"none of the estimates names an image of the data set: {first or 'there are none'}{why}. An image is found by "
+            f"{', '.join(NAMES)} in the file, by a key of the file, or by the file's own name"
+        )
+    report.several = [key[1] for key, (_, people) in chosen.items() if len(people) > 1]
+    return {key: people for key, (_, people) in chosen.items()}
 
 
 def _size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width), upright."""
     try:
-        with pillow().open(path) as image:
-            return image.height, image.width
-    except OSError as error:
+        return upright_size(path)
+    except Exception as error:  # a broken file may raise nearly anything
         raise InputError(f"image {path} cannot be read: {error}") from error
 
 

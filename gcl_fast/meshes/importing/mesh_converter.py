@@ -33,7 +33,7 @@ class MeshConverter:
             vertices = vertices * np.array([1.0, -1.0, -1.0])
         vertices, camera = self._camera(estimate, vertices, size)
         if len(camera) == 6 and (vertices[:, 2] + camera[2]).min() <= 0:
-            raise InputError("it reaches behind the camera")
+            raise InputError("it reaches behind the camera (y-up files need --axes y-up)")
         vertices, camera = reshape_image(vertices, camera, estimate.size or size, self.image_size)
         return Mesh(np.asarray(vertices, np.float32), np.asarray(camera, np.float32), faces)
 
@@ -41,7 +41,9 @@ class MeshConverter:
         if estimate.vertices is not None:
             return estimate.vertices
         if self.smpl is None:
-            raise InputError(f"{estimate.format} gives pose and shape here: name the SMPL model that makes vertices of them")
+            raise InputError(
+                f"{estimate.format} gives pose and shape here: name the SMPL model that makes vertices of them (--smpl)"
+            )
         if estimate.pose is None or estimate.shape is None:
             raise InputError("neither vertices nor pose and shape are in the file")
         return self.smpl.vertices(estimate.pose[None], estimate.shape[None])[0]
@@ -54,7 +56,7 @@ class MeshConverter:
             return self.faces
         if self.smpl is not None and len(self.smpl.template) == count:
             return self.smpl.faces
-        raise InputError("no triangles: name a faces file, or the SMPL model")
+        raise InputError("no triangles: name a faces file (--faces), or the SMPL model (--smpl)")
 
     def _camera(self, estimate: Estimate, vertices: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Vertices and camera: the file's, else by the user's focal length, else fitted to the image's height."""
@@ -67,4 +69,6 @@ class MeshConverter:
             return vertices - middle, np.array([*middle, self.focal / size[0], 0, 0], np.float32)
         if self.fit:
             return vertices, np.array([1.9 / max(high[1] - low[1], 1e-6), *(-middle)[:2]], np.float32)
-        raise InputError("no camera in the file: give its focal length, or ask for one that fits the body into the image")
+        raise InputError(
+            "no camera in the file: give its focal length (--focal), or ask for one that fits the body into the image (--fit)"
+        )

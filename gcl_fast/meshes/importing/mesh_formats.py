@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gcl_fast.errors import InputError, MissingFileError, MissingPackageError
+from gcl_fast.files import decoded
 from gcl_fast.packages import missing
 
 Surface = tuple[np.ndarray, np.ndarray]  # vertices [V, 3], triangles [F, 3]
@@ -65,7 +66,7 @@ def _fans(polygons: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
 def _obj(content: bytes) -> Surface:
     vertices: list[list[float]] = []
     polygons: list[list[int]] = []
-    for line in content.decode("utf-8-sig", errors="replace").splitlines():  # only names and comments are not ASCII
+    for line in decoded(content, "it").splitlines():
         words = line.partition("#")[0].split()
         if words[:1] == ["v"]:
             vertices.append([float(word) for word in words[1:4]])

@@ -1,0 +1,250 @@
+"""A valid call of each public op, with sizes from a hat that holds 0 and 1 more often than chance would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast import compat, ops
+
+SIZES = (0, 0, 1, 1, 2, 3, 5, 17, 33)
+FLOATS = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
+REALS = (torch.float32, torch.float64)
+
+
+@dataclass
+class Call:
+    """function(*args, **kwargs)"""
+
+    name: str
+    function: Callable[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Any:
+        return self.function(*self.args, **self.kwargs)
+
+
+class Draw:
+    """Numbers of one case: the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def below(self, n: int) -> int:
+        return int(torch.randint(n, (), generator=self.generator))
+
+    def of(self, items: Any) -> Any:
+        return items[self.below(len(items))]
+
+    def size(self) -> int:
+        return int(self.of(SIZES))
+
+    def chance(self, probability: float) -> bool:
+        return float(torch.rand((), generator=self.generator)) < probability
+
+    def real(self, *shape: int, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.of(dtypes))
+
+    def rows(self, high: int, *shape: int) -> Tensor:
+        """Integers in [0, high), or of no number of them where there is none."""
+        rows = torch.randint(max(high, 1), shape, generator=self.generator)
+        return rows if self.chance(0.5) else rows.int()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x.float(), dim=1).to(x.dtype)
+
+
+def _mesh(draw: Draw) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    batch, vertices, faces = draw.size(), draw.size(), draw.size()
+    real = draw.of(REALS)
+    verts = draw.real(batch, vertices, 3, dtypes=(real,)) * 8 + 8
+    return verts, draw.rows(vertices, faces if vertices else 0, 3), (draw.size(), draw.size())
+
+
+def rasterize(draw: Draw) -> Call:
+    verts, faces, image_size = _mesh(draw)
+    return Call("rasterize", ops.rasterize, [verts, faces, image_size], {"cull_backfaces": draw.chance(0.3)})
+
+
+def interpolate(draw: Draw) -> Call:
+    batch, vertices, faces, channels = (draw.size() for _ in range(4))
+    height, width, real = draw.size(), draw.size(), draw.of(REALS)
+    shape = (vertices, channels) if draw.chance(0.4) else (batch, vertices, channels)
+    face_id = draw.rows(faces + 1, batch, height, width) - 1
+    bary = torch.rand(batch, height, width, 3, generator=draw.generator).to(real)
+    arguments = [draw.real(*shape, dtypes=(real,)), draw.rows(vertices, faces if vertices else 0, 3), face_id, bary]
+    if not vertices or not faces:
+        arguments[2] = torch.full_like(face_id, -1)
+    return Call("interpolate", ops.interpolate, arguments)
+
+
+def render_mesh(draw: Draw) -> Call:
+    verts, faces, image_size = _mesh(draw)
+    camera = draw.real(len(verts), draw.of((3, 6)), dtypes=(verts.dtype,))
+    yaws = [45.0 * n for n in range(draw.size() % 5)]
+    return Call("render_mesh", ops.render_mesh, [verts, faces, camera, yaws, image_size])
+
+
+def mesh_flow(draw: Draw) -> Call:
+    verts, faces, image_size = _mesh(draw)
+    return Call("mesh_flow", ops.mesh_flow, [verts, verts + 1, faces, image_size])
+
+
+def mesh_warp(draw: Draw) -> Call:
+    verts, faces, image_size = _mesh(draw)
+    image = draw.real(len(verts), draw.size(), *image_size)
+    return Call("mesh_warp", ops.mesh_warp, [image, verts, verts - 1, faces], {"fill": 0.5})
+
+
+def bank_nce(draw: Draw) -> Call:
+    batch, rows, width = draw.size(), draw.size(), draw.size()
+    batch = batch if rows else 0
+    positives = () if draw.chance(0.4) else (1 + draw.below(3),)
+    query, bank = draw.real(batch, width), draw.real(rows, width)
+    kwargs = {"temperature": 0.07, "num_negatives": draw.of((None, 1, 4, 4096)), "seed": draw.below(100)}
+    if draw.chance(0.3):
+        kwargs["positive_query"] = draw.real(batch, *positives, width)
+    return Call("bank_nce", ops.bank_nce, [query, bank, draw.rows(3, rows) - 1, draw.rows(rows, batch, *positives)], kwargs)
+
+
+def draw_positives(draw: Draw) -> Call:
+    rows = draw.size()
+    index = draw.rows(rows, draw.size() if rows else 0)
+    return Call("draw_positives", ops.draw_positives, [draw.rows(3, rows) - 1, index], {"seed": draw.below(100)})
+
+
+def gcl_memory_loss(draw: Draw) -> Call:
+    batch, rows, width = draw.size(), draw.size(), draw.size()
+    batch = batch if rows else 0
+    arguments = [draw.real(batch, width), draw.real(batch, width), draw.real(rows, width), draw.rows(3, rows) - 1]
+    kwargs = {"num_negatives": draw.of((None, 1, 4, 4096)), "seed": 1}
+    return Call("gcl_memory_loss", ops.gcl_memory_loss, [*arguments, draw.rows(rows, batch)], kwargs)
+
+
+def bank_update(draw: Draw) -> Call:
+    batch, rows, width = draw.size(), draw.size(), draw.size()
+    index = draw.rows(rows, batch if rows else 0)
+    kwargs = {"normalise": draw.chance(0.5), "hard": draw.chance(0.5)}
+    return Call("bank_update_", ops.bank_update_, [draw.real(rows, width), index, draw.real(len(index), width), 0.2], kwargs)
+
+
+def knn(draw: Draw) -> Call:
+    rows = draw.size()
+    return Call("knn", ops.knn, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(4))], {"backend": "torch"})
+
+
+def jaccard_distance(draw: Draw) -> Call:
+    rows = draw.size()
+    kwargs = {"k1": 1 + draw.below(8), "k2": 1 + draw.below(4)}
+    features = draw.real(rows, draw.size())
+    if draw.chance(0.5) or not rows:
+        return Call("jaccard_distance", ops.jaccard_distance, [features], kwargs)
+    near = ops.knn(features, min(rows, 8), backend="torch").index
+    if draw.chance(0.5):
+        kwargs["features"] = features
+    return Call("jaccard_distance", ops.jaccard_distance, [near], kwargs)
+
+
+def dbscan(draw: Draw) -> Call:
+    rows = draw.size()
+    distance = ops.jaccard_distance(draw.real(rows, 4), k1=4, k2=2)
+
+    def labels(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, min_samples: int) -> Tensor:
+        return ops.dbscan(ops.SparseDistance(indptr, indices, values, (rows, rows)), eps, min_samples)
+
+    return Call("dbscan", labels, [distance.indptr, distance.indices, distance.values, 0.5, 1 + draw.below(3)])
+
+
+def _ids(draw: Draw) -> tuple[int, int, list[Tensor]]:
+    query, gallery = draw.size(), draw.size()
+    return query, gallery, [draw.rows(4, query), draw.rows(4, gallery), draw.rows(3, query), draw.rows(3, gallery)]
+
+
+def rank_metrics(draw: Draw) -> Call:
+    query, gallery, ids = _ids(draw)
+    width, real = draw.size(), draw.of(FLOATS)
+    features = [draw.real(query, width, dtypes=(real,)), draw.real(gallery, width, dtypes=(real,))]
+    return Call("rank_metrics", ops.rank_metrics, [*features, *ids], {"max_rank": 1 + draw.below(20)})
+
+
+def rank_metrics_from_distances(draw: Draw) -> Call:
+    query, gallery, ids = _ids(draw)
+    name = "rank_metrics_from_distances"
+    return Call(name, ops.rank_metrics_from_distances, [draw.real(query, gallery), *ids], {"max_rank": 1 + draw.below(20)})
+
+
+def rerank(draw: Draw) -> Call:
+    width, real = draw.size(), draw.of(FLOATS)
+    query, gallery = draw.real(draw.size(), width, dtypes=(real,)), draw.real(draw.size(), width, dtypes=(real,))
+    return Call("rerank", ops.rerank, [query, gallery], {"k1": 1 + draw.below(6), "k2": 1 + draw.below(4)})
+
+
+def memory(draw: Draw) -> Call:
+    rows, width = draw.size(), draw.size()
+    batch = draw.size() if rows else 0
+
+    def forward(f: Tensor, f_nv: Tensor, indexes: Tensor) -> Tensor:
+        return compat.Memory(width, rows, K=4)(f, f_nv, indexes)
+
+    features = [draw.real(batch, width, dtypes=(torch.float32,)) for _ in range(2)]
+    return Call("compat.Memory", forward, [*features, draw.rows(rows, batch)])
+
+
+def cluster_memory(draw: Draw) -> Call:
+    rows, width = draw.size(), draw.size()
+    batch, hard = draw.size() if rows else 0, draw.chance(0.5)
+
+    def forward(inputs: Tensor, targets: Tensor) -> Tensor:
+        return compat.ClusterMemory(width, rows, use_hard=hard)(inputs, targets)
+
+    return Call("compat.ClusterMemory", forward, [draw.real(batch, width, dtypes=(torch.float32,)), draw.rows(rows, batch)])
+
+
+def compute_jaccard_distance(draw: Draw) -> Call:
+    features = draw.real(draw.size(), draw.size(), dtypes=(torch.float32,))
+    kwargs = {"k1": 1 + draw.below(6), "k2": 1 + draw.below(4), "print_flag": False}
+    return Call("compat.compute_jaccard_distance", compat.compute_jaccard_distance, [features], kwargs)
+
+
+def evaluate_rank(draw: Draw) -> Call:
+    query, gallery, ids = _ids(draw)
+    distances = draw.real(query, gallery, dtypes=(torch.float32,)).numpy()
+    arguments = [distances, *(n.numpy() for n in ids)]
+    return Call("compat.evaluate_rank", compat.evaluate_rank, arguments, {"max_rank": 1 + draw.below(20)})
+
+
+def re_ranking(draw: Draw) -> Call:
+    query, gallery = draw.size(), draw.size()
+    arguments = [draw.real(*shape, dtypes=REALS).abs() for shape in ((query, gallery), (query, query), (gallery, gallery))]
+    kwargs = {"k1": 1 + draw.below(6), "k2": 1 + draw.below(4)}
+    return Call("compat.re_ranking", compat.re_ranking, [a.numpy() for a in arguments], kwargs)
+
+
+CALLS: tuple[Callable[[Draw], Call], ...] = (
+    rasterize,
+    interpolate,
+    render_mesh,
+    mesh_flow,
+    mesh_warp,
+    bank_nce,
+    draw_positives,
+    gcl_memory_loss,
+    bank_update,
+    knn,
+    jaccard_distance,
+    dbscan,
+    rank_metrics,
+    rank_metrics_from_distances,
+    rerank,
+    memory,
+    cluster_memory,
+    compute_jaccard_distance,
+    evaluate_rank,
+    re_ranking,
+)

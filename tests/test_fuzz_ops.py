@@ -1,0 +1,91 @@
+"""Hostile calls of every op: sizes 0 and 1, every dtype, strides, views, extreme values. `make fuzz` runs them for a minute."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcl_fast import compat, ops
+from tests.fuzz.run import fuzz
+from tests.fuzz.valid_calls import CALLS, Draw
+
+OPS = re.findall(r'"(\w+)\(', (Path(__file__).resolve().parent.parent / "csrc/registration.cpp").read_text())
+SECONDS, COUNT = 60.0, 1200  # what comes first; the cases are the same each time
+
+
+def test_every_op_survives_hostile_calls() -> None:
+    total = fuzz(0, SECONDS, COUNT)
+    assert not total["crashes"], "\n".join(total["crashes"])
+    assert not total["faults"], "\n".join(total["faults"])
+    if sum(total["ops"].values()) > COUNT // 2:  # on a machine that had the time
+        missing = {f"torch.ops.gcl_fast.{op}" for op in OPS} - set(total["ops"])
+        assert not missing
+
+
+def test_every_public_op_is_fuzzed() -> None:
+    names = {call(Draw(0)).name.removeprefix("compat.") for call in CALLS}
+    assert names >= {name for name in ops.__all__ if name[0].islower()} - {"mesh_flow_of_rasters"}
+    assert names >= set(compat.__all__)
+
+
+def test_a_crash_is_told_by_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCL_FUZZ_CRASH_AT", "3")
+    total = fuzz(0, SECONDS, 8)
+    assert len(total["crashes"]) == 1 and total["crashes"][0].startswith("case 3: SIGFPE"), total
+    assert "GCL_FUZZ_CRASH_AT" in os.environ
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_rows_of_no_width(device: torch.device, dtype: torch.dtype) -> None:
+    """All similarities are 0: the loss is the logarithm of one positive and its negatives. Once a division by zero (SIGFPE)."""
+    rows, labels = torch.zeros(5, 0, dtype=dtype, device=device), torch.arange(5, device=device)
+    index = torch.tensor([0, 3, 3], device=device)
+    query = rows[:3].clone().requires_grad_()
+    want = torch.full((3,), 5.0, device=device).log()
+    loss = ops.bank_nce(query, rows, labels, index, temperature=0.1)
+    assert torch.allclose(loss.float(), want)
+    loss.sum().backward()
+    assert query.grad is not None and query.grad.shape == (3, 0)
+    sampled = ops.bank_nce(rows[:3], rows, labels, index, temperature=0.1, num_negatives=2)
+    assert torch.allclose(sampled.float(), torch.full_like(want, 3.0).log())
+    terms = ops.gcl_memory_loss(rows[:3], rows[:3], rows, labels, index, seed=0)
+    assert torch.allclose(terms.float(), want)
+    assert ops.bank_update_(rows.clone(), index, rows[:3], 0.5).shape == (5, 0)
+
+
+def test_neighbours_of_nobody() -> None:
+    empty = ops.jaccard_distance(torch.zeros(0, 3), k1=2**63 - 1)
+    assert empty.shape == (0, 0) and empty.indptr.tolist() == [0] and not len(empty.values)
+
+
+def test_a_memory_of_no_width() -> None:
+    memory = compat.Memory(0, 4, K=2)
+    memory.labels = torch.arange(4)
+    rows = torch.zeros(2, 0)
+    assert torch.allclose(memory(rows, rows, torch.tensor([1, 2])), 3 * torch.tensor(3.0).log())
+    cluster = compat.ClusterMemory(0, 4)
+    assert torch.allclose(cluster(rows, torch.tensor([1, 2])), torch.tensor(4.0).log())
+
+
+def test_wrong_arguments_of_the_drop_ins_are_named() -> None:
+    with pytest.raises(ValueError, match=r"Memory: indexes must have shape \[B=2\], got \[2, 1\]"):
+        compat.Memory(3, 4)(torch.ones(2, 3), torch.ones(2, 3), torch.zeros(2, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"ClusterMemory: inputs must have shape \[B, 3\], got \[2, 4\]"):
+        compat.ClusterMemory(3, 4)(torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="k1 must be at least 1, got -1"):
+        compat.compute_jaccard_distance(torch.ones(3, 2), k1=-1, print_flag=False)
+    with pytest.raises(ValueError, match=r"evaluate_rank: distmat must be \[Q, G\]"):
+        compat.evaluate_rank([1.0], [1], [1], [1], [1])
+    with pytest.raises(TypeError, match="query must be a dense tensor, got the layout sparse_coo"):
+        ops.rank_metrics(torch.eye(2).to_sparse(), torch.eye(2), *(torch.arange(2) for _ in range(4)))
+    with pytest.raises(ValueError, match="max_rank must be at most 1048576"):
+        ops.rank_metrics(torch.eye(2), torch.eye(2), *(torch.arange(2) for _ in range(4)), max_rank=2**31)
+    graph = ops.SparseDistance(torch.tensor([0, 2, 1]), torch.tensor([0]), torch.tensor([0.0]), (2, 2))
+    with pytest.raises(ValueError, match="indptr must rise from 0 to nnz=1"):
+        ops.dbscan(graph, 0.5, 1)
+    index = torch.tensor([0])
+    assert ops.bank_nce(torch.ones(1, 2), torch.ones(1, 2), index, index, temperature=1.0, num_negatives=2**70).item() == 0
