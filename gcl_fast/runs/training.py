@@ -93,7 +93,7 @@ class Training:
 
     def _announce_start(self) -> bool:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder
-        is touched. Returns whether networks are to be built from model.weights; False: they are loaded, so nothing is downloaded."""
+        is touched. Returns whether networks are to be built from model.weights; False: they are loaded, nothing is downloaded."""
         model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
         goes_on = self.resume and distributed.from_first(first.exists)
         begins = 1 in self.stages and not goes_on and not self.config.init
