@@ -81,6 +81,24 @@ def test_every_split_gets_its_meshes_and_masks_and_a_second_call_makes_none(worl
     assert again.photos == report.kept
 
 
+def test_images_of_one_name_in_two_folders_have_a_body_each(world: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    photos = sorted((world / "market1501/bounding_box_train").iterdir())[:4]
+    names = ["p0/000.jpg", "p1/000.jpg", "p0/001.jpg", "p1/002.jpg"]
+    for photo, name in zip(photos, names, strict=True):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, mine / name)
+    (mine / "train.csv").write_text("\n".join(["path,pid,camera", *(f"{name},0,{i % 2}" for i, name in enumerate(names))]))
+    data = load_dataset("csv", mine)
+    report = estimate_meshes(data, Ellipsoids(), image_size=SIZE)
+    assert len(report.written) == len(set(report.written)) == len(files(mine)) == 4
+    source = open_mesh_source(mine / "mesh", "csv", "train", SIZE)
+    assert not source.missing(data.train)
+    again = Ellipsoids()
+    estimate_meshes(data, again, image_size=SIZE)
+    assert again.photos == 0
+
+
 def test_a_stopped_call_goes_on(world: Path) -> None:
     data = load_dataset("market1501", world)
     with pytest.raises(KeyboardInterrupt):

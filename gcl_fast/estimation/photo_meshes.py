@@ -16,8 +16,8 @@ from gcl_fast.estimation.doubts_file import read_doubts, write_doubts
 from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks
 from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
-from gcl_fast.meshes.mesh_files import Mesh, read_mesh, write_faces, write_mesh
-from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_key, split_folder
+from gcl_fast.meshes.mesh_files import Mesh, read_faces, read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_names, split_folder
 from gcl_fast.records import Record, ReIDData
 
 MISSING = ("mean", "leave-out", "error")
@@ -115,7 +115,9 @@ class _Split:
 
     def __init__(self, root: pathlib.Path, data: ReIDData, split: str, image_size: tuple[int, int]) -> None:
         self.name, self.dataset, self.image_size = split, data.name, image_size
-        self.records = list({record.path: record for record in data.mesh_split(split)}.values())
+        names = mesh_names(data, split)
+        self.records = list(names.values())
+        self.keys = {record.path: name for name, record in names.items()}
         self.folder = split_folder(root, data.name, split) / "vertices"
         self.doubts_path = self.folder.parent / "doubts.csv"
         self.doubts = read_doubts(self.doubts_path)  # key -> reason
@@ -190,7 +192,7 @@ class _Split:
             shared = self.folder / "faces.npy"
             if not shared.is_file():
                 write_faces(self.folder, own)
-            elif not np.array_equal(np.load(shared, allow_pickle=False), own):
+            elif not np.array_equal(read_faces(shared), own):
                 raise InputError(
                     f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or "
                     "remove them"
@@ -198,7 +200,7 @@ class _Split:
             self._faces = own
 
     def _key(self, record: Record) -> str:
-        return mesh_key(record, self.dataset)
+        return self.keys[record.path]
 
     def _path(self, record: Record) -> pathlib.Path:
         return self.folder / f"{self._key(record)}.npz"
