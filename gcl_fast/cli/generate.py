@@ -110,11 +110,12 @@ def generate(
         )
         print(f"a full turn: {animation}, side by side in {strip}")
     if options.scores is not None:
-        score(options, encoder, generator, dataset, records, meshes, fid)
+        score(options, options.scores, encoder, generator, dataset, records, meshes, fid)
 
 
 def score(
     options: GenerateOptions,
+    into: Path,
     encoder: IdentityEncoder,
     generator: Generator,
     dataset: OpenedDataset,
@@ -122,7 +123,7 @@ def score(
     meshes: MeshSource,
     fid: FrechetDistance | None,
 ) -> None:
-    """--scores: the whole split's reconstructions, and its novel views where the truth is known."""
+    """--scores: the whole split's reconstructions, and its novel views where the truth is known, into a JSON file."""
     from importlib.util import find_spec
 
     from gcl_fast.files import json_text, write_whole
@@ -150,7 +151,7 @@ def score(
                 progress=progress,
             ).as_metrics()
     facts = {**scores, **views, "split": options.split, "angles": list(options.angles)}
-    write_whole(options.scores, json_text(facts, indent=2))
+    write_whole(into, json_text(facts, indent=2))
     means = {name: value for name, value in {**scores, **views}.items() if not isinstance(value, dict)}
     print("scores: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 

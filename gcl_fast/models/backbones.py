@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,10 @@ class TimmTransformer(nn.Module):
             import timm
         except ImportError as error:
             raise missing("timm", f"backbone {VIT}", error) from error
-        self.net = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
-        self.channels: int = self.net.embed_dim
-        self.patch: int = self.net.patch_embed.patch_size[0]
+        net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+        self.net: Any = net
+        self.channels: int = net.embed_dim
+        self.patch: int = net.patch_embed.patch_size[0]
 
     def forward(self, image: Tensor) -> Tensor:
         tokens = self.net.forward_features(to_unit_range(image))[:, self.net.num_prefix_tokens :]  # [B, h * w, C]
