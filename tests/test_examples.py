@@ -41,9 +41,9 @@ def test_training_on_photos_then_their_features(tmp_path: Path) -> None:
     assert "features of 24 photos" in printed and (tmp_path / "runs/mine/stage1/last.pt").is_file()
     trained = np.load(tmp_path / "runs/mine/features.npz")
     printed = run("extract_features.py", "runs/mine", photos, "--neighbors", 2, "--device", "cpu", cwd=tmp_path)
-    assert "24 photos, 512 numbers each: features.npz" in printed
+    assert "24 photos, 64 numbers each: features.npz" in printed
     extracted = np.load(tmp_path / "features.npz")
-    assert extracted["features"].shape == (24, 512) and np.allclose(np.linalg.norm(extracted["features"], axis=1), 1, atol=1e-5)
+    assert extracted["features"].shape == (24, 64) and np.allclose(np.linalg.norm(extracted["features"], axis=1), 1, atol=1e-5)
     assert [Path(p).name for p in extracted["paths"]] == [Path(p).name for p in trained["paths"]]
     np.testing.assert_allclose(extracted["features"], trained["features"], rtol=0, atol=1e-5)  # of one encoder
 
