@@ -70,17 +70,21 @@ def test_every_rank_holds_the_same_bits(ranks) -> None:
     equal(*ranks[1:])
 
 
-def losses(folder: Path) -> list[dict[str, float]]:
+def history(folder: Path) -> tuple[list[dict[str, float]], list[list[str]]]:
+    """Numbers and warnings of each logged line."""
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("stage", "time")} for line in lines]
+    numbers = [{k: v for k, v in line.items() if k not in ("stage", "time", "warnings")} for line in lines]
+    return numbers, [line.get("warnings", []) for line in lines]
 
 
 @pytest.mark.parametrize("case", worker.CASES)
 def test_two_processes_train_as_one_with_the_joint_batch(case: str, ranks, tmp_path: Path) -> None:
     out, found, _ = ranks
     alone = worker.run(case, tmp_path)
-    for one, two in zip(losses(tmp_path), losses(out / case), strict=True):
-        assert one == pytest.approx(two, rel=1e-6, abs=1e-9)  # some losses are logged in float32
+    (one, warnings_alone), (two, warnings) = history(tmp_path), history(out / case)
+    assert warnings_alone == warnings
+    for line_alone, line in zip(one, two, strict=True):
+        assert line_alone == pytest.approx(line, rel=1e-6, abs=1e-9)  # some losses are logged in float32
     for part in ("modules", "extra"):
         want = dict(leaves(alone[part]))
         for name, value in leaves(found[case][part]):
@@ -128,7 +132,7 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert {"untrained", "stage1", "stage3", "seconds"} <= metrics.keys()
     assert (run / "report.html").exists() and (run / "pictures" / "stage3_train.png").exists()
-    iterations = [line["iteration"] for line in losses(run) if "image_rec" in line]
+    iterations = [line["iteration"] for line in history(run)[0] if "image_rec" in line]
     assert iterations == [0, 1, 0, 1]  # stages 2 and 3, each line once
     assert done.stdout.count("report:") == 1 and done.stdout.count("stage3: mAP") == 1
     assert main(["evaluate", str(run)]) == 0
