@@ -223,16 +223,6 @@ def test_scores_by_hand(world, device):
     assert metrics["mean_image_psnr_body_per_yaw"]["180"] == found.per_yaw["mean_image_psnr_body"][180.0]
 
 
-def test_ssim_is_scored_where_asked_for(world):
-    pytest.importorskip("torchmetrics")
-    mean = torch.full((3, *SIZE), 0.5)
-    found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean, with_ssim=True)
-    assert found.mean["novel_view_ssim"] == pytest.approx(1.0, abs=1e-4)
-    for guess in ("mean_image", "blank_background", "source_image"):
-        assert found.mean[f"{guess}_ssim"] < 0.9
-        assert np.mean(list(found.per_yaw[f"{guess}_ssim"].values())) == pytest.approx(found.mean[f"{guess}_ssim"])
-
-
 def test_scores_of_an_imperfect_generator(world):
     class Wrong(Paint):
         def decode(self, structure, code):

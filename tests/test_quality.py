@@ -132,10 +132,12 @@ def test_ssim_beside_psnr_of_true_views(world):  # noqa: F811
     mean = torch.full((3, *SIZE), 0.5)
     plain = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
     found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean, with_ssim=True)
-    assert "novel_view_ssim" not in plain.as_metrics() and found.psnr == plain.psnr
+    assert "novel_view_ssim" not in plain.as_metrics() and found.mean["novel_view_psnr"] == plain.mean["novel_view_psnr"]
     metrics = found.as_metrics()
     assert metrics["novel_view_ssim"] == pytest.approx(1.0, abs=1e-5)
-    assert metrics["mean_image_ssim"] < 0.9 and metrics["source_image_ssim"] < 1.0
+    for guess in ("mean_image", "blank_background", "source_image"):
+        assert metrics[f"{guess}_ssim"] < 0.9
+        assert np.mean(list(found.per_yaw[f"{guess}_ssim"].values())) == pytest.approx(metrics[f"{guess}_ssim"])
 
 
 def test_scores_without_true_views(world):  # noqa: F811
