@@ -13,6 +13,7 @@ TESTS ?= tests
 LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit types-PyYAML
 PYTEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
+FUZZ_COUNT ?= 1000000000
 
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 

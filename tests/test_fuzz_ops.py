@@ -57,6 +57,30 @@ def test_rows_of_no_width(device: torch.device, dtype: torch.dtype) -> None:
     assert ops.bank_update_(rows.clone(), index, rows[:3], 0.5).shape == (5, 0)
 
 
+def test_a_bank_is_moved_wherever_its_numbers_lie(device: torch.device) -> None:
+    """Of a negated view torch's fallback lost the tensor; an expanded bank has one memory for many numbers."""
+    rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).to(device)
+    index, feature = torch.tensor([4, 0], device=device), torch.ones(2, 3, device=device)
+    want = ops.bank_update_(-rows, index, -feature, 0.5)
+    negated = torch._neg_view(rows.clone())
+    assert negated.is_neg()
+    torch.testing.assert_close(ops.bank_update_(negated, index, torch._neg_view(feature), 0.5), want, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="bank must have memory for each number"):
+        ops.bank_update_(rows[:1].expand(5, 3), index, feature, 0.5)
+
+
+@pytest.mark.parametrize("features", [[None, None], torch.zeros(3, 2, dtype=torch.float8_e4m3fn)])
+def test_features_that_are_no_numbers_are_named(features: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="target_features"):
+        compat.compute_jaccard_distance(features, print_flag=False)  # type: ignore[arg-type]  # a wrong type is the point
+
+
+def test_endless_neighbours_are_named() -> None:
+    one = torch.zeros(1, 1).numpy()
+    with pytest.raises(ValueError, match="k1 and k2 must be finite"):
+        compat.re_ranking(one, one, one, k1=float("inf"))  # type: ignore[arg-type]  # a wrong type is the point
+
+
 def test_neighbours_of_nobody() -> None:
     empty = ops.jaccard_distance(torch.zeros(0, 3), k1=2**63 - 1)
     assert empty.shape == (0, 0) and empty.indptr.tolist() == [0] and not len(empty.values)

@@ -42,8 +42,12 @@ def compute_jaccard_distance(
     if print_flag:
         print("Computing jaccard distance...")
     del search_option
-    features = torch.as_tensor(target_features).detach().resolve_neg()
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    try:
+        features = torch.as_tensor(target_features).detach().resolve_neg()
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+    except RuntimeError as error:  # of objects, or of a type that torch cannot turn into float32
+        kind = getattr(target_features, "dtype", type(target_features).__name__)
+        raise TypeError(f"compute_jaccard_distance: target_features must be [N, D] numbers, got {kind}: {error}") from error
     shapes = Shapes("compute_jaccard_distance")
     shapes.tensor("target_features", features, ("N", "D"), FLOATS)
     k1, k2 = integer(shapes.op, "k1", k1, 1), integer(shapes.op, "k2", k2, 1)

@@ -106,7 +106,11 @@ def re_ranking(
         Zhong et al., CVPR 2017, section 3.
     """
     cross, within_query, within_gallery = (_array(d) for d in (q_g_dist, q_q_dist, g_g_dist))
-    k1, k2 = integer("re_ranking", "k1", int(k1), 1), integer("re_ranking", "k2", int(k2), 1)
+    try:
+        k1, k2 = int(k1), int(k2)
+    except OverflowError as error:
+        raise ValueError(f"re_ranking: k1 and k2 must be finite, got {k1} and {k2}") from error
+    k1, k2 = integer("re_ranking", "k1", k1, 1), integer("re_ranking", "k2", k2, 1)
     if cross.ndim != 2:
         raise ValueError(f"re_ranking: q_g_dist must have shape [Q, G], got {list(cross.shape)}")
     num_query, num_gallery = cross.shape

@@ -253,9 +253,14 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
-    feature = feature.detach().to(working_dtype(bank, feature))
-    torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
+    in_place = target.stride(1) == 1  # the kernel writes rows where they lie
+    if not torch.compiler.is_compiling():
+        if any(size > 1 and stride == 0 for size, stride in zip(target.shape, target.stride(), strict=True)):
+            raise ValueError("bank_update_: bank must have memory for each number, got an expanded tensor: pass its clone()")
+        in_place = in_place and not target.is_neg()
+    rows = target if in_place else target.resolve_neg().contiguous()
+    feature = feature.detach().resolve_neg().to(working_dtype(bank, feature))
+    torch.ops.gcl_fast.bank_update_(rows, index.resolve_neg().long(), feature, momentum, normalise, hard)
     if rows is not target:
         target.copy_(rows)
     elif not torch.compiler.is_compiling():
