@@ -86,7 +86,7 @@ pose-weights: build
 	$(BIN)/gcl-fast estimate-meshes --weights download
 
 fuzz: build
-	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) --count $(FUZZ_COUNT)
 
 # The package compiled once more, for the CPU, with sanitizers; they must be loaded before Python itself is.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1
