@@ -137,10 +137,7 @@ def camera_aware_batches(
     Source: the intent of SpCL's RandomMultipleGallerySampler (Ge et al., NeurIPS 2020): pairs across cameras are what an
         embedding learns invariance from.
     """
-    labels = _integers("camera_aware_batches", "labels", labels)
-    cameras = _integers("camera_aware_batches", "cameras", cameras)
-    if cameras.size != labels.size:
-        raise ValueError(f"camera_aware_batches: cameras must have shape [N={labels.size}] as labels has, got [{cameras.size}]")
+    labels, cameras = _labels_and_cameras("camera_aware_batches", labels, cameras)
 
     def pick(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         order = rng.permutation(images)
@@ -169,9 +166,7 @@ def multiple_gallery_batches(
     Source: SpCL's RandomMultipleGallerySampler (Ge et al., NeurIPS 2020), as Cluster Contrast uses it.
     """
     name = "multiple_gallery_batches"
-    labels, cameras = _integers(name, "labels", labels), _integers(name, "cameras", cameras)
-    if cameras.size != labels.size:
-        raise ValueError(f"{name}: cameras must have shape [N={labels.size}] as labels has, got [{cameras.size}]")
+    labels, cameras = _labels_and_cameras(name, labels, cameras)
 
     def pick(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         first = images[rng.integers(images.size)]
@@ -183,6 +178,16 @@ def multiple_gallery_batches(
         return np.concatenate([[first], rng.choice(others, K - 1, replace=others.size < K)])
 
     return _by_identity(name, labels, P, K, pick, seed, num_batches)
+
+
+def _labels_and_cameras(
+    name: str, labels: Sequence[int] | np.ndarray, cameras: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as integers [N]. Errors: ValueError where their sizes differ."""
+    labels, cameras = _integers(name, "labels", labels), _integers(name, "cameras", cameras)
+    if cameras.size != labels.size:
+        raise ValueError(f"{name}: cameras must have shape [N={labels.size}] as labels has, got [{cameras.size}]")
+    return labels, cameras
 
 
 def _by_identity(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.guides import Bodies, Guide, GuidedGenerator, ViewRasters, between_photos, turned_view
+from gcl_fast.guides.guide import ground_of
 from gcl_fast.models import Generator, IdentityEncoder
 from gcl_fast.models.modes import evaluating
 
@@ -105,10 +106,11 @@ def _guided_turns(
     for start in range(0, len(image), MAX_DECODED):
         rows = slice(start, start + MAX_DECODED)
         photo = _rows(bodies, start, len(image[rows]))
+        ground = ground_of(image[rows], photo.covered)
         turns = []
         for r, yaw in enumerate(yaws):
             target = photo if yaw is None else _rows(bodies, start, len(image[rows]), yaw)
-            turns.append(_guided(generator, turned_view(image[rows], photo, target, meshes[rows, r]), code[rows]))
+            turns.append(_guided(generator, turned_view(image[rows], photo, target, meshes[rows, r], ground), code[rows]))
         parts.append(torch.stack(turns, 1))
     return torch.cat(parts)
 
@@ -145,9 +147,9 @@ def identity_mix(
             if bodies is None:
                 raise ValueError("bodies: a GuidedGenerator needs the bodies of both images, got None")
             body_a, body_b = (_rows(side, 0, batch) for side in bodies)
-            mixes = []
+            mixes, ground = [], ground_of(image_a, body_a.covered)
             for weight in weights:
-                guide = between_photos(image_a, image_b, body_b, body_a, mesh_a, weight)
+                guide = between_photos(image_a, image_b, body_b, body_a, mesh_a, weight, ground)
                 mixes.append(_guided(generator, guide, weight * code_a + (1 - weight) * code_b))
             return torch.stack(mixes, 1)
         share = torch.tensor(list(weights), dtype=code_a.dtype, device=code_a.device).view(1, amount, 1)

@@ -114,11 +114,18 @@ def untold_view(image: Tensor, source: ViewRasters, other: ViewRasters, mesh: Te
 
 
 def between_photos(
-    images: Tensor, partners: Tensor, source: ViewRasters, target: ViewRasters, mesh: Tensor, weight: float
+    images: Tensor,
+    partners: Tensor,
+    source: ViewRasters,
+    target: ViewRasters,
+    mesh: Tensor,
+    weight: float,
+    ground: tuple[Tensor, Tensor] | None = None,
 ) -> Guide:
     """Guide of a mix of two people in the pose of the first: `weight` of their own texture, the rest their partner's, carried
-    from the partner's photo onto this body. source: the partners' bodies, target: these."""
+    from the partner's photo onto this body. source: the partners' bodies, target: these; ground: as `turned_view` has it."""
     flow = source.flow_to(target)
     visible, occluded = shown_and_hidden(flow, images.dtype)
     texture = weight * images + (1 - weight) * carry(partners, source.silhouette, flow.grid)
-    return Guide(mesh, clothed(texture, visible, occluded), visible, occluded, *ground_of(images, target.covered))
+    ground = ground_of(images, target.covered) if ground is None else ground
+    return Guide(mesh, clothed(texture, visible, occluded), visible, occluded, *ground)

@@ -17,11 +17,10 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import CheckpointError, StageError
-from gcl_fast.models.names import abridged
 from gcl_fast.stages.checkpoint import save_checkpoint
 from gcl_fast.stages.core_use import StepWatch
 from gcl_fast.stages.epoch_progress import EpochProgress
-from gcl_fast.stages.finite import broken_learning, not_finite, restorable, tensors_in, way_on
+from gcl_fast.stages.finite import broken_learning, broken_state, restorable, way_on
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.stop_signals import stops_put_off
@@ -203,9 +202,9 @@ class Engine:
     def _keep(self, name: str) -> None:
         """Write a checkpoint, unless a number in it is not finite: the old one is still good then."""
         state = self.state()
-        broken = not_finite(tensors_in({key: state[key] for key in ("modules", "optimizers", "extra")}))
+        broken = broken_state(state)
         if broken:
-            self._break_down(f"not saved, numbers not finite: {abridged(broken)}")
+            self._break_down(f"not saved, numbers not finite: {broken}")
         save_checkpoint(self.folder / name, state)
 
     def restore(self, state: dict[str, Any]) -> None:

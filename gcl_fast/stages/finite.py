@@ -50,14 +50,20 @@ def broken_learning(modules: Mapping[str, torch.nn.Module]) -> str:
     return "; ".join(f"{kind} not finite: {abridged(names)}" for kind, names in found if names)
 
 
+def broken_state(state: Mapping[str, Any]) -> str:
+    """The names of a checkpoint's tensors that are not finite, abridged; empty where all are."""
+    broken = not_finite(tensors_in({key: state.get(key) for key in ("modules", "optimizers", "extra")}))
+    return abridged(broken) if broken else ""
+
+
 def why_no_good_checkpoint(path: Path) -> str:
     """Why training could not go on from a checkpoint; empty where it could."""
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:
         return str(error)
-    broken = not_finite(tensors_in({key: state.get(key) for key in ("modules", "optimizers", "extra")}))
-    return f"{path} holds numbers that are not finite: {abridged(broken)}" if broken else ""
+    broken = broken_state(state)
+    return f"{path} holds numbers that are not finite: {broken}" if broken else ""
 
 
 def good_checkpoint(folder: Path, names: Sequence[str] = KEPT) -> Path | None:
@@ -85,10 +91,10 @@ def restorable(folder: Path, device: torch.device) -> dict[str, Any]:
     path = folder / "last.pt"
     try:
         state = load_checkpoint(path, device)
-        broken = not_finite(tensors_in({key: state.get(key) for key in ("modules", "optimizers", "extra")}))
+        broken = broken_state(state)
         if not broken:
             return state
-        problem = f"{path} holds numbers that are not finite: {abridged(broken)}"
+        problem = f"{path} holds numbers that are not finite: {broken}"
     except CheckpointError as error:
         problem = str(error)
     other = good_checkpoint(folder, ("best.pt",))

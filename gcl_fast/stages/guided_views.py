@@ -43,23 +43,25 @@ def generate_guided_views(
     photo, turned = bodies.seen(batch.index), bodies.seen(batch.index, batch.yaw)
     structure, structure_novel = together(generator.encode, [mesh, batch.mesh_novel])
 
-    reconstruction = generator.paint(structure, code, untold_view(image, photo, turned, mesh))
+    told = untold_view(image, photo, turned, mesh)
+    reconstruction = generator.paint(structure, code, told)
 
-    ground = ground_of(image, photo.covered)
+    own_ground = ground = ground_of(image, photo.covered)
     if variance is not None:
         other_image, other = joint_rows(batch, bodies, photo, variance.backdrop)
-        ground = variance.before_backdrop(ground, ground_of(other_image, other.covered))
+        ground = variance.before_backdrop(own_ground, ground_of(other_image, other.covered))
     novel = generator.paint(structure_novel, code, turned_view(image, photo, turned, batch.mesh_novel, ground))
     code_novel, feature_novel = encoder(novel if variance is None else variance.apply(novel))
 
     # The cycle is asked for the photo: where the new view may have another background, it gets the photo's.
-    behind = None if variance is None else ground_of(image, photo.covered, turned.covered)
+    behind = None if variance is None else (told.background, told.known)
     cycle = generator.paint(structure, code_novel, turned_view(novel, turned, photo, mesh, behind))
 
     weight, (partner, partner_body) = (
         (1.0, (image, photo)) if mix is None else (mix.weight, joint_rows(batch, bodies, photo, mix.partner))
     )
-    mixed = generator.paint(structure, mixed_code, between_photos(image, partner, partner_body, photo, mesh, weight))
+    mixed_guide = between_photos(image, partner, partner_body, photo, mesh, weight, own_ground)
+    mixed = generator.paint(structure, mixed_code, mixed_guide)
     return Views(reconstruction, novel, cycle, mixed, code_novel, feature_novel)
 
 
