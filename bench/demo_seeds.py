@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +17,11 @@ from statistics import mean, stdev
 
 import torch
 
+from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import run_demo, summary
 
 GUESSES = ("mean_image", "blank_background", "source_image")
 KEEP = ("untrained", "stage1", "stage2", "stage3", "control", "times", "seconds")
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def verdict(runs: dict[str, dict]) -> dict[str, int]:
@@ -73,7 +65,7 @@ def main() -> int:
     result = {
         "command": "python bench/demo_seeds.py " + " ".join(sys.argv[1:]),
         "commit": commit,
-        "device": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": options.note,
         "gain_over_control": gain(runs),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from gcl_fast.meshes.anny_body import AnnyBody
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.ops import rasterize
 from gcl_fast.ops.camera import project, turn
+from gcl_fast.runs.resolved import processor
 
 SIZE = (128, 64)
 YAWS = (0, 45, 90, 135)
@@ -52,7 +52,7 @@ def main() -> int:
     result: dict[str, object] = {
         "command": "python bench/estimate.py " + " ".join(sys.argv[1:]),
         "commit": commit(),
-        "device": cpu_name(),
+        "device": processor(),
         "torch": torch.__version__,
         "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body "
         "is that of the world's own true bodies.",
@@ -70,14 +70,6 @@ def main() -> int:
 
 def commit() -> str:
     return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def world(folder: Path, seed: int, people: int) -> Path:

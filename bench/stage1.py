@@ -19,10 +19,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from demo_seeds import cpu_name
 
 from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import WORLD
 from gcl_fast.runs.training import train
 from gcl_fast.synthetic import write_world
@@ -130,7 +130,7 @@ def main() -> int:
     result = {
         "command": "python bench/stage1.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
         "commit": commit,
-        "device": f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": f"{NOTE} {options.note}".strip(),
         "variants": METHODS,

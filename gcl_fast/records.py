@@ -32,6 +32,12 @@ class Record:
     recording: str = ""
 
 
+def spread(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` of the records, evenly spread."""
+    chosen = min(count, len(records))
+    return [records[i * (len(records) - 1) // max(chosen - 1, 1)] for i in range(chosen)]
+
+
 @dataclass(frozen=True)
 class SplitStatistics:
     """Counts of one split. `unlabelled` images (pid -1) count as no identity; `distractors` are gallery images of

@@ -62,19 +62,6 @@ class EstimateMeshesOptions:
         return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
 
 
-def draw_preview(options: EstimateMeshesOptions, data: ReIDData, picture: Path) -> None:
-    """Meshes over some photos, spread over the training images, or the test images where there are no others."""
-    from gcl_fast.meshes import open_mesh_source
-    from gcl_fast.meshes.preview import preview_meshes, spread
-
-    split = "train" if data.train else "test"
-    source = open_mesh_source(options.mesh_dir(data), data.name, split, options.image_size, kind="vertices")
-    records = data.mesh_split(split)
-    without = {record.path for record in source.missing(records)}
-    records = spread([record for record in records if record.path not in without], options.preview_count)
-    print(f"preview: {preview_meshes(source, records, picture, options.image_size)}")
-
-
 def main(argv: list[str]) -> int:
     options = parse(EstimateMeshesOptions, argv, prog="gcl-fast estimate-meshes")
     if options.preview is not None and options.preview.suffix.lower() != ".png":
@@ -108,5 +95,8 @@ def main(argv: list[str]) -> int:
         )
     print(report)
     if options.preview is not None:
-        draw_preview(options, data, options.preview)
+        from gcl_fast.meshes.preview import preview_dataset
+
+        folder, size = options.mesh_dir(data), options.image_size
+        print(f"preview: {preview_dataset(data, folder, options.preview, size, options.preview_count)}")
     return 0

@@ -90,21 +90,6 @@ def write_meshes(options: ImportMeshesOptions, data: ReIDData) -> ReIDData:
     return data.without(report.missing) if options.missing == "leave-out" else data
 
 
-def draw_preview(options: ImportMeshesOptions, data: ReIDData, picture: Path) -> None:
-    """Meshes over some photos of the training images, or of the test images where there are no others."""
-    import numpy as np
-
-    from gcl_fast.meshes import open_mesh_source
-    from gcl_fast.meshes.preview import preview_meshes
-
-    split = "train" if data.train else "test"
-    records = data.mesh_split(split)
-    count = min(options.preview_count, len(records))
-    rows: list[int] = np.unique(np.linspace(0, len(records) - 1, count).astype(int)).tolist() if count else []
-    source = open_mesh_source(options.mesh_dir(data), data.name, split, options.image_size, kind="vertices")
-    print(f"preview: {preview_meshes(source, [records[row] for row in rows], picture, options.image_size)}")
-
-
 def render_authors_folders(options: ImportMeshesOptions, data: ReIDData) -> None:
     """The same bodies as the pictures that the authors' code reads."""
     from gcl_fast.meshes.render_folders import render_dataset
@@ -124,7 +109,10 @@ def main(argv: list[str]) -> int:
 
     data = write_meshes(options, load_dataset(options.dataset, options.root))
     if options.preview is not None:
-        draw_preview(options, data, options.preview)
+        from gcl_fast.meshes.preview import preview_dataset
+
+        folder, size = options.mesh_dir(data), options.image_size
+        print(f"preview: {preview_dataset(data, folder, options.preview, size, options.preview_count)}")
     if options.rendered:
         render_authors_folders(options, data)
     return 0

@@ -18,7 +18,7 @@ from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, read_mesh, write_faces, write_mesh
 from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_names, split_folder
-from gcl_fast.records import Record, ReIDData
+from gcl_fast.records import Record, ReIDData, spread
 
 MISSING = ("mean", "leave-out", "error")
 UNREADABLE = "unreadable"
@@ -182,8 +182,7 @@ class _Split:
                 f"no body was found in any of the {len(self.records)} {self.name} images: are they photos of one "
                 "person each, as people detectors cut them out?"
             )
-        rows = np.unique(np.linspace(0, len(sure) - 1, min(AVERAGED, len(sure))).astype(int))
-        return mean_body([read_mesh(self._path(sure[row])) for row in rows], self.image_size)
+        return mean_body([read_mesh(self._path(record)) for record in spread(sure, AVERAGED)], self.image_size)
 
     def _check_faces(self, faces: Tensor) -> None:
         """The folder's triangles are the estimator's, or written now."""

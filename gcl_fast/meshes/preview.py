@@ -12,8 +12,8 @@ from torch import Tensor
 from gcl_fast.errors import InputError
 from gcl_fast.files import write_whole
 from gcl_fast.images import load_uint8, pillow, unit_from_levels, unit_to_uint8
-from gcl_fast.meshes.sources import MeshSource
-from gcl_fast.records import Record
+from gcl_fast.meshes.sources import MeshSource, open_mesh_source
+from gcl_fast.records import Record, ReIDData, spread
 
 TINT = (0.15, 0.75, 1.0)  # of the body, away from the colours of skin and most clothes
 
@@ -24,10 +24,15 @@ def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
     return torch.where(mesh > 0, (1 - opacity) * photo + opacity * body, photo)
 
 
-def spread(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count` of the records, evenly spread."""
-    chosen = min(count, len(records))
-    return [records[i * (len(records) - 1) // max(chosen - 1, 1)] for i in range(chosen)]
+def preview_dataset(
+    data: ReIDData, mesh_root: str | os.PathLike[str], path: str | os.PathLike[str], image_size: tuple[int, int], count: int
+) -> pathlib.Path:
+    """`preview_meshes` of at most `count` images that have vertices, spread over the training images, or over the test images
+    where there are no others."""
+    split = "train" if data.train else "test"
+    source, records = open_mesh_source(mesh_root, data.name, split, image_size, kind="vertices"), data.mesh_split(split)
+    without = {record.path for record in source.missing(records)}
+    return preview_meshes(source, spread([r for r in records if r.path not in without], count), path, image_size)
 
 
 def preview_meshes(

@@ -25,18 +25,12 @@ from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
 from gcl_fast.meshes.sources import MeshSource, RenderedFolders, VertexMeshes, open_mesh_source
 from gcl_fast.progress import counting
-from gcl_fast.records import Batch, Record, ReIDData
+from gcl_fast.records import Batch, Record, ReIDData, spread
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.resolved import Resolved, resolve
 from gcl_fast.stages.amp import use_bfloat16
 
 SAMPLES = 8  # pictured images of train and of test
-
-
-def spread(records: list[Record], count: int = SAMPLES) -> list[Record]:
-    """`count` of the records, or all where there are fewer, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(np.int64))
-    return [records[i] for i in chosen]
 
 
 class OpenedDataset:
@@ -87,7 +81,7 @@ class OpenedDataset:
             words = f"{len(missing)} of {len(records)} {split} images have no mesh under {config.mesh_dir}: {shown}"
             records = self._leave_out(split, records, missing, words)
         if self.check_meshes:
-            checked = records if split == "train" else spread(self.data.query)
+            checked = records if split == "train" else spread(self.data.query, SAMPLES)
             with counting("check meshes") as progress:
                 unusable = find_unusable(source, checked, progress=progress if split == "train" else None)
             if unusable:
@@ -255,5 +249,5 @@ class OpenedDataset:
         sampled = {}
         for name, records, meshes in (("train", self.data.train, self.train_meshes), ("test", self.data.query, self.test_meshes)):
             if meshes is not None and records:
-                sampled[name] = (spread(records), meshes)
+                sampled[name] = (spread(records, SAMPLES), meshes)
         return sampled
