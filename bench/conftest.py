@@ -112,6 +112,22 @@ def measure(benchmark, request: pytest.FixtureRequest) -> Callable[..., None]:
     return run
 
 
+@pytest.fixture
+def measure_images(measure: Callable[..., None], benchmark, request: pytest.FixtureRequest) -> Callable[[], None]:
+    """As `measure`, of a case whose "batch" is images: with images a second and, on a GPU, the most memory it took."""
+
+    def run() -> None:
+        cuda = request.getfixturevalue("device").type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        measure()
+        benchmark.extra_info["images_per_second"] = round(request.getfixturevalue("case")["batch"] / benchmark.stats["median"], 3)
+        if cuda:
+            benchmark.extra_info["peak_bytes"] = torch.cuda.max_memory_allocated()
+
+    return run
+
+
 def _queued(call: Callable[[], object]) -> float:
     """Seconds a call takes on the GPU when calls stand in a queue: no wait between them."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -81,10 +81,5 @@ def call(implementation: str, case: dict, device: torch.device) -> Callable[[], 
     return lambda: stage.step(batch, next(number))
 
 
-def test_guided_step(case, implementation, device, measure, benchmark) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    measure()
-    benchmark.extra_info["images_per_second"] = round(case["batch"] / benchmark.stats["median"], 3)
-    if device.type == "cuda":
-        benchmark.extra_info["peak_bytes"] = torch.cuda.max_memory_allocated()
+def test_guided_step(case, implementation, device, measure_images) -> None:
+    measure_images()

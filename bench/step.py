@@ -208,11 +208,6 @@ def breakdown(step: Callable[[], object], device: torch.device) -> dict[str, flo
     return {kind: round(value, 4) for kind, value in sorted(kinds.items(), key=lambda item: -item[1]) if value >= 5e-5}
 
 
-def test_step(case, implementation, device, measure, benchmark) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    measure()
-    benchmark.extra_info["images_per_second"] = round(case["batch"] / benchmark.stats["median"], 3)
-    if device.type == "cuda":
-        benchmark.extra_info["peak_bytes"] = torch.cuda.max_memory_allocated()
+def test_step(case, implementation, device, measure_images, benchmark) -> None:
+    measure_images()
     benchmark.extra_info["breakdown"] = breakdown(call(implementation, case, device), device)

@@ -124,10 +124,8 @@ def score(
     fid: FrechetDistance | None,
 ) -> None:
     """--scores: the whole split's reconstructions, and its novel views where the truth is known, into a JSON file."""
-    from importlib.util import find_spec
-
     from gcl_fast.files import json_text, write_whole
-    from gcl_fast.generation import mean_training_image, score_generated, score_novel_views
+    from gcl_fast.generation import can_ssim, mean_training_image, score_generated, score_novel_views
     from gcl_fast.progress import counting
 
     size, truth = dataset.config.image_size, Path(dataset.config.root) / "truth"
@@ -140,15 +138,7 @@ def score(
         mean = mean_training_image([record.path for record in dataset.data.train], size)
         with counting("score novel views") as progress:
             views = score_novel_views(
-                encoder,
-                generator,
-                truth,
-                meshes,
-                size,
-                dataset.device,
-                mean_image=mean,
-                with_ssim=find_spec("torchmetrics") is not None,
-                progress=progress,
+                encoder, generator, truth, meshes, size, dataset.device, mean_image=mean, with_ssim=can_ssim(), progress=progress
             ).as_metrics()
     facts = {**scores, **views, "split": options.split, "angles": list(options.angles)}
     write_whole(into, json_text(facts, indent=2))

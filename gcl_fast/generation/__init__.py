@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gcl_fast.generation.decoding import identity_mix, novel_views, reconstruct
 from gcl_fast.generation.generated_scores import score_generated
-from gcl_fast.generation.measures import FrechetDistance, psnr, ssim
+from gcl_fast.generation.measures import FrechetDistance, can_ssim, psnr, ssim
 from gcl_fast.generation.novel_view_scores import NovelViewScores, novel_view_sheet, score_novel_views
 from gcl_fast.generation.picture_files import draw_records, generate_pictures
 from gcl_fast.generation.true_views import mean_training_image, read_truth
@@ -14,6 +14,7 @@ from gcl_fast.generation.warps import warp_pictures, warped_views
 __all__ = [
     "FrechetDistance",
     "NovelViewScores",
+    "can_ssim",
     "draw_records",
     "generate_pictures",
     "identity_mix",

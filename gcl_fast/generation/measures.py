@@ -7,6 +7,7 @@ Trained by a Two Time-Scale Update Rule, NeurIPS 2017 (FID).
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
         weight = mask.expand_as(error).double()
         mean = (error * weight).sum(dim=(-3, -2, -1)) / weight.sum(dim=(-3, -2, -1))
     return -10 * mean.clamp_min(10 ** (-PSNR_CEILING / 10)).log10()
+
+
+def can_ssim() -> bool:
+    """Whether torchmetrics, which `ssim` needs, is installed."""
+    return find_spec("torchmetrics") is not None
 
 
 def ssim(guess: Tensor, truth: Tensor) -> Tensor:

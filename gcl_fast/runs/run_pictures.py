@@ -3,13 +3,12 @@ lists."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
 
 from gcl_fast.evaluation import extract_features
-from gcl_fast.generation import mean_training_image, novel_view_sheet, score_novel_views
+from gcl_fast.generation import can_ssim, mean_training_image, novel_view_sheet, score_novel_views
 from gcl_fast.meshes.sources import MeshSource
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.runs.dataset import OpenedDataset
@@ -48,8 +47,7 @@ def score_generator(
     _, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
     device, size = dataset.device, dataset.config.image_size
     encoder, generator = networks.encoder.to(device), networks.generator.to(device)
-    with_ssim = find_spec("torchmetrics") is not None
-    scores = score_novel_views(encoder, generator, truth, meshes, size, device, mean_image=mean_image, with_ssim=with_ssim)
+    scores = score_novel_views(encoder, generator, truth, meshes, size, device, mean_image=mean_image, with_ssim=can_ssim())
     write_metrics(run_dir, {stage: scores.as_metrics()})
     title = f"{stage}: generated views beside the truth (people not trained on)"
     sheet = novel_view_sheet(encoder, generator, truth, meshes, size, device, title=title)
