@@ -121,7 +121,7 @@ class Official(torch.utils.data.Dataset):
 def official(meshes: bool) -> Callable[[], Iterator]:
     from gcl_fast.data.loaders.recipes import Chance, Recipe
 
-    chance = Chance(0, NOVEL_YAWS, None, SIZE)
+    chance = Chance(0, NOVEL_YAWS, None, SIZE, turns=True)
     draws = [[chance.yaw(Recipe(0, p, b), row) for row in range(len(b))] for p, b in enumerate(plan())]
     order = [[(p * BATCH + row, int(i)) for row, i in enumerate(batch)] for p, batch in enumerate(plan())]
     loader = torch.utils.data.DataLoader(Official(meshes, draws), batch_sampler=order, num_workers=0)

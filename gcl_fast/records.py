@@ -134,7 +134,7 @@ class Batch:
     pid         [B] int64, person (-1 unknown); never used for training
     camera      [B] int64, zero-based
     index       [B] int64, position in the records the loader was made from (row of the memory bank)
-    yaw         [B] float32, degrees by which the body of mesh_novel is turned; None without meshes
+    yaw         [B] float32, degrees by which the body of mesh_novel is turned, or to be turned; None where no turn was asked for
     """
 
     image: Tensor

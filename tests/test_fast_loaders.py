@@ -20,7 +20,7 @@ from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.data.loaders.stores import Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
-from gcl_fast.errors import ConfigError, MissingPackageError, TooLittleMemoryError
+from gcl_fast.errors import ConfigError, InputError, MissingPackageError, TooLittleMemoryError
 from gcl_fast.images import normalise
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.records import Batch, Record
@@ -92,6 +92,24 @@ def test_the_torch_loaders_batches(world, kind, workers):
             for start in (1, len(plan)):
                 same(whole[start:], list(loader.epoch(plan, epoch, start=start)))
         loader.close()
+
+
+@pytest.mark.parametrize("kind", [TorchLoader, *KINDS])
+def test_turns_without_meshes(world, kind):
+    """For a generator that has the bodies: the angles of a loader with meshes, and no mesh file opened."""
+    records, _ = world
+    plan = shuffled(range(12), 5, seed=1, drop_last=False)
+    turning = kind(records, SIZE, seed=4, turns=True, yaws=YAWS)
+    with_meshes = TorchLoader(records, SIZE, seed=4, meshes=FakeMeshes(), yaws=YAWS)
+    for epoch in range(2):
+        whole, expected = list(turning.epoch(plan, epoch)), list(with_meshes.epoch(plan, epoch))
+        assert all(
+            torch.equal(a.yaw, b.yaw) and a.mesh is None and a.mesh_novel is None for a, b in zip(whole, expected, strict=True)
+        )
+    turning.close()
+    assert next(iter(kind(records, SIZE).epoch(plan, 0))).yaw is None
+    with pytest.raises(InputError, match="augment must be None"):
+        kind(records, SIZE, turns=True, augment=Augment(pad=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,7 +213,7 @@ def test_each_picture_is_read_once_for_all_loaders(world, monkeypatch):
 
 
 def test_the_batched_form_is_the_row_by_row_form():
-    chance = Chance(3, (), Augment(pad=5, color_jitter=0.4), (16, 12))
+    chance = Chance(3, (), Augment(pad=5, color_jitter=0.4), (16, 12), turns=False)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 3, 16, 12), dtype=np.uint8))
     recipe = Recipe(0, 0, np.arange(64))
     changes = [chance.change(recipe, row) for row in range(64)]

@@ -88,6 +88,18 @@ def test_bodies_stand_where_the_mesh_source_puts_them(tmp_path: Path, device: to
     assert torch.equal(held.seen(torch.tensor([2], device=device)).verts, held.seen(torch.arange(3, device=device)).verts[2:])
 
 
+def test_the_mesh_of_a_view_is_the_rendered_one(tmp_path: Path, device: torch.device) -> None:
+    seen = bodies(tmp_path, [WEAK, PERSPECTIVE, PERSPECTIVE], device)
+    source = open_mesh_source(tmp_path / "mesh", "market1501", "train", SIZE)
+    yaws = torch.tensor([60.0, 135.0, 250.0], device=device)
+    for view, angles in ((seen.seen(torch.arange(3, device=device)), [0.0] * 3), (seen.seen(torch.arange(3), yaws), yaws)):
+        for row in range(3):
+            vertices, faces, camera = source.body(Record(tmp_path / f"{row}.jpg", -1, 0))
+            rendered = ops.render_mesh(vertices[None], faces, camera[None], [float(angles[row])], SIZE)[0, 0]
+            assert (rendered > 0).sum() > 300
+            torch.testing.assert_close(view.mesh[row].cpu(), 2 * rendered - 1, atol=1e-5, rtol=0)
+
+
 def test_flow_of_rasters_is_the_flow(tmp_path: Path, device: torch.device) -> None:
     held = bodies(tmp_path, [WEAK, WEAK], device)
     index = torch.arange(2, device=device)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import InputError
+from gcl_fast.guides.shading import shaded
+from gcl_fast.images import mesh_from_unit
 from gcl_fast.meshes.sources import MeshSource, VertexMeshes
 from gcl_fast.ops import MeshFlow, Rasterized, mesh_flow_of_rasters, rasterize
 from gcl_fast.ops.camera import project, turn_each
@@ -25,12 +27,14 @@ class ViewRasters:
     verts   [B, V, 3] in pixels with depth
     faces   [F, 3]
     raster  face ids, barycentric coordinates and depths [B, H, W, ...]
+    mesh    [B, 1, H, W] in [-1, 1], the shaded body, as the generator reads it
     person  [B, 1, H, W] bool, in a photo's own view: where its mask shows the person, with clothes and hair; None: no masks
     """
 
     verts: Tensor
     faces: Tensor
     raster: Rasterized
+    mesh: Tensor
     person: Tensor | None = None
 
     @property
@@ -46,7 +50,8 @@ class ViewRasters:
     def rows(self, order: Tensor) -> ViewRasters:
         """Other rows of the same."""
         person = None if self.person is None else self.person[order]
-        return ViewRasters(self.verts[order], self.faces, Rasterized(*(part[order] for part in self.raster)), person)
+        raster = Rasterized(*(part[order] for part in self.raster))
+        return ViewRasters(self.verts[order], self.faces, raster, self.mesh[order], person)
 
     def flow_to(self, other: ViewRasters) -> MeshFlow:
         """Where each pixel of `other` lies in this view: row by row the same body, or two of the same triangles."""
@@ -107,12 +112,14 @@ class Bodies:
 
     def seen(self, index: Tensor, yaws: Tensor | None = None) -> ViewRasters:
         """The bodies `index` [B] int64 in their photos' views, or each turned by its angle in yaws [B], degrees."""
-        verts = self.vertices[index].float()
+        body, cameras, weak = self.vertices[index].float(), self.cameras[index], self.weak[index]
         if yaws is not None:
-            verts = turn_each(verts, yaws)
-        verts = self._project(verts, self.cameras[index], self.weak[index])
+            body = turn_each(body, yaws)
+        verts = self._project(body, cameras, weak)
+        raster = rasterize(verts, self.faces, self.image_size)
+        mesh = mesh_from_unit(shaded(raster.face_id, body, self.faces, cameras[:, :3], weak))
         person = self.masks[index] if self.masks is not None and yaws is None else None
-        return ViewRasters(verts, self.faces, rasterize(verts, self.faces, self.image_size), person)
+        return ViewRasters(verts, self.faces, raster, mesh, person)
 
     def rolled(self, shift: int) -> Bodies:
         """The same bodies in another order, as `torch.Tensor.roll` moves rows."""

@@ -50,7 +50,7 @@ class OpenedDataset:
         self.data: ReIDData = require_readable(listed, skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None
         self.test_meshes = self._optional_test_meshes() if with_meshes else None
-        self._reader = self._new_reader(self.data.train, meshes=self.train_meshes)
+        self._reader = self._new_reader(self.data.train, meshes=None if self.guided else self.train_meshes)
         self._plain = self._reader.loader()
         self._test_loaders: tuple[Loader, Loader] | None = None
 
@@ -122,10 +122,15 @@ class OpenedDataset:
 
     def _bodies(self, meshes: MeshSource | None, records: list[Record]) -> Bodies | None:
         """Vertices for a generator that is guided by the photos' pixels."""
-        if self.config.model.guide == "mesh" or meshes is None:
+        if not self.guided or meshes is None:
             return None
         with counting("read bodies") as progress:
             return Bodies(meshes, records, self.device, progress=progress)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the generator reads the photos' pixels: then views are made from `bodies`, and loaders give no meshes."""
+        return self.config.model.guide != "mesh"
 
     @cached_property
     def bodies(self) -> Bodies | None:
@@ -159,13 +164,15 @@ class OpenedDataset:
         self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None
     ) -> Loader:
         """records: what to read in the place of the training images."""
-        config, source = self.config, self.train_meshes if meshes else None
+        config, turns = self.config, meshes and self.guided
+        source = self.train_meshes if meshes and not turns else None
         if records is None:
-            return self._reader.loader(meshes=source, augment=augment)
+            return self._reader.loader(meshes=source, augment=augment, turns=turns)
         return TorchLoader(
             records,
             config.image_size,
             meshes=source,
+            turns=turns,
             augment=augment,
             seed=config.seed,
             workers=config.workers,

@@ -17,7 +17,7 @@ from gcl_fast.models.modes import evaluating
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
-from gcl_fast.stages.guided_views import generate_guided_views
+from gcl_fast.stages.guided_views import both_views, generate_guided_views
 from gcl_fast.stages.layout import prepare
 from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 from gcl_fast.stages.training_data import TrainingData
@@ -74,11 +74,14 @@ class AdversarialStage(Stage):
         self, batch: Batch, code: Tensor, mix: Mix | None, bodies: Bodies | None, variance: Variance | None = None
     ) -> Views:
         """The four generated views, guided by the bodies where the generator is; mix: None mixes each row with itself."""
+        seen = None
+        if bodies is not None:
+            batch, seen = both_views(bodies, batch)
         batch, told = told_rows(batch) if self.generator.training else (batch, None)  # pictures are made by one process alone
         mixed_code = code if mix is None else mix.of(code)
         if isinstance(self.generator, GuidedGenerator):
-            assert bodies is not None
-            views = generate_guided_views(self.encoder, self.generator, bodies, batch, code, mixed_code, mix, variance)
+            assert bodies is not None and seen is not None
+            views = generate_guided_views(self.encoder, self.generator, bodies, seen, batch, code, mixed_code, mix, variance)
         else:
             views = generate_views(self.encoder, self.generator, batch, code, mixed_code)
         if told is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,20 @@ from gcl_fast.stages.passes import together
 from gcl_fast.stages.views import Mix, Views
 
 
+def both_views(bodies: Bodies, batch: Batch) -> tuple[Batch, tuple[ViewRasters, ViewRasters]]:
+    """The bodies of a batch in their photos' views and turned by batch.yaw, and the batch with the meshes of these."""
+    if batch.yaw is None:
+        raise ValueError("both_views: batch must have yaw, the angles of its new views; its loader was opened without turns")
+    photo, turned = bodies.seen(batch.index), bodies.seen(batch.index, batch.yaw)
+    dtype = batch.image.dtype
+    return replace(batch, mesh=photo.mesh.to(dtype), mesh_novel=turned.mesh.to(dtype)), (photo, turned)
+
+
 def generate_guided_views(
     encoder: IdentityEncoder,
     generator: GuidedGenerator,
     bodies: Bodies,
+    seen: tuple[ViewRasters, ViewRasters],
     batch: Batch,
     code: Tensor,
     mixed_code: Tensor,
@@ -31,16 +43,16 @@ def generate_guided_views(
     background; the mix both people's texture on the body of the first.
 
     Arguments: as there, and
-        bodies: of the list that batch.index points into.
+        bodies: of the list that batch.index points into; seen: those of the batch, see `both_views`.
         mix: None mixes each row with itself.
         variance: what else changes in the new view before the encoder sees it.
 
     Gradient: as there, and through the carried pixels of the new view.
     """
-    if batch.mesh is None or batch.mesh_novel is None or batch.yaw is None:
-        raise ValueError("generate_guided_views: batch must have mesh, mesh_novel and yaw; its loader was opened without meshes")
+    if batch.mesh is None or batch.mesh_novel is None:
+        raise ValueError("generate_guided_views: batch must have mesh and mesh_novel, as both_views gives them")
     image, mesh = batch.image, batch.mesh
-    photo, turned = bodies.seen(batch.index), bodies.seen(batch.index, batch.yaw)
+    photo, turned = seen
     structure, structure_novel = together(generator.encode, [mesh, batch.mesh_novel])
 
     told = untold_view(image, photo, turned, mesh)

@@ -39,7 +39,8 @@ class TrainingData(Protocol):
     def train_loader(
         self, *, augment: Augment | None = None, meshes: bool = False, records: list[Record] | None = None
     ) -> Loader:
-        """A loader of the training images, or of `records` in their place."""
+        """A loader of the training images, or of `records` in their place; meshes: its batches have meshes and yaws, or
+        yaws alone where `bodies` has what meshes are made of."""
 
     def styled(self, *, use: bool = True) -> StyledRecords:
         """The training images with their camera-styled copies; without them where `use` is False or there are none."""

@@ -35,7 +35,7 @@ class Assembly:
             pid=self.send(self._pid[index]),
             camera=self.send(self._camera[index]),
             index=self.send(index),
-            yaw=None if mesh is None else self.send(self._yaws(recipe)),
+            yaw=self.send(self._yaws(recipe)) if self.chance.turns else None,
         )
 
     def _yaws(self, recipe: Recipe) -> Tensor:

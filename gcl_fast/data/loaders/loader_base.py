@@ -26,6 +26,7 @@ class LoaderOptions(TypedDict, total=False):
     seed: int
     workers: int
     yaws: Sequence[float]
+    turns: bool
 
 
 class Loader(ABC):
@@ -35,6 +36,7 @@ class Loader(ABC):
     image_size  (height, width) in pixels
     meshes      a MeshSource: each batch then has `mesh` (yaw 0) and `mesh_novel` (a yaw drawn uniformly from `yaws`,
                 degrees); without it both are None
+    turns       each batch has `yaw` though no meshes are given: for who has the bodies himself (`guides.Bodies`)
     augment     random changes of the image (stage 1); not together with meshes, which would no longer fit the image
     workers     0: everything is made in the caller, when asked for; more: so many threads or processes work ahead
 
@@ -53,6 +55,7 @@ class Loader(ABC):
         seed: int = 0,
         workers: int = 0,
         yaws: Sequence[float] = NOVEL_YAWS,
+        turns: bool = False,
     ) -> None:
         name = type(self).__name__
         if len(image_size) != 2 or any(not isinstance(n, int) or n < 1 for n in image_size):
@@ -60,9 +63,10 @@ class Loader(ABC):
         for argument, value in (("seed", seed), ("workers", workers)):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise ValueError(f"{name}: {argument} must be an integer of at least 0, got {value!r}")
-        if meshes is not None and augment is not None:
+        turns = turns or meshes is not None
+        if turns and augment is not None:
             raise InputError(f"{name}: augment must be None where meshes are given: they would not fit the changed image")
-        if meshes is not None and not yaws:
+        if turns and not yaws:
             raise InputError(f"{name}: yaws must name at least one angle where meshes are given, got none")
         if meshes is not None and (missing := meshes.missing(records)):
             where = getattr(meshes, "folder", None)
@@ -72,7 +76,7 @@ class Loader(ABC):
         self.image_size = (image_size[0], image_size[1])
         self.meshes, self.augment, self.workers = meshes, augment, workers
         self.yaws = tuple(float(y) for y in yaws)
-        self.chance = Chance(seed, self.yaws, augment, self.image_size)
+        self.chance = Chance(seed, self.yaws, augment, self.image_size, turns)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -105,7 +105,7 @@ class Reader:
     def loader(self, **more: Unpack[LoaderOptions]) -> Loader:
         """A loader of these records; `more` as `Loader` takes it (meshes, augment)."""
         options: LoaderOptions = {**self.options, **more}
-        if more.get("meshes") is not None:
+        if more.get("meshes") is not None or more.get("turns"):
             options["yaws"] = self.yaws
         if self.kind == "cached":
             return CachedLoader(self.records, self.image_size, stores=self.stores, device=self.device, **options)

@@ -29,6 +29,7 @@ class Chance:
     yaws: tuple[float, ...]
     augment: Augment | None
     image_size: tuple[int, int]
+    turns: bool  # whether a row has a new view at all
 
     def change(self, recipe: Recipe, row: int) -> Change:
         """How the image in this row is augmented; `augment` must not be None."""
