@@ -46,10 +46,9 @@ def _needed(bodies: Bodies | None) -> Bodies:
     return bodies
 
 
-def _rows(bodies: Bodies, start: int, count: int, yaw: float | None = None) -> ViewRasters:
-    """`count` bodies from `start` on, in their photos' views or all turned by `yaw`."""
-    index = torch.arange(start, start + count, device=bodies.vertices.device)
-    return bodies.seen(index, None if yaw is None else torch.full((count,), float(yaw), device=index.device))
+def _rows(bodies: Bodies, start: int, count: int) -> ViewRasters:
+    """`count` bodies from `start` on, in their photos' views."""
+    return bodies.seen(torch.arange(start, start + count, device=bodies.vertices.device))
 
 
 def _guided(generator: GuidedGenerator, guide: Guide, code: Tensor) -> Tensor:
@@ -99,20 +98,25 @@ def novel_views(
 
 
 def _guided_turns(
-    generator: GuidedGenerator, image: Tensor, meshes: Tensor, code: Tensor, bodies: Bodies, yaws: Sequence[float | None]
+    generator: GuidedGenerator, image: Tensor, meshes: Tensor, code: Tensor, bodies: Bodies, yaws: Sequence[float] | tuple[None]
 ) -> Tensor:
     """The views [B, R, 3, H, W] at each yaw; None: the photo's own view."""
+    views = [(b, r) for b in range(len(image)) for r in range(len(yaws))]
     parts = []
-    for start in range(0, len(image), MAX_DECODED):
-        rows = slice(start, start + MAX_DECODED)
-        photo = _rows(bodies, start, len(image[rows]))
-        ground = ground_of(image[rows], photo.covered)
-        turns = []
-        for r, yaw in enumerate(yaws):
-            target = photo if yaw is None else _rows(bodies, start, len(image[rows]), yaw)
-            turns.append(_guided(generator, turned_view(image[rows], photo, target, meshes[rows, r], ground), code[rows]))
-        parts.append(torch.stack(turns, 1))
-    return torch.cat(parts)
+    for start in range(0, len(views), MAX_DECODED):
+        chosen = views[start : start + MAX_DECODED]
+        first, last = chosen[0][0], chosen[-1][0] + 1
+        photo = _rows(bodies, first, last - first)
+        ground = ground_of(image[first:last], photo.covered)
+        row = torch.tensor([b - first for b, _ in chosen], device=image.device)  # a photo for each of its views
+        turn = torch.tensor([r for _, r in chosen], device=image.device)
+        source = photo.rows(row)
+        target = source
+        if yaws[0] is not None:
+            target = bodies.seen(first + row, torch.tensor(yaws, dtype=torch.float32, device=image.device)[turn])
+        guide = turned_view(image[first + row], source, target, meshes[first + row, turn], (ground[0][row], ground[1][row]))
+        parts.append(_guided(generator, guide, code[first + row]))
+    return torch.cat(parts).view(len(image), len(yaws), *image.shape[1:])
 
 
 def identity_mix(

@@ -33,7 +33,7 @@ def save_png(path: str | os.PathLike[str], picture: np.ndarray, caption: str | N
     """
     path = Path(path)
     image = pillow().fromarray(check_picture(picture, "picture"))
-    write_whole(path, lambda file: image.save(file, format="PNG", optimize=True))
+    write_whole(path, lambda file: image.save(file, format="PNG"))
     if caption is not None:
         captions_file = path.parent / "captions.json"
         captions = json.loads(captions_file.read_text(encoding="utf-8")) if captions_file.exists() else {}
