@@ -92,9 +92,14 @@ def write_world(
         return existing
     partial = partial_folder(out)
     writer = _WorldWriter(partial, Layout(layout), size, make_cameras(seed, num_cameras, config), seed, config, progress)
-    counts = writer.write(num_train_ids, num_test_ids, images_per_id, novel_views)
-    if rendered_meshes:
-        writer.write_rendered_meshes()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nearly all of it is NumPy: threads between its small steps cost more than they give
+    try:
+        counts = writer.write(num_train_ids, num_test_ids, images_per_id, novel_views)
+        if rendered_meshes:
+            writer.write_rendered_meshes()
+    finally:
+        torch.set_num_threads(threads)
     summary = WorldSummary(out, layout, *counts, num_train_ids, num_test_ids, num_cameras, writer.truth_images)
     finish(partial, parameters, summary)
     return summary
