@@ -13,8 +13,9 @@ from gcl_fast.models.generator import Decoder, Generator
 from gcl_fast.models.norms import ChannelLayerNorm
 
 TEXTURE = 1  # of the weights of paint, texture, background
-START = 2.0  # logit of texture and background over paint at the beginning
+START = 4.0  # logit of texture and background over paint at the beginning: they are nearly right before anything is learnt
 OCCLUDED = -3.0  # added to that of texture which only lies in front of the surface
+ON_BODY = -4.0  # ... to that of background where the body is
 NEVER = -1e4
 
 
@@ -70,8 +71,8 @@ class GuidedGenerator(Generator):
         scales, shifts = self.styles(code)
         painted = self.decoder(structure, scales, shifts, guide.channels()).to(guide.texture.dtype)
         body = guide.body
-        # No texture off the body.
-        offset = torch.cat([torch.zeros_like(body), OCCLUDED * guide.occluded + NEVER * (1 - body), torch.zeros_like(body)], 1)
+        # No texture off the body, background on it only where the generator insists.
+        offset = torch.cat([torch.zeros_like(body), OCCLUDED * guide.occluded + NEVER * (1 - body), ON_BODY * body], 1)
         weight = (painted[:, 3:] + offset).softmax(1)  # [B, 3, H, W]
         return weight[:, :1] * painted[:, :3] + weight[:, 1:2] * guide.texture + weight[:, 2:] * guide.background
 
