@@ -14,7 +14,7 @@ from gcl_fast.models.norms import ChannelLayerNorm
 
 TEXTURE = 1  # of the weights of paint, texture, background
 START = 4.0  # logit of texture and background over paint at the beginning: they are nearly right before anything is learnt
-OCCLUDED = -3.0  # added to that of texture which only lies in front of the surface
+OCCLUDED = -1.0  # added to that of texture where it is a guess
 ON_BODY = -4.0  # ... to that of background where the body is
 NEVER = -1e4
 
