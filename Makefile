@@ -11,6 +11,7 @@ DEMO_FLAGS ?=
 TEST_WORKERS ?= 2
 TESTS ?= tests
 LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit types-PyYAML
+DOCS := "mkdocs>=1.6,<2" "mkdocs-material>=9.5,<10" "mkdocstrings[python]>=0.30,<2"
 PYTEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_COUNT ?= 1000000000
@@ -20,12 +21,13 @@ CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu'
 NATIVE := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint format fuzz fuzz-sanitized gpu-check pose-weights clean
+.PHONY: help build demo test lint format docs fuzz fuzz-sanitized gpu-check pose-weights clean
 
 help:
 	@echo "make demo        set up .venv, then train all three stages on the built-in synthetic world (runs/demo/)"
 	@echo "make test        set up .venv, then run the test suite   (TESTS=tests/test_rasterize.py for a part)"
 	@echo "make lint        style and types: ruff, clang-format, mypy; make format mends the style"
+	@echo "make docs        the documentation into site/, links checked; open site/index.html"
 	@echo "make fuzz        hostile calls of every op for FUZZ_SECONDS (60); make fuzz-sanitized: under AddressSanitizer and UBSan"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
 	@echo "make pose-weights  fetch the pose model that estimate-meshes needs, once (the tests that need it do so too)"
@@ -81,6 +83,14 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.built
+	$(BIN)/python -m pip install --quiet $(DOCS)
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python bench/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 pose-weights: build
 	$(BIN)/gcl-fast estimate-meshes --weights download

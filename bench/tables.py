@@ -1,0 +1,179 @@
+"""The tables of figures in README.md and docs/, made from bench/results/: no figure is typed by hand.
+
+    python bench/tables.py            # write them
+    python bench/tables.py --check    # end with 1 where a page differs from the results
+
+A page holds `<!-- table: NAME -->` and `<!-- end -->`; what stands between is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def views(metrics: dict, author: str) -> str:
+    return " / ".join(
+        [f"{metrics[author + '_psnr']:.2f}", f"{metrics[author + '_psnr_body']:.2f}", f"{metrics[author + '_ssim']:.3f}"]
+    )
+
+
+def demo_scores() -> str:
+    result = read("demo_seeds")
+    rows = []
+    for seed, run in result["seeds"].items():
+        shown = [percent(run["untrained"]["mAP"])]
+        shown += [f"{percent(run[name]['mAP'])} / {percent(run[name]['rank1'])}" for name in ("stage1", "control", "stage3")]
+        rows.append([seed, *shown, f"{100 * (run['stage3']['mAP'] - run['control']['mAP']):+.1f}"])
+    head = ["seed", "untrained, mAP", "stage 1, mAP / rank-1", "control", "stage 3", "over the control"]
+    gain = result["gain_over_control"]
+    return (
+        markdown(head, rows) + f"\nOver the control: {gain['mean']:+.1f} points of mAP in the mean, "
+        f"standard deviation {gain['stdev']:.1f}.\n"
+    )
+
+
+def demo_views() -> str:
+    rows = []
+    for seed, run in read("demo_seeds")["seeds"].items():
+        last = run["stage3"]
+        guesses = [views(last, guess) for guess in ("mean_image", "blank_background", "source_image")]
+        rows.append([seed, views(run["stage2"], "novel_view"), views(last, "novel_view"), *guesses])
+    return markdown(["seed", "after stage 2", "after stage 3", "mean training image", "empty scene", "photo, not turned"], rows)
+
+
+def stage1() -> str:
+    result = read("stage1")["mAP"]
+    rows = []
+    for method in ("cluster-contrast", "mlc", "jvtc"):
+        cells = [method]
+        for settings in ("published", "demo"):
+            row = result[settings][method]
+            cells += [f"{row['untrained']:.1f}", f"{row['stage1']:.1f} ± {row['stdev']:.1f}"]
+        rows.append(cells)
+    return markdown(["method", "published: untrained", "after stage 1", "demo's: untrained", "after stage 1"], rows)
+
+
+def median(name: str, implementation: str, **case: object) -> float:
+    """The median seconds of one benchmark of a result file."""
+    found = [
+        bench["stats"]["median"]
+        for bench in read(name)["benchmarks"]
+        if bench["extra_info"]["implementation"] == implementation
+        and all(bench["extra_info"]["case"].get(key) == value for key, value in case.items())
+    ]
+    if len(found) != 1:
+        raise LookupError(f"{name}.json holds {len(found)} results of {implementation} with {case}, expected one")
+    return found[0]
+
+
+BANK = {"kind": "images", "batch": 16, "rows": 12936, "dim": 2048, "dtype": "float32"}
+BODIES = {"batch": 16, "size": [256, 128], "rings": 103}
+STEP = {"batch": 4, "backbone": "resnet50", "precision": "fp32"}
+MARKET = {"queries": 3368, "gallery": 15913}
+SPEED: list[tuple[str, str, str, str, dict]] = [  # work, beside, file, the other's name there, case
+    ("memory contrast and update, 16 of 12,936 x 2048, 8,192 negatives", "the official algorithm", "bank_cpu", "official", BANK),
+    ("", "product, mask and cross-entropy in PyTorch", "bank_cpu", "eager", BANK),
+    ("the same, 1,000,000 x 256", "the official algorithm", "bank_cpu", "official", {**BANK, "rows": 1000000, "dim": 256}),
+    ("rasterize, 13,464 faces, 256x128, batch 16", "DRTK", "rasterize_cpu", "drtk", BODIES),
+    ("", "Open3D's RaycastingScene", "rasterize_cpu", "open3d", BODIES),
+    ("mesh_warp, the same bodies", "gather and grid_sample", "warp_cpu", "pytorch", {**BODIES, "views": 1, "pass": "warp"}),
+    ("interpolate, 3 channels", "gather", "interpolate_cpu", "pytorch", {**BODIES, "channels": 3, "pass": "forward"}),
+    ("k-nearest neighbours, exact, 12,936 x 2048", "the bare product in blocks", "neighbors_cpu", "reference", {"work": "knn"}),
+    ("Jaccard distance after them", "the official dense algorithm", "neighbors_cpu", "reference", {"work": "jaccard"}),
+    ("DBSCAN on it", "scikit-learn, dense", "neighbors_cpu", "reference", {"work": "dbscan"}),
+    ("mAP, CMC, mINP, 3,368 x 15,913 x 2048", "the official sorting", "ranking_cpu", "official", MARKET),
+    ("", "the bare product", "ranking_cpu", "product", MARKET),
+    (
+        "loading an image and two mesh pictures, cached, once filled",
+        "Pillow and torchvision",
+        "loader_cpu",
+        "reference",
+        {"loader": "cached", "meshes": "rendered"},
+    ),
+    ("the same by DALI", "", "loader_cpu", "reference", {"loader": "dali", "meshes": "rendered"}),
+    ("an iteration of stage 3, ResNet-50, 256x128, batch 4", "the plain step", "step_cpu", "reference", {**STEP, "stage": 3}),
+    ("of stage 1", "", "step_cpu", "reference", {**STEP, "stage": 1}),
+]
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.0f} x" if ratio >= 10 else f"{ratio:.2f} x" if ratio < 2 else f"{ratio:.1f} x"
+
+
+def speed() -> str:
+    rows = []
+    for work, beside, name, other, case in SPEED:
+        ratio = median(name, other, **case) / median(name, "native", **case)
+        rows.append([work, beside, times(ratio), f"`{name}.json`"])
+    return markdown(["work", "beside", "faster", "file"], rows)
+
+
+def scale() -> str:
+    rows = []
+    for size in sorted(read("neighbors_scale_cpu")["sizes"], key=lambda size: (size["dim"], size["rows"])):
+        seconds = [f"{size[f'{part}_s']:.1f}" for part in ("knn", "jaccard", "dbscan")]
+        rows.append([f"{size['rows']:,} x {size['dim']}", *seconds, f"{size['peak_rss_mb'] / 1000:.1f} GB"])
+    return markdown(["features", "kNN, s", "Jaccard, s", "DBSCAN, s", "peak memory"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "demo_scores": demo_scores,
+    "demo_views": demo_views,
+    "stage1": stage1,
+    "speed": speed,
+    "scale": scale,
+}
+
+
+def filled(text: str) -> str:
+    """The page with its tables made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise LookupError(f"there is no table {match[2]!r}: one of {', '.join(TABLES)}")
+        return match[1] + TABLES[match[2]]() + match[3]
+
+    return MARK.sub(table, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, end with 1 where a page differs")
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    if stale:
+        print(("differ from bench/results: " if check else "written: ") + ", ".join(stale))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,109 @@
+"""The documentation says what is there: its code runs, its commands parse, its links lead somewhere, its figures are real."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gcl_fast.cli.main import COMMANDS
+from tests.toy_world import SETTINGS, write_toy_world
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w+)( notest)?[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(language: str) -> list[pytest.param]:
+    """The code of a language on all pages, named by page and line; what says `notest` belongs into another project."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            if match[2] == language and not match[3]:
+                code = "\n".join(line.removeprefix(match[1]) for line in match[4].splitlines())
+                line = text[: match.start()].count("\n") + 1
+                found.append(pytest.param(code, id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder_of_a_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages' code asks for: runs/market1501 and two photos."""
+    pytest.importorskip("torchvision", reason="the backbones need torchvision")
+    from gcl_fast.cli.main import main
+
+    folder = tmp_path_factory.mktemp("docs")
+    world = write_toy_world(folder / "world")
+    (folder / "toy.yaml").write_text(f"dataset: market1501\nname: market1501\nroot: {world}\n{SETTINGS}")
+    assert main(["train", "--config", str(folder / "toy.yaml"), "--runs", str(folder / "runs"), "--stage", "1"]) == 0
+    for name, photo in zip(("a.jpg", "b.jpg"), sorted((world / "market1501/bounding_box_train").iterdir()), strict=False):
+        shutil.copy(photo, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code: str, folder_of_a_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder_of_a_user)
+    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+
+
+def commands() -> list[pytest.param]:
+    lines = []
+    for block in blocks("sh"):
+        text = block.values[0].replace("\\\n", " ")
+        for number, line in enumerate(text.splitlines()):
+            words = shlex.split(line, comments=True)
+            if "gcl_fast" in words and words[0] == "torchrun":
+                words = ["gcl-fast", *words[words.index("gcl_fast") + 1 :]]
+            if words and words[0] == "gcl-fast":
+                lines.append(pytest.param(words[1:], id=f"{block.id}+{number}"))
+    return lines
+
+
+class ParsedError(Exception):
+    """Raised in the place of the command's work."""
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every flag and value of a command on the pages is one that the command takes."""
+    assert words[0] in COMMANDS
+    command = importlib.import_module("gcl_fast.cli." + words[0].replace("-", "_"))
+    if words[0] == "doctor":  # has no flags
+        assert words == ["doctor"]
+        return
+    plain = command.parse
+
+    def parse_alone(*arguments: object, **options: object) -> None:
+        plain(*arguments, **options)
+        raise ParsedError
+
+    monkeypatch.setattr(command, "parse", parse_alone)
+    with pytest.raises(ParsedError):
+        command.main(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://", "#")):
+            continue
+        path = page.parent / target.split("#")[0]
+        assert path.exists(), f"{page.name} links to {target}"
+
+
+def test_tables_are_made_from_the_results() -> None:
+    found = subprocess.run([sys.executable, ROOT / "bench/tables.py", "--check"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr + "\nrun python bench/tables.py"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
