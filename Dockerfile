@@ -1,0 +1,29 @@
+# syntax=docker/dockerfile:1
+# The package with its CUDA kernels, in two stages: the compiler stays behind.
+#   docker build -t gcl_fast .
+#   docker run --rm --gpus all -v /data/reid:/data -v $PWD/runs:/home/user/runs gcl_fast train --dataset market1501 --root /data
+ARG CUDA=13.0.1
+ARG UBUNTU=24.04
+
+FROM nvidia/cuda:${CUDA}-devel-ubuntu${UBUNTU} AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ make python3 python3-dev python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+RUN pip install --no-cache-dir "setuptools>=64" wheel "cmake>=3.22" ninja numpy torch torchvision
+WORKDIR /src
+COPY setup.py pyproject.toml CMakeLists.txt MANIFEST.in README.md LICENSE ./
+COPY csrc csrc
+COPY gcl_fast gcl_fast
+COPY configs configs
+RUN pip install --no-cache-dir --no-build-isolation ".[train,dali,backbones,metrics,export]"
+
+FROM nvidia/cuda:${CUDA}-runtime-ubuntu${UBUNTU}
+RUN apt-get update && apt-get install --yes --no-install-recommends python3 libgomp1 && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home user
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+USER user
+WORKDIR /home/user
+ENTRYPOINT ["gcl-fast"]
+CMD ["doctor"]

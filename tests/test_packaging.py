@@ -1,0 +1,49 @@
+"""What carries the package elsewhere: container file, citation, metadata."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import gcl_fast
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, its words) of the Dockerfile, comments and line breaks taken out."""
+    text = "\n".join(line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#"))
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_the_container_file_copies_what_is_there_and_ends_as_a_plain_user() -> None:
+    found = instructions()
+    known = {"ARG", "FROM", "RUN", "ENV", "WORKDIR", "COPY", "USER", "ENTRYPOINT", "CMD"}
+    assert {word for word, _ in found} <= known
+    stages = [at for at, (word, _) in enumerate(found) if word == "FROM"]
+    assert len(stages) == 2 and "-devel-" in found[stages[0]][1] and "-runtime-" in found[stages[1]][1]
+    ignored = set((ROOT / ".dockerignore").read_text().split())
+    for word, rest in found:
+        if word == "COPY" and not rest.startswith("--from="):
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists() and source not in ignored, source
+    users = [rest for word, rest in found[stages[1] :] if word == "USER"]
+    assert users and users[-1] != "root"
+
+
+def test_everything_the_build_reads_is_copied() -> None:
+    copied = " ".join(rest for word, rest in instructions() if word == "COPY").split()
+    manifest = re.findall(r"^(?:include|graft|recursive-include) (\S+)", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE)
+    needed = {name for name in manifest if (ROOT / name).exists() and name not in ("CHANGELOG.md", "docs", "tests", "bench")}
+    assert needed <= set(copied), needed - set(copied)
+
+
+def test_citation_and_metadata_agree_with_the_package() -> None:
+    yaml = pytest.importorskip("yaml", reason="CITATION.cff is YAML")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == gcl_fast.__version__ and citation["license"] == "Apache-2.0"
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'license = {text = "Apache-2.0"}' in project and "[project.urls]" in project and "authors = " in project
