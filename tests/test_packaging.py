@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -35,10 +34,8 @@ def test_the_container_file_copies_what_is_there_and_ends_as_a_plain_user() -> N
 
 
 def test_everything_the_build_reads_is_copied() -> None:
-    copied = " ".join(rest for word, rest in instructions() if word == "COPY").split()
-    manifest = re.findall(r"^(?:include|graft|recursive-include) (\S+)", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE)
-    needed = {name for name in manifest if (ROOT / name).exists() and name not in ("CHANGELOG.md", "docs", "tests", "bench")}
-    assert needed <= set(copied), needed - set(copied)
+    copied = set(" ".join(rest for word, rest in instructions() if word == "COPY").split())
+    assert {"setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "csrc", "gcl_fast", "configs"} <= copied
 
 
 def test_citation_and_metadata_agree_with_the_package() -> None:
