@@ -20,6 +20,11 @@ import torch
 from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import run_demo, summary
 
+try:
+    from bench.training_sources import fingerprint
+except ImportError:  # run as a script
+    from training_sources import fingerprint
+
 GUESSES = ("mean_image", "blank_background", "source_image")
 KEEP = ("untrained", "stage1", "stage2", "stage3", "control", "times", "seconds")
 
@@ -65,6 +70,7 @@ def main() -> int:
     result = {
         "command": "python bench/demo_seeds.py " + " ".join(sys.argv[1:]),
         "commit": commit,
+        "training_code": fingerprint(),
         "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": options.note,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -105,5 +107,37 @@ def test_tables_are_made_from_the_results() -> None:
     assert found.returncode == 0, found.stdout + found.stderr + "\nrun python bench/tables.py"
 
 
+def bench_module(name: str) -> ModuleType:
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_demo_s_table_is_of_this_training_code() -> None:
+    """Whoever changes how training goes measures the demo anew, or says how he knows that it trains as before."""
+    training_sources = bench_module("training_sources")
+    result = json.loads((ROOT / "bench/results/demo_seeds.json").read_text())
+    known = {result["training_code"], *result.get("trains_as_before", {})}
+    assert training_sources.fingerprint() in known, (
+        "the training code is not the one that bench/results/demo_seeds.json was measured with: run python bench/demo_seeds.py, "
+        "or python bench/training_sources.py --as-before REASON"
+    )
+
+
+def test_a_fingerprint_sees_code_and_not_words() -> None:
+    training_sources = bench_module("training_sources")
+    plain = 'def f(x):\n    """What it does."""\n    return x + 1\n'
+    code = training_sources.code_alone
+    assert (
+        code(plain)
+        == code(plain.replace("What", "All that").replace("x + 1", "x + 1  # one") + "\n")
+        == "def f(x):\n    return x + 1"
+    )
+    assert code(plain) != code(plain.replace("+ 1", "+ 2"))
+    assert training_sources.settings_alone("# a\nlr: 1  # b\n") == "lr: 1" != training_sources.settings_alone("lr: 2")
