@@ -23,10 +23,10 @@ BLOCK = re.compile(r"^( *)```(\w+)( notest)?[^\n]*\n(.*?)^ *```", re.DOTALL | re
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
-def blocks(language: str) -> list[pytest.param]:
-    """The code of a language on all pages, named by page and line; what says `notest` belongs into another project."""
+def blocks(language: str, *pages: Path) -> list[pytest.param]:
+    """The code of a language on these pages (all), named by page and line; what says `notest` belongs into another project."""
     found = []
-    for page in PAGES:
+    for page in pages or PAGES:
         text = page.read_text(encoding="utf-8")
         for match in BLOCK.finditer(text):
             if match[2] == language and not match[3]:
@@ -51,10 +51,13 @@ def folder_of_a_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code: str, folder_of_a_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.name)
+def test_python_runs(page: Path, folder_of_a_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of a page, one after another, as a reader types them."""
     monkeypatch.chdir(folder_of_a_user)
-    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+    typed = {"__name__": "docs"}
+    for block in blocks("python", page):
+        exec(compile(block.values[0], str(block.id), "exec"), typed)
 
 
 def commands() -> list[pytest.param]:
