@@ -43,7 +43,7 @@ def folder_of_a_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gcl_fast.cli.main import main
 
     folder = tmp_path_factory.mktemp("docs")
-    world = write_toy_world(folder / "world")
+    world = write_toy_world(folder / "toy")
     (folder / "toy.yaml").write_text(f"dataset: market1501\nname: market1501\nroot: {world}\n{SETTINGS}")
     assert main(["train", "--config", str(folder / "toy.yaml"), "--runs", str(folder / "runs"), "--stage", "1"]) == 0
     for name, photo in zip(("a.jpg", "b.jpg"), sorted((world / "market1501/bounding_box_train").iterdir()), strict=False):
