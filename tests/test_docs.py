@@ -110,6 +110,14 @@ def test_tables_are_made_from_the_results() -> None:
     assert found.returncode == 0, found.stdout + found.stderr + "\nrun python bench/tables.py"
 
 
+def test_the_readme_has_no_figure_typed_by_hand() -> None:
+    text = re.sub(r"<!-- table: .*?<!-- end -->", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(
+        r"```.*?```|arXiv [\d.]+|https?://\S+|Python [\d.]+|torch [\d.]+|Apache-[\d.]+|Market-1501", "", text, flags=re.DOTALL
+    )
+    assert not re.findall(r"\d+\.\d+|\d+ ?%|\d+ times", text)
+
+
 def bench_module(name: str) -> ModuleType:
     sys.path.insert(0, str(ROOT / "bench"))
     try:
