@@ -96,9 +96,7 @@ class SparseDistance:
         return csr_matrix(tuple(part.detach().cpu().numpy() for part in parts), shape=self.shape)
 
 
-class RankMetrics(NamedTuple):
-    """Scores of a retrieval, fractions of 1, means over the queries that have a match; nan where none has."""
-
+class _RankScores(NamedTuple):
     mAP: float
     """mean average precision"""
     cmc: Tensor
@@ -107,6 +105,26 @@ class RankMetrics(NamedTuple):
     """mean inverse negative penalty: number of matches / rank of the last (Ye et al., TPAMI 2021)"""
     num_valid: int
     """number of queries that have a match"""
+
+
+class RankMetrics(_RankScores):
+    """Scores of a retrieval, fractions of 1, means over the queries that have a match; nan where none has.
+
+    Unpacks into mAP, cmc, mINP and num_valid; each query's own scores are attributes beside them.
+    """
+
+    AP: Tensor
+    """[Q] float64 on CPU: average precision of each query, nan where it has no match"""
+    INP: Tensor
+    """[Q] float64 on CPU: inverse negative penalty of each query, nan where it has no match"""
+
+    @classmethod
+    def of_queries(cls, AP: Tensor, INP: Tensor, cmc: Tensor) -> RankMetrics:
+        """The means of each query's scores (nan: not counted), with the curve given."""
+        valid = ~torch.isnan(AP)
+        result = cls(float(AP[valid].mean()), cmc, float(INP[valid].mean()), int(valid.sum()))
+        result.AP, result.INP = AP, INP
+        return result
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:

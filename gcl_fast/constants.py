@@ -7,8 +7,10 @@ from typing import Literal, get_args
 LayoutName = Literal["market1501", "dukemtmc", "msmt17"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 """Published data sets, in whose folders the synthetic world is written too."""
-DatasetName = Literal[LayoutName, "csv"]
+DatasetName = Literal[LayoutName, "csv", "folder"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+OWN_DATA: tuple[DatasetName, ...] = ("csv", "folder")
+"""A user's own images, whose names and folders say nothing."""
 
 NOVEL_YAWS = (45, 90, 135, 180, 225, 270, 315)
 """Turns of a body about its vertical axis from which new views are drawn, degrees."""

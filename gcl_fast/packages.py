@@ -36,6 +36,8 @@ PACKAGES = (
     OptionalPackage("tyro", ("tyro",), "command line", "pip install tyro"),
     OptionalPackage("rich", ("rich",), "progress bars", "pip install rich"),
     OptionalPackage("tensorboard", ("tensorboard",), "TensorBoard events", "pip install tensorboard"),
+    OptionalPackage("wandb", ("wandb",), "Weights & Biases (--wandb)", "pip install wandb"),
+    OptionalPackage("pyarrow", ("pyarrow",), "features as parquet files", "pip install pyarrow"),
     OptionalPackage("safetensors", ("safetensors",), "safetensors weights", "pip install safetensors"),
     OptionalPackage(
         "onnxruntime",

@@ -1,26 +1,54 @@
-"""A progress bar over counted things: reading features, writing a world, scoring."""
+"""Progress over counted things: reading features, writing a world, scoring. A bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gcl_fast import distributed
 
+LINE_SECONDS = 20.0  # between two lines where there is no terminal; what is quicker says nothing
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:05 or 2:01:05."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+
+
+def lines(title: str) -> Callable[[int, int], None]:
+    """Gives a function to call with (done, in all) that prints a line to stderr every `LINE_SECONDS`."""
+    began = last = time.perf_counter()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= LINE_SECONDS and 0 < done < total:
+            last = now
+            left = clock((now - began) * (total - done) / done)
+            print(f"{title}  {done:,}/{total:,}  {left} left", file=sys.stderr, flush=True)
+
+    return update
+
 
 @contextmanager
 def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function to call with (done, in all); silent where there is no terminal or no rich, and but on the first rank."""
+    """Gives a function to call with (done, in all): a bar on a terminal, lines where there is none or no rich; silent but on
+    the first rank."""
+    if not distributed.first():
+        yield lambda done, total: None
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
-        yield lambda done, total: None
+        yield lines(title)
         return
     console = Console(stderr=True)
-    if not sys.stderr.isatty() or not distributed.first():
-        yield lambda done, total: None
+    if not sys.stderr.isatty():
+        yield lines(title)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:

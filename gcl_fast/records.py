@@ -82,6 +82,8 @@ class ReIDData:
 
     root         the folder the user gave, which is where `mesh/` is looked for
     passed_over  split -> what its folder holds beside the records and why it is not read, in words
+    person_names, camera_names  what the lists call person or camera 0, 1, ... where that is text; persons: of query and gallery
+    first_camera  the data set's own number of camera 0; None where it tells no cameras
     """
 
     name: str
@@ -90,6 +92,17 @@ class ReIDData:
     query: list[Record]
     gallery: list[Record]
     passed_over: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    person_names: tuple[str, ...] = ()
+    camera_names: tuple[str, ...] = ()
+    first_camera: int | None = 1
+
+    def caption(self, record: Record) -> str:
+        """Person and camera of a test image as the data set itself calls them, a line each."""
+        person = self.person_names[record.pid] if self.person_names and record.pid >= 0 else record.pid
+        if self.first_camera is None:
+            return f"pid {person}"
+        camera = self.camera_names[record.camera] if self.camera_names else record.camera + self.first_camera
+        return f"pid {person}\ncam {camera}"
 
     def statistics(self) -> dict[str, SplitStatistics]:
         return {

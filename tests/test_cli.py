@@ -24,7 +24,7 @@ from gcl_fast.stages.checkpoint import save_checkpoint
 
 SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}}
 
-# Every flag that commit 26a14f4 had; none may go.
+# Every flag that a commit had; none may go.
 FLAGS = {
     "demo": """
         --fresh --no-fresh --out --seed
@@ -37,7 +37,8 @@ FLAGS = {
         --angles --dataset --height --mesh-root --no-overwrite --out --overwrite --root --width
     """,
     "train": """
-        --cache --channels-last --checkpoint-every --compile --control --dataset --device --eval-batch-size --height --init
+        --cache --channels-last --checkpoint-every --compile --control --dataset --device --dry-run --dump-config
+        --eval-batch-size --height --init --no-dry-run --no-dump-config --wandb
         --loader --log-every --mesh-root --meshes --method --model.backbone --model.discriminator-width
         --model.generator-mlp --model.generator-width --model.variant --model.weights --model.width --name --no-cache
         --no-control --no-overwrite --no-resume --no-skip-broken --no-skip-unmeshed --no-sync-bn --no-tensorboard
@@ -94,6 +95,12 @@ FLAGS = {
     "bench": """
         --full --json --no-full --op --plot
     """,
+    "embed": """
+        --batch-size --device --height --no-skip-broken --out --skip-broken --weights --width --workers
+    """,
+    "search": """
+        --batch-size --device --height --no-skip-broken --rows --sheet --skip-broken --top --weights --width --workers
+    """,
 }
 
 
@@ -101,7 +108,7 @@ FLAGS = {
 def flags_in_help(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
+        main([command, "--help-all" if command == "train" else "--help"])
     assert end.value.code == 0
     return set(re.findall(r"--[a-z][\w.-]*\w", capsys.readouterr().out))
 
@@ -122,6 +129,43 @@ def test_every_setting_has_a_flag(capsys: pytest.CaptureFixture[str], monkeypatc
         return flags
 
     assert names(TrainConfig(), "") <= flags_in_help("train", capsys, monkeypatch)
+
+
+def test_the_short_help_of_train_fits_two_screens_and_names_what_exists(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = flags_in_help("train", capsys, monkeypatch)
+    for argv, now in ((["--help"], "[market1501]"), (["--config", "demo", "-h"], "[demo]"), (["--method", "mlc", "-h"], "[mlc]")):
+        assert main(["train", *argv]) == 0
+        text = capsys.readouterr().out
+        lines = text.splitlines()
+        assert now in text and len(lines) <= 100 and max(map(len, lines)) <= 100
+        assert set(re.findall(r"--[a-z][\w.-]*\w", text)) <= every | {"--help-all"}
+        assert lines[-1].startswith("--help-all lists every setting")
+
+
+def test_dumped_settings_read_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--method", "jvtc", "--stage1.lr", "1e-5", "--yaws", "10", "20", "--wandb", "mine", "--stage3.lr-steps-encoder", "4"]
+    for argv in (flags, ["--config", "demo", "--stage1.cluster.rho", "0.001"], ["--config", "gcl_duke"], ["--dataset", "folder"]):
+        assert main(["train", *argv, "--dump-config"]) == 0
+        file = tmp_path / "dumped.yaml"
+        file.write_text(capsys.readouterr().out)
+        assert settings("--config", str(file)) == settings(*argv)
+
+
+def test_typing_errors_are_answered_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "no command 'trian'; did you mean train?" in capsys.readouterr().err
+    for argv, near in (
+        (["train", "--stage1.batchsize", "4"], "--stage1.batch-size"),
+        (["train", "--overwite"], "--overwrite"),
+        (["evaluate", "run", "--ranked-list", "x.png"], "--ranked-lists"),
+        (["demo", "--freshh"], "--fresh"),
+        (["embed", "photos", "--weight", "w", "--out", "a.npz"], "--weights"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert end.value.code == 2 and near in capsys.readouterr().err, argv
 
 
 def settings(*argv: str) -> TrainConfig:
@@ -187,6 +231,9 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
         (["import-meshes", "--root", "data", "--width", "0"], "--width must be above 0"),
         (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
         (["trian"], "no command 'trian'"),
+        (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
+        (["embed", "photos", "--weights", "w", "--out", "a.npz", "--batch-size", "0"], "--batch-size must be above 0"),
+        (["search", "a.jpg", "photos", "--weights", "w", "--top", "0"], "--top must be above 0"),
     ],
 )
 def test_a_bad_flag_or_value_ends_with_2(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,6 +363,8 @@ def test_a_missing_jinja2_is_known_before_training(monkeypatch: pytest.MonkeyPat
         def run(self, *, control: bool = False) -> None: ...
 
         def count_seconds(self) -> None: ...
+
+        def show_results(self) -> None: ...
 
     printed: list[str] = []
     monkeypatch.setattr(training, "Training", Stopped)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.compat import compute_jaccard_distance, evaluate_rank, re_ranking
+from gcl_fast.compat import (
+    compute_jaccard_distance,
+    evaluate_rank,
+    evaluate_rank_fastreid,
+    evaluate_rank_fastreid_means,
+    re_ranking,
+)
 
 
 def mutual(rank: np.ndarray, k: int) -> np.ndarray:
@@ -126,6 +132,33 @@ def test_evaluate_rank_takes_lists_of_ids() -> None:
     scores = evaluate_rank(distance.astype(np.float32), *(list(n) for n in ids), max_rank=10)
     assert np.array_equal(scores[0], expected[0]) and scores[1] == expected[1] > 0
     assert scores[0].dtype == np.float32 and isinstance(scores[1], np.float64)
+
+
+def test_both_generations_of_fast_reid() -> None:
+    """Lists of NumPy scalars, as its evaluator passes them; one score for each query that has a match."""
+    from sklearn.metrics import average_precision_score
+
+    data = problem(q=25, g=40, seed=3)
+    data[1][4] = 99
+    precisions, penalties = [], []
+    for q in range(25):
+        right = kept(q, *data) == data[1][q]
+        if right.any():
+            precisions.append(average_precision_score(right, -np.arange(len(right))))
+            penalties.append(right.sum() / (np.flatnonzero(right)[-1] + 1))
+    assert len(precisions) == 24  # nobody is 99
+    arguments = (data[0], *(list(ids) for ids in data[1:]))
+    expected, _ = evaluate_rank(*arguments, max_rank=10)
+    cmc, all_ap, all_inp = evaluate_rank_fastreid(*arguments, max_rank=10)
+    assert np.array_equal(cmc, expected) and cmc.dtype == np.float32
+    assert np.allclose(all_ap, precisions, rtol=0, atol=1e-12) and np.allclose(all_inp, penalties, rtol=0, atol=1e-12)
+    cmc, mean_ap, mean_inp = evaluate_rank_fastreid_means(*arguments, max_rank=10, use_cython=False)
+    assert np.array_equal(cmc, expected)
+    assert mean_ap == pytest.approx(np.mean(precisions), abs=1e-12) and mean_inp == pytest.approx(np.mean(penalties), abs=1e-12)
+    one = np.ones(1, dtype=np.int64)
+    for function in (evaluate_rank_fastreid, evaluate_rank_fastreid_means):
+        with pytest.raises(AssertionError, match="all query identities do not appear in gallery"):
+            function(np.zeros((1, 1)), one, one, one, one, max_rank=1)
 
 
 def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str]) -> None:

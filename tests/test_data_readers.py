@@ -10,7 +10,7 @@ from PIL import Image
 from gcl_fast.data.datasets.folders import image_files
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.readable import find_broken, require_readable
-from gcl_fast.records import Record, relabel
+from gcl_fast.records import Record, ReIDData, relabel
 
 MARKET = {
     "bounding_box_train": ["0007_c3s2_000451_03.jpg", "0002_c1s1_000451_03.jpg", "0002_c6s4_012345_01.jpg"],
@@ -195,7 +195,7 @@ def test_wrong_names_and_lines_are_named(tmp_path):
     check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "line 2", "0000/0000.jpg 0")
     (tmp_path / "s" / "list_query.txt").write_text("\n")
     check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "no images")
-    with pytest.raises(ValueError, match="market1501, dukemtmc, msmt17, csv, got 'market'"):
+    with pytest.raises(ValueError, match="market1501, dukemtmc, msmt17, csv, folder, got 'market'"):
         load_dataset("market", tmp_path)
 
 
@@ -205,7 +205,9 @@ def test_wrong_names_and_lines_are_named(tmp_path):
         ("train.csv", "file,pid\na.jpg,1\n", ["train.csv", "lacks the column path", "file, pid"]),
         ("train.csv", "", ["train.csv", "lacks the column path", "empty"]),
         ("train.csv", "path,pid\n", ["train.csv", "no images"]),
-        ("train.csv", "path,pid\na.jpg,bob\n", ["train.csv", "line 2", "pid", "'bob'"]),
+        ("train.csv", "path,pid\na.jpg,-2\n", ["train.csv", "line 2", "pid", "'-2'"]),
+        ("train.csv", "path,frame\na.jpg,first\n", ["train.csv", "line 2", "frame", "'first'"]),
+        ("gallery.csv", "path,pid\na.jpg,-1\n", ["gallery.csv", "no images"]),
         ("train.csv", "path,camera\na.jpg,1\nb.jpg,-1\n", ["train.csv", "line 3", "camera", "'-1'"]),
         ("train.csv", "path,pid\n,4\n", ["train.csv", "line 2", "path"]),
         ("query.csv", "path\na.jpg\n", ["query.csv", "lacks the column pid"]),
@@ -217,6 +219,42 @@ def test_broken_csv(tmp_path, file, text, words):
     for name in ("train.csv", "query.csv", "gallery.csv"):
         (tmp_path / name).write_text(text if name == file else "path,pid\na.jpg,1\n")
     check(ValueError, "csv", tmp_path, *words)
+
+
+def test_csv_takes_any_text_for_persons_and_cameras(tmp_path):
+    (tmp_path / "train.csv").write_text("path,pid,camera\na.jpg,zoe,gate\nb.jpg,,door\nc.jpg,-1,gate\nd.jpg,7,door\n")
+    (tmp_path / "query.csv").write_text("path,pid,camera\nq.jpg,bob,gate\n")
+    (tmp_path / "gallery.csv").write_text("path,pid,camera\ng.jpg,bob,roof\nj.jpg,-1,roof\nh.jpg,anna,door\n")
+    data = load_dataset("csv", tmp_path)
+    assert summary(data.train) == [("a.jpg", 1, 1, -1), ("b.jpg", -1, 0, -1), ("c.jpg", -1, 1, -1), ("d.jpg", 0, 0, -1)]
+    assert summary(data.query) == [("q.jpg", 1, 1, -1)]
+    assert summary(data.gallery) == [("g.jpg", 1, 2, -1), ("h.jpg", 0, 0, -1)]
+    assert data.caption(data.gallery[0]) == "pid bob\ncam roof" and "1 lines of person -1" in data.table()
+
+
+def test_cameras_are_called_as_the_data_set_calls_them(tmp_path):
+    for name in ("train", "query", "gallery"):
+        (tmp_path / f"{name}.csv").write_text("path,pid,camera\na.jpg,5,0\n")
+    data = load_dataset("csv", tmp_path)
+    assert data.caption(data.query[0]) == "pid 5\ncam 0"
+    for name in ("train", "query", "gallery"):
+        (tmp_path / f"{name}.csv").write_text("path,pid\na.jpg,5\n")
+    data = load_dataset("csv", tmp_path)
+    assert data.caption(data.query[0]) == "pid 5"
+    assert ReIDData("market1501", tmp_path, [], [], []).caption(Record(tmp_path, 3, 0)) == "pid 3\ncam 1"
+
+
+def test_a_folder_of_photos(tmp_path):
+    for name in ("b/2.png", "b/c/1.JPG", "a.jpg", "notes.txt", ".hidden/x.jpg", "b/.y.jpg", "mesh/folder/z.png", "b/mesh/m.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    data = load_dataset("folder", tmp_path)
+    names = [record.path.relative_to(tmp_path).as_posix() for record in data.train]
+    assert names == ["a.jpg", "b/2.png", "b/c/1.JPG", "b/mesh/m.jpg"]
+    assert {(r.pid, r.camera) for r in data.train} == {(-1, 0)} and not data.query and not data.gallery
+    (tmp_path / "empty").mkdir()
+    check(FileNotFoundError, "folder", tmp_path / "empty", "no photos in", "holds nothing")
+    check(FileNotFoundError, "folder", tmp_path / "emtpy", "did you mean empty?")
 
 
 def test_missing_csv(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def scores_by_hand(distance: np.ndarray, ids: tuple[torch.Tensor, ...], max_rank
     from sklearn.metrics import average_precision_score
 
     qp, gp, qc, gc = (t.numpy() for t in ids)
-    ap, cmc, inp = [], [], []
+    ap, cmc, inp, queries = [], [], [], []
     for q in range(len(qp)):
         kept = [g for g in range(len(gp)) if gp[g] != -1 and (gp[g] != qp[q] or gc[g] != qc[q])]
         kept.sort(key=lambda g: (distance[q, g], g))
@@ -34,17 +35,20 @@ def scores_by_hand(distance: np.ndarray, ids: tuple[torch.Tensor, ...], max_rank
         if not right.any():
             continue
         ap.append(average_precision_score(right, -np.arange(len(right), dtype=float)))  # by place: no ties left
+        queries.append(q)
         places = np.flatnonzero(right) + 1
         cmc.append([float(places[0] <= r) for r in range(1, max_rank + 1)])
         inp.append(len(places) / places[-1])
+    of_each = np.full((2, len(qp)), math.nan)
+    of_each[:, queries] = ap, inp
     if not ap:
-        return math.nan, [math.nan] * max_rank, math.nan, 0
-    return np.mean(ap), np.mean(cmc, axis=0), np.mean(inp), len(ap)
+        return math.nan, [math.nan] * max_rank, math.nan, 0, of_each
+    return np.mean(ap), np.mean(cmc, axis=0), np.mean(inp), len(ap), of_each
 
 
 def same(metrics: ops.RankMetrics, expected: tuple) -> None:
     assert metrics.num_valid == expected[3]
-    for a, b in zip(metrics[:3], expected[:3], strict=True):
+    for a, b in zip((*metrics[:3], metrics.AP, metrics.INP), (*expected[:3], *expected[4]), strict=True):
         assert np.allclose(np.asarray(a), b, rtol=0, atol=1e-12, equal_nan=True)
 
 
@@ -171,6 +175,17 @@ def test_no_valid_query_and_empty_sets(device: torch.device) -> None:
         rank_metrics(torch.zeros(0, 4, device=device), torch.ones(1, 4, device=device), none, one, none, one, max_rank=3),
     ):
         assert metrics.num_valid == 0 and math.isnan(metrics.mAP) and math.isnan(metrics.mINP) and bool(metrics.cmc.isnan().all())
+
+
+def test_scores_unpack_into_four_and_keep_each_query_s(device: torch.device) -> None:
+    ids = [torch.tensor(v, device=device) for v in ([7, 9], [7, -1, 7, 8, 9], [0, 1], [0, 1, 1, 1, 1])]
+    distance = torch.tensor([[0.0, 0.1, 0.3, 0.2, 0.5], [0.3, 0.1, 0.2, 0.4, 0.0]], device=device)
+    metrics = pickle.loads(pickle.dumps(rank_metrics_from_distances(distance, *ids, max_rank=3)))
+    mean, cmc, penalty, number = metrics
+    assert (mean, penalty, number) == (0.5, 0.5, 1) and cmc is metrics.cmc
+    for scores in (metrics.AP, metrics.INP):
+        assert scores.dtype == torch.float64 and scores.device.type == "cpu"
+        assert scores[0] == 0.5 and math.isnan(scores[1]) and len(scores) == 2
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (5, 1, 0.0), (7, 9, 1.0), (200, 3, 0.5)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import re
@@ -301,3 +302,45 @@ def test_ticks_are_inside_and_not_too_many(low, span):
     assert all(low - 1e-6 * span <= m <= low + span * (1 + 1e-6) for m in marks)
     inside = log_ticks(low / 1e3, (low + span) / 1e3)
     assert all(low / 1e3 - 1e-6 <= m <= (low + span) / 1e3 + 1e-6 for m in inside)
+
+
+def points_of(svg: str) -> list[list[tuple[float, float]]]:
+    lines = re.findall(r'<polyline class="[^"]*" points="([^"]*)"', svg)
+    return [[tuple(map(float, pair.split(","))) for pair in line.split()] for line in lines]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_constant_is_a_level_line_whatever_its_last_digits(steps):
+    for base in (7e-6, 3.5e-4, -2.0, 1.0):
+        values = [base * (1 + (i % 3) * 2e-16) for i in range(50)]
+        svg = chart({"lr": (range(50), values)}, steps=steps)
+        assert all(len({y for _, y in line}) == 1 for line in points_of(svg)), base
+        assert f">{base:g}<".replace("e-0", "e-") in svg or f">{base:.1e}<".replace("e-0", "e-") in svg
+    (line,) = points_of(chart({"lr": (range(20), [0.0] * 20)}, steps=True))
+    assert len({y for _, y in line}) == 1
+
+
+def test_a_schedule_is_drawn_as_it_was_set():
+    values = [1.0] * 30 + [0.1] * 30
+    (line,) = points_of(chart({"lr": (range(60), values)}, steps=True))
+    assert len({y for _, y in line}) == 2  # two levels, and nothing between
+    (fall,) = [x for (x, y), (x2, y2) in itertools.pairwise(line) if y != y2 and x == x2]
+    left, right = line[0][0], line[-1][0]
+    assert fall == pytest.approx(left + (right - left) * 30 / 59, abs=0.2)
+    smoothed = points_of(chart({"loss": (range(60), values)}))[-1]
+    assert len({y for _, y in smoothed}) > 2
+
+
+def test_learning_rates_of_a_run_are_schedules(run):
+    rows = [{"stage": "stage1", "epoch": e, "iteration": e, "lr_encoder": 1.0 if e < 30 else 0.5} for e in range(60)]
+    (run / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (line,) = points_of(write_report(run).read_text(encoding="utf-8"))
+    assert len({y for _, y in line}) == 2
+
+
+def test_a_live_page_says_so_and_reloads(run):
+    live = write_report(run, live=True).read_text(encoding="utf-8")
+    Page(live)
+    assert '<meta http-equiv="refresh" content="60">' in live and "while the run was going on" in live
+    ended = write_report(run).read_text(encoding="utf-8")
+    assert "http-equiv" not in ended and "going on" not in ended

@@ -36,7 +36,10 @@ class Row(NamedTuple):
 
 @dataclass
 class BenchOptions:
-    """Time the ops against their plain definitions on every device there is; each result is checked before it is timed."""
+    """Time the ops against their plain definitions on every device there is; each result is checked before it is timed.
+
+    Needs a clone of the repository: the benches lie beside the package, not in it.
+    """
 
     op: Literal["all"] | Bench = "all"
     """One op, the training step, a whole epoch, or all of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import select
@@ -24,7 +25,9 @@ COMMANDS = {
     "estimate-meshes": "photos alone into the meshes of a data set, with a preview",
     "import-meshes": "outputs of body estimators into the meshes of a data set, with a preview",
     "export": "the identity encoder as safetensors, torch.export program or ONNX, checked against the checkpoint",
-    "bench": "time the ops on this machine",
+    "embed": "photos of a folder into features (.npz or .parquet)",
+    "search": "the photos of a folder nearest to a photo, with a sheet of them",
+    "bench": "time the ops on this machine (in a clone of the repository: the benches are no part of the package)",
 }
 
 
@@ -111,7 +114,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        print(f"gcl-fast: no command {name!r}\n\n{_usage()}", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"gcl-fast: no command {name!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return 2
     wait_briefly()
     rank, refusal = _rank_or_refusal(name)

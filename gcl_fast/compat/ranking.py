@@ -1,4 +1,4 @@
-"""`evaluate_rank` as torchreid calls it, `re_ranking` as the many projects with Zhong et al.'s function call it."""
+"""`evaluate_rank` as torchreid and fast-reid call it, `re_ranking` as the many projects with Zhong et al.'s function call it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gcl_fast.ops._check import integer
-from gcl_fast.ops.ranking import rank_metrics_from_distances, rerank_rows, scaled
+from gcl_fast.ops.ranking import RankMetrics, rank_metrics_from_distances, rerank_rows, scaled
 
 
 def evaluate_rank(
@@ -19,7 +19,7 @@ def evaluate_rank(
     use_metric_cuhk03: bool = False,
     use_cython: bool = True,
 ) -> tuple[np.ndarray, np.float64]:
-    """CMC curve and mAP of distances.
+    """CMC curve and mAP of distances. Other versions return more: `evaluate_rank_fastreid`, `evaluate_rank_fastreid_means`.
 
     As torchreid: gallery images of the query's person and camera are removed, pid -1 is a person like any other, a
     gallery smaller than max_rank is noted on stdout and shortens the curve. Equal distances rank by gallery index (the
@@ -40,6 +40,71 @@ def evaluate_rank(
         AssertionError: no query has a match.
     """
     del use_cython
+    cmc, result = _ranked(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, single_shot=use_metric_cuhk03)
+    return cmc, np.float64(result.mAP)
+
+
+def evaluate_rank_fastreid(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    max_rank: int = 50,
+    use_metric_cuhk03: bool = False,
+    use_cython: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CMC curve and each query's scores: `evaluate_rank` of today's fast-reid.
+
+    Arguments as `evaluate_rank`, also in lists. use_metric_cuhk03 changes the curve alone.
+
+    Returns:
+        cmc [min(max_rank, G)] float32, average precisions [V] float64 and inverse negative penalties [V] float64 of the V
+        queries that have a match, in their order.
+
+    Errors:
+        AssertionError: no query has a match.
+    """
+    del use_cython
+    cmc, result = _ranked(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, single_shot=use_metric_cuhk03)
+    precision, penalty = result.AP.numpy(), result.INP.numpy()
+    valid = ~np.isnan(precision)
+    return cmc, precision[valid], penalty[valid]
+
+
+def evaluate_rank_fastreid_means(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    max_rank: int = 50,
+    use_metric_cuhk03: bool = False,
+    use_cython: bool = True,
+) -> tuple[np.ndarray, np.float64, np.float64]:
+    """CMC curve, mAP and mINP: `evaluate_rank` of the fast-reid before.
+
+    Arguments and errors as `evaluate_rank_fastreid`.
+
+    Returns:
+        cmc [min(max_rank, G)] float32, mAP, mINP.
+    """
+    del use_cython
+    cmc, result = _ranked(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, single_shot=use_metric_cuhk03)
+    return cmc, np.float64(result.mAP), np.float64(result.mINP)
+
+
+def _ranked(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    max_rank: int,
+    *,
+    single_shot: bool,
+) -> tuple[np.ndarray, RankMetrics]:
+    """The curve as asked for, float32, and the scores; what all the functions above share."""
     distance, qp, gp, qc, gc = (_array(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
     if distance.ndim != 2 or any(np.ndim(ids) != 1 for ids in (qp, gp, qc, gc)):
         shapes = ", ".join(str(list(np.shape(a))) for a in (distance, qp, gp, qc, gc))
@@ -55,8 +120,8 @@ def evaluate_rank(
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (distance, qp, gp, qc, gc)]
     result = rank_metrics_from_distances(*tensors, max_rank=max(max_rank, 1))
     assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
-    cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if use_metric_cuhk03 else result.cmc.numpy()
-    return cmc.astype(np.float32), np.float64(result.mAP)
+    cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if single_shot else result.cmc.numpy()
+    return cmc.astype(np.float32), result
 
 
 def _single_shot(

@@ -184,6 +184,8 @@ class TrainConfig:
     same_camera: bool = False
     """Scores also count matches in the query's own camera: for data of one camera."""
     tensorboard: bool = True
+    wandb: str | None = None
+    """Project of Weights & Biases where the run is shown, too (package wandb, your login there)."""
     sync_bn: bool = False
     """With several GPUs: batch norm over the joint batch (SyncBatchNorm) instead of each GPU's share."""
     init: str | None = None

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_fast.constants import OWN_DATA
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.images import load_grey, unit_from_levels
 from gcl_fast.meshes.mesh_files import read_faces, read_mask, read_mesh
@@ -28,7 +29,7 @@ from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record, ReIDData
 
-FOLDERS: dict[str, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv"}
+FOLDERS: dict[str, str] = {"market1501": "market", "dukemtmc": "dukeMTMC", "msmt17": "msmt17", "csv": "csv", "folder": "folder"}
 SPLITS = ("train", "test")
 KINDS = ("auto", "vertices", "rendered")
 EXTENSIONS = (".jpg", ".png", ".jpeg")
@@ -59,7 +60,7 @@ def mesh_key(record: Record, dataset_name: str) -> str:
 def mesh_keys(record: Record, dataset_name: str) -> list[str]:
     """Where a record's mesh may lie, the first that is there counts: of a user's own data below as many of the image's folders as
     there are beside the meshes (`p0/000`), else `mesh_key`."""
-    if dataset_name != "csv":
+    if dataset_name not in OWN_DATA:
         return [mesh_key(record, dataset_name)]
     *folders, _ = pathlib.PurePath(record.path).parts
     stem = pathlib.PurePath(record.path).stem
@@ -76,10 +77,10 @@ def mesh_names(data: ReIDData, split: str) -> dict[str, Record]:
     names: dict[str, Record] = {}
     for path, record in records.items():
         name = mesh_key(record, data.name)
-        if data.name == "csv" and stems[name] > 1:
+        if data.name in OWN_DATA and stems[name] > 1:
             inside = path.relative_to(data.root) if path.is_relative_to(data.root) else path.relative_to(path.anchor)
             name = inside.with_suffix("").as_posix()
-        if name in names and data.name == "csv":
+        if name in names and data.name in OWN_DATA:
             raise _shared(names[name].path, path, name)
         names[name] = record
     return names
@@ -308,7 +309,7 @@ class _Names:
 def _check_shared(keys: Sequence[tuple[Record, str]], dataset_name: str) -> None:
     """Errors: InputError where two different images of a user's own data, whose names say nothing, would share one mesh."""
     first: dict[str, pathlib.PurePath] = {}
-    for record, key in keys if dataset_name == "csv" else ():
+    for record, key in keys if dataset_name in OWN_DATA else ():
         path = pathlib.PurePath(record.path)
         other = first.setdefault(key, path)
         if other != path:

@@ -45,7 +45,8 @@ def rank_metrics(
         max_rank: length of cmc, at most 2^20; beyond the gallery's size cmc stays level.
 
     Returns:
-        RankMetrics(mAP, cmc [max_rank] float64 on CPU, mINP, num_valid).
+        RankMetrics(mAP, cmc [max_rank] float64 on CPU, mINP, num_valid), with the attributes AP and INP [Q] float64 on CPU,
+        nan for queries without a match.
 
     Gradient:
         None: not differentiable.
@@ -224,7 +225,8 @@ def _scores(
     _native.require(op, qp.device)
     sorted_pids, order = torch.sort(gp, stable=True)  # [G], [G]
     begin, end = (torch.searchsorted(sorted_pids, qp, right=right) for right in (False, True))  # [Q]
-    precisions, places = [begin.new_zeros(0, dtype=torch.float64)], [begin.new_zeros(0, 3)]
+    unranked = 0 if size else total  # queries before an empty gallery
+    precisions, places = [begin.new_zeros(unranked, dtype=torch.float64)], [begin.new_zeros(unranked, 3)]
     step = max(1, BLOCK // max(size, 1))
     for first in range(0, total if size else 0, step):
         part = slice(first, min(first + step, total))
@@ -235,11 +237,10 @@ def _scores(
     precision, (count, best, worst) = torch.cat(precisions).cpu(), torch.cat(places).cpu().T
     valid = count > 0
     number = int(valid.sum())
-    if not number:
-        return RankMetrics(float("nan"), torch.full((max_rank,), float("nan"), dtype=torch.float64), float("nan"), 0)
     hits = torch.bincount((best[valid] - 1).clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]  # first at rank r + 1
-    penalty = count[valid].double() / worst[valid].double()
-    return RankMetrics(float(precision[valid].mean()), hits.cumsum(0).double() / number, float(penalty.mean()), number)
+    AP = precision.where(valid, torch.nan)
+    INP = (count.double() / worst.double()).where(valid, torch.nan)
+    return RankMetrics.of_queries(AP, INP, hits.cumsum(0).double() / number)
 
 
 def _fake(

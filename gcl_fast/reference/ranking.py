@@ -42,15 +42,14 @@ def rank_metrics_from_distances(
         ranking = [g for g in np.argsort(distance[q], kind="stable") if gp[g] != -1 and not (gp[g] == qp[q] and gc[g] == qc[q])]
         ranks = [rank for rank, g in enumerate(ranking, start=1) if gp[g] == qp[q]]  # of the matches
         if not ranks:
+            precisions.append(np.nan)
+            penalties.append(np.nan)
             continue
         precisions.append(np.mean([hits_so_far / rank for hits_so_far, rank in enumerate(ranks, start=1)]))
         penalties.append(len(ranks) / ranks[-1])
         hits.append([rank >= ranks[0] for rank in range(1, max_rank + 1)])
-    if not hits:
-        nothing = torch.full((max_rank,), float("nan"), dtype=torch.float64)
-        return RankMetrics(float("nan"), nothing, float("nan"), 0)
-    cmc = torch.from_numpy(np.mean(hits, axis=0))
-    return RankMetrics(float(np.mean(precisions)), cmc, float(np.mean(penalties)), len(hits))
+    cmc = torch.from_numpy(np.mean(hits, axis=0)) if hits else torch.full((max_rank,), float("nan"), dtype=torch.float64)
+    return RankMetrics.of_queries(*(torch.tensor(x, dtype=torch.float64) for x in (precisions, penalties)), cmc)
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:

@@ -12,7 +12,7 @@ from gcl_fast.report.run_data import read_run
 __all__ = ["write_report"]
 
 
-def write_report(run_dir: str | os.PathLike[str]) -> Path:
+def write_report(run_dir: str | os.PathLike[str], *, live: bool = False) -> Path:
     """Write `<run_dir>/report.html` from what the run has written so far.
 
     Pictures and curves are inside the file; nothing is fetched when it is opened. Deterministic.
@@ -20,9 +20,10 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
     Arguments:
         run_dir: a run folder. Read are metrics.json, history.jsonl, config.yaml, pictures/*.png with captions.json; any of
             them may be missing as long as there are metrics or a history.
+        live: the run goes on: the page says so and reloads itself every minute.
 
     Returns: the path of the report.
     Errors: MissingFileError without a run folder, InputError that names file and line for a broken file,
         MissingPackageError without jinja2.
     """
-    return write_whole(Path(run_dir) / "report.html", render_page(read_run(run_dir)))
+    return write_whole(Path(run_dir) / "report.html", render_page(read_run(run_dir), live=live), flush=not live)

@@ -13,15 +13,21 @@ WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 24  # room around the plot area
 MAX_POINTS = 300  # drawn for a line; longer series are thinned
 MAX_SERIES = 8  # colours the style sheet has
+SAME = 1e-9  # values that differ by no more than this share of the largest are one value
 LOG_RATIO = 50.0  # smoothed values that span more than this are drawn on a log axis
 
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
+def constant(values: np.ndarray) -> bool:
+    """Whether all of them are one value but for rounding."""
+    return bool(values.max() - values.min() <= SAME * np.abs(values).max())
+
+
 def smooth(values: np.ndarray) -> np.ndarray:
     """Centred moving average over about a twentieth of the series, twice; windows shrink at the ends."""
     half = len(values) // 40 + 1
-    if len(values) < 8:
+    if len(values) < 8 or constant(values):
         return values
     places = np.arange(len(values))
     reach = np.minimum(half, np.minimum(places, places[::-1]))  # symmetric, so a slope is not bent at the ends
@@ -61,7 +67,7 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _label(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.4g}"
 
 
@@ -99,13 +105,14 @@ class _Axes:
         return clipped
 
 
-def _finite_curves(series: Mapping[str, Series], factor: float) -> list[_Curve]:
+def _finite_curves(series: Mapping[str, Series], factor: float, steps: bool) -> list[_Curve]:
     curves: list[_Curve] = []
     for name, (x_values, y_values) in list(series.items())[:MAX_SERIES]:
         x, y = np.asarray(x_values, dtype=float), np.asarray(y_values, dtype=float) * factor
         finite = np.isfinite(x) & np.isfinite(y)
         if finite.any():
-            curves.append(_Curve(len(curves), name, x[finite], y[finite], smooth(y[finite])))
+            kept = np.full_like(y[finite], np.median(y[finite])) if constant(y[finite]) else y[finite]
+            curves.append(_Curve(len(curves), name, x[finite], kept, kept if steps else smooth(kept)))
     if not curves:
         raise ValueError("series: expected at least one finite point, got none")
     return curves
@@ -120,6 +127,8 @@ def _axes(curves: Sequence[_Curve], percent: bool) -> _Axes:
         logged, smoothed = np.log10(logged), np.log10(smoothed)
     low = float(min(smoothed.min(), np.quantile(logged, 0.01)))
     high = float(max(smoothed.max(), np.quantile(logged, 0.99)))
+    if high - low <= SAME * max(abs(low), abs(high)):
+        low = high
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     left, right = float(min(curve.x[0] for curve in curves)), float(max(curve.x[-1] for curve in curves))
     if left == right:
@@ -130,8 +139,13 @@ def _axes(curves: Sequence[_Curve], percent: bool) -> _Axes:
 def _frame(axes: _Axes) -> list[str]:
     """Grid lines with their labels, the labels of x, and the x axis."""
     parts = []
-    for mark in log_ticks(axes.low, axes.high) if axes.logarithmic else ticks(axes.low, axes.high):
-        y, text = axes.y(mark), _label(10**mark if axes.logarithmic else mark) + axes.unit
+    marks = log_ticks(axes.low, axes.high) if axes.logarithmic else ticks(axes.low, axes.high)
+    texts = [_label(10**mark if axes.logarithmic else mark) + axes.unit for mark in marks]
+    if len(set(texts)) < len(texts):  # they differ in digits that are not shown
+        middle = (axes.low + axes.high) / 2
+        marks, texts = [middle], [_label(10**middle if axes.logarithmic else middle) + axes.unit]
+    for mark, text in zip(marks, texts, strict=True):
+        y = axes.y(mark)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for mark in ticks(axes.left, axes.right, 4):
@@ -153,23 +167,32 @@ def _polyline(axes: _Axes, curve: _Curve, values: np.ndarray, kind: str) -> str:
     return f'<polyline class="c{curve.number} {kind}" points="{points}"/>'
 
 
-def chart(series: Mapping[str, Series], *, percent: bool = False) -> str:
+def _stairs(curve: _Curve) -> _Curve:
+    """The same values, each held until the next one is set."""
+    x, y = np.repeat(curve.x, 2)[1:], np.repeat(curve.smoothed, 2)[:-1]
+    return _Curve(curve.number, curve.name, x, y, y)
+
+
+def chart(series: Mapping[str, Series], *, percent: bool = False, steps: bool = False) -> str:
     """One panel: for every series a faint line as logged and a smoothed one over it, with axes and a legend.
 
     Arguments:
         series: name -> (x, y); points that are not finite are left out.
         percent: y are fractions of 1, written as percent.
+        steps: values that are set: not smoothed, and each stands until the next.
 
     Returns: an <svg> and its legend, as HTML.
     Errors: ValueError if no finite point is left.
     """
-    curves = _finite_curves(series, 100 if percent else 1)
+    curves = _finite_curves(series, 100 if percent else 1, steps)
     axes = _axes(curves, percent)
     names = escape(", ".join(curve.name for curve in curves))
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{names}">', *_frame(axes)]
-    parts += [_polyline(axes, curve, curve.logged, "raw") for curve in curves if len(curve.x) >= 8]  # shorter: both are one line
+    twofold = [curve for curve in curves if len(curve.x) >= 8 and not steps]  # of the others both are one line
+    parts += [_polyline(axes, curve, curve.logged, "raw") for curve in twofold]
     for curve in curves:
-        parts.append(_polyline(axes, curve, curve.smoothed, "smooth"))
+        drawn = _stairs(curve) if steps else curve
+        parts.append(_polyline(axes, drawn, drawn.smoothed, "smooth"))
         if 1 < len(curve.x) < 24:
             dots = zip(curve.x, axes.clipped(curve.smoothed), strict=True)
             parts += [_dot(axes, curve.number, x, y, "2.2") for x, y in dots]

@@ -9,7 +9,7 @@ from gcl_fast.report.run_data import Run
 from gcl_fast.report.style import STYLE
 
 
-def render_page(run: Run) -> str:
+def render_page(run: Run, *, live: bool = False) -> str:
     """The whole HTML of a run's report; sections without content are left out. Needs jinja2."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,7 @@ def render_page(run: Run) -> str:
     )
     return templates.get_template("report.html").render(
         name=run.name,
+        live=live,
         version=gcl_fast.__version__,
         style=STYLE,
         config=run.config,

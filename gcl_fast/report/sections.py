@@ -20,6 +20,7 @@ from gcl_fast.report.titles import (
     GROUPS,
     GUESSES,
     MEASURES,
+    SCHEDULES,
     SCORES,
     STAGES,
     Measure,
@@ -220,7 +221,8 @@ def _panels(rows: list[Row]) -> list[Panel]:
         members = list(groups[group].items())
         title = GROUPS.get(group, in_words(group))
         for start in range(0, len(members), MAX_SERIES):
-            panels.append(Panel(title, chart(dict(members[start : start + MAX_SERIES]), percent=group == "scores")))
+            shown = dict(members[start : start + MAX_SERIES])
+            panels.append(Panel(title, chart(shown, percent=group == "scores", steps=group in SCHEDULES)))
     return panels
 
 

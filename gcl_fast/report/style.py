@@ -25,15 +25,16 @@ STYLE = (
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
 main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 64px }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere }
 h2 { font-size: 19px; margin: 40px 0 12px }
 h3 { font-size: 15px; margin: 22px 0 8px; color: var(--faint); font-weight: 600 }
 p { margin: 6px 0 12px; max-width: 76ch }
 .faint, figcaption { color: var(--faint) }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); gap: 10px; margin-top: 20px }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); gap: 10px; margin-top: 20px }
 .card, .panel, figure, .table, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px }
-.card { padding: 12px 14px }
-.card b { display: block; font-size: 20px; line-height: 1.35; font-weight: 650; white-space: nowrap }
+.card { padding: 12px 14px; min-width: 0; overflow-wrap: anywhere }
+.card b { display: block; font-size: 20px; line-height: 1.35; font-weight: 650 }
+.live { border-left: 3px solid var(--accent); padding-left: 10px; color: var(--faint) }
 .card small { color: var(--faint); font-size: 13px; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .table { overflow-x: auto; margin: 10px 0 }
@@ -46,7 +47,7 @@ th:first-child, td:first-child { text-align: left } tbody th { white-space: norm
 td.bar { width: 45%; min-width: 90px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
 td.bar i.own { background: var(--accent) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 12px }
-.panel { padding: 12px 12px 10px }
+.panel { padding: 12px 12px 10px; min-width: 0 }
 .panel h4 { margin: 0 4px 6px; font-size: 14px }
 svg { display: block; width: 100%; height: auto }
 svg text { fill: var(--faint); font-size: 11.5px; font-family: inherit }

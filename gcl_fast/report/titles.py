@@ -64,6 +64,8 @@ GROUPS = {  # by the first part of a scalar's name, in this order
     "eps": "Clustering radius eps",
     "lr": "Learning rate",
 }
+SCHEDULES = ("lr",)
+"""Groups of values that are set, not measured: drawn as steps."""
 ALIASES = {"outliers": "clusters", "largest": "clusters", "num": "clusters", "memory": "mem", "identity": "id"}
 
 

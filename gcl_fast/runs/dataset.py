@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,12 +42,15 @@ class OpenedDataset:
     train_meshes, test_meshes None where they were not asked for, or the test images have none
     """
 
-    def __init__(self, config: TrainConfig, *, with_meshes: bool, check_meshes: bool = False) -> None:
-        """check_meshes: read every training image's mesh now, and refuse those that cannot guide the generator."""
+    def __init__(self, config: TrainConfig, *, with_meshes: bool, check_meshes: bool = False, at_most: int = 0) -> None:
+        """check_meshes: read every training image's mesh now, and refuse those that cannot guide the generator; at_most: so many
+        of the training images, and no others."""
         self.config, self.check_meshes = config, check_meshes
         self.device = choose_device(config.device)
         self.bf16 = use_bfloat16(config.precision, self.device)
         listed = load_dataset(config.dataset, config.root)
+        if at_most:
+            listed = replace(listed, train=spread(listed.train, at_most), query=[], gallery=[])
         self._listed = listed.train
         self.data: ReIDData = require_readable(listed, skip_broken=config.skip_broken)
         self.train_meshes = self._meshes("train", self.data.train) if with_meshes else None

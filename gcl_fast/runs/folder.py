@@ -18,12 +18,17 @@ from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
 
 
-def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:
-    """config.yaml: the settings, then what `auto` became."""
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Settings as a file that --config reads."""
     import yaml
 
+    return str(yaml.safe_dump(dict(values), sort_keys=False))
+
+
+def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:
+    """config.yaml: the settings, then what `auto` became."""
     values = {**to_dict(with_absolute_paths(config)), RESOLVED: dict(resolved)}
-    write_whole(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    write_whole(run_dir / "config.yaml", yaml_text(values))
 
 
 def read_resolved(run_dir: Path) -> dict[str, Any]:

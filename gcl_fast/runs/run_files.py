@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def files_of_run(run_dir: Path) -> Iterator[Path]:
         stem, _, suffix = name.rpartition(".")
         for candidate in (name, f".{stem}.*.tmp.{suffix}"):
             yield from sorted(path for path in (run_dir / folder).glob(candidate) if path.is_file() or path.is_symlink())
+
+
+def last_iterations(run_dir: Path) -> dict[str, int]:
+    """The last iteration of each stage that history.jsonl tells of; a line that a kill cut off is passed over."""
+    last: dict[str, int] = {}
+    history = run_dir / "history.jsonl"
+    for line in history.read_text(encoding="utf-8", errors="replace").splitlines() if history.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            row = json.loads(line)
+            last[str(row["stage"])] = int(row["iteration"])
+    return last
 
 
 def remove_run(run_dir: Path) -> list[str]:

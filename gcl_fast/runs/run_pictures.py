@@ -83,5 +83,6 @@ def ranked_lists_picture(encoder: IdentityEncoder, dataset: OpenedDataset, path:
         seed=config.seed,
         title=title,
         same_camera=config.same_camera,
+        label=data.caption,
     )
     save_png(path, picture)

@@ -22,6 +22,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "cache",
     "compile",
     "tensorboard",
+    "wandb",
     "log_every",
     "checkpoint_every",
     "picture_every",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict
 from gcl_fast.errors import InputError, MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
@@ -30,12 +32,17 @@ from gcl_fast.runs.folder import (
     stage_checkpoint,
     write_config,
     write_metrics,
+    yaml_text,
 )
+from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
+from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.start_summary import settings_summary, start_box
+from gcl_fast.runs.work_ahead import batches_after
+from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.generative import GenerativeStage
@@ -50,10 +57,15 @@ class Training:
     """One run: each stage starts from what the stage before it left. Holds the run folder until `close`."""
 
     lock: RunLock | None = None
+    log: RunLog
+    page: LivePage | None = None
+    with_control = False
 
     def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
         self.stages, self.resume, self.run_dir = tuple(stages), resume, config.run_dir
         self.began = time.perf_counter()
+        if config.wandb:
+            wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
         check_shares(config, stages)
         before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
@@ -74,11 +86,22 @@ class Training:
             print(line_of(self.resolved))
             if distributed.first():
                 print(settings_summary(self.config, self.stages))
-            self.log = RunLog(self.run_dir, tensorboard=config.tensorboard, write=distributed.first())
+            self.log = self._open_log()
             _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
         except BaseException:
             self.close()
             raise
+
+    def _open_log(self) -> RunLog:
+        config, settings = self.config, to_dict(self.given)
+        boards: list[Board] = []
+        if config.wandb and distributed.first():
+            run_id = str(read_metrics(self.run_dir).get("wandb") or secrets.token_hex(4))
+            boards.append(WandB(config.wandb, self.run_dir, run_id, settings))
+            write_metrics(self.run_dir, {"wandb": run_id})
+        log = RunLog(self.run_dir, tensorboard=config.tensorboard, boards=boards, write=distributed.first())
+        log.text("configuration", indented(yaml_text(settings)))
+        return log
 
     def _open(self, config: TrainConfig, given: TrainConfig) -> OpenedDataset:
         """The data set; by another loader where the run's own cannot be had here. given: settings before that was kept."""
@@ -121,18 +144,20 @@ class Training:
 
     def close(self) -> None:
         """Let others have the run folder."""
+        if hasattr(self, "log"):
+            self.log.close()
         if self.lock is not None:
             self.lock.release()
 
     def run(self, *, control: bool = False) -> None:
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
+        self.with_control = control
         todo = [step for number in self.stages for step in steps[number]]
         if control:
             todo.append(self.control)
         for step in todo:
             step()
             self.count_seconds()
-        self.log.close()
 
     def untrained(self) -> None:
         """Score the fresh encoder: what every stage is measured against."""
@@ -174,6 +199,18 @@ class Training:
         """Bring the total in metrics.json up to now."""
         if distributed.first():
             write_metrics(self.run_dir, {"seconds": round(self.seconds_before + time.perf_counter() - self.began, 1)})
+
+    def show_results(self) -> None:
+        """What the finished run gave, for the boards: ranked lists, novel views, and the scores beside the settings."""
+        metrics, iterations = read_metrics(self.run_dir), last_iterations(self.run_dir)
+        for stage in STAGES if self.log.boards else ():
+            for name in ("ranked_lists", "novel_views"):
+                path = self.run_dir / "pictures" / f"{stage}_{name}.png"
+                if path.is_file():
+                    self.log.picture(f"{stage}/{name}", load_photo(path), iterations.get(stage, 0))
+        parts = [(name, part) for name, part in metrics.items() if name in ("untrained", *STAGES) and isinstance(part, dict)]
+        scores = {f"{name}/{key}": float(v) for name, part in parts for key, v in part.items() if isinstance(v, (int, float))}
+        self.log.results(to_dict(self.given), scores)
 
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
@@ -224,11 +261,20 @@ class Training:
             log_every=config.log_every,
             picture_every=config.picture_every,
             show_pictures=self._save_pictures,
+            after_epoch=None if self.page is None else self.page.after_epoch,
+            batches_later=self._batches_later(stage.name),
         )
         scores = engine.run(resume=self.resume)
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
+
+    def _batches_later(self, name: str) -> float:
+        """Of the stage of this name: as many of its batches as what comes after it takes the time of."""
+        number = {"stage1": 1, "stage2": 2, "stage3": 3}.get(name)
+        if number is None:
+            return 0.0
+        return batches_after(self.config, number, self.stages, len(self.dataset.data.train), control=self.with_control)
 
     def _save_pictures(self, stage: str, pictures: dict[str, dict[str, Tensor]], iteration: int) -> None:
         from gcl_fast.visuals import image_rows, save_png
@@ -303,11 +349,14 @@ def train(
             with_report = rank == 0 and _can_report()
             training = Training(config, stages, resume=resume, overwrite=overwrite)
             stack.callback(training.close)
+            if with_report:
+                training.page = LivePage(training.run_dir)
             training.run(control=control)
         if rank != 0:
             return training.run_dir
         complete_run(training.run_dir, training.dataset)
         training.count_seconds()
+        training.show_results()
         if with_report:
             print(f"report: {write_report(training.run_dir)}")
     return training.run_dir

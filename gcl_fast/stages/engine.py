@@ -47,10 +47,14 @@ class Engine:
         log_every: int = 10,
         picture_every: int = 5,
         show_pictures: ShowPictures | None = None,
+        after_epoch: Callable[[float], None] | None = None,
+        batches_later: float = 0.0,
     ) -> None:
+        """after_epoch: called in the first process when an epoch is saved, with the seconds that it took; batches_later: see
+        `EpochProgress`."""
         self.stage, self.log, self.config = stage, log, config
         self.checkpoint_every, self.log_every, self.picture_every = checkpoint_every, log_every, picture_every
-        self.show_pictures = show_pictures
+        self.show_pictures, self.after_epoch, self.batches_later = show_pictures, after_epoch, batches_later
         self.folder: Path = log.run_dir / stage.name
         self.epoch, self.position, self.iteration = 0, 0, 0
         self.plan: Plan | None = None
@@ -67,11 +71,14 @@ class Engine:
         self.log.rewind(self.stage.name, self.iteration)
         began = time.perf_counter() - self.seconds
         while self.epoch < self.stage.epochs:
+            epoch_began = time.perf_counter()
             self.stage.enter_epoch(self.epoch)
             if self.plan is None:
                 self.plan, self.position = self._new_plan(began), 0
             self._train_epoch(self.plan, began)
             self._end_epoch(began)
+            if self.after_epoch is not None and distributed.first():
+                self.after_epoch(time.perf_counter() - epoch_began)
         self.seconds = time.perf_counter() - began
         distributed.barrier()  # what comes next may read the checkpoint
         return self.scores
@@ -94,7 +101,15 @@ class Engine:
         stage = self.stage
         left = stage.batches_left(plan, self.epoch, self.position)
         title = f"{stage.name} epoch {self.epoch + 1}/{stage.epochs}"
-        progress = EpochProgress(title, len(plan.batches), self.position, left, stage.device, show=distributed.first())
+        progress = EpochProgress(
+            title,
+            len(plan.batches),
+            self.position,
+            left,
+            stage.device,
+            batches_later=self.batches_later,
+            show=distributed.first(),
+        )
         ranks = distributed.world()
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
@@ -117,6 +132,7 @@ class Engine:
                 stop.check()
                 self._watch_step(stepped)
                 stepped = time.perf_counter()
+        self.log.shown(stage.name, max(self.iteration - 1, 0), {"images_per_second": progress.images_per_second, **stage.rates()})
 
     def _watch_step(self, began: float) -> None:
         words = self.watch.step(time.perf_counter() - began)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gcl_fast.progress import clock
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -22,16 +24,23 @@ def peak_memory(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
-
-
 class EpochProgress:
     """A progress bar of one epoch where there is a terminal, one line an epoch where there is none."""
 
-    def __init__(self, title: str, total: int, done: int, batches_left: int, device: torch.device, *, show: bool = True) -> None:
-        """batches_left: of the whole stage, this epoch included; it makes the ETA."""
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int,
+        batches_left: int,
+        device: torch.device,
+        *,
+        batches_later: float = 0.0,
+        show: bool = True,
+    ) -> None:
+        """batches_left: of the whole stage, this epoch included; batches_later: as many of them as the stages to come take the
+        time of. They make the ETAs."""
+        self.later = batches_later
         self.title, self.total, self.start = title, total, done
         self.left, self.device, self.done, self.images = batches_left, device, done, 0
         self.began = time.perf_counter()
@@ -62,13 +71,18 @@ class EpochProgress:
         self.images += images
         spent = time.perf_counter() - self.began
         batches = self.done - self.start
-        eta = (self.left - batches) * spent / batches
+        eta = clock((self.left - batches) * spent / batches)
+        if self.later:
+            eta += f", the run in about {clock((self.left - batches + self.later) * spent / batches)}"
         shown = "" if loss is None else f"loss {loss:.3f} · "
-        self.text = (
-            f"{shown}{self.images / spent:.1f} images/s · stage ends in {_clock(eta)} · {peak_memory(self.device):.1f} GiB"
-        )
+        self.text = f"{shown}{self.images / spent:.1f} images/s · stage ends in {eta} · {peak_memory(self.device):.1f} GiB"
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, text=self.text)
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this epoch so far."""
+        return self.images / max(time.perf_counter() - self.began, 1e-9)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -1,45 +1,41 @@
-"""Scalars and pictures of a run while it trains: history.jsonl, TensorBoard events."""
+"""Scalars and pictures of a run while it trains: history.jsonl, and the boards that show it."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from gcl_fast.errors import FileError
+from gcl_fast.errors import FileError, MissingPackageError
 from gcl_fast.files import json_text, why_not_written, write_whole
-from gcl_fast.packages import missing
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from gcl_fast.stages.boards import Board, TensorBoard
 
 
 class RunLog:
     """Scalars and pictures of one run folder.
 
     history.jsonl has one JSON object a line: stage, epoch, iteration, time (seconds since the stage began), scalars.
+    boards: where the same is shown besides, such as `boards.TensorBoard`.
     write: False writes nothing, for all processes but the first.
     """
 
-    def __init__(self, run_dir: Path, *, tensorboard: bool = True, write: bool = True) -> None:
+    def __init__(self, run_dir: Path, *, tensorboard: bool = True, boards: Sequence[Board] = (), write: bool = True) -> None:
         self.run_dir, self.write = run_dir, write
         self.history = run_dir / "history.jsonl"
         if write:
             run_dir.mkdir(parents=True, exist_ok=True)
-        self.writer = self._open_tensorboard() if tensorboard and write else None
+        self.boards = [*self._tensorboard(), *boards] if tensorboard and write else list(boards) if write else []
 
-    def _open_tensorboard(self) -> SummaryWriter | None:
+    def _tensorboard(self) -> list[Board]:
         try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            reason = missing("tensorboard", "writing TensorBoard events", error)
-            print(f"no TensorBoard events, history.jsonl alone: {reason}", file=sys.stderr)
-            return None
-        return SummaryWriter(self.run_dir / "events")
+            return [TensorBoard(self.run_dir / "events")]
+        except MissingPackageError as error:
+            print(f"no TensorBoard events, history.jsonl alone: {error}", file=sys.stderr)
+            return []
 
     def rewind(self, stage: str, iteration: int) -> None:
         """Forget the lines of `stage` from `iteration` on: a resumed run writes them again."""
@@ -63,11 +59,15 @@ class RunLog:
             return
         entry = {"stage": stage, "epoch": epoch, "iteration": iteration, "time": round(seconds, 3), **values}
         self._append({**entry, "warnings": list(warnings)} if warnings else entry)
-        if self.writer is not None and warnings:
-            self.writer.add_text(f"{stage}/warnings", "\n\n".join(warnings), iteration)
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(f"{stage}/{name}", value, iteration)
+        for board in self.boards:
+            board.scalars(stage, iteration, values)
+            if warnings:
+                board.text(f"{stage}/warnings", "\n\n".join(warnings), iteration)
+
+    def shown(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
+        """Values for the boards alone, such as what a second run would not repeat."""
+        for board in self.boards:
+            board.scalars(stage, iteration, values)
 
     def _append(self, entry: dict[str, object]) -> None:
         try:
@@ -78,9 +78,20 @@ class RunLog:
 
     def picture(self, name: str, image: np.ndarray, iteration: int) -> None:
         """image [H, W, 3] uint8."""
-        if self.writer is not None:
-            self.writer.add_image(name, image, iteration, dataformats="HWC")
+        for board in self.boards:
+            board.picture(name, image, iteration)
+
+    def text(self, name: str, words: str) -> None:
+        for board in self.boards:
+            board.text(name, words, 0)
+
+    def results(self, settings: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+        """Settings of the run beside its scores, by names such as stage3/mAP."""
+        for board in self.boards:
+            board.results(settings, scores)
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        """Once; then nothing is shown any more."""
+        boards, self.boards = self.boards, []
+        for board in boards:
+            board.close()

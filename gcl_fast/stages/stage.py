@@ -66,6 +66,14 @@ class Stage(ABC):
         """Figures of the epoch just planned (clusters, outliers, learning rate)."""
         return {}
 
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each optimiser, as `lr/<its name>`; of several groups of weights as `lr/<its name>_0` and on."""
+        found: dict[str, float] = {}
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.param_groups
+            found |= {f"lr/{name}" + (f"_{i}" if len(groups) > 1 else ""): float(g["lr"]) for i, g in enumerate(groups)}
+        return found
+
     def score(self) -> dict[str, float]:
         """Scores on held-out people; empty where there are none. The key 'score' decides which checkpoint is best."""
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
 from torch import Tensor
@@ -92,6 +92,7 @@ def ranked_lists_from_features(
     seed: int = 0,
     title: str | None = None,
     same_camera: bool = False,
+    label: Callable[[Record], str] | None = None,
 ) -> np.ndarray:
     """Ranked lists of queries drawn at random (by `seed`, so not the flattering ones), as `evaluation.top_matches` ranks.
 
@@ -101,6 +102,7 @@ def ranked_lists_from_features(
         query_features, gallery_features: [Q, D], [G, D] floating.
         query, gallery: their records.
         num_queries: rows at most; top: matches shown of each; image_size: (H, W) of the pictures.
+        label: what stands below an image, such as `ReIDData.caption`; default: its person, and its camera counted from 1.
 
     Returns: [H', W', 3] uint8.
     Errors: InputError where no query has its person under another camera in the gallery; MissingFileError for an image.
@@ -108,6 +110,7 @@ def ranked_lists_from_features(
     for name, features, records in (("query", query_features, query), ("gallery", gallery_features, gallery)):
         if features.dim() != 2 or features.shape[0] != len(records):
             raise ValueError(f"{name}_features: expected shape [{len(records)}, D], got {list(features.shape)}")
+    label = label or _label
     chosen = _drawn(answerable(query, gallery, same_camera=same_camera), num_queries, seed)
     queries = [query[q] for q in chosen]
     ids = identities(queries, gallery, same_camera=same_camera)
@@ -118,10 +121,10 @@ def ranked_lists_from_features(
         shown = [gallery[g] for g in matches.index[row][ranked].tolist()]
         photos.append(load_uint8(record.path, image_size))
         match_photos.append([load_uint8(match.path, image_size) for match in shown])
-        match_labels.append([_label(match) for match in shown])
+        match_labels.append([label(match) for match in shown])
         correct.append(matches.correct[row][ranked].tolist())
         similarities.append(matches.similarity[row][ranked].tolist())
-    query_labels = [_label(record) for record in queries]
+    query_labels = [label(record) for record in queries]
     return ranked_lists(
         photos, match_photos, correct, similarities, query_labels=query_labels, match_labels=match_labels, title=title
     )

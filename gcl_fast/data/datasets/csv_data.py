@@ -6,6 +6,8 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from gcl_fast.data.datasets.folders import check_folder, listing
 from gcl_fast.errors import InputError, MissingFileError
@@ -15,13 +17,25 @@ from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 COLUMNS = "path, pid, camera, frame"
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One line of a file as it stands there; place: which, for errors; camera: None where the file has no such column."""
+
+    place: str
+    path: pathlib.Path
+    pid: str
+    camera: str | None
+    frame: int
+
+
 def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     """Read `<root>/train.csv` and, where they exist, `query.csv` and `gallery.csv` (both or neither).
 
-    Columns, by header, in any order: `path` (relative to `root`, or absolute), `pid` (integer; in `train.csv` it may
-    be missing, empty or -1 = unknown: training never uses it; elsewhere -1 = junk, skipped), `camera` (integer from
-    0, optional), `frame` (integer, optional). Other columns are passed over. Train identities are relabelled in
-    sorted order.
+    Columns, by header, in any order: `path` (relative to `root`, or absolute), which alone is enough to train; `pid` (in
+    `train.csv` it may be missing, empty or -1 = unknown: training never uses it; elsewhere -1 = junk, skipped), `camera`
+    (optional), `frame` (integer, optional). Other columns are passed over. Persons are whole numbers from 0 or any text, cameras
+    too: where one of a column is text, all are read as text, and numbered in sorted order. Train identities are relabelled
+    in sorted order.
 
     Scoring leaves out a gallery image of the query's own person and camera. Without cameras nothing can be left
     out, so queries are given camera 0 and gallery images camera 1 (training images camera 0); `query.csv` and
@@ -30,27 +44,51 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     root = pathlib.Path(root).expanduser()
     check_folder("csv: dataset root", root)
     if not (root / "train.csv").is_file():
-        raise MissingFileError(f"csv: expected {root / 'train.csv'} with columns {COLUMNS}; {root} holds {listing(root)}")
-    train, _, _ = _read(root / "train.csv", root, camera=0, pid_needed=False)
-    passed_over: dict[str, tuple[str, ...]] = {}
-    there = [n for n in ("query.csv", "gallery.csv") if (root / n).is_file()]
+        raise MissingFileError(
+            f"csv: expected {root / 'train.csv'} with columns {COLUMNS} (path alone is enough); {root} holds {listing(root)}; "
+            "for a folder of photos without lists: --dataset folder"
+        )
+    train, test = _read(root / "train.csv", root, pid_needed=False), {}
+    there = [n for n in ("query", "gallery") if (root / f"{n}.csv").is_file()]
     if len(there) == 1:
-        other = "gallery.csv" if there == ["query.csv"] else "query.csv"
-        raise MissingFileError(f"csv: {root} holds {there[0]} but not {other}: scoring needs both, training neither")
-    query: list[Record] = []
-    gallery: list[Record] = []
-    if there:
-        query, query_cameras, passed_over["query"] = _read(root / "query.csv", root, camera=0, pid_needed=True)
-        gallery, gallery_cameras, passed_over["gallery"] = _read(root / "gallery.csv", root, camera=1, pid_needed=True)
-        if query_cameras != gallery_cameras:
-            has, lacks = ("query.csv", "gallery.csv") if query_cameras else ("gallery.csv", "query.csv")
-            raise InputError(f"csv: {root / has} has a column camera and {root / lacks} has none: give both or neither")
-    return ReIDData("csv", root, relabel(train), query, gallery, passed_over)
+        other = "gallery.csv" if there == ["query"] else "query.csv"
+        raise MissingFileError(f"csv: {root} holds {there[0]}.csv but not {other}: scoring needs both, training neither")
+    for name in there:
+        test[name] = _read(root / f"{name}.csv", root, pid_needed=True)
+    if test and (test["query"][0].camera is None) != (test["gallery"][0].camera is None):
+        has, lacks = ("query.csv", "gallery.csv") if test["query"][0].camera is not None else ("gallery.csv", "query.csv")
+        raise InputError(f"csv: {root / has} has a column camera and {root / lacks} has none: give both or neither")
+
+    lines = [*train, *(line for part in test.values() for line in part)]
+    cameras, camera_names = _numbers("camera", [(line.place, line.camera) for line in lines if line.camera is not None], low=0)
+    train_pids, _ = _numbers("pid", [(line.place, line.pid) for line in train if line.pid], low=-1)
+    asked = [(line.place, line.pid) for part in test.values() for line in part]
+    test_pids, person_names = _numbers("pid", asked, low=-1)
+
+    def records(part: Sequence[_Line], pids: dict[str, int], camera: int) -> list[Record]:
+        numbered = [(line, pids.get(line.pid, -1), camera if line.camera is None else cameras[line.camera]) for line in part]
+        return [Record(line.path, pid, cam, line.frame) for line, pid, cam in numbered]
+
+    query, gallery = (records(test.get(name, []), test_pids, i) for i, name in enumerate(("query", "gallery")))
+    junk = {name: sum(r.pid < 0 for r in part) for name, part in (("query", query), ("gallery", gallery))}
+    for name, part in (("query", query), ("gallery", gallery)):
+        if part and junk[name] == len(part):
+            raise _empty(root / f"{name}.csv")
+    return ReIDData(
+        "csv",
+        root,
+        relabel(records(train, train_pids, 0)),
+        [r for r in query if r.pid >= 0],
+        [r for r in gallery if r.pid >= 0],
+        {name: (f"{n:,} lines of person -1 (junk)",) if n else () for name, n in junk.items() if name in test},
+        person_names=person_names,
+        camera_names=camera_names,
+        first_camera=0 if cameras else None,
+    )
 
 
-def _read(file: pathlib.Path, root: pathlib.Path, *, camera: int, pid_needed: bool) -> tuple[list[Record], bool, tuple[str, ...]]:
-    """Records of one file in its order, whether it has a camera column (`camera` is used where it has none), and what it lists
-    that is left out."""
+def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_Line]:
+    """The lines of one file in its order."""
     with io.StringIO(read_text(file), newline="") as text:
         reader = csv.DictReader(text, skipinitialspace=True)
         header = [(name or "").strip().lower() for name in reader.fieldnames or ()]
@@ -59,31 +97,54 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, camera: int, pid_needed: bo
             there = ", ".join(header) or "empty"
             raise InputError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
         reader.fieldnames = header
-        records, junk = [], 0
+        lines = []
         for row in reader:
             where = f"csv: {file}, line {reader.line_num}"
-            path = (row["path"] or "").strip()
+            path, pid = _text(row, "path"), _text(row, "pid")
+            camera = _text(row, "camera") if "camera" in header else None
             if not path:
                 raise InputError(f"{where}: path must name an image, got nothing")
-            pid = _integer(where, row, "pid", low=-1, absent=None if pid_needed else -1)
-            if pid < 0 and pid_needed:
-                junk += 1
-                continue
-            cam = _integer(where, row, "camera", low=0, absent=None) if "camera" in header else camera
-            records.append(Record(root / path, pid, cam, _integer(where, row, "frame", low=-1, absent=-1)))
-    if not records:
-        raise InputError(f"csv: {file} lists no images; expected one a line under the columns {COLUMNS}")
-    return records, "camera" in header, (f"{junk:,} lines of person -1 (junk)",) if junk else ()
+            if camera == "":
+                raise InputError(f"{where}: camera must be a whole number from 0 or a name, got ''")
+            if pid_needed and not pid:
+                raise InputError(f"{where}: pid must be a whole number, a name, or -1 for junk, got ''")
+            lines.append(_Line(where, root / path, pid, camera, _integer(where, "frame", _text(row, "frame") or "-1", low=-1)))
+    if not lines:
+        raise _empty(file)
+    return lines
 
 
-def _integer(where: str, row: dict[str, str | None], column: str, *, low: int, absent: int | None) -> int:
-    text = (row.get(column) or "").strip()
-    if not text and absent is not None:
-        return absent
+def _empty(file: pathlib.Path) -> InputError:
+    return InputError(f"csv: {file} lists no images; expected one a line under the columns {COLUMNS}")
+
+
+def _text(row: dict[str, str | None], column: str) -> str:
+    return (row.get(column) or "").strip()
+
+
+def _numbers(column: str, values: Iterable[tuple[str, str]], *, low: int) -> tuple[dict[str, int], tuple[str, ...]]:
+    """What each text of a column is as a number, and the names by these numbers where it is no column of numbers.
+
+    values: (place, text); -1 stays -1 where `low` allows it.
+    """
+    values = list(dict.fromkeys(values))
+    if all(_is_integer(text) for _, text in values):
+        return {text: _integer(place, column, text, low=low) for place, text in values}, ()
+    unknown = {"-1": -1} if low < 0 else {}
+    names = sorted({text for _, text in values} - set(unknown))
+    return {**unknown, **{name: number for number, name in enumerate(names)}}, tuple(names)
+
+
+def _is_integer(text: str) -> bool:
     try:
-        value = int(text)
+        int(text)
     except ValueError:
-        value = low - 1
+        return False
+    return True
+
+
+def _integer(where: str, column: str, text: str, *, low: int) -> int:
+    value = int(text) if _is_integer(text) else low - 1
     if not low <= value <= LARGEST:
         raise InputError(f"{where}: {column} must be an integer from {low} to {LARGEST}, got {text!r}")
     return value

@@ -1,0 +1,78 @@
+"""gcl-fast search: the photos of a folder that look most like a given one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from gcl_fast.cli.embed import PhotoOptions
+from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import require
+
+
+@dataclass
+class SearchOptions:
+    """Print the photos of a folder nearest to a photo (or to each photo of another folder), and write a sheet of them.
+
+    A photo that is in the folder itself is not found for itself.
+    """
+
+    query: tyro.conf.Positional[Path]
+    """A photo, or a folder of photos."""
+    folder: tyro.conf.Positional[Path]
+    """The folder to search, with the folders inside it, or its features as gcl-fast embed wrote them (.npz)."""
+    reading: tyro.conf.OmitArgPrefixes[PhotoOptions]
+    top: int = 10
+    """Photos found for each query."""
+    sheet: Path = Path("search.png")
+    """Picture to write: each query with what was found, nearest first."""
+    rows: int = 8
+    """Queries on the sheet at most, evenly spread over all."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "rows"):
+            require(getattr(self, name) > 0, f"--{name}", "above 0", getattr(self, name))
+        require(self.sheet.suffix.lower() == ".png", "--sheet", "a file named .png", str(self.sheet))
+
+
+def main(argv: list[str]) -> int:
+    options = parse(SearchOptions, argv, prog="gcl-fast search")
+
+    from gcl_fast.errors import InputError
+    from gcl_fast.files import check_writable
+    from gcl_fast.progress import counting
+    from gcl_fast.runs.device import choose_device
+    from gcl_fast.runs.photo_features import Reading, encoder_and_size, names_below, photo_features, photos_at, read_features
+    from gcl_fast.runs.photo_search import nearest, search_sheet
+    from gcl_fast.visuals import save_png
+
+    check_writable(options.sheet)
+    given, base = options.reading, options.folder
+    asked = photos_at(options.query)
+    kept = read_features(base) if base.suffix == ".npz" else None
+    encoder, size = encoder_and_size(given.weights, given.height, given.width)
+    reading = Reading(size, choose_device(given.device), given.batch_size, given.workers, given.skip_broken)
+    with counting("read queries") as progress:
+        queries = photo_features(asked, encoder, reading, progress)
+    if kept is not None:
+        gallery, base = kept
+    else:
+        paths = photos_at(base)
+        with counting("read the folder") as progress:
+            gallery = photo_features(paths, encoder, reading, progress)
+    if gallery.features.shape[1] != queries.features.shape[1]:
+        raise InputError(
+            f"{options.folder} holds {gallery.features.shape[1]} features a photo, the encoder of {given.weights} gives "
+            f"{queries.features.shape[1]}: embed the folder with the same weights"
+        )
+    found = nearest(queries, gallery, options.top)
+    names = names_below(gallery.paths, base)
+    for name, row in zip(names_below(queries.paths, options.query), found, strict=True):
+        print(name)
+        for rank, (place, similarity) in enumerate(row, start=1):
+            print(f"  {rank:3d}  {similarity:.3f}  {names[place]}")
+    written = save_png(options.sheet, search_sheet(queries, gallery, found, size, options.rows))
+    print(f"sheet: {written}")
+    return 0

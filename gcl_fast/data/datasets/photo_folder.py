@@ -1,0 +1,37 @@
+"""A folder of photos as a data set: nothing but pictures, of people whom nobody has named."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from gcl_fast.data.datasets.folders import check_folder, listing
+from gcl_fast.errors import MissingFileError
+from gcl_fast.images import IMAGE_SUFFIXES
+from gcl_fast.records import Record, ReIDData
+
+MESHES = "mesh"  # beside the photos; its pictures are of bodies
+
+
+def photos_below(folder: str | os.PathLike[str], *, leave_out: str = "") -> list[pathlib.Path]:
+    """Image files of a folder and of all folders inside, by their names; hidden ones are passed over.
+
+    leave_out: a folder directly inside that is not looked into.
+    Errors: MissingFileError that says what is there instead.
+    """
+    root = check_folder("photos", folder)
+    found: list[pathlib.Path] = []
+    for place, inside, names in os.walk(root):
+        left_out = leave_out if pathlib.Path(place) == root else ""
+        inside[:] = [name for name in inside if not name.startswith(".") and name != left_out]
+        found += [pathlib.Path(place, n) for n in names if pathlib.Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+    if not found:
+        raise MissingFileError(f"no photos in {root} or the folders inside it; it holds {listing(root)}")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def read_photo_folder(root: str | os.PathLike[str]) -> ReIDData:
+    """Every photo below `root` (but for `root/mesh`) as a training image of nobody in particular; no query, no gallery."""
+    root = pathlib.Path(root).expanduser()
+    train = [Record(path, pid=-1, camera=0) for path in photos_below(root, leave_out=MESHES)]
+    return ReIDData("folder", root, train, [], [], first_camera=None)

@@ -1,0 +1,145 @@
+"""Features of photos in a folder, through the loader that training uses, and the files they are kept in."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.archives import read_npz
+from gcl_fast.data.datasets.photo_folder import photos_below
+from gcl_fast.data.datasets.readable import find_broken, name_files
+from gcl_fast.data.loaders.torch_loader import TorchLoader
+from gcl_fast.errors import FileError, InputError, MissingFileError
+from gcl_fast.evaluation import extract_features
+from gcl_fast.files import write_whole
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.packages import missing
+from gcl_fast.records import Record
+from gcl_fast.runs.encoder_export import FILES, exported_size
+from gcl_fast.runs.networks import encoder_of, find_checkpoint
+
+KINDS = (".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class PhotoFeatures:
+    """Photos, as paths, and their L2-normalised features [N, D] float32 on the CPU."""
+
+    paths: list[Path]
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How photos are read: image_size (H, W), images at once, processes that read ahead, whether broken ones are passed over."""
+
+    image_size: tuple[int, int]
+    device: torch.device
+    batch_size: int = 64
+    workers: int = 4
+    skip_broken: bool = False
+
+
+def encoder_and_size(weights: Path, height: int | None, width: int | None) -> tuple[IdentityEncoder, tuple[int, int]]:
+    """The identity encoder of a run or a weight file, and the size of its images: the one given, else the one it tells."""
+    exported = weights / FILES["safetensors"]
+    path = exported if exported.is_file() else find_checkpoint(weights)
+    encoder, trained_at = encoder_of(path)
+    size = exported_size(path) or trained_at
+    return encoder, (height or size[0], width or size[1])
+
+
+def photos_at(place: Path) -> list[Path]:
+    """A photo, or all photos of a folder and of the folders inside. Errors: MissingFileError."""
+    if place.is_dir():
+        return photos_below(place)
+    if not place.is_file():
+        raise MissingFileError(f"no photo and no folder at {place}")
+    return [place]
+
+
+def photo_features(
+    paths: Sequence[Path], encoder: IdentityEncoder, reading: Reading, progress: Callable[[int, int], None] | None = None
+) -> PhotoFeatures:
+    """Features of photos in their order.
+
+    Errors: FileError that names a photo that cannot be read, unless such are passed over: then they are named on stdout, and it
+        is an error only where none is left.
+    """
+    paths = list(paths)
+    if reading.skip_broken:
+        broken = find_broken([Record(path, -1, 0) for path in paths], workers=max(1, reading.workers))
+        if broken:
+            print(name_files(f"passed over {len(broken)} photos that cannot be read", [f"{p}: {why}" for p, why in broken]))
+            gone = {path for path, _ in broken}
+            paths = [path for path in paths if path not in gone]
+        if not paths:
+            raise FileError(f"none of the {len(broken)} photos can be read")
+    workers = reading.workers if len(paths) > 2 * reading.batch_size else 0  # processes take longer to start than a few photos
+    records = [Record(path, -1, 0) for path in paths]
+    loader = TorchLoader(records, reading.image_size, workers=workers)
+    try:
+        features = extract_features(
+            encoder.to(reading.device),
+            loader,
+            len(records),
+            batch_size=reading.batch_size,
+            device=reading.device,
+            progress=progress,
+        )
+    except (FileError, MissingFileError, InputError) as error:
+        raise FileError(f"{error}; --skip-broken goes on without photos that cannot be read") from error
+    finally:
+        loader.close()
+    return PhotoFeatures(paths, features)
+
+
+def names_below(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Paths as they are told: below the folder where they lie in it."""
+    base = folder if folder.is_dir() else folder.parent
+    return [path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path) for path in paths]
+
+
+def write_features(out: Path, found: PhotoFeatures, folder: Path) -> Path:
+    """Write paths (below `folder`) and features.
+
+    .npz: arrays `paths` [N] text, `features` [N, D] float32, `folder` text (absolute). .parquet: columns path and feature, one
+    list of D float32 a row; needs pyarrow.
+    """
+    names, features = names_below(found.paths, folder), found.features.numpy()
+    base = os.path.abspath(folder if folder.is_dir() else folder.parent)
+    if out.suffix == ".npz":
+        return write_whole(out, lambda file: np.savez(file, paths=np.array(names), features=features, folder=np.array(base)))
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing("pyarrow", "writing .parquet", error) from error
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
+    table = pyarrow.table({"path": pyarrow.array(names), "feature": column}, metadata={"folder": base})
+
+    def write(file: BinaryIO) -> None:
+        pyarrow.parquet.write_table(table, file)
+
+    return write_whole(out, write)
+
+
+def read_features(path: Path) -> tuple[PhotoFeatures, Path]:
+    """What `write_features` wrote as .npz, and its folder. Errors: InputError that names the file."""
+    try:
+        content = read_npz(path)
+        names, features, folder = (content[name] for name in ("paths", "features", "folder"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} holds no features as gcl-fast embed writes them: {error}") from error
+    if features.ndim != 2 or len(names) != len(features) or features.dtype != np.float32:
+        raise InputError(f"{path}: expected paths [N] and features [N, D] float32, got {names.shape} and {features.shape}")
+    base = Path(str(folder))
+    return PhotoFeatures([base / str(name) for name in names], torch.from_numpy(features)), base

@@ -1,0 +1,47 @@
+"""How much work a run's stages hold, counted from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gcl_fast.config import JVTCConfig, Stage1Config, Stage2Config, TrainConfig, WarmupConfig
+
+COST = {1: 1.0, 2: 12.0, 3: 13.0}
+"""Time that a step takes for an image, as a multiple of stage 1's: stage 3 as in bench/results/step_cpu.json (ResNet-50,
+256 x 128, a CPU), stage 2 without stage 3's own encoder step. Other networks and devices differ."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one stage: epochs, iterations in each (at most: images that no cluster takes are left out), images in each."""
+
+    epochs: int
+    iterations: int
+    batch_size: int
+
+    @property
+    def images(self) -> int:
+        return self.epochs * self.iterations * self.batch_size
+
+
+def settings_of(config: TrainConfig, stage: int) -> Stage1Config | WarmupConfig | Stage2Config:
+    """The section that says how long a stage is and how large its batches are."""
+    own: dict[str, WarmupConfig] = {"mlc": config.stage1.mlc, "jvtc": config.stage1.jvtc}
+    return {1: own.get(config.stage1.method, config.stage1), 2: config.stage2, 3: config.stage3}[stage]
+
+
+def work_of(config: TrainConfig, stage: int, num_images: int) -> Work:
+    """What a stage does on so many training images."""
+    settings = settings_of(config, stage)
+    drawn = settings.batch_size // settings.views if isinstance(settings, JVTCConfig) else settings.batch_size
+    return Work(settings.epochs, settings.iters or max(1, num_images // drawn), settings.batch_size)
+
+
+def batches_after(config: TrainConfig, stage: int, stages: Sequence[int], num_images: int, *, control: bool = False) -> float:
+    """As many batches of `stage` as the stages after it, and a control run, take the time of, by `COST`."""
+    later = sum(COST[number] * work_of(config, number, num_images).images for number in stages if number > stage)
+    if control:  # stage 1's batches, as many as stage 3 has
+        joint = work_of(config, 3, num_images)
+        later += COST[1] * joint.epochs * joint.iterations * work_of(config, 1, num_images).batch_size
+    return later / (COST[stage] * work_of(config, stage, num_images).batch_size)

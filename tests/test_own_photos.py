@@ -1,0 +1,156 @@
+"""Own photos: a folder or a list of paths is enough to train, to embed and to search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast import load_encoder
+from gcl_fast.cli.main import main
+from gcl_fast.images import pillow
+from gcl_fast.runs.folder import read_metrics
+from tests.toy_world import SETTINGS, write_toy_world
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+STAGE1 = SETTINGS.replace("epochs: 2, iters: 3", "epochs: 1, iters: 2")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos in folders by nothing in particular, and nothing else."""
+    folder = tmp_path_factory.mktemp("own")
+    world = write_toy_world(folder / "world")
+    for i, path in enumerate(sorted((world / "market1501" / "bounding_box_train").iterdir())):
+        target = folder / "photos" / f"day{i % 2}" / f"{i:03d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stage 1 on the folder alone."""
+    runs = tmp_path_factory.mktemp("runs")
+    (runs / "toy.yaml").write_text(STAGE1)
+    command = ["train", "--config", str(runs / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    assert main([*command, "--runs", str(runs), "--name", "own"]) == 0
+    return runs / "own"
+
+
+def test_a_folder_of_photos_trains_without_scores(run: Path) -> None:
+    assert (run / "stage1/best.pt").is_file() and (run / "report.html").is_file()
+    assert not {"untrained", "stage1"} & set(read_metrics(run))
+
+
+def test_a_list_of_paths_trains(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "toy.yaml").write_text(STAGE1)
+    (tmp_path / "train.csv").write_text("path\n" + "".join(f"{p}\n" for p in sorted(photos.rglob("*.jpg"))))
+    command = ["train", "--config", str(tmp_path / "toy.yaml"), "--dataset", "csv", "--root", str(tmp_path), "--stage", "1"]
+    assert main([*command, "--runs", str(tmp_path), "--name", "listed"]) == 0
+    assert (tmp_path / "listed/stage1/last.pt").is_file() and "24 without identity" in capsys.readouterr().out
+
+
+def test_embed_gives_the_encoder_s_features(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "features.npz"
+    assert main(["embed", str(photos), "--weights", str(run), "--out", str(out), "--device", "cpu", "--batch-size", "7"]) == 0
+    assert "24 photos" in capsys.readouterr().out
+    with np.load(out) as file:
+        paths, features, folder = file["paths"].tolist(), file["features"], str(file["folder"])
+    assert paths == sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.jpg")) and folder == str(photos)
+    expected = load_encoder(run, device="cpu")([photos / path for path in paths], batch_size=7)
+    torch.testing.assert_close(torch.from_numpy(features), expected, rtol=0, atol=1e-6)
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+
+
+def test_broken_photos_are_named_or_passed_over(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "mixed", tmp_path / "features.npz"
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(next(photos.rglob("*.jpg")).read_bytes())
+    (folder / "bad.jpg").write_bytes(b"no photo")
+    command = ["embed", str(folder), "--weights", str(run), "--out", str(out), "--device", "cpu"]
+    assert main(command) == 1
+    printed = capsys.readouterr().err
+    assert "bad.jpg" in printed and "--skip-broken" in printed and "Traceback" not in printed and not out.exists()
+    assert main([*command, "--skip-broken"]) == 0
+    assert "bad.jpg" in capsys.readouterr().out and np.load(out)["paths"].tolist() == ["good.jpg"]
+    (folder / "good.jpg").unlink()
+    assert main([*command, "--skip-broken"]) == 1 and "none of the 1 photos" in capsys.readouterr().err
+    assert main(["embed", str(tmp_path / "nowhere"), *command[2:]]) == 1
+    assert "no photo and no folder at" in capsys.readouterr().err
+
+
+def test_search_finds_copies_first_and_never_the_photo_itself(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query, copy = photos / "day0/004.jpg", photos / "day1/copy.jpg"
+    sheet = tmp_path / "sheet.png"
+    copy.write_bytes(query.read_bytes())
+    try:
+        flags = ["--weights", str(run), "--top", "3", "--sheet", str(sheet), "--device", "cpu"]
+        assert main(["search", str(query), str(photos), *flags]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "004.jpg" and lines[1].split() == ["1", "1.000", "day1/copy.jpg"] and len(lines) == 5
+        assert not any("day0/004.jpg" in line for line in lines)
+        with pillow().open(sheet) as picture:
+            assert picture.width > 4 * 40 and picture.height > 80
+        kept = tmp_path / "kept.npz"
+        assert main(["embed", str(photos), "--weights", str(run), "--out", str(kept), "--device", "cpu"]) == 0
+        capsys.readouterr()
+        assert main(["search", str(query), str(kept), *flags]) == 0
+        assert capsys.readouterr().out.splitlines() == lines
+    finally:
+        copy.unlink()
+    np.savez(tmp_path / "other.npz", paths=np.array(["a.jpg"]), features=np.ones((1, 3), np.float32), folder=np.array("x"))
+    assert main(["search", str(query), str(tmp_path / "other.npz"), *flags]) == 1
+    assert "holds 3 features a photo" in capsys.readouterr().err
+    (tmp_path / "none.npz").write_bytes(b"nothing")
+    assert main(["search", str(query), str(tmp_path / "none.npz"), *flags]) == 1
+    assert "holds no features as gcl-fast embed writes them" in capsys.readouterr().err
+
+
+def test_parquet_needs_pyarrow_and_says_so_before_the_work(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["embed", str(photos), "--weights", str(run), "--out", str(tmp_path / "f.parquet"), "--device", "cpu"]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(command) == 1 and "needs pyarrow: pip install pyarrow" in capsys.readouterr().err
+    written: dict[str, object] = {}
+    arrow, parquet = ModuleType("pyarrow"), ModuleType("pyarrow.parquet")
+    arrow.array = np.asarray
+    arrow.FixedSizeListArray = type("Lists", (), {"from_arrays": staticmethod(lambda values, width: values.reshape(-1, width))})
+    arrow.table = lambda columns, metadata: {**columns, **metadata}
+    parquet.write_table = lambda table, file: (written.update(table), file.write(b"parquet"))
+    arrow.parquet = parquet
+    monkeypatch.setitem(sys.modules, "pyarrow", arrow)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+    assert main(command) == 0 and (tmp_path / "f.parquet").read_bytes() == b"parquet"
+    assert len(written["path"]) == 24 and written["feature"].shape[0] == 24 and written["folder"] == str(photos)
+
+
+@pytest.mark.parametrize("stage", ["1", "all"])
+def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = write_toy_world(tmp_path / "world", people=6, images=8)
+    (tmp_path / "toy.yaml").write_text(SETTINGS)
+    before = sorted(tmp_path.rglob("*"))
+    command = ["train", "--config", str(tmp_path / "toy.yaml"), "--root", str(world), "--runs", str(tmp_path / "runs")]
+    assert main([*command, "--stage", stage, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "market1501 in",
+        "starts from random weights",
+        "device cpu",
+        "loader",
+        "2 epochs of 3 steps",
+        "images/s",
+        "GiB",
+    ):
+        assert words in printed, words
+    assert ("stage 3: 2 epochs" in printed) == (stage == "all") and "in all about" in printed and "not measured" not in printed
+    assert sorted(tmp_path.rglob("*")) == before
