@@ -13,6 +13,7 @@ TESTS ?= tests
 LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit types-PyYAML
 PYTEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
+GPU_CHECK_FLAGS ?=
 FUZZ_COUNT ?= 1000000000
 
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -106,7 +107,7 @@ fuzz-sanitized: $(SANITIZED)/.built
 	  $(CURDIR)/$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 gpu-check:
-	$(PYTHON) bench/gpu_check.py
+	$(PYTHON) -m bench.gpu_check $(GPU_CHECK_FLAGS)
 
 clean:
 	rm -rf build dist *.egg-info gcl_fast/_C*.so $(VENV)/.built .pytest_cache .hypothesis .benchmarks
