@@ -30,7 +30,7 @@ help:
 	@echo "make fuzz        hostile calls of every op for FUZZ_SECONDS (60); make fuzz-sanitized: under AddressSanitizer and UBSan"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
 	@echo "make pose-weights  fetch the pose model that estimate-meshes needs, once (the tests that need it do so too)"
-	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
+	@echo "make gpu-check   PYTHON=...: build, check and measure on a CUDA machine with that Python, no network needed; ten minutes"
 	@echo "make clean       remove build products (not .venv, not runs/)"
 	@echo "PYTHON=$(PYTHON) makes .venv and must be 3.10 or newer"
 

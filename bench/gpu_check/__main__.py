@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gpu_check.catalogue import numbers
-from bench.gpu_check.checking import PARTS, Check
+from bench.gpu_check.checking import NUMBERS, PARTS, Check
 from bench.gpu_check.commands import TOY_SCOPE, Commands, Runner, Scope, full_scope, run
 from bench.gpu_check.machine import ROOT, Machine, file_name, inspect, plain
 from bench.gpu_check.records import Records
@@ -84,7 +84,8 @@ def main(
     )
     check = Check(commands, records, chosen, seconds=options.seconds, toy=options.toy, runner=runner)
     command = plain(" ".join(["python -m bench.gpu_check", *(sys.argv[1:] if argv is None else argv)]))
-    wanted = options.only or (("build", "targets", "train") if options.numbers else PARTS)
+    asked = {number.part for number in chosen}
+    wanted = options.only or (["build", *(part for part in NUMBERS if part in asked)] if options.numbers else PARTS)
     ok = check.run(wanted, command)
     states = {part: check.state_of(part)["status"] for part in PARTS if part in wanted}
     print(f"gpu-check: results in {plain(str(records.path.with_suffix('.md')))}")

@@ -60,12 +60,12 @@ def ceilings(toy: bool) -> Iterable[Number]:
 def meshes(toy: bool) -> Iterable[Number]:
     size, rings = ((32, 16), 11) if toy else (SIZE, RINGS)
     shape = {"size": size, "rings": rings}
-    for batch in (2, 4) if toy else (16, 64, 512):
+    for batch in (2,) if toy else (16, 64, 512):
         goal = batch * (0.5 if batch >= 512 else 1.0) * MICRO
         case = {"op": "rasterize", "batch": batch, **shape}
         number = Number(f"rasterize {batch}", "targets", "meshes", case, goal=goal, images=batch)
         yield from _with_rivals(number, *(("drtk", "pytorch3d") if batch != 64 else ()))
-    for batch, views in ((1, 1), (1, 2)) if toy else ((16, 1), (8, 8), (16, 8), (64, 8)):
+    for batch, views in ((1, 2),) if toy else ((16, 1), (8, 8), (16, 8), (64, 8)):
         case, pictures = {"op": "render", "batch": batch, "views": views, "camera": "perspective", **shape}, batch * views
         yield Number(
             f"render {batch}x{views}", "targets", "meshes", case, goal=0.3 * pictures * MICRO, images=pictures, expected=2.5
@@ -80,12 +80,11 @@ def meshes(toy: bool) -> Iterable[Number]:
 def bank(toy: bool) -> Iterable[Number]:
     rows, dim, negatives = (200, 32, 64) if toy else (12936, DIM, 8192)
     goals = {(16, "float32"): 75 * MICRO, (16, "bfloat16"): 45 * MICRO}
-    for batch in (2, 4) if toy else (16, 64):
+    for batch in (2,) if toy else (16, 64):
         for dtype in ("float32", "bfloat16"):
             case = {"kind": "images", "batch": batch, "rows": rows, "dim": dim, "negatives": negatives, "dtype": dtype}
-            rivals = (
-                () if batch in (4, 64) else ("eager", "compiled") if dtype == "bfloat16" else ("eager", "compiled", "official")
-            )
+            rivals = ("eager", *(() if toy else ("compiled",)), *(("official",) if dtype == "float32" else ()))
+            rivals = () if batch == 64 else rivals
             number = Number(
                 f"bank {batch} {'fp32' if dtype == 'float32' else 'bf16'}",
                 "targets",
@@ -98,8 +97,8 @@ def bank(toy: bool) -> Iterable[Number]:
 
 
 def neighbors(toy: bool) -> Iterable[Number]:
-    sizes = (120, 200) if toy else (12936, 32621, 200_000, 1_000_000)
-    seconds = dict(zip(sizes, ((1, 1) if toy else (3, 5, 15, 90)), strict=True))
+    sizes = (120,) if toy else (12936, 32621, 200_000, 1_000_000)
+    seconds = dict(zip(sizes, ((1,) if toy else (3, 5, 15, 90)), strict=True))
     goals = {("labels", 12936): 10 * MILLI, ("labels", 1_000_000): 15.0, ("knn", 12936): 3 * MILLI, ("knn", 1_000_000): 10.0}
     goals[("jaccard", 12936)] = 1 * MILLI
     for rows in sizes:
@@ -120,7 +119,7 @@ def neighbors(toy: bool) -> Iterable[Number]:
 
 
 def rank(toy: bool) -> Iterable[Number]:
-    sizes = {"market": (10, 60), "msmt17": (12, 90)} if toy else {"market": (3368, 15913), "msmt17": (11659, 82161)}
+    sizes = {"market": (10, 60)} if toy else {"market": (3368, 15913), "msmt17": (11659, 82161)}
     for name, (queries, gallery) in sizes.items():
         goal = 4.5 * MILLI if name == "market" and not toy else None
         case = {"queries": queries, "gallery": gallery, "dim": 16 if toy else DIM}

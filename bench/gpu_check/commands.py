@@ -1,4 +1,4 @@
-"""The commands of gpu-check's parts: the build, pytest on what was built, compute-sanitizer; the runner that ends them in time."""
+"""The commands of gpu-check's parts: the build, pytest on what was built, compute-sanitizer; and what ends them in time."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Scope:
 
 
 def full_scope() -> Scope:
-    """The tests of the native ops, and those that are made for a GPU (tests/test_cuda_*.py)."""
+    """The tests of the native ops, and those that are made for a GPU (tests/test_ops_cuda*.py)."""
     native = tuple(f"tests/{name}" for name in NATIVE_OP_TESTS)
-    more = tuple(f"tests/{path.name}" for path in sorted((ROOT / "tests").glob("test_cuda_*.py")))
+    more = tuple(f"tests/{path.name}" for path in sorted((ROOT / "tests").glob("test_ops_cuda*.py")))
     return Scope(kernels=(*more, *native), sanitized=native)
 
 

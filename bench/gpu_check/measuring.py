@@ -203,7 +203,7 @@ def profiled(prepared: Prepared, device: torch.device, times: int = 3) -> dict[s
 
 
 def kernel_row(name: str, calls: float, microseconds: float) -> dict[str, Any]:
-    return {"kernel": name[:120], "calls": round(calls, 2), "microseconds": round(microseconds, 2)}
+    return {"kernel": name[:500], "calls": round(calls, 2), "microseconds": round(microseconds, 2)}
 
 
 def kernel_table(spans: Sequence[tuple[str, float, float]], times: int, most: int = 12) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from bench.gpu_check.records import Line, latest, read_lines
 
 HEAD = ("number", "time", "an image", "goal", "to goal", "floor", "of floor", "eager", "queued", "busy", "ours is")
 LEGEND = (
-    "time: of a call, the median of 50 replays of a CUDA graph over inputs larger than the cache; of eager calls where an op reads",
-    "back to the host; in a queue where it is an iteration or a loader. floor: counted bytes and operations (`bench/floors.py`) over",
-    "this GPU's measured ceilings. Every number was checked before it was timed; the JSON lines say against what.",
+    "time: of a call, the median of 50 replays of a CUDA graph over inputs larger than the cache; of eager calls where an op",
+    "reads back to the host; in a queue where it is an iteration or a loader. floor: counted bytes and operations",
+    "(`bench/floors.py`) over this GPU's measured ceilings. Every number was checked before it was timed; the JSON lines say",
+    "against what.",
 )
 
 

@@ -85,6 +85,7 @@ class Measurements:
             "identity": self.records.identity,
             "commit": self.records.commit,
             "tested": str(self.tested) if self.tested else None,
+            "code": str(self.work / "machine_code.json"),
         }
         log = self.work / "measuring.log"
         limits = {number.key: number.limit for number in numbers}

@@ -33,7 +33,8 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Job:
-    """keys: numbers in order; until: wall-clock time after which none is begun."""
+    """keys: numbers in order; until: wall-clock time after which none is begun; tested: the folder that gcl_fast must come from;
+    code: the counted machine code of its kernels."""
 
     keys: list[str]
     until: float
@@ -43,6 +44,7 @@ class Job:
     identity: dict[str, Any]
     commit: str
     tested: str | None = None
+    code: str | None = None
 
 
 def main() -> int:
@@ -60,18 +62,34 @@ def main() -> int:
         return 1
     device = torch.device(job.kind)
     records = Records(Path(job.results), job.identity, job.commit)
+    code = instructions(job.code)
     known = {number.key: number for number in numbers(toy=job.toy)}
     for key in job.keys:
         number = known[key]
         if time.time() + number.expected > job.until:
             continue
         records.add("begun", key, part=number.part)
-        line = records.add("number", key, **result(number, device, records))
+        found = result(number, device, records)
+        found |= {"kernels": [row | code.get(row["kernel"], {}) for row in found["kernels"]]} if found.get("kernels") else {}
+        line = records.add("number", key, **found)
         print(f"gpu-check: {summary(line)}", flush=True)
         gc.collect()
         if device.type == "cuda" and not _cuda_lives(device):
             return BROKEN
     return 0
+
+
+def instructions(path: str | None) -> dict[str, dict[str, int]]:
+    """A kernel's name as the profiler shows it -> registers, stack, spills, instructions; empty where none were counted."""
+    import torch
+
+    demangle = getattr(torch._C, "_demangle", None)
+    try:
+        kernels = json.loads(Path(path or "").read_text())
+    except (OSError, ValueError):
+        return {}
+    names = ("registers", "stack", "spills", "instructions")
+    return {demangle(k["mangled"]): {name: k[name] for name in names} for k in kernels} if demangle else {}
 
 
 def result(number: Any, device: Any, records: Any) -> dict[str, Any]:
