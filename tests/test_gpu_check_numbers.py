@@ -195,9 +195,18 @@ def test_a_crash_and_a_hang_cost_one_number_each(records: Records, tmp_path: Pat
 def test_what_the_time_cuts_off_is_open_and_comes_last_in_the_next_run(records: Records, tmp_path: Path) -> None:
     records.add("number", "one", status="ok", seconds=1.0)
     records.add("begun", "hang")  # a run was killed here
-    measurements, states = runs(records, tmp_path, until=0.0)
+    measurements, states = runs(records, tmp_path, "two", until=-1.0)
     chosen = [Number(name, "targets", "fake", {}) for name in ("one", "hang", "two")]
     assert states == {"one": "ok"} and [number.key for number in measurements.open(chosen)] == ["two", "hang"]
+
+
+def test_what_was_left_out_is_tried_again_where_wheels_are_carried(records: Records, tmp_path: Path) -> None:
+    records.add("number", "one", status="left_out", why="needs PIL, which is not here")
+    measurements = Measurements(records, kind="cpu", toy=True, env={}, work=tmp_path)
+    chosen = [Number("one", "targets", "fake", {})]
+    assert measurements.open(chosen) == []
+    measurements.again = True
+    assert measurements.open(chosen) == chosen
 
 
 def test_a_process_that_cannot_begin_fails_once(records: Records, tmp_path: Path) -> None:

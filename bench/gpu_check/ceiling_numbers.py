@@ -32,13 +32,17 @@ def prepare(number: Number, device: torch.device) -> Prepared:
     a, b = (torch.randn(side, side, device=device, generator=_rng(device, n)).to(dtype) for n in range(2))
     out = torch.empty_like(a)
 
+    matmul = torch.backends.cuda.matmul
+    setting = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    chosen = {"fp32_precision": "tf32" if kind == "tf32" else "ieee", "allow_tf32": kind == "tf32"}[setting]
+
     def product() -> torch.Tensor:
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+        before = getattr(matmul, setting)
+        setattr(matmul, setting, chosen)
         try:
             return torch.mm(a, b, out=out)
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            setattr(matmul, setting, before)
 
     def check_product() -> str:
         rows = slice(0, min(side, 16))

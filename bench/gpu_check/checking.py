@@ -53,6 +53,7 @@ class Check:
             work=commands.work,
             tested=commands.site,
         )
+        self.measurements.again = commands.wheels is not None
         self.measurements.env |= commands.environment(ROOT)
 
     def run(self, parts: Sequence[str], command: str) -> bool:

@@ -30,6 +30,7 @@ class Measurements:
         self, records: Records, *, kind: str, toy: bool, env: Mapping[str, str], work: Path, tested: Path | None = None
     ) -> None:
         self.records, self.kind, self.toy, self.env, self.work, self.tested = records, kind, toy, dict(env), work, tested
+        self.again = False  # try again what was left out: packages may have come
         self.start = 10 * START if toy else START
         self.tried: set[str] = set()  # in this run
         self.command = [sys.executable, "-m", "bench.gpu_check.worker"]
@@ -37,13 +38,14 @@ class Measurements:
     def open(self, numbers: Sequence[Number]) -> list[Number]:
         """Those without a result yet; what a kill or a crash took comes last."""
         ended, cut = self.records.ended(), self.records.cut()
-        left = [number for number in numbers if ended.get(number.key, {}).get("status") not in ("ok", "left_out")]
+        done = ("ok",) if self.again else ("ok", "left_out")
+        left = [n for n in numbers if ended.get(n.key, {}).get("status") not in done and n.key not in self.tried]
         return [n for n in left if n.key not in cut] + [n for n in left if n.key in cut]
 
     def run(self, numbers: Sequence[Number], until: float) -> None:
         """Measure what is open until the wall-clock time `until`; each number is tried once."""
         while True:
-            left = [n for n in self.open(numbers) if n.key not in self.tried and time.time() + n.expected <= until]
+            left = [n for n in self.open(numbers) if time.time() + n.expected <= until]
             if not left:
                 return
             before = {line["key"]: line["time"] for line in self.records.mine() if line["kind"] == "begun"}
