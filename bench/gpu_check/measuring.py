@@ -205,7 +205,9 @@ def profiled(prepared: Prepared, device: torch.device, times: int = 3) -> dict[s
     spans = [
         (event.name, event.time_range.start, event.time_range.end)
         for event in events
-        if event.device_type == torch.autograd.DeviceType.CUDA and event.time_range.end > event.time_range.start
+        if event.device_type == torch.autograd.DeviceType.CUDA
+        and not getattr(event, "is_user_annotation", False)
+        and event.time_range.end > event.time_range.start
     ]
     return {"kernels": kernel_table(spans, times), "busy_seconds": union([span[1:] for span in spans]) / times / 1e6}
 
