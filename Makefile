@@ -14,6 +14,7 @@ LINT := "ruff>=0.17,<0.18" "mypy>=2.4,<3" "clang-format>=23,<24" pre-commit type
 DOCS := "mkdocs>=1.6,<2" "mkdocs-material>=9.5,<10" "mkdocstrings[python]>=0.30,<2"
 PYTEST_FLAGS ?=
 FUZZ_SECONDS ?= 60
+GPU_CHECK_FLAGS ?=
 FUZZ_COUNT ?= 1000000000
 
 CPP := $(shell find csrc tests/simt -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -31,7 +32,7 @@ help:
 	@echo "make fuzz        hostile calls of every op for FUZZ_SECONDS (60); make fuzz-sanitized: under AddressSanitizer and UBSan"
 	@echo "make build       only set up .venv: dependencies and the compiled package, in place"
 	@echo "make pose-weights  fetch the pose model that estimate-meshes needs, once (the tests that need it do so too)"
-	@echo "make gpu-check   PYTHON=...: build and check on a CUDA machine with that Python, no network needed"
+	@echo "make gpu-check   PYTHON=...: build, check and measure on a CUDA machine with that Python, no network needed; ten minutes"
 	@echo "make clean       remove build products (not .venv, not runs/)"
 	@echo "PYTHON=$(PYTHON) makes .venv and must be 3.10 or newer"
 
@@ -116,7 +117,7 @@ fuzz-sanitized: $(SANITIZED)/.built
 	  $(CURDIR)/$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 gpu-check:
-	$(PYTHON) bench/gpu_check.py
+	$(PYTHON) -m bench.gpu_check $(GPU_CHECK_FLAGS)
 
 clean:
 	rm -rf build dist *.egg-info gcl_fast/_C*.so $(VENV)/.built .pytest_cache .hypothesis .benchmarks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,21 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.gpu_check import __main__ as gpu_check
+from bench.gpu_check import checking, commands, machine, records, table, watching, wheels
+from bench.gpu_check.catalogue import numbers
+
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(f"tested_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-gpu_check = load(BENCH / "gpu_check.py")
-MACHINE = gpu_check.Machine(None, "A GPU", "90", "3.12.0", "2.11.0", "13.0", "/opt/compute-sanitizer", 16, True)
+MACHINE = machine.Machine(
+    None, "cuda", "A GPU", "90", "580.1", "3.12.0", "2.11.0", "13.0", "/opt/compute-sanitizer", 16, True, True, "abc", "source1"
+)
 GOOD = {"passed": 9, "passed_on_cuda": 4, "failed": 0, "failed_tests": [], "skipped": [], "left_out": []}
-INFO = {"op": "knn", "case": {"rows": 3}, "implementation": "native", "device": "A GPU", "check": "equal"}
 UNINITIALISED = (
     "========= Uninitialized __global__ memory read of size 4 bytes\n"
     "=========     at void {kernel}+0x10\n"
@@ -37,7 +30,7 @@ UNINITIALISED = (
 class FakeRunner:
     """Does what the commands would leave behind; `faults` maps a step's name to another outcome, report or exception."""
 
-    def __init__(self, work: Path, **faults) -> None:
+    def __init__(self, work: Path, faults: dict) -> None:
         self.work, self.faults, self.steps = work, faults, []
 
     def __call__(self, step, seconds: float):
@@ -51,39 +44,69 @@ class FakeRunner:
             step.report.write_text(json.dumps(GOOD))
         elif fault.get("report"):
             step.report.write_text(json.dumps(GOOD | fault["report"]))
-        if step.name in gpu_check.BENCHES and not fault:
-            entry = {"extra_info": INFO, "stats": {"median": 0.25, "rounds": 5, "mean": 0.3}}
-            (self.work / f"{step.name}_benchmarks.json").write_text(json.dumps({"benchmarks": [entry]}))
-        return gpu_check.Outcome(code, 1.5, fault.get("output", "said\n"), fault.get("timed_out", False))
+        return commands.Outcome(code, 1.5, fault.get("output", "said\n"), fault.get("timed_out", False))
 
     def names(self) -> list[str]:
         return [step.name for step, _ in self.steps]
 
 
-def check(tmp_path: Path, *flags: str, machine=MACHINE, **faults):
+class FakeMeasurements(watching.Measurements):
+    """Measures nothing: each number's line is there at once, with `failing` and `missing` as other states."""
+
+    failing, missing, most = (), (), 1000
+
+    def run(self, numbers, until: float) -> None:
+        for number in self.open(numbers)[: self.most]:
+            line = {"part": number.part, "implementation": number.implementation, "case": number.case}
+            if number.key in self.failing:
+                self.records.add("number", number.key, **line, status="failed", why="it differs")
+            elif number.key in self.missing:
+                self.records.add("number", number.key, **line, status="left_out", why="needs drtk, which is not here")
+            else:
+                times = {"seconds": 2e-3, "eager_seconds": 3e-3, "queued_seconds": 2e-3, "measured_by": "graph_seconds"}
+                goal = {"goal_seconds": 1e-3, "times_goal": 2.0}
+                self.records.add("number", number.key, **line, status="ok", check="equal", **times, **goal)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "Measurements", FakeMeasurements)
+    for name in ("failing", "missing"):
+        monkeypatch.setattr(FakeMeasurements, name, ())
+    monkeypatch.setattr(FakeMeasurements, "most", 1000)
+
+
+def check(tmp_path: Path, *flags: str, machine=MACHINE, faults: dict | None = None):
     """Exit code, the JSON, and the runner."""
-    work, out = tmp_path / "work", tmp_path / "out" / "gpu_check.json"
-    runner = FakeRunner(work, **faults)
-    code = gpu_check.main([*flags, "--out", str(out)], runner=runner, machine=machine, work=work)
+    work, results = tmp_path / "work", tmp_path / "results"
+    runner = FakeRunner(work, faults or {})
+    arguments = [*flags, "--work", str(work), "--results", str(results)]
+    code = gpu_check.main(arguments, runner=runner, machine=machine)
+    out = results / "gpu_a_gpu.json"
     return code, json.loads(out.read_text()) if out.exists() else None, runner
 
 
+def part_of(summary: dict, name: str) -> dict:
+    return next(part for part in summary["parts"] if part["part"] == name)
+
+
 def why(summary: dict, name: str) -> str:
-    return next(part for part in summary["parts"] if part["name"] == name)["why"]
+    return part_of(summary, name)["why"]
 
 
-def test_all_parts_in_order_and_all_well(tmp_path: Path) -> None:
+def test_all_parts_in_order_and_all_well(tmp_path: Path, capsys) -> None:
     code, summary, runner = check(tmp_path)
-    assert code == 0 and summary["ok"]
-    assert runner.names()[:3] == ["build", "import", "tests"] and runner.names()[-2:] == ["bench", "train"]
-    assert sorted(runner.names()[3:-2]) == sorted(gpu_check.TOOLS)
-    assert [part["ok"] for part in summary["parts"]] == [True] * 9
-    assert all(part["exit_code"] == 0 and part["seconds"] == 1.5 and "output_tail" not in part for part in summary["parts"])
-    versions = [summary[name] for name in ("device", "torch", "torch_cuda", "python")]
-    assert versions == ["A GPU", "2.11.0", "13.0", "3.12.0"]
-    assert summary["commit"] and summary["benchmarks"] == [INFO | {"median_seconds": 0.25, "rounds": 5}] * 2
-    table = (tmp_path / "out" / "gpu_check.txt").read_text()
-    assert "A GPU, torch 2.11.0" in table and "ok      train" in table and "250.000 ms" in table
+    assert code == 0 and summary["ok"] and "all is well" in capsys.readouterr().out
+    assert runner.names()[:3] == ["build", "import", "kernels"] and runner.names()[-1] == "suite"
+    assert sorted(runner.names()[3:-1]) == sorted(commands.TOOLS)
+    assert [part["part"] for part in summary["parts"]] == list(checking.PARTS)
+    assert {part["status"] for part in summary["parts"]} == {"ok"}
+    versions = [summary[name] for name in ("device", "driver", "torch", "torch_cuda", "python", "commit")]
+    assert versions == ["A GPU", "580.1", "2.11.0", "13.0", "3.12.0", "abc"]
+    assert len(summary["numbers"]) == len(numbers())
+    text = (tmp_path / "results" / "gpu_a_gpu.md").read_text()
+    assert "# gpu-check: A GPU" in text and "torch 2.11.0" in text and "driver 580.1" in text and "commit abc" in text
+    assert "| rasterize 16 | 2 ms |" in text and "| 1 ms | 2.00 x |" in text and "1.00 x as fast" in text
 
 
 def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> None:
@@ -95,21 +118,21 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
         if name != "build":  # python -m puts its folder first on the path: that may not be the checkout
             assert step.cwd == tmp_path / "work"
             assert step.env["PYTHONPATH"].split(":")[0] == str(tmp_path / "work" / "site")
-            assert name == "import" or {"--import-mode=append", "left_out"} <= set(step.argv)
-    assert "-n" in steps["tests"].argv
-    for tool in gpu_check.TOOLS:
+            assert name == "import" or {"--import-mode=append", "bench.gpu_check.left_out"} <= set(step.argv)
+    assert "-n" in steps["suite"].argv and steps["suite"].argv[-1].endswith("/tests")
+    for name in ("kernels", *commands.TOOLS):
+        argv = steps[name].argv
+        assert argv[argv.index("-k") + 1].startswith("cuda") and any(a.endswith("tests/test_rasterize.py") for a in argv)
+    for tool in commands.TOOLS:
         argv = steps[tool].argv
         assert argv[0] == "/opt/compute-sanitizer" and argv[argv.index("--tool") + 1] == tool
         assert steps[tool].env["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
-        assert argv[argv.index("-k") + 1].startswith("cuda")
-    benches = {Path(argument).name for argument in steps["bench"].argv if argument.endswith(".py")}
-    assert "rasterize.py" in benches and not benches & {"conftest.py", "gpu_check.py", "step.py"}
-    assert steps["train"].argv[-1].endswith("bench/step.py") and "--full" in steps["train"].argv
-    assert all("--import-mode=importlib" in steps[name].argv for name in ("bench", "train"))  # warp is a package elsewhere
+        # our kernels only; initcheck must see who wrote what they read
+        assert (argv[argv.index("--kernel-name") + 1] == "kns=N3gcl") if tool != "initcheck" else "--kernel-name" not in argv
 
 
 def test_without_a_gpu_nothing_is_built(tmp_path: Path, capsys) -> None:
-    code, summary, runner = check(tmp_path, machine=gpu_check.Machine("no CUDA GPU here"))
+    code, summary, runner = check(tmp_path, machine=machine.Machine("no CUDA GPU here"))
     assert code == 1 and summary is None and runner.steps == []
     assert "no CUDA GPU here" in capsys.readouterr().err
 
@@ -118,102 +141,209 @@ def test_inspect_names_what_is_wrong_where_torch_sees_no_gpu(monkeypatch) -> Non
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu_check.inspect().why_not.startswith("no CUDA GPU here")
+    assert machine.inspect().why_not.startswith("no CUDA GPU here")
+    seen = machine.inspect("cpu")
+    assert seen.why_not is None and seen.kind == "cpu" and seen.device and seen.source == machine.digest()
     monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
-    assert gpu_check.inspect().why_not == "torch >= 2.10 is needed, this is 2.9.1+cu128"
+    assert machine.inspect().why_not == "torch >= 2.10 is needed, this is 2.9.1+cu128"
 
 
-@pytest.mark.parametrize(
-    ("name", "fault", "message"),
-    [
-        ("build", {"code": 2, "output": "nvcc: no\n"}, "exit code 2"),
-        ("import", {"code": 1}, "exit code 1"),
-        ("tests", {"code": 1, "report": {"failed": 3, "failed_tests": ["a", "b", "c"]}}, "exit code 1"),
-        ("tests", {"report": {"failed": 3}}, "3 tests failed"),
-        ("tests", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA: it was not tested"),
-        ("tests", {"report": None}, "pytest wrote no report"),
-        ("tests", {"report": {"left_out": [{"test": "test_rasterize.py::a", "needs": "hypothesis"}]}}, "were left out"),
-        ("tests", {"code": 124, "timed_out": True}, "its time limit"),
-        ("memcheck", {"code": 86, "output": UNINITIALISED.format(kernel="gcl::k")}, "1 findings"),
-        ("memcheck", {"code": 86, "output": UNINITIALISED.format(kernel="at::fill")}, "1 findings"),
-        ("initcheck", {"code": 86, "output": UNINITIALISED.format(kernel="gcl::k")}, "1 findings"),
-        ("initcheck", {"code": 86}, "exit code 86"),
-        ("initcheck", {"code": 1, "output": UNINITIALISED.format(kernel="at::fill")}, "exit code 1"),
-        ("racecheck", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA"),
-        ("synccheck", {"code": 5}, "exit code 5"),
-        ("bench", {"code": 0}, "wrote no benchmark JSON"),
-        ("bench", {"code": 1}, "exit code 1"),
-    ],
-)
-def test_any_fault_fails_and_is_told(name: str, fault: dict, message: str, tmp_path: Path) -> None:
-    code, summary, runner = check(tmp_path, **{name: fault})
-    assert code == 1 and not summary["ok"]
-    assert message in why(summary, name)
-    part = next(part for part in summary["parts"] if part["name"] == name)
-    assert part["exit_code"] == fault.get("code", 0) and part["output_tail"] == fault.get("output", "said\n")
+FAULTS = [
+    ("build", "build", {"code": 2, "output": "nvcc: no\n"}, "exit code 2"),
+    ("build", "import", {"code": 1}, "exit code 1"),
+    ("kernels", "kernels", {"code": 1, "report": {"failed": 3, "failed_tests": ["a", "b", "c"]}}, "exit code 1"),
+    ("kernels", "kernels", {"report": {"failed": 3}}, "3 tests failed"),
+    ("suite", "suite", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA: it was not tested"),
+    ("suite", "suite", {"report": None}, "pytest wrote no report"),
+    ("suite", "suite", {"report": {"left_out": [{"test": "test_rasterize.py::a", "needs": "hypothesis"}]}}, "were left out"),
+    ("suite", "suite", {"code": 124, "timed_out": True}, "its time limit"),
+    ("sanitizer", "memcheck", {"code": 86, "output": UNINITIALISED.format(kernel="gcl::k")}, "1 findings"),
+    ("sanitizer", "memcheck", {"code": 86, "output": UNINITIALISED.format(kernel="at::fill")}, "1 findings"),
+    ("sanitizer", "initcheck", {"code": 86, "output": UNINITIALISED.format(kernel="gcl::k")}, "1 findings"),
+    ("sanitizer", "initcheck", {"code": 86}, "exit code 86"),
+    ("sanitizer", "initcheck", {"code": 1, "output": UNINITIALISED.format(kernel="at::fill")}, "exit code 1"),
+    ("sanitizer", "racecheck", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA"),
+    ("sanitizer", "synccheck", {"code": 5}, "exit code 5"),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "fault", "message"), FAULTS)
+def test_any_fault_fails_and_is_told(part: str, name: str, fault: dict, message: str, tmp_path: Path, capsys) -> None:
+    code, summary, runner = check(tmp_path, faults={name: fault})
+    assert code == 1 and not summary["ok"] and f"FAILED: {part}" in capsys.readouterr().out
+    assert f"{name}: " in why(summary, part) and message in why(summary, part)
+    step = next(step for step in part_of(summary, part)["steps"] if step["name"] == name)
+    assert step["exit_code"] == fault.get("code", 0) and step["output_tail"] == fault.get("output", "said\n")
     if name != "build":  # without a build nothing can run; else the other parts go on
-        assert "bench" in runner.names()
+        assert "suite" in runner.names() and len(summary["numbers"]) == len(numbers())
 
 
 def test_nothing_runs_on_a_broken_build(tmp_path: Path) -> None:
-    code, summary, runner = check(tmp_path, build={"code": 2})
-    assert code == 1 and runner.names() == ["build"]
-    assert [why(summary, name) for name in ("kernels", "sanitizer", "bench")] == [
-        "not run: there is no build in build/gpu-check/site (part build)"
-    ] * 3
+    code, summary, runner = check(tmp_path, faults={"build": {"code": 2}})
+    assert code == 1 and runner.names() == ["build"] and summary["numbers"] == []
+    for name in ("kernels", "sanitizer", "suite"):
+        assert why(summary, name).startswith("not run: there is no build in ")
+    assert part_of(summary, "targets")["status"] == "left"
+
+
+def test_a_failed_number_fails_and_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(FakeMeasurements, "failing", ("rasterize 16",))
+    monkeypatch.setattr(FakeMeasurements, "missing", ("rasterize 16 / drtk",))
+    code, summary, _ = check(tmp_path)
+    assert code == 1 and part_of(summary, "targets")["status"] == "failed" and part_of(summary, "train")["status"] == "ok"
+    assert "failed: rasterize 16;" in why(summary, "targets") and "left out: rasterize 16 / drtk" in why(summary, "targets")
+    text = (tmp_path / "results" / "gpu_a_gpu.md").read_text()
+    assert "| rasterize 16 | failed: it differs |" in text and "left out: needs drtk" in text
+
+
+def test_what_is_left_is_no_success(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(FakeMeasurements, "most", 3)
+    code, summary, _ = check(tmp_path)
+    assert code == 1 and not summary["ok"] and part_of(summary, "targets")["status"] == "left"
+    assert "NOT DONE: targets, train; the same command goes on from here" in capsys.readouterr().out
+    monkeypatch.setattr(FakeMeasurements, "most", 1000)
+    code, summary, runner = check(tmp_path)
+    assert code == 0 and summary["ok"] and runner.steps == []  # nothing that was done is done again
+    lines = records.read_lines(tmp_path / "results" / "gpu_a_gpu.jsonl")
+    keys = [line["key"] for line in lines if line["kind"] == "number"]
+    assert len(keys) == len(set(keys)) == len(numbers())
+
+
+def test_another_source_is_another_result(tmp_path: Path) -> None:
+    check(tmp_path)
+    other = machine.Machine(*list(vars(MACHINE).values())[:-1], "source2")
+    code, summary, runner = check(tmp_path, machine=other)
+    assert code == 0 and runner.names()[0] == "build" and summary["source"] == "source2"
+    lines = records.read_lines(tmp_path / "results" / "gpu_a_gpu.jsonl")
+    assert sum(line["key"] == "rasterize 16" for line in lines) == 2
+
+
+def test_fresh_begins_anew_and_numbers_measures_again(tmp_path: Path) -> None:
+    check(tmp_path)
+    file = tmp_path / "results" / "gpu_a_gpu.jsonl"
+    code, summary, runner = check(tmp_path, "--numbers", "bank 16")
+    assert code == 0 and runner.names() == [] and all("bank 16" in line["key"] for line in summary["numbers"])
+    lines = [line["key"] for line in records.read_lines(file) if line["kind"] == "number"]
+    assert lines.count("bank 16 fp32") == 2 and lines.count("bank 64 fp32") == 1
+    before = len(records.read_lines(file))
+    _, _, runner = check(tmp_path, "--fresh")
+    assert runner.names()[:2] == ["kernels", "memcheck"] or "build" in runner.names()
+    assert len(records.read_lines(file)) < before
+    assert check(tmp_path, "--numbers", "nothing such")[0] == 1
 
 
 def test_uninitialised_reads_in_torchs_own_kernels_are_counted_apart(tmp_path: Path) -> None:
     fault = {"code": 86, "output": UNINITIALISED.format(kernel="at::native::fill")}
-    code, summary, _ = check(tmp_path, initcheck=fault)
+    code, summary, _ = check(tmp_path, faults={"initcheck": fault})
     assert code == 0
-    assert next(part for part in summary["parts"] if part["name"] == "initcheck")["findings_elsewhere"] == 1
+    steps = part_of(summary, "sanitizer")["steps"]
+    assert next(step for step in steps if step["name"] == "initcheck")["findings_elsewhere"] == 1
 
 
 def test_a_missing_sanitizer_fails_and_says_how_to_get_it(tmp_path: Path) -> None:
-    machine = gpu_check.Machine(None, "A GPU", "90", "3.12.0", "2.11.0", "13.0", None, 16, True)
-    code, summary, runner = check(tmp_path, machine=machine)
+    bare = machine.Machine(None, "cuda", "A GPU", "90", cores=16, xdist=True)
+    code, summary, runner = check(tmp_path, machine=bare)
     assert code == 1 and "comes with the CUDA toolkit" in why(summary, "sanitizer")
-    assert "bench" in runner.names()
+    assert "suite" in runner.names()
+
+
+def test_without_pytest_the_numbers_are_measured_all_the_same(tmp_path: Path) -> None:
+    bare = machine.Machine(None, "cuda", "A GPU", "90", sanitizer="/opt/compute-sanitizer", pytest=False)
+    code, summary, _ = check(tmp_path, machine=bare)
+    assert code == 1 and "--wheels DIR" in why(summary, "kernels") and part_of(summary, "targets")["status"] == "ok"
 
 
 def test_left_out_tests_are_listed_and_do_not_fail(tmp_path: Path) -> None:
     report = {"left_out": [{"test": "tests/test_bodies.py::a", "needs": "anny"}, {"test": "tests/test_cli.py", "needs": "tyro"}]}
-    report["skipped"] = [{"test": "tests/test_x.py::b", "reason": "for another reason"}]
-    code, summary, _ = check(tmp_path, tests={"report": report})
-    assert code == 0 and summary["left_out"] == report["left_out"] and summary["missing_packages"] == ["anny", "tyro"]
-    assert summary["skipped"] == report["skipped"]
+    code, summary, _ = check(tmp_path, faults={"suite": {"report": report}})
+    assert code == 0 and part_of(summary, "suite")["steps"][0]["left_out"] == report["left_out"]
 
 
 def test_only_some_parts(tmp_path: Path) -> None:
-    code, summary, runner = check(tmp_path, "--only", "build", "--only", "bench")
-    assert code == 0 and runner.names() == ["build", "import", "bench"] and summary["parts_asked"] == ["build", "bench"]
-    code, summary, _ = check(tmp_path / "other", "--only", "bench")
-    assert code == 1 and why(summary, "bench").startswith("not run: there is no build")
+    code, summary, runner = check(tmp_path, "--only", "build", "--only", "train")
+    assert code == 0 and runner.names() == ["build", "import"] and summary["parts_asked"] == ["build", "train"]
+    assert {line["part"] for line in summary["numbers"]} == {"train"}
+    code, summary, _ = check(tmp_path / "other", "--only", "kernels")
+    assert code == 1 and why(summary, "kernels").startswith("not run: there is no build")
 
 
-def test_what_is_not_begun_in_time_fails(tmp_path: Path) -> None:
+def test_what_is_not_begun_in_time_is_left(tmp_path: Path) -> None:
     code, summary, runner = check(tmp_path, "--seconds", "1")
-    assert code == 1 and runner.steps == [] and why(summary, "build") == "not run: out of time"
+    assert code == 1 and runner.steps == [] and part_of(summary, "build")["status"] == "left" and not summary["ok"]
     _, _, runner = check(tmp_path / "other", "--seconds", "100")
     assert all(seconds <= 100 for _, seconds in runner.steps)
 
 
 def test_no_folder_of_the_machine_in_the_json(tmp_path: Path) -> None:
-    secret = f"{gpu_check.ROOT}/csrc/a.cu {sys.executable} {sys.prefix}/lib {Path.home()}/x\n"
-    _, summary, _ = check(tmp_path, build={"code": 1, "output": secret})
-    tail = next(part for part in summary["parts"] if part["name"] == "build")["output_tail"]
-    assert tail.startswith("csrc/a.cu python ") and str(gpu_check.ROOT) not in json.dumps(summary["parts"])
+    secret = f"{machine.ROOT}/csrc/a.cu {sys.executable} {sys.prefix}/lib {Path.home()}/x\n"
+    _, summary, _ = check(tmp_path, faults={"build": {"code": 1, "output": secret}})
+    tail = part_of(summary, "build")["steps"][0]["output_tail"]
+    assert tail.startswith("csrc/a.cu python ") and str(machine.ROOT) not in json.dumps(summary["parts"])
+
+
+def test_a_cpu_is_a_rehearsal_at_toy_sizes_only(capsys) -> None:
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--device", "cpu"])
+    assert "give --toy too" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--wheels", "/nowhere/at/all"])
+    assert "is no folder" in capsys.readouterr().err
+
+
+def test_wheels_are_unpacked_first_and_come_after_the_build_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    _, _, runner = check(tmp_path, "--wheels", str(tmp_path / "wheels"))
+    assert runner.names()[:3] == ["wheels", "build", "import"]
+    steps = {step.name: step for step, _ in runner.steps}
+    path = steps["suite"].env["PYTHONPATH"].split(":")
+    assert path[:2] == [str(tmp_path / "work/site"), str(tmp_path / "work/packages")]
+    assert steps["build"].env["PATH"].split(":")[0] == str(tmp_path / "work/packages/bin")
+
+
+def test_wheels_that_do_not_fit_are_passed_over(tmp_path: Path, monkeypatch, capsys) -> None:
+    said = {"good-1-py3-none-any.whl": "", "bad-1-cp27-none-any.whl": "ERROR: bad is not a supported wheel on this platform."}
+    for name in said:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(wheels, "_pip", lambda files, target: "no" if len(files) > 1 else said[files[0].name])
+    assert wheels.install(tmp_path, tmp_path / "packages") == 0
+    shown = capsys.readouterr().out
+    assert "passed over bad-1-cp27-none-any.whl: ERROR: bad is not" in shown and "installed: good-1-py3-none-any.whl" in shown
+    (tmp_path / "empty").mkdir()
+    assert wheels.install(tmp_path / "empty", tmp_path / "packages") == 1 and "no *.whl in" in capsys.readouterr().out
 
 
 def test_the_real_runner_ends_what_takes_too_long(tmp_path: Path) -> None:
-    step = gpu_check.Step("kernels", "slow", (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"))
-    outcome = gpu_check.run(step, 1.0)
-    assert outcome.timed_out and outcome.code == 124 and outcome.seconds < 30
+    slow = (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)")
+    outcome = commands.run(commands.Step("kernels", "slow", slow), 1.0)
+    assert outcome.timed_out and outcome.code == 124
     code = "import os, sys; print(os.environ['A']); sys.exit(3)"
-    step = gpu_check.Step("kernels", "quick", (sys.executable, "-c", code), {"A": "b"})
-    outcome = gpu_check.run(step, 60)
+    outcome = commands.run(commands.Step("kernels", "quick", (sys.executable, "-c", code), {"A": "b"}), 600)
     assert (outcome.code, outcome.output, outcome.timed_out) == (3, "b\n", False)
+
+
+def test_a_torn_line_loses_one_result_only(tmp_path: Path) -> None:
+    kept = records.Records(tmp_path / "r.jsonl", {"source": "a"}, "c1")
+    kept.add("begun", "one")
+    kept.add("number", "one", status="ok", seconds=float("nan"))
+    with kept.path.open("a") as file:
+        file.write('{"kind": "number", "key": "two", "sta')
+    kept.add("begun", "three")
+    assert [line["key"] for line in kept.mine()] == ["one", "one", "three"] and kept.ended()["one"]["seconds"] is None
+    assert kept.cut() == {"three"}
+    assert records.Records(kept.path, {"source": "b"}).ended() == {}
+
+
+def test_the_table_of_a_file(tmp_path: Path, capsys) -> None:
+    kept = records.Records(tmp_path / "r.jsonl", {"source": "a", "device": "A GPU"}, "c1")
+    kernels = [{"kernel": "gcl::k", "calls": 2, "microseconds": 1.5, "registers": 40}]
+    line = {"status": "ok", "seconds": 5e-5, "images_per_second": 320_000.0, "floor_seconds": 2.5e-5, "share_of_floor": 0.5}
+    kept.add("number", "bank 16 fp32", **line, kernels=kernels)
+    kept.add("number", "bank 16 fp32 / eager", status="ok", seconds=1e-3)
+    assert table.main([str(kept.path), "--kernels"]) == 0
+    said = capsys.readouterr().out
+    assert "| bank 16 fp32 | 50 us | 3.13 us |" in said and "| 50% |" in said and "20.00 x as fast" in said
+    assert "## bank 16 fp32" in said and "| gcl::k | 2 | 1.5 | 40 |" in said
+    assert table.main([str(tmp_path / "none.jsonl")]) == 1
 
 
 TESTS = """
@@ -245,12 +375,12 @@ def test_lacks_something_that_is_not_optional(): raise ModuleNotFoundError("No m
 def test_a_package_that_is_here(): raise ImportError("this needs torch: pip install torch")
 def test_skipped(): pytest.skip("for another reason")
 """
+PLUGIN = "bench.gpu_check.left_out"
 
 
 def test_it_stops_where_another_package_would_be_tested(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "left_out", "-p", "no:cacheprovider"]
-    path = f"{BENCH / 'gpu_check_plugin'}:{BENCH.parent}"
-    environment = {"PYTHONPATH": path, "GCL_TESTED": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider"]
+    environment = {"PYTHONPATH": str(BENCH.parent), "GCL_TESTED": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "gcl_fast was imported from" in done.stdout + done.stderr
 
@@ -260,11 +390,11 @@ def test_only_tests_that_lack_an_optional_package_are_left_out(tmp_path: Path) -
     (tmp_path / "test_whole_file.py").write_text("import gone_body\ndef test_it(): pass\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     report = tmp_path / "report.json"
-    (tmp_path / "conftest.py").write_text("import left_out\nleft_out.OPTIONAL['gone_body'] = 'gone-body'\n")
+    (tmp_path / "conftest.py").write_text(f"import {PLUGIN} as left_out\nleft_out.OPTIONAL['gone_body'] = 'gone-body'\n")
 
     def run(*select: str) -> tuple[int, dict]:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "left_out", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-        environment = {"PYTHONPATH": str(BENCH / "gpu_check_plugin"), "GCL_TEST_REPORT": str(report), "PATH": "/usr/bin:/bin"}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:benchmark"]
+        environment = {"PYTHONPATH": str(BENCH.parent), "GCL_TEST_REPORT": str(report), "PATH": "/usr/bin:/bin"}
         done = subprocess.run([*command, *select], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert report.is_file(), done.stdout + done.stderr
         return done.returncode, json.loads(report.read_text())

@@ -1,72 +1,112 @@
-"""gpu-check with its parts really run, the CPU in the GPU's place: the smallest tests and benches. The build is the one here,
-and compute-sanitizer a script that runs what it is given."""
+"""gpu-check driven from end to end, the CPU in the GPU's place: toy sizes, the smallest tests; killed half way and continued."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pytest_benchmark", reason="the benches need pytest-benchmark")
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
+pytest.importorskip("PIL", reason="the loaders need Pillow")
 
-from gcl_fast import _native
-from tests.test_gpu_check import gpu_check
+from bench.gpu_check import __main__ as gpu_check
+from bench.gpu_check import machine, records
+from bench.gpu_check.catalogue import numbers
 
-SMALL = ("tests/test_bank_update.py",)
-SCOPE = gpu_check.Scope(
-    device="cpu", tests=SMALL, sanitized=SMALL, benches=(gpu_check.ROOT / "bench/ranking.py",), train=("-k", "step and stage")
-)
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would not time in a worker's child
-    script = tmp_path / "compute-sanitizer"
-    script.write_text('#!/bin/sh\necho "========= COMPUTE-SANITIZER"\nshift 12\nexec "$@"\n')
-    script.chmod(0o755)
-    return gpu_check.Machine(None, "A CPU", "", "3", "2", "none", str(script), 1, False)
+TOY = ("--device", "cpu", "--toy", "--seconds", "3000")
+EARLY = 6  # numbers measured before the kill
 
 
-def run(tmp_path: Path, machine, *flags: str, scope=SCOPE) -> tuple[int, dict]:
-    work, out = tmp_path / "work", tmp_path / "gpu_check.json"
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpu_check")
 
-    def runner(step, seconds: float):
-        if step.name != "build":
-            return gpu_check.run(step, seconds)
-        package = Path(_native.__file__).parent
-        shutil.copytree(package, work / "site/gcl_fast", ignore=shutil.ignore_patterns("__pycache__"))
-        return gpu_check.Outcome(0, 0.1, "")
 
-    code = gpu_check.main([*flags, "--out", str(out)], runner=runner, machine=machine, work=work, scope=scope)
-    return code, json.loads(out.read_text())
+def results(work: Path) -> Path:
+    (file,) = (work / "toy").glob("toy_*.jsonl")
+    return file
+
+
+def measured(lines: list[dict]) -> list[dict]:
+    return [line for line in lines if line["kind"] == "number"]
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_is_told(tmp_path: Path, machine) -> None:
-    code, summary = run(tmp_path, machine)
-    assert code == 0 and summary["ok"], summary["parts"]
-    parts = {part["name"]: part for part in summary["parts"]}
-    assert list(parts)[:3] == ["build", "import", "tests"] and {*gpu_check.TOOLS, "bench", "train"} <= parts.keys()
-    for name in ("tests", *gpu_check.TOOLS):
-        assert parts[name]["tests"]["passed_on_cpu"] > 0 and parts[name]["tests"]["failed"] == 0
-    measured = {(entry["op"], entry["implementation"]) for entry in summary["benchmarks"]}
-    assert {("step", "native"), ("step", "reference")} <= measured and len({op for op, _ in measured}) > 1
-    step = next(entry for entry in summary["benchmarks"] if entry["op"] == "step")
-    assert step["images_per_second"] > 0 and step["breakdown"] and "every loss" in step["check"]
-    table = (tmp_path / "gpu_check.txt").read_text()
-    assert "ok      train" in table and "step stage=3" in table and "A CPU" in table
+@pytest.mark.timeout(1200)
+def test_killed_half_way_it_goes_on_and_every_part_is_told(work: Path, capfd, monkeypatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    command = [sys.executable, "-m", "bench.gpu_check", *TOY, "--work", str(work)]
+    with (work / "said.txt").open("w") as said:
+        first = subprocess.Popen(command, cwd=machine.ROOT, stdout=said, stderr=said, start_new_session=True)
+        try:
+            while not (list((work / "toy").glob("*.jsonl")) and len(measured(records.read_lines(results(work)))) >= EARLY):
+                assert first.poll() is None, (work / "said.txt").read_text()
+                time.sleep(0.05)
+        finally:
+            os.kill(first.pid, signal.SIGKILL)
+            first.wait()
+    summary = json.loads(results(work).with_suffix(".json").read_text())
+    assert not summary["ok"] and "left" in {part["status"] for part in summary["parts"]}
+    seen = len(records.read_lines(results(work)))
+    for _ in range(100):  # the process that measures notices that nobody waits for it, and ends
+        time.sleep(0.3)
+        now = len(records.read_lines(results(work)))
+        if now == seen:
+            break
+        seen = now
+    before = records.read_lines(results(work))
+    assert EARLY <= len(measured(before)) < len(numbers(toy=True)), "the kill came too late to show anything"
+
+    assert gpu_check.main([*TOY, "--work", str(work)]) == 0, results(work).with_suffix(".md").read_text()
+    out = capfd.readouterr().out
+    assert "build: done before" in out and "kernels: done before" in out and "all is well" in out
+    after = records.read_lines(results(work))
+    assert after[: len(before)] == before  # what was there is kept as it was
+    keys = [line["key"] for line in measured(after)]
+    assert sorted(keys) == sorted(number.key for number in numbers(toy=True))  # each once
+    everything_is_told(json.loads(results(work).with_suffix(".json").read_text()), after)
+    text = results(work).with_suffix(".md").read_text()
+    assert "All is well." in text and "A rehearsal at toy sizes" in text and "| stage3 batch 4 fast |" in text
 
 
-def test_a_failing_test_fails_the_check(tmp_path: Path, machine) -> None:
-    broken = tmp_path / "test_broken.py"
-    broken.write_text(
-        "import pytest\n@pytest.mark.parametrize('device', ['cpu'])\ndef test_it(device): assert device == 'cuda'\n"
-    )
-    scope = gpu_check.Scope(device="cpu", tests=(str(broken),))
-    code, summary = run(tmp_path, machine, "--only", "build", "--only", "kernels", scope=scope)
-    assert code == 1 and not summary["ok"]
-    part = summary["parts"][-1]
-    assert part["tests"]["failed"] == 1 and part["why"] == "exit code 1" and "test_it" in part["failed_tests"][0]
+def everything_is_told(summary: dict, lines: list[dict]) -> None:
+    assert summary["ok"] and {part["status"] for part in summary["parts"]} == {"ok"}
+    steps = {step["name"]: step for part in summary["parts"] for step in part.get("steps", [])}
+    assert {"import", "kernels", "suite"} <= steps.keys()
+    for name in ("kernels", "suite"):
+        assert steps[name]["tests"]["passed"] > 0 and steps[name]["tests"]["failed"] == 0
+    assert steps["kernels"]["tests"]["passed_on_cpu"] > 0
+    for line in measured(lines):
+        assert line["commit"] and line["source"] == machine.digest() and line["toy"]
+        if line["status"] == "left_out":
+            assert line["why"].startswith("needs ") and " / " in line["key"]  # rivals alone
+            continue
+        assert line["status"] == "ok" and line["check"] and line["seconds"] > 0 and line["eager_seconds"] > 0, line
+        assert line["not_captured"] and "graph_seconds" not in line
+    by_key = {line["key"]: line for line in measured(lines)}
+    assert by_key["bank 2 fp32"]["floor_seconds"] > 0 and by_key["bank 2 fp32"]["kernels"]
+    assert by_key["stage3 batch 4 fast"]["images_per_second"] > 0
+    assert by_key["loader cached rendered"]["images_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_wrong_op_is_no_success(work: Path, capfd) -> None:
+    """Planted in the build: an op whose values are off by a ten-thousandth."""
+    if not (work / "built.json").is_file():
+        pytest.skip("the test before it built nothing")
+    file = work / "site/gcl_fast/ops/interpolate.py"
+    text = file.read_text()
+    assert text.count("def interpolate(") == 1
+    wrong = "\n\n_right = interpolate\n\n\ndef interpolate(*arguments):\n    return _right(*arguments) * 1.0001\n"
+    file.write_text(text + wrong)
+    assert gpu_check.main([*TOY, "--work", str(work), "--numbers", "interpolate 2"]) == 1
+    assert "FAILED: targets" in capfd.readouterr().out
+    line = records.latest(records.read_lines(results(work)))["interpolate 2"]
+    assert line["status"] == "failed" and "AssertionError" in line["why"] and "seconds" not in line

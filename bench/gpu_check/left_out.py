@@ -1,4 +1,4 @@
-"""pytest plugin of gpu_check: a test that fails because an optional package is missing is left out, with the package's name.
+"""pytest plugin of gpu-check: a test that fails because an optional package is missing is left out, with the package's name.
 
 Only that is left out: the package is one of OPTIONAL, it cannot be found here, and the error, one that caused it, or what
 the test printed says that it is missing. Everything else stays a failure. What happened is written to $GCL_TEST_REPORT;

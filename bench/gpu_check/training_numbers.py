@@ -1,0 +1,80 @@
+"""One training iteration of stages 1 to 3: the plain path, the fast one, and the fast one with its networks as CUDA graphs.
+
+queued_seconds stands for an iteration, as the engine runs it: nothing waits for the GPU between iterations. busy_share: of that
+time, how much the GPU has kernels running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import step
+from bench.floors import Work
+from bench.gpu_check.catalogue import Number
+from bench.gpu_check.measuring import Prepared
+from gcl_fast.config import TrainConfig
+
+COMPARED = 2  # iterations
+PRECISION = {"plain": "fp32", "fast fp32": "fp32", "fast": "auto", "graphs": "auto"}
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # as in bench/step.py
+Case = dict[str, Any]
+Stepper = Callable[[], dict[str, torch.Tensor]]
+
+
+def prepare(number: Number, device: torch.device) -> Prepared:
+    way, case = number.case["way"], {**number.case, "precision": PRECISION[number.case["way"]]}
+    stage, run = _side(way, case, device)
+    bf16 = bool(getattr(stage, "bf16", False))
+    mark = getattr(torch.compiler, "cudagraph_mark_step_begin", None) if way == "graphs" else None
+
+    def before() -> None:
+        if mark is not None:
+            mark()
+
+    def check() -> str:
+        """The losses of some iterations, each from the plain path's weights."""
+        if way == "plain":
+            losses = run()
+            assert all(bool(torch.isfinite(value)) for value in losses.values())
+            return "its losses are finite: it is what the others are compared with"
+        reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
+        tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
+        for iteration in range(COMPARED):
+            step.take_over(stage, reference)
+            before()
+            got, want = {name: float(value) for name, value in run().items()}, plain()
+            for name, value in want.items():
+                limit = tolerance * max(abs(float(value)), 10 * tolerance)
+                assert abs(got[name] - float(value)) <= limit, f"iteration {iteration}: {name} is {got[name]}, not {float(value)}"
+        return f"every loss of {COMPARED} iterations within {tolerance} of the plain path's"
+
+    work, counted = None, {}
+    if way == "plain":
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted = {"operations_per_call": float(counter.get_total_flops())}
+        work = Work(0.0, fp32=counted["operations_per_call"])
+    extra = {"bf16": bf16, "compiled": way == "graphs", **counted}
+    why = "networks are CUDA graphs of torch.compile" if way == "graphs" else "random draws are made on the host"
+    return Prepared([run], check, work, why, seconds="queued_seconds", rounds=30, before=before, extra=extra)
+
+
+def _side(way: str, case: Case, device: torch.device) -> tuple[Any, Stepper]:
+    if way != "graphs":
+        return step.side("reference" if way == "plain" else "native", case, device)
+    original = step.config_of
+
+    def compiled(*arguments: Any, **options: Any) -> TrainConfig:
+        config = original(*arguments, **options)
+        config.compile = "graphs"
+        return config
+
+    step.config_of = compiled
+    try:
+        return step.side("native", case, device)
+    finally:
+        step.config_of = original
