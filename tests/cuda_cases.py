@@ -1,4 +1,4 @@
-"""Every public op as a case: inputs drawn from a seed, a call on any device, what it promises there. For tests that run all ops alike.
+"""Every public op as a case: inputs drawn from a seed, a call on any device, what it promises. For tests that run all ops alike.
 
 `CASES` are small enough for emulated threads; `LARGE` take the paths that only large inputs reach.
 """

@@ -1,7 +1,7 @@
 """What every public op promises on a GPU: CUDA graphs, streams, devices, the CPU's bits.
 
-Each test is one body that runs on the CPU too, where `Replay` and `beside` stand in for graphs and streams: so the tests themselves
-are known to work before the first GPU sees them.
+Each test is one body that runs on the CPU too, where `Replay` and `beside` stand in for graphs and streams: so the tests
+themselves are known to work before the first GPU sees them.
 """
 
 from __future__ import annotations
