@@ -76,6 +76,7 @@ def leaf(x: Tensor) -> Tensor:
 # Meshes: a body seen in pixels, shaken by the seed.
 
 SIZE = (20, 14)
+TALL = (110, 60)  # more shared memory than a block has without asking
 
 
 def screen(seed: int, batch: int = 2) -> Tensors:
@@ -86,11 +87,13 @@ def screen(seed: int, batch: int = 2) -> Tensors:
     return {"verts": pixels, "faces": faces}
 
 
-def rasterize(t: Tensors) -> Tensors:
-    verts = leaf(t["verts"])
-    seen = ops.rasterize(verts, t["faces"], SIZE)
-    results = {"face_id": seen.face_id, "depth": seen.depth, "bary": seen.bary}
-    return with_gradients(results, verts=verts)
+def rasterize(size: tuple[int, int]) -> Callable[[Tensors], Tensors]:
+    def run(t: Tensors) -> Tensors:
+        verts = leaf(t["verts"])
+        seen = ops.rasterize(verts, t["faces"], size)
+        return with_gradients({"face_id": seen.face_id, "depth": seen.depth, "bary": seen.bary}, verts=verts)
+
+    return run
 
 
 def interpolate_inputs(seed: int) -> Tensors:
@@ -256,7 +259,8 @@ ALL = frozenset({"image", "grid", "visibility", "warped", "grad_image", "values"
 FLOAT32 = 2e-5  # sums of some tens of numbers in another order, through a softmax at temperature 0.04
 
 CASES = (
-    Case("rasterize", screen, rasterize, frozenset({"face_id", "depth"}), near=FLOAT32),
+    Case("rasterize", screen, rasterize(SIZE), frozenset({"face_id", "depth"}), near=FLOAT32),
+    Case("rasterize", screen, rasterize(TALL), frozenset({"face_id", "depth"}), near=FLOAT32, variant="a tall image"),
     Case("interpolate", interpolate_inputs, interpolate, ALL),
     Case("render_mesh", body, render, ALL, variant="angles on the device"),
     Case("render_mesh", body, render_listed, ALL, variant="angles in a list"),

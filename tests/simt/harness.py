@@ -35,9 +35,9 @@ def compiler() -> list[str]:
     return [program]
 
 
-def digest_of(sources: list[Path], *words: str) -> str:
+def digest_of(sources: list[Path], *words: str, csrc: Path = CSRC) -> str:
     """A name for what is made from these files, every header of csrc and of the emulation, and these words."""
-    headers = [*HERE.glob("*.h"), *CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]
+    headers = [*HERE.glob("*.h"), *csrc.rglob("*.h"), *csrc.rglob("*.cuh")]
     digest = hashlib.sha256("\n".join(words).encode())
     for source in sorted([*sources, *headers]):
         digest.update(f"{source.name}\n".encode() + source.read_bytes())

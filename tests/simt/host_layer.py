@@ -1,8 +1,8 @@
-"""The launch layers of csrc on the CPU: each *_cuda.cu compiled with emulated kernels and a recorded CUDA runtime, called through torch.
+"""The launch layers of csrc on the CPU: each *_cuda.cu with emulated kernels and a recorded CUDA runtime, called through torch.
 
 `run(layers, order)` starts a process in which every native op of these layers is called as the public ops call it, by the cases of
-tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, a sanitizing emulator's finding or a call of the host that
-the record objects to (host/cuda_runtime.h) is a SimtError.
+tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, what the emulation finds, and a call of the host that the
+record objects to (host/cuda_runtime.h) are a SimtError.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.simt.harness import BUILD, CSRC, HERE, ROOT, SECONDS, SimtError, compiler, digest_of
+from tests.simt.harness import CSRC, HERE, ROOT, SECONDS, SimtError, compiler, digest_of
 
 TORCH = Path(torch.__file__).resolve().parent
 LAYERS = sorted(str(path.relative_to(CSRC)) for path in CSRC.rglob("*_cuda.cu"))
@@ -33,15 +33,15 @@ NEAR = {"bank_nce": 4e-6, "gcl_memory_loss": 4e-6, "bank_update_": 2e-6, "expans
 
 
 @cache
-def build(layer: str) -> Path:
+def build(layer: str, csrc: Path = CSRC) -> Path:
     """The library of one launch layer, such as "rasterize/rasterize_cuda.cu", kept by the contents of its sources."""
-    sources = [HERE / "host/layer.cpp", HERE / "host/cuda_runtime.h", CSRC / layer]
+    sources = [HERE / "host/layer.cpp", HERE / "host/cuda_runtime.h", csrc / layer]
     name = f"host-{Path(layer).stem}"
-    library = BUILD / f"{name}-{digest_of(sources, *FLAGS, torch.__version__, str(CSRC))}.so"
+    library = csrc.parent / "build/simt" / f"{name}-{digest_of(sources, *FLAGS, torch.__version__, str(csrc), csrc=csrc)}.so"
     if library.is_file():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
-    include = [f"-I{HERE / 'host'}", f"-I{HERE}", f"-I{CSRC}", "-isystem", str(TORCH / "include")]
+    include = [f"-I{HERE / 'host'}", f"-I{HERE}", f"-I{csrc}", "-isystem", str(TORCH / "include")]
     link = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         linked = Path(folder) / "layer.so"
@@ -56,14 +56,12 @@ def build(layer: str) -> Path:
     return library
 
 
-def run(layers: list[str], order: str) -> dict[str, dict[str, int]]:
+def run(layers: list[str], order: str, csrc: Path = CSRC) -> dict[str, dict[str, int]]:
     """How often each native op of the layers was called, and how many launches it made. Raises SimtError with what is wrong."""
-    command = [sys.executable, "-m", "tests.simt.host_layer", order, *(str(build(layer)) for layer in layers)]
+    command = [sys.executable, "-m", "tests.simt.host_layer", order, *(str(build(layer, csrc)) for layer in layers)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=SECONDS, cwd=ROOT, env=environment
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, cwd=ROOT, env=environment)
     except subprocess.TimeoutExpired:
         raise SimtError(f"{layers} in {order} order did not end in {SECONDS} s") from None
     if done.returncode != 0:
