@@ -1,7 +1,7 @@
 """What the compiler made of the CUDA kernels: read from the built module with NVIDIA's tools. The tables here say what must hold.
 
-`STACK` may only shrink: lower a number when a kernel improves, drop the line when it is at 0. `SHAPES` grows with the kernels: a name
-that must be there, and how often an instruction occurs in it at least, in each architecture.
+`STACK` may only shrink: lower a number when a kernel improves, drop the line when it is at 0. `SHAPES` grows with the kernels: a
+name that must be there, and how often an instruction occurs in it at least, in each architecture.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The launch layers without a GPU: *_cuda.cu on a recorded CUDA runtime, called by every public op, kernels on emulated threads.
 
-The record objects to a launch on another stream or device than the tensors', to one without an error check after it, and to shared
-memory that was not asked for. Results must be the CPU's.
+The record objects to a launch on another stream or device than the tensors', to one without an error check after it, and to
+shared memory that was not asked for. Results must be the CPU's.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m tests.simt.faults            # all of them, some minutes: a table of what found which
     python -m tests.simt.faults NAME ...   # some; --list shows the names
 
-A fault is one replacement in one file. Either a launch layer shows it (tests/simt/host_layer.py, as tests/test_simt_host.py runs it),
+A fault is one replacement in one file. Either a launch layer shows it (host_layer.py, as tests/test_simt_host.py runs them all),
 or a file of tests does, run with the copy in place of csrc.
 """
 

@@ -85,6 +85,8 @@ def run(
     Address and undefined-behaviour sanitizers watch, or the race detector with `race`. Integers travel as int64. Returns
     the driver's outputs by name. Raises SimtError with the finding.
     """
+    if race and order == MIXED:
+        raise ValueError("the race detector watches one block at a time: not in mixed order")
     program = build(driver, race)
     with tempfile.TemporaryDirectory() as folder:
         into, out = Path(folder) / "in", Path(folder) / "out"

@@ -1,8 +1,8 @@
 """The launch layers of csrc on the CPU: each *_cuda.cu with emulated kernels and a recorded CUDA runtime, called through torch.
 
-`run(layers, order)` starts a process in which every native op of these layers is called as the public ops call it, by the cases of
-tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, what the emulation finds, and a call of the host that the
-record objects to (host/cuda_runtime.h) are a SimtError.
+`run(layers, order)` starts a process in which every native op of these layers is called as the public ops call it, by the cases
+of tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, what the emulation finds, and a call of the host
+that the record objects to (host/cuda_runtime.h) are a SimtError.
 """
 
 from __future__ import annotations

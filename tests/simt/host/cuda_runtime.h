@@ -1,5 +1,5 @@
-// The part of CUDA's runtime that a launch layer may use, so that a *_cuda.cu runs on the CPU with its kernels emulated. It keeps a
-// record of what must go together, and says what did not:
+// The part of CUDA's runtime that a launch layer may use, so that a *_cuda.cu runs on the CPU with its kernels emulated. It keeps
+// a record of what must go together, and says what did not:
 //   - each launch and fill on torch's current stream of the tensors' device, that device current for torch and for this runtime;
 //   - an error check after the last launch;
 //   - shared memory beyond 48 KiB only where it was asked for (shared_memory.h).
@@ -47,7 +47,8 @@ inline void note_launch(void* stream) {
   ++r.unchecked;
   if (r.runtime_device != kTensorDevice) r.faults.insert("a launch while another device is current for the CUDA runtime");
   if (r.torch_device != kTensorDevice) r.faults.insert("a launch without a guard of torch's current device");
-  if (stream != stream_of(kTensorDevice)) r.faults.insert("a launch that is not on torch's current stream of the tensors' device");
+  if (stream != stream_of(kTensorDevice))
+    r.faults.insert("a launch that is not on torch's current stream of the tensors' device");
 }
 
 inline const bool host_installed = [] {
@@ -80,10 +81,18 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != simt::kTensorDevice) simt::host_record().faults.insert("an attribute of another device is asked for");
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 3; break;  // few, so that the emulation has few blocks to run
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(simt::kMaxSharedBytes); break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      break;  // few, so that the emulation has few blocks to run
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(simt::kMaxSharedBytes);
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
   }
   return cudaSuccess;
 }
