@@ -129,7 +129,20 @@ def finding(fault: Fault) -> str:
                 said, lines = str(error), str(error).strip().splitlines()
         else:
             file, *words = fault.seen_by.split()
-            command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-p", "no:cacheprovider", "-q", "-x", file]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "no:benchmark",
+                "-p",
+                "no:cacheprovider",
+                "-o",
+                "timeout=0",
+                "-q",
+                "-x",
+                file,
+            ]
             command += ["-k", " ".join(words)] if words else []
             done = subprocess.run(
                 command, cwd=ROOT, env=os.environ | {"GCL_SIMT_CSRC": str(csrc)}, capture_output=True, text=True, check=False
