@@ -45,11 +45,12 @@ def rank_metrics_from_distances(
             precisions.append(np.nan)
             penalties.append(np.nan)
             continue
-        precisions.append(np.mean([hits_so_far / rank for hits_so_far, rank in enumerate(ranks, start=1)]))
+        precisions.append(float(np.mean([hits_so_far / rank for hits_so_far, rank in enumerate(ranks, start=1)])))
         penalties.append(len(ranks) / ranks[-1])
         hits.append([rank >= ranks[0] for rank in range(1, max_rank + 1)])
     cmc = torch.from_numpy(np.mean(hits, axis=0)) if hits else torch.full((max_rank,), float("nan"), dtype=torch.float64)
-    return RankMetrics.of_queries(*(torch.tensor(x, dtype=torch.float64) for x in (precisions, penalties)), cmc)
+    AP, INP = (torch.tensor(x, dtype=torch.float64) for x in (precisions, penalties))
+    return RankMetrics.of_queries(AP, INP, cmc)
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:

@@ -35,16 +35,16 @@ QUICK = 2.0  # seconds; a step below is measured twice more, warm
 
 
 class PlantedData(OpenedDataset):
-    """Some of the training images, whose features say that they show `people` persons: every stage finds clusters in them,
+    """Some of the training images, whose features say that they show `planted` persons: every stage finds clusters in them,
     whatever its networks are worth."""
 
-    people: int
+    planted: int
 
     def features(self, encoder: nn.Module) -> Tensor:
         width = int(encoder.feature_dim)  # type: ignore[arg-type]  # nn.Module may hold anything under a name
         generator = torch.Generator().manual_seed(0)
-        person = torch.arange(len(self.data.train)) % self.people
-        centers = F.normalize(torch.randn(self.people, width, generator=generator), dim=1)
+        person = torch.arange(len(self.data.train)) % self.planted
+        centers = F.normalize(torch.randn(self.planted, width, generator=generator), dim=1)
         noise = F.normalize(torch.randn(len(person), width, generator=generator), dim=1)
         return F.normalize(centers[person] + 0.1 * noise, dim=1)
 
@@ -131,7 +131,7 @@ def measure(config: TrainConfig, stage: int) -> Measured:
     people = max(4, settings.batch_size // settings.num_instances if isinstance(settings, Stage1Config) else 4)
     small = replace(small, compile="off", skip_broken=True)
     dataset = PlantedData(small, with_meshes=stage > 1, at_most=people * size)
-    dataset.people = people
+    dataset.planted = people
     networks = build_networks(small, start=False)
     encoder = networks.encoder.to(dataset.device)
     if cuda:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def write_features(out: Path, found: PhotoFeatures, folder: Path) -> Path:
     column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
     table = pyarrow.table({"path": pyarrow.array(names), "feature": column}, metadata={"folder": base})
 
-    def write(file: BinaryIO) -> None:
+    def write(file: IO[bytes]) -> None:
         pyarrow.parquet.write_table(table, file)
 
     return write_whole(out, write)
