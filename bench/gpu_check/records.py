@@ -5,6 +5,7 @@ The file is the state too: a second run reads it and leaves out what is there al
     {"kind": "begun", "key": ...}                           a number's measurement has begun
     {"kind": "number", "key": ..., "status": ..., ...}      it has ended: ok, failed or left_out (with `why`)
     {"kind": "part", "key": ..., "status": ..., ...}        a part other than numbers has ended
+    {"kind": "forgotten", "key": ...}                       it is to be done again
 
 each with the identity (device, driver, versions, source) and the commit that it belongs to. A kill loses the number that was
 being measured; a torn last line is passed over.
@@ -51,8 +52,14 @@ class Records:
         return [line for line in self.lines() if all(line.get(name) == value for name, value in self.identity.items())]
 
     def ended(self) -> dict[str, Line]:
-        """Key -> its last line of this identity, of parts and numbers that have ended."""
-        return {line["key"]: line for line in self.mine() if line["kind"] in ("part", "number")}
+        """Key -> its last line of this identity, of parts and numbers that have ended and were not forgotten since."""
+        found: dict[str, Line] = {}
+        for line in self.mine():
+            if line["kind"] == "forgotten":
+                found.pop(line["key"], None)
+            elif line["kind"] in ("part", "number"):
+                found[line["key"]] = line
+        return found
 
     def cut(self) -> set[str]:
         """Numbers of this identity that began and never ended: what a kill or a crash took."""
