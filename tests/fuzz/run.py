@@ -39,7 +39,8 @@ NATIVE = {"rasterize", "interpolate", "render_mesh", "mesh_flow", "mesh_warp", "
 """Public ops whose every sum is ours: where the numbers lie changes no bit."""
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)
-ALLOWED = {"compat.evaluate_rank": (AssertionError,)}  # as torchreid's where no query has a match
+# As torchreid's and fast-reid's where no query has a match.
+ALLOWED = {f"compat.evaluate_rank{end}": (AssertionError,) for end in ("", "_fastreid", "_fastreid_means")}
 
 
 class Recorder(TorchDispatchMode):

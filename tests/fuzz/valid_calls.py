@@ -212,11 +212,19 @@ def compute_jaccard_distance(draw: Draw) -> Call:
     return Call("compat.compute_jaccard_distance", compat.compute_jaccard_distance, [features], kwargs)
 
 
-def evaluate_rank(draw: Draw) -> Call:
+def evaluate_rank(draw: Draw, name: str = "evaluate_rank") -> Call:
     query, gallery, ids = _ids(draw)
     distances = draw.real(query, gallery, dtypes=(torch.float32,)).numpy()
     arguments = [distances, *(n.numpy() for n in ids)]
-    return Call("compat.evaluate_rank", compat.evaluate_rank, arguments, {"max_rank": 1 + draw.below(20)})
+    return Call(f"compat.{name}", getattr(compat, name), arguments, {"max_rank": 1 + draw.below(20)})
+
+
+def evaluate_rank_fastreid(draw: Draw) -> Call:
+    return evaluate_rank(draw, "evaluate_rank_fastreid")
+
+
+def evaluate_rank_fastreid_means(draw: Draw) -> Call:
+    return evaluate_rank(draw, "evaluate_rank_fastreid_means")
 
 
 def re_ranking(draw: Draw) -> Call:
@@ -246,5 +254,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     cluster_memory,
     compute_jaccard_distance,
     evaluate_rank,
+    evaluate_rank_fastreid,
+    evaluate_rank_fastreid_means,
     re_ranking,
 )
