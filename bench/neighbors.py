@@ -3,6 +3,7 @@
 knn        the bare blocked product, every block thrown away: the least that exact neighbours can cost without symmetry
 faiss      knn again, against faiss' IndexFlatIP (where it is installed)
 jaccard    neighbours given; against the usual algorithm: dense N x N weights, a Python loop over images
+near       the same, but of pairs within the radius of the clustering alone, as `pseudo_labels.cluster` asks for
 dbscan     Jaccard distance given; against scikit-learn on the dense matrix
 """
 
@@ -23,7 +24,7 @@ CHECK = (
 )
 K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.55, 4
 QUICK = {"work": ["knn", "jaccard", "dbscan"], "rows": [1000], "dim": [256]}
-FULL = {"work": ["knn", "faiss", "jaccard", "dbscan"], "rows": [12936], "dim": [2048]}
+FULL = {"work": ["knn", "faiss", "jaccard", "near", "dbscan"], "rows": [12936], "dim": [2048]}
 
 
 def features(rows: int, dim: int, device: torch.device) -> Tensor:
@@ -115,9 +116,11 @@ def call(implementation: str, case: dict, device: torch.device) -> Callable[[], 
     if case["work"] == "faiss":
         return (lambda: ops.knn(x, K1)) if native else (lambda: faiss_search(x.cpu().numpy(), K1))
     similarity, index = ops.knn(x, K1)
-    if case["work"] == "jaccard":
+    if case["work"] in ("jaccard", "near"):
+        jaccard = ops.neighbors._jaccard
+        reach = EPS if case["work"] == "near" else jaccard.ALL
         if native:
-            return lambda: ops.neighbors._jaccard.distance(index, similarity, x, K1, K2)
+            return lambda: jaccard.distances(jaccard.neighbour_sets(index, similarity, x, K1, K2), reach)
         rows, rank = x.cpu().numpy(), index.cpu().numpy()
         return lambda: usual_jaccard(rows, rank)
     distance = ops.jaccard_distance(x, K1, K2)

@@ -28,18 +28,21 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def("expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) -> (Tensor accepted, Tensor count)");
   m.def(
       "expansion_weights(Tensor near, Tensor num_near, Tensor close, Tensor num_close, Tensor accepted, Tensor rank,"
-      " Tensor similarity, Tensor features, Tensor start, SymInt total) -> (Tensor columns, Tensor values)");
+      " Tensor similarity, Tensor features, Tensor start, SymInt total, bool finished=True) -> (Tensor columns, Tensor values)");
+  m.def("row_products(Tensor left, Tensor right, Tensor row, Tensor column) -> Tensor");
+  m.def("softmax_rows_(Tensor start, Tensor(a!) values) -> ()");
   m.def("mean_rows_count(Tensor start, Tensor columns, Tensor values, Tensor rank, int group) -> Tensor");
   m.def(
       "mean_rows(Tensor start, Tensor columns, Tensor values, Tensor rank, int group, Tensor out_start, SymInt total)"
       " -> (Tensor columns, Tensor values)");
   m.def("transpose_rows(Tensor start, Tensor columns, Tensor values) -> (Tensor start, Tensor rows, Tensor values)");
   m.def(
-      "overlap_count(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
-      " Tensor holder_values) -> Tensor");
+      "overlap_room(Tensor start, Tensor columns, Tensor values, Tensor holder_start, int first, int last, int step,"
+      " float max_distance) -> Tensor");
   m.def(
-      "overlap_distance(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
-      " Tensor holder_values, Tensor indptr, SymInt total) -> (Tensor indices, Tensor distance)");
+      "overlap_rows(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
+      " Tensor holder_values, int first, int last, int step, float max_distance, Tensor room, SymInt total)"
+      " -> (Tensor count, Tensor indices, Tensor distance)");
   m.def("dbscan_roots(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> Tensor");
   m.def("dbscan_labels(Tensor indptr, Tensor indices, Tensor values, float eps, Tensor core_label) -> Tensor");
   m.def("interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) -> Tensor");

@@ -67,11 +67,13 @@ class SparseDistance:
     indptr: Tensor
     """[N + 1] int64"""
     indices: Tensor
-    """[nnz] int64, column numbers; the diagonal is stored (0)"""
+    """[nnz] int32 or int64, column numbers; the diagonal is stored (0)"""
     values: Tensor
-    """[nnz] float32 or float64, distances; a pair that is not stored is 1.0 apart (0.0 from itself)"""
+    """[nnz] float32 or float64, distances; a pair that is not stored is taken for 1.0 apart (0.0 from itself)"""
     shape: tuple[int, int]
     """(N, N)"""
+    max_distance: float = 1.0
+    """pairs farther apart than this are not stored, even where they are less than 1.0 apart"""
 
     def rows(self) -> Tensor:
         """[nnz] int64, the row of each stored entry."""

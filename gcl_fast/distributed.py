@@ -144,6 +144,45 @@ def gather_rows(rows: Tensor) -> Tensor:
     return rows if world() == 1 else cast(Tensor, _GatherRows.apply(rows))
 
 
+def gather_uneven(rows: Tensor) -> Tensor:
+    """This rank's share [n, ...], of any length -> the shares of all in the order of the ranks, without gradient."""
+    if world() == 1:
+        return rows
+    sizes = share_sizes(rows)
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    every = [torch.empty_like(padded) for _ in sizes]
+    with _peers():
+        dist.all_gather(every, padded)
+    return torch.cat([share[:size] for share, size in zip(every, sizes, strict=True)])
+
+
+def share_sizes(rows: Tensor) -> list[int]:
+    """The length of every rank's share."""
+    size = torch.tensor([len(rows)], device=rows.device)
+    every = [torch.empty_like(size) for _ in range(world())]
+    with _peers():
+        dist.all_gather(every, size)
+    return [int(n) for n in torch.cat(every)]
+
+
+def exchange(rows: Tensor, to: int, source: int, size: int) -> Tensor:
+    """Sends rows to rank `to` while `size` rows of the same kind come from rank `source`. All ranks do it together."""
+    received = rows.new_empty(size, *rows.shape[1:])
+    with _peers():
+        pending = dist.batch_isend_irecv(
+            [dist.P2POp(dist.isend, rows.contiguous(), to), dist.P2POp(dist.irecv, received, source)]
+        )
+        for work in pending:
+            work.wait()
+    return received
+
+
+def fair_share(count: int) -> slice:
+    """This rank's run of `count` rows, cut as evenly as can be."""
+    return slice(rank() * count // world(), (rank() + 1) * count // world())
+
+
 def own_rows(rows: Rows) -> Rows:
     """This rank's share of something with a row (or entry) for each of the joint batch."""
     size = len(rows) // world()

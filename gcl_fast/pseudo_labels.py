@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast import distributed
 from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, cluster_warnings
 from gcl_fast.errors import InputError
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
-from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance
+from gcl_fast.ops import _jaccard, _shared_neighbors
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._rows import normalised
+from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def cluster(
     min_samples: int = 4,
     debias_cameras: Tensor | None = None,
     cameras: Tensor | None = None,
+    share: bool = False,
 ) -> PseudoLabels:
     """Pseudo-labels of features: `jaccard_distance`, then `dbscan`. Deterministic.
 
@@ -119,18 +123,70 @@ def cluster(
         min_samples: as in `gcl_fast.ops.dbscan`.
         debias_cameras: [N] integer; where given, `remove_camera_bias` first.
         cameras: [N] integer, to say how far the clusters follow them; default: those of debias_cameras.
+        share: the processes that torchrun started call it together with the same arguments, share the work
+            (`labels_of_shares`) and all get the result.
 
     Returns: labels and their statistics; `PseudoLabels.warnings()` says what is wrong with them.
-        Memory is proportional to the pairs with a common neighbour, never N x N.
+        Memory is proportional to the pairs within eps (to the share rho of all pairs, where that is given), and to N.
     Gradient: none.
     """
     if cameras is not None:
         Shapes("cluster").tensor("cameras", cameras, (len(features),), INTEGERS)
     if debias_cameras is not None:
         features = remove_camera_bias(features, debias_cameras)
-    distance = jaccard_distance(features, k1, k2)
-    radius = float(eps) if rho is None else eps_by_rho(distance, rho)
-    return described(dbscan(distance, radius, min_samples), radius, debias_cameras if cameras is None else cameras)
+    known = debias_cameras if cameras is None else cameras
+    if share and distributed.world() > 1:
+        own = features[distributed.fair_share(len(features))]
+        return described(*labels_of_shares(own, k1=k1, k2=k2, eps=eps, rho=rho, min_samples=min_samples), known)
+    if rho is None:
+        distance, radius = jaccard_distance(features, k1, k2, max_distance=eps), float(eps)
+    else:
+        distance = jaccard_of_nearest(features, k1, k2, _fraction(rho))
+        radius = eps_by_rho(distance, rho)
+    return described(dbscan(distance, radius, min_samples), radius, known)
+
+
+def labels_of_shares(
+    own: Tensor, *, k1: int = 30, k2: int = 6, eps: float = 0.55, rho: float | None = None, min_samples: int = 4
+) -> tuple[Tensor, float]:
+    """Clusters of images of which each of several processes (torchrun) has some; all call it together.
+
+    The work is shared, and so is the memory for features and pairs: the number of images grows with the processes.
+    Deterministic; the labels are those of one process, up to the rounding of products of blocks of another shape.
+
+    Arguments:
+        own: [n, D] floating, this process's features; rows are numbered through the processes in the order of their ranks.
+        k1, k2, eps, rho, min_samples: as in `cluster`.
+
+    Returns: labels [N] int64 of the images of all processes, on the device of own, and the radius; the same on each process.
+    Gradient: none.
+    Errors: as `cluster`, on every process.
+    """
+    radius, fraction = float(eps), None if rho is None else _fraction(rho)
+    shapes = Shapes("labels_of_shares")
+    shapes.tensor("own", own, ("n", "D"), ANY_FLOATS)
+    shapes.number("eps", eps, 0.0, open_low=True)
+    k1, k2, min_samples = (integer(shapes.op, *it, 1) for it in (("k1", k1), ("k2", k2), ("min_samples", min_samples)))
+    wrong = int(distributed.sum_((~torch.isfinite(own).all(dim=1)).sum().cpu()))
+    if wrong:  # seen by all, so that none waits
+        raise ValueError(f"{shapes.op}: features must be finite, got NaN or infinity in {wrong} rows")
+    share = _shared_neighbors.Share(own)
+    sets = _shared_neighbors.neighbour_sets(normalised(shapes.op, "own", own), k1, k2, share)
+    if fraction is None:
+        pairs = _shared_neighbors.own_pairs(sets, radius, share)
+    else:
+        pairs, _ = _jaccard.nearest_distances(sets, fraction, share.first, share.last, distributed.sum_)
+        row = torch.repeat_interleave(torch.arange(share.first, share.last, device=own.device), pairs.indptr.diff())
+        upper = distributed.gather_uneven(pairs.values[pairs.indices > row])
+        radius = _mean_of_smallest(upper.cpu().numpy(), share.total, fraction)
+    if radius >= 1:  # every pair is within it
+        labels = torch.full((share.total,), 0 if share.total >= min_samples else -1, dtype=torch.int64, device=own.device)
+        return labels, radius
+    return _shared_neighbors.labels(pairs, radius, min_samples, share), radius
+
+
+def _fraction(rho: float) -> float:
+    return float(Shapes("eps_by_rho").number("rho", rho, 0.0, 1.0, open_low=True))
 
 
 def eps_by_rho(distance: SparseDistance, rho: float) -> float:
@@ -143,10 +199,14 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
     Errors: InputError (a ValueError) where rho asks for no pair, or for more than the pairs that are less than 1 apart: the rest
         all are 1.0 and their mean would say nothing.
     """
-    rho = float(Shapes("eps_by_rho").number("rho", rho, 0.0, 1.0, open_low=True))
-    above = (distance.indices > distance.rows()).cpu().numpy()
-    stored = distance.values.cpu().numpy()[above]
-    pairs = distance.shape[0] * (distance.shape[0] - 1) // 2 - int((stored == 0).sum())
+    rho = _fraction(rho)
+    above = distance.indices > distance.rows()
+    return _mean_of_smallest(distance.values[above].cpu().numpy(), distance.shape[0], rho)
+
+
+def _mean_of_smallest(stored: np.ndarray, total: int, rho: float) -> float:
+    """The rule of `eps_by_rho` for the stored distances of unordered pairs among `total` images."""
+    pairs = total * (total - 1) // 2 - int((stored == 0).sum())
     wanted = int(np.around(rho * pairs))
     near = stored[(stored > 0) & (stored < 1)]
     if not 0 < wanted <= len(near):
@@ -154,7 +214,8 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
             f"eps_by_rho: rho must ask for 1 to {len(near)} of {pairs} pairs (those with a distance between 0 and 1), "
             f"got rho={rho}, which asks for {wanted}"
         )
-    return float(np.partition(near, wanted - 1)[:wanted].mean(dtype=np.float64))
+    smallest = np.partition(near, wanted - 1)[:wanted]
+    return float(np.sort(smallest).mean(dtype=np.float64))  # sorted: the same whatever else is stored
 
 
 @torch.no_grad()

@@ -161,6 +161,8 @@ def test_knn_edges(device: torch.device) -> None:
         (lambda: knn(torch.tensor([[1.0], [float("nan")]]), 1), ValueError, "x must be finite, got .* in 1 rows"),
         (lambda: jaccard_distance(torch.zeros(4, 2), k1=0), ValueError, "k1 must be at least 1"),
         (lambda: jaccard_distance(torch.zeros(4, 2), k2=0), ValueError, "k2 must be at least 1"),
+        (lambda: jaccard_distance(torch.zeros(4, 2), max_distance=-0.5), ValueError, "max_distance must be at least 0"),
+        (lambda: jaccard_distance(torch.zeros(4, 2), max_distance="0.5"), TypeError, "max_distance must be a number"),
         (lambda: jaccard_distance(torch.zeros(4)), ValueError, r"x must have shape \[N, D\]"),
         (lambda: jaccard_distance(torch.zeros(4, 2), features=torch.zeros(4, 2)), ValueError, "features must be None"),
         (lambda: jaccard_distance(torch.arange(4)[:, None], k1=2), ValueError, "at least .*=2 neighbours a row, got 1"),
@@ -239,6 +241,35 @@ def test_expansion_asks_for_strictly_more_than_two_thirds() -> None:
     assert reference.neighbors.reciprocal_set(index.numpy(), 2, 2) == {2, 1, 3}
     assert reference.neighbors.reciprocal_set(index.numpy(), 0, 4) == {0, 1, 2}
     assert 3 not in reference.neighbors.expanded_set(index.numpy(), 0, 4, 2)
+
+
+@quick
+@given(
+    n=st.integers(1, 60),
+    k1=st.integers(1, 14),
+    k2=st.integers(1, 6),
+    eps=st.sampled_from([1e-3, 0.3, 0.55, 0.7, 0.999, 1.0, 1.5]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 999),
+)
+def test_pairs_beyond_max_distance_are_left_out_and_labels_stay(
+    n: int, k1: int, k2: int, eps: float, dtype: torch.dtype, seed: int
+) -> None:
+    x = crowd(n, 8, seed, spread=0.7).to(dtype)
+    whole, near = jaccard_distance(x, k1, k2), jaccard_distance(x, k1, k2, max_distance=eps)
+    dense = whole.to_dense()
+    beyond = dense > torch.tensor(eps, dtype=dtype)
+    assert torch.equal(near.to_dense(), dense.masked_fill(beyond, 1.0))  # the very bits
+    assert len(near.values) == len(whole.values) - int((whole.values > torch.tensor(eps, dtype=dtype)).sum())
+    for min_samples in (1, 4):
+        assert torch.equal(dbscan(near, eps, min_samples), dbscan(whole, eps, min_samples))
+
+
+def test_a_radius_beyond_what_is_stored_is_an_error() -> None:
+    near = jaccard_distance(crowd(40, 8, seed=1), 6, 2, max_distance=0.5)
+    assert near.max_distance == 0.5
+    with pytest.raises(ValueError, match=r"eps must be at most distance.max_distance=0.5, got 0.6"):
+        dbscan(near, 0.6, 4)
 
 
 def test_jaccard_edges(device: torch.device) -> None:

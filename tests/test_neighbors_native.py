@@ -21,15 +21,16 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
     rank = index.int()
     sets = native.reciprocal_sets(rank, 5)
     accepted, count = native.expansion_count(*sets)
-    start, total = _jaccard._starts(count)
+    start, total = _jaccard.starts_of(count)
     weights = (*sets, accepted, rank, similarity, x, start, total)
     columns, values = native.expansion_weights(*weights)
     rows = start, columns, values
-    mean_start, mean_total = _jaccard._starts(native.mean_rows_count(*rows, rank, 3))
-    matrix = mean_start, *native.mean_rows(*rows, rank, 3, mean_start, mean_total)
-    holders = _jaccard._transposed(*matrix)
-    indptr, nnz = _jaccard._starts(native.overlap_count(*matrix, *holders))
-    graph = indptr, *native.overlap_distance(*matrix, *holders, indptr, nnz)
+    mean_start, mean_total = _jaccard.starts_of(native.mean_rows_count(*rows, rank, 3))
+    matrix = _jaccard.Rows(mean_start, *native.mean_rows(*rows, rank, 3, mean_start, mean_total))
+    holders = _jaccard.transposed(matrix)
+    some = (1, 38, 3, 0.6)  # rows 1, 4 ... below 38, pairs within 0.6
+    room, slots = _jaccard.starts_of(native.overlap_room(*matrix, holders.start, *some))
+    graph = _jaccard.distances(_jaccard.Overlapping(matrix, holders))
     core_label = torch.zeros(40, dtype=torch.int64, device=device)
     nobody, none = core_label[:0], x[:0, 0]
     lists = x.new_full((40, 4), -torch.inf), torch.full((40, 4), 99, device=device)
@@ -40,8 +41,8 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("expansion_weights", weights),
         ("mean_rows_count", (*rows, rank, 3)),
         ("mean_rows", (*rows, rank, 3, mean_start, mean_total)),
-        ("overlap_count", (*matrix, *holders)),
-        ("overlap_distance", (*matrix, *holders, indptr, nnz)),
+        ("overlap_room", (*matrix, holders.start, *some)),
+        ("overlap_rows", (*matrix, *holders, *some, room, slots)),
         ("dbscan_roots", (*graph, 0.5, 3)),
         ("dbscan_labels", (*graph, 0.5, core_label)),
     ]
@@ -127,3 +128,35 @@ def test_a_cluster_larger_than_a_block(device: torch.device) -> None:
     assert torch.equal(labels, (row >= 10).long())
     short = SparseDistance(indptr[:41], pairs[:40][keep[:40]].clamp(max=39), values[:40][keep[:40]], shape=(40, 40))
     assert torch.equal(labels[:39], reference.dbscan(short, 0.25, 2)[:39])
+
+
+def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any rows, any radius, room for a few entries at a time: what the whole matrix holds."""
+    similarity, index = knn(crowd(120, 8, seed=11, spread=0.8).to(device), 12)
+    sets = _jaccard.neighbour_sets(index, similarity, None, 12, 4)
+    whole = _jaccard.distances(sets)
+    assert len(whole.values) > 2000
+    monkeypatch.setattr(_jaccard, "ROOM", {"cpu": 300, "cuda": 300})
+    for reach, first, last, step in (
+        (_jaccard.ALL, 0, 120, 1),
+        (0.7, 0, 120, 1),
+        (0.5, 17, 99, 4),
+        (0.0, 3, 3, 1),
+        (0.9, 119, 120, 9),
+    ):
+        got = _jaccard.distances(sets, reach, first, last, step)
+        rows = range(first, last, step)
+        assert got.indptr.tolist()[0] == 0 and len(got.indptr) == len(rows) + 1
+        for at, row in enumerate(rows):
+            mine, theirs = (slice(p.indptr[n], p.indptr[n + 1]) for p, n in ((got, at), (whole, row)))
+            near = whole.values[theirs] <= torch.tensor(reach, dtype=torch.float32)
+            assert torch.equal(got.indices[mine], whole.indices[theirs][near]) and got.indices.dtype == torch.int32
+            assert torch.equal(got.values[mine], whole.values[theirs][near])
+
+
+def test_too_little_room_is_an_error_and_nothing_is_written_beyond() -> None:
+    similarity, index = knn(crowd(40, 8, seed=3), 8)
+    sets = _jaccard.neighbour_sets(index, similarity, None, 8, 3)
+    begins = torch.arange(41)  # room for one entry a row
+    with pytest.raises(RuntimeError, match="overlap_rows: room does not hold the rows"):
+        native.overlap_rows(*sets.rows, *sets.holders, 0, 40, 1, 2.0, begins, 40)

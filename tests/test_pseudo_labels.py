@@ -53,6 +53,19 @@ def test_rho_gives_the_mean_of_the_smallest_distances() -> None:
         assert torch.equal(found.labels, reference.dbscan(distance, found.eps, 4))
 
 
+@pytest.mark.parametrize("sample", [512, 3])  # all rows say how far the share reaches, or three
+def test_rho_stores_little_more_than_its_share(sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops.neighbors._jaccard, "SAMPLE", sample)
+    x, _ = people(12, 30, spread=0.9)
+    whole = ops.jaccard_distance(x, 20, 6)
+    for rho in (0.001, 0.01, 0.03):
+        some = ops.neighbors.jaccard_of_nearest(x, 20, 6, rho)
+        assert eps_by_rho(some, rho) == eps_by_rho(whole, rho)
+        wanted = 2 * rho * len(x) * (len(x) - 1) / 2 + len(x)
+        assert wanted - 1 <= len(some.values) < min(1.2 * wanted + 8000, len(whole.values))
+        assert torch.equal(cluster(x, k1=20, k2=6, rho=rho).labels, reference.dbscan(whole, eps_by_rho(whole, rho), 4))
+
+
 @pytest.mark.parametrize("rho", [1e-9, 1.0])
 def test_rho_that_asks_for_no_pair_or_for_pairs_1_apart_is_an_error(rho: float) -> None:
     distance = ops.jaccard_distance(people(8, 6)[0], 5, 2)

@@ -38,7 +38,7 @@ def same(got: np.ndarray, want: Tensor, name: str = "") -> None:
 def test_knn_update(n: int, k: int, kind: str, penalised: bool, dtype: torch.dtype, race: bool, order: str) -> None:
     x = (signs(n, 4, 3) if kind == "signs" else crowd(n, 6, 3)).to(dtype)  # signs of 4: at most 16 different rows
     penalty = x.square().sum(1) * torch.linspace(0, 1, n, dtype=dtype) if penalised else x.new_zeros(0)
-    table = dict(zip(("original", "copy_start", "copies"), _knn._Copies(x).table, strict=True))
+    table = dict(zip(("original", "copy_start", "copies"), _knn.Copies.of(x).table, strict=True))
     value, index = x.new_full((n, k), -torch.inf), torch.full((n, k), 2**62)
     half = n // 2  # two updates: left columns, then right ones, for rows named in reverse
     rows = torch.arange(n - 1, -1, -1)
@@ -60,7 +60,7 @@ def chain(dtype: torch.dtype, n: int = 40) -> dict[str, Tensor]:
     rank = index.int()
     sets = dict(zip(("near", "num_near", "close", "num_close"), native.reciprocal_sets(rank, 5), strict=True))
     accepted, count = native.expansion_count(*sets.values())
-    start, total = _jaccard._starts(count)
+    start, total = _jaccard.starts_of(count)
     columns, weight = native.expansion_weights(*sets.values(), accepted, rank, similarity, x, start, total)
     return {
         "x": x,
@@ -110,7 +110,7 @@ def test_mean_and_overlaps_have_the_cpu_s_bits(dtype: torch.dtype, race: bool, o
     c = chain(dtype, 16 if race else 40)
     rows = {"start": c["start"], "columns": c["columns"], "values": c["weight"]}
     count = native.mean_rows_count(*rows.values(), c["rank"], 3)
-    start, total = _jaccard._starts(count)
+    start, total = _jaccard.starts_of(count)
     columns, values = native.mean_rows(*rows.values(), c["rank"], 3, start, total)
     out = emulated("mean", order, race, **rows, rank=c["rank"], group=3, out_start=start, total=total)
     for name, want in (("count", count), ("out_columns", columns), ("out_values", values)):
@@ -118,13 +118,45 @@ def test_mean_and_overlaps_have_the_cpu_s_bits(dtype: torch.dtype, race: bool, o
 
     matrix = {"start": start, "columns": columns, "values": values}
     holders = dict(zip(("holder_start", "holder_rows", "holder_values"), native.transpose_rows(*matrix.values()), strict=True))
-    count = native.overlap_count(*matrix.values(), *holders.values())
-    indptr, total = _jaccard._starts(count)
-    indices, distance = native.overlap_distance(*matrix.values(), *holders.values(), indptr, total)
-    for tile in (8,) if race else (16, 64):  # several tiles a row, and one
-        out = emulated("overlap", order, race, **matrix, **holders, indptr=indptr, total=total, tile=tile)
-        for name, want in (("count", count), ("indices", indices), ("distance", distance)):
-            same(out[name], want, name)
+    results = len(start) - 1
+    for reach, first, step in ((_jaccard.ALL, 0, 1), (0.7, 1, 2)):
+        some = {"first": first, "step": step, "results": (results - first + step - 1) // step}
+        room = native.overlap_room(*matrix.values(), holders["holder_start"], first, results, step, reach)
+        begins, total = _jaccard.starts_of(room)
+        asked = matrix | holders | some | {"reach": torch.tensor(reach, dtype=torch.float64), "room": begins}
+        want = native.overlap_rows(*matrix.values(), *holders.values(), first, results, step, reach, begins, total)
+        assert want[0].sum() < total or reach == _jaccard.ALL
+        for slots in (128,) if race else (128, 1024):
+            out = emulated("overlap", order, race, **asked, slots=slots)
+            same(out["needed"], room, "room")
+            same(out["count"], want[0], "count")
+            used = torch.arange(total) - torch.repeat_interleave(begins[:-1], room) < torch.repeat_interleave(want[0], room)
+            for name, values in (("indices", want[1]), ("distance", want[2])):
+                same(out[name][used.numpy()], values[used], name)
+
+
+@watched
+def test_a_row_that_fits_no_table_is_summed_up_in_parts(race: bool, order: str) -> None:
+    """300 rows that all share a column, tables of 128 places: the partners are taken 64 to 150 at a time."""
+    rows = 150 if race else 300
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.rand(rows, 3, generator=generator)
+    columns = torch.zeros(rows, 3, dtype=torch.int32)  # the first and the last are everybody's
+    columns[:, 1], columns[:, 2] = torch.randint(1, rows - 1, (rows,), generator=generator), rows - 1
+    values = (weight / weight.sum(1, keepdim=True)).view(-1)
+    matrix = {"start": 3 * torch.arange(rows + 1), "columns": columns.view(-1), "values": values}
+    holders = dict(zip(("holder_start", "holder_rows", "holder_values"), native.transpose_rows(*matrix.values()), strict=True))
+    some = (0, rows, rows // 2, 0.6)
+    begins, total = _jaccard.starts_of(native.overlap_room(*matrix.values(), holders["holder_start"], *some))
+    count, indices, distance = native.overlap_rows(*matrix.values(), *holders.values(), *some, begins, total)
+    asked = {"first": 0, "step": rows // 2, "results": 2, "reach": torch.tensor(0.6, dtype=torch.float64), "room": begins}
+    out = emulated("overlap", order, race, **matrix, **holders, **asked, slots=128)
+    same(out["count"], count, "count")
+    for r in range(2):
+        used = slice(int(begins[r]), int(begins[r] + count[r]))
+        same(out["indices"][used], indices[used], "indices")
+        same(out["distance"][used], distance[used], "distance")
+    assert count.min() > 64
 
 
 @watched
@@ -148,5 +180,5 @@ def test_nothing_in_nothing_out(order: str) -> None:
     none = torch.zeros(0, dtype=torch.int32)
     out = emulated("sets", order, rank=none.view(0, 4), half_width=2)
     assert out["near"].shape == (0, 4) and out["num_close"].shape == (0,)
-    graph = {"indptr": torch.zeros(1, dtype=torch.int64), "indices": none.long(), "values": torch.zeros(0)}
+    graph = {"indptr": torch.zeros(1, dtype=torch.int64), "indices": none, "values": torch.zeros(0)}
     assert emulated("roots", order, **graph, eps=torch.tensor(0.5), min_samples=2)["root"].shape == (0,)

@@ -8,7 +8,7 @@ namespace gcl {
 template <class T>
 struct DbscanParams {
   const int64_t* indptr;   // [N + 1]
-  const int64_t* indices;  // [nnz]
+  const int32_t* indices;  // [nnz]
   const T* values;         // [nnz]  distances, symmetric
   int64_t rows;
   T eps;  // below 1: what is not stored is not near

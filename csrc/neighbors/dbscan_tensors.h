@@ -14,7 +14,8 @@ struct DbscanTensors {
     check_shape(op, "indptr", indptr_, {kAnySize});
     check_shape(op, "indices", indices_, {kAnySize});
     check_shape(op, "values", values_, {indices_.size(0)});
-    check_int64(op, {{"indptr", indptr_}, {"indices", indices_}});
+    check_int64(op, {{"indptr", indptr_}});
+    check_int32(op, {{"indices", indices_}});
     check_real(op, "values", values_);
     check_same_device(op, indptr_, {{"indices", indices_}, {"values", values_}});
     rows = indptr_.size(0) - 1;
@@ -22,7 +23,7 @@ struct DbscanTensors {
     indptr = contiguous(indptr_), indices = contiguous(indices_), values = contiguous(values_);
     if (!indptr.is_cuda()) {
       check_starts(op, "indptr", indptr, indices.size(0));
-      check_range<int64_t>(op, "indices", indices, 0, rows);
+      check_range<int32_t>(op, "indices", indices, 0, rows);
     }
   }
 
@@ -30,7 +31,7 @@ struct DbscanTensors {
   DbscanParams<T> params(double eps) const {
     DbscanParams<T> p{};
     p.indptr = indptr.const_data_ptr<int64_t>();
-    p.indices = indices.const_data_ptr<int64_t>();
+    p.indices = indices.const_data_ptr<int32_t>();
     p.values = values.const_data_ptr<T>();
     p.rows = rows;
     p.eps = static_cast<T>(eps);

@@ -35,44 +35,48 @@ struct ExpansionParams {
   // The pass that fills:
   const int32_t* rank;     // [N, K]
   const T* similarity;     // [N, K]  x_i . x_rank, or null
-  const T* features;       // [N, D]  x, or null: then a pair without a similarity weighs as one with 0
+  const T* features;       // [N, D]  x, or null: then a finished pair without a similarity weighs as one with 0
   int64_t dim;             // D
   const int64_t* start;    // [N + 1]
   int64_t total;           // start[N]
   int32_t* columns;        // [total]
-  T* values;               // [total]  softmax of 2 x_i . x_j along the row
+  bool finished;  // whether values become softmax(2 x_i . x_j) along the row; else NaN stands where x_i . x_j is not known
+  T* values;  // [total]
+};
+
+// x_i . y_j of pairs.
+template <class T>
+struct ProductParams {
+  const T* left;  // [n, D]
+  const T* right;  // [m, D]
+  int64_t dim;  // D
+  const int64_t* row;  // [pairs]  of left
+  const int64_t* column;  // [pairs]  of right
+  int64_t pairs;
+  T* product;  // [pairs]
+};
+
+template <class T>
+struct SoftmaxParams {
+  const int64_t* start;  // [N + 1]
+  int64_t rows;  // N
+  T* values;  // [start[N]]  x becomes softmax(2 x) along the row
 };
 
 template <class T>
 struct MeanParams {
-  const int64_t* start;    // [N + 1]
+  const int64_t* start;  // [N + 1]
   const int32_t* columns;  // [nnz]
-  const T* values;         // [nnz]
-  const int32_t* rank;     // [N, K]
-  int64_t rows;
+  const T* values;  // [nnz]
+  const int32_t* rank;  // [R, K]
+  int64_t rows;  // R  of the result
   int64_t width;
-  int64_t group;    // rows averaged: the first `group` of rank
-  int64_t* at;      // [N, group]  workspace: where the merge stands in each row
-  int64_t* count;   // [N]
-  const int64_t* out_start;  // [N + 1]
-  int32_t* out_columns;      // [total]
-  T* out_values;             // [total]
-};
-
-template <class T>
-struct OverlapParams {
-  const int64_t* start;         // [N + 1]
-  const int32_t* columns;       // [nnz]
-  const T* values;              // [nnz]
-  const int64_t* holder_start;  // [N + 1]  the matrix by columns: column n is held by
-  const int32_t* holder_rows;   // [nnz]    these rows, ascending,
-  const T* holder_values;       // [nnz]    with these values
-  int64_t rows;
-  int64_t tile;           // columns of the result that a block of threads sums up at a time (GPU)
-  int64_t* count;         // [N]      rows that share a column with row i
-  const int64_t* indptr;  // [N + 1]
-  int64_t* indices;       // [total]
-  T* distance;            // [total]
+  int64_t group;  // rows averaged: the first `group` of rank
+  int64_t* at;  // [R, group]  workspace: where the merge stands in each row
+  int64_t* count;  // [R]
+  const int64_t* out_start;  // [R + 1]
+  int32_t* out_columns;  // [total]
+  T* out_values;  // [total]
 };
 
 }  // namespace gcl

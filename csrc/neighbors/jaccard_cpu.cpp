@@ -1,7 +1,6 @@
 // CPU backend of the Jaccard distance: rows in parallel, each summed in one order, so the result knows nothing of the number
 // of threads.
 #include <algorithm>
-#include <bit>
 #include <vector>
 
 #include "common/cpu_backend.h"
@@ -55,26 +54,6 @@ class Expander {
   std::vector<int32_t> seen_in_, members_;
 };
 
-// Rows that share a column with a given one: a bit for each, so that they come out in ascending order without sorting.
-class RowSet {
- public:
-  explicit RowSet(int64_t rows) : words_((rows + 63) / 64, 0) {}
-  void add(int32_t row) { words_[row >> 6] |= uint64_t{1} << (row & 63); }
-  // Calls emit(row) in ascending order and empties the set.
-  template <class Emit>
-  void drain(Emit&& emit) {
-    for (size_t w = 0; w < words_.size(); ++w) {
-      for (uint64_t word = words_[w]; word != 0; word &= word - 1) {
-        emit(static_cast<int64_t>(w * 64 + std::countr_zero(word)));
-      }
-      words_[w] = 0;
-    }
-  }
-
- private:
-  std::vector<uint64_t> words_;
-};
-
 // Which rows came out as long as the caller had counted; each thread writes its own.
 class RowFits {
  public:
@@ -86,13 +65,6 @@ class RowFits {
 
  private:
   std::vector<uint8_t> fits_;
-};
-
-// Sums of the row at work, by column; a column that another row left is as good as empty.
-template <class T>
-struct Overlap {
-  T sum;
-  int32_t row;  // whose sum it is
 };
 
 struct JaccardCpu : CpuBackend {
@@ -127,16 +99,28 @@ struct JaccardCpu : CpuBackend {
         if (!row_fits) continue;
         for (const int32_t j : members) {
           T value = 0;
-          if (!known_similarity(p, i, j, &value) && p.features != nullptr) {
-            value = dot(p.features + i * p.dim, p.features + j * p.dim, p.dim);
+          if (!known_similarity(p, i, j, &value)) {
+            if (p.features != nullptr) value = dot(p.features + i * p.dim, p.features + j * p.dim, p.dim);
+            else if (!p.finished) value = static_cast<T>(NAN);
           }
           p.columns[e] = j;
           p.values[e++] = value;
         }
-        softmax_row(p.values + p.start[i], stop - p.start[i]);
+        if (p.finished) softmax_row(p.values + p.start[i], stop - p.start[i]);
       }
     });
     return fits.all();
+  }
+
+  template <class T>
+  void products(const ProductParams<T>& p) const {
+    in_parallel(p.pairs, kGrain,
+                [&](int64_t n) { p.product[n] = dot(p.left + p.row[n] * p.dim, p.right + p.column[n] * p.dim, p.dim); });
+  }
+
+  template <class T>
+  void softmax(const SoftmaxParams<T>& p) const {
+    in_parallel(p.rows, kGrain, [&](int64_t i) { softmax_row(p.values + p.start[i], p.start[i + 1] - p.start[i]); });
   }
 
   template <class T>
@@ -166,60 +150,6 @@ struct JaccardCpu : CpuBackend {
           ++e;
         });
         fits.set(i, e == p.out_start[i + 1]);
-      }
-    });
-    return fits.all();
-  }
-
-  template <class T>
-  void overlap_count(const OverlapParams<T>& p) const {
-    over_rows(p.rows, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> counted_for(p.rows, -1);  // the last row that shares a column with this one
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t count = 0;
-        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
-          const int64_t n = p.columns[e];
-          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
-            int32_t& last = counted_for[p.holder_rows[h]];
-            count += last != i;
-            last = static_cast<int32_t>(i);
-          }
-        }
-        p.count[i] = count;
-      }
-    });
-  }
-
-  template <class T>
-  bool overlap_distance(const OverlapParams<T>& p) const {
-    RowFits fits(p.rows);
-    over_rows(p.rows, [&](int64_t begin, int64_t end) {
-      RowSet ascending(p.rows);
-      std::vector<Overlap<T>> overlap(p.rows, Overlap<T>{T(0), -1});
-      std::vector<int32_t> sharing(p.rows + 1);  // one more: a row met again is written behind the last and forgotten
-      for (int64_t i = begin; i < end; ++i) {
-        int64_t num_sharing = 0;
-        for (int64_t e = p.start[i]; e < p.start[i + 1]; ++e) {
-          const int64_t n = p.columns[e];
-          const T value = p.values[e];
-          for (int64_t h = p.holder_start[n]; h < p.holder_start[n + 1]; ++h) {
-            const int32_t j = p.holder_rows[h];
-            const bool first = overlap[j].row != i;
-            overlap[j] = {(first ? T(0) : overlap[j].sum) + minimum(value, p.holder_values[h]), static_cast<int32_t>(i)};
-            sharing[num_sharing] = j;
-            num_sharing += first;
-          }
-        }
-        for (int64_t s = 0; s < num_sharing; ++s) ascending.add(sharing[s]);
-        int64_t e = p.indptr[i];
-        ascending.drain([&](int64_t j) {
-          if (e < p.indptr[i + 1]) {
-            p.indices[e] = j;
-            p.distance[e] = j == i ? T(0) : jaccard_of(overlap[j].sum);
-          }
-          ++e;
-        });
-        fits.set(i, e == p.indptr[i + 1]);
       }
     });
     return fits.all();

@@ -9,6 +9,8 @@ namespace {
 struct JaccardCuda : CudaBackend {
   GCL_LAUNCH_STEP(reciprocal, launch_reciprocal)
   GCL_LAUNCH_STEP(expansion_count, launch_expansion_count)
+  GCL_LAUNCH_STEP(products, launch_products)
+  GCL_LAUNCH_STEP(softmax, launch_softmax)
   GCL_LAUNCH_STEP(mean_count, launch_mean_count)
 
   template <class T>
@@ -20,19 +22,6 @@ struct JaccardCuda : CudaBackend {
   template <class T>
   bool mean(const MeanParams<T>& p) const {
     launch_mean(p, stream());
-    return true;
-  }
-
-  template <class T>
-  void overlap_count(OverlapParams<T> p) const {
-    p.tile = kOverlapTile;
-    launch_overlap<T, false>(p, stream());
-  }
-
-  template <class T>
-  bool overlap_distance(OverlapParams<T> p) const {
-    p.tile = kOverlapTile;
-    launch_overlap<T, true>(p, stream());
     return true;
   }
 };

@@ -140,10 +140,4 @@ GCL_HD void for_each_mean(const MeanParams<T>& p, int64_t i, int64_t* at, Emit&&
   }
 }
 
-// d = 1 - m / (2 - m)
-template <class T>
-GCL_HD T jaccard_of(T shared) {
-  return maximum(T(1) - shared / (T(2) - shared), T(0));
-}
-
 }  // namespace gcl

@@ -122,23 +122,34 @@ struct WeightTensors {
   }
 };
 
-// A square sparse matrix in compressed rows.
-struct RowsTensors {
-  Tensor start, columns, values;
-  int64_t rows;
+// Rows and pairs of them.
+struct ProductTensors {
+  Tensor left, right, row, column;
 
-  RowsTensors(const char* op, const Tensor& start_, const Tensor& columns_, const Tensor& values_) {
-    check_shape(op, "start", start_, {kAnySize});
-    STD_TORCH_CHECK(start_.size(0) >= 1, op, ": start must have at least one entry");
-    rows = start_.size(0) - 1;
-    check_shape(op, "columns", columns_, {kAnySize});
-    check_int32(op, {{"columns", columns_}});
-    check_shape(op, "values", values_, {columns_.size(0)});
-    check_real(op, "values", values_);
-    check_same_device(op, start_, {{"columns", columns_}, {"values", values_}});
-    start = row_starts(op, "start", start_, start_, rows, columns_.size(0));
-    columns = contiguous(columns_), values = contiguous(values_);
-    if (!start.is_cuda()) check_range<int32_t>(op, "columns", columns, 0, rows);
+  ProductTensors(const char* op, const Tensor& left_, const Tensor& right_, const Tensor& row_, const Tensor& column_) {
+    check_shape(op, "left", left_, {kAnySize, kAnySize});
+    check_shape(op, "right", right_, {kAnySize, left_.size(1)});
+    check_shape(op, "row", row_, {kAnySize});
+    check_shape(op, "column", column_, {row_.size(0)});
+    check_real(op, "left", left_);
+    check_same_type(op, "left", left_, {{"right", right_}});
+    check_int64(op, {{"row", row_}, {"column", column_}});
+    check_same_device(op, left_, {{"right", right_}, {"row", row_}, {"column", column_}});
+    left = contiguous(left_), right = contiguous(right_), row = contiguous(row_), column = contiguous(column_);
+    if (!left.is_cuda()) {
+      check_range<int64_t>(op, "row", row, 0, left.size(0));
+      check_range<int64_t>(op, "column", column, 0, right.size(0));
+    }
+  }
+
+  template <class T>
+  ProductParams<T> params() const {
+    ProductParams<T> p{};
+    p.left = left.const_data_ptr<T>(), p.right = right.const_data_ptr<T>();
+    p.dim = left.size(1);
+    p.row = row.const_data_ptr<int64_t>(), p.column = column.const_data_ptr<int64_t>();
+    p.pairs = row.size(0);
+    return p;
   }
 };
 
@@ -151,7 +162,7 @@ struct MeanTensors {
   MeanTensors(const char* op, const Tensor& start, const Tensor& columns, const Tensor& values, const Tensor& rank_,
               int64_t group_)
       : matrix(op, start, columns, values), rank(contiguous(rank_)), group(group_) {
-    check_shape(op, "rank", rank, {matrix.rows, kAnySize});
+    check_shape(op, "rank", rank, {kAnySize, kAnySize});
     check_int32(op, {{"rank", rank}});
     check_same_device(op, matrix.start, {{"rank", rank}});
     STD_TORCH_CHECK(group >= 1 && group <= rank.size(1), op, ": group must be in [1, ", rank.size(1), "]");
@@ -165,33 +176,7 @@ struct MeanTensors {
     p.columns = matrix.columns.const_data_ptr<int32_t>();
     p.values = matrix.values.const_data_ptr<T>();
     p.rank = rank.const_data_ptr<int32_t>();
-    p.rows = matrix.rows, p.width = rank.size(1), p.group = group;
-    return p;
-  }
-};
-
-// Inputs of both passes over the overlaps: a matrix and its transpose.
-struct OverlapTensors {
-  RowsTensors matrix, holders;
-
-  OverlapTensors(const char* op, const Tensor& start, const Tensor& columns, const Tensor& values, const Tensor& holder_start,
-                 const Tensor& holder_rows, const Tensor& holder_values)
-      : matrix(op, start, columns, values), holders(op, holder_start, holder_rows, holder_values) {
-    STD_TORCH_CHECK(holders.rows == matrix.rows, op, ": holder_start must have as many entries as start");
-    check_same_device(op, matrix.start, {{"holder_start", holders.start}});
-    check_same_type(op, "values", matrix.values, {{"holder_values", holders.values}});
-  }
-
-  template <class T>
-  OverlapParams<T> params() const {
-    OverlapParams<T> p{};
-    p.start = matrix.start.const_data_ptr<int64_t>();
-    p.columns = matrix.columns.const_data_ptr<int32_t>();
-    p.values = matrix.values.const_data_ptr<T>();
-    p.holder_start = holders.start.const_data_ptr<int64_t>();
-    p.holder_rows = holders.columns.const_data_ptr<int32_t>();
-    p.holder_values = holders.values.const_data_ptr<T>();
-    p.rows = matrix.rows;
+    p.rows = rank.size(0), p.width = rank.size(1), p.group = group;
     return p;
   }
 };

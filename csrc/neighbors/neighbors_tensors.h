@@ -36,6 +36,26 @@ inline Tensor row_starts(const char* op, const char* name, const Tensor& tensor,
   return starts;
 }
 
+// A square sparse matrix in compressed rows.
+struct RowsTensors {
+  Tensor start, columns, values;
+  int64_t rows;
+
+  RowsTensors(const char* op, const Tensor& start_, const Tensor& columns_, const Tensor& values_) {
+    check_shape(op, "start", start_, {kAnySize});
+    STD_TORCH_CHECK(start_.size(0) >= 1, op, ": start must have at least one entry");
+    rows = start_.size(0) - 1;
+    check_shape(op, "columns", columns_, {kAnySize});
+    check_int32(op, {{"columns", columns_}});
+    check_shape(op, "values", values_, {columns_.size(0)});
+    check_real(op, "values", values_);
+    check_same_device(op, start_, {{"columns", columns_}, {"values", values_}});
+    start = row_starts(op, "start", start_, start_, rows, columns_.size(0));
+    columns = contiguous(columns_), values = contiguous(values_);
+    if (!start.is_cuda()) check_range<int32_t>(op, "columns", columns, 0, rows);
+  }
+};
+
 template <class T>
 const T* pointer_or_null(const Tensor& tensor) {
   return tensor.numel() == 0 ? nullptr : tensor.const_data_ptr<T>();

@@ -1,11 +1,13 @@
 """The k-reciprocal Jaccard distance as a chain of native ops on compressed rows.
 
-Where a size depends on the data, one op counts, the total is read on the host, the next op fills: three reads in all.
+Where a size depends on the data, one op counts, the total is read on the host, the next op fills: at least four reads in all.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +15,42 @@ from torch import Tensor
 
 from gcl_fast import _native
 
+ROOM = {"cpu": 1 << 24, "cuda": 1 << 26}  # entries for which a block of rows gets room
+ALL = 2.0  # a distance that none exceeds
+SAMPLE = 512  # rows that tell how far the nearest pairs reach
 
-def distance(rank: Tensor, similarity: Tensor | None, features: Tensor | None, k1: int, k2: int) -> tuple[Tensor, Tensor, Tensor]:
-    """indptr [N + 1], indices [nnz] int64, values [nnz] from neighbours [N, K <= k1], itself first.
+
+class Rows(NamedTuple):
+    """A sparse N x N matrix in compressed rows."""
+
+    start: Tensor
+    """[N + 1] int64"""
+    columns: Tensor
+    """[nnz] int32, ascending in each row"""
+    values: Tensor
+    """[nnz]"""
+
+
+class Overlapping(NamedTuple):
+    """Rows whose overlaps are asked for, and the same by columns."""
+
+    rows: Rows
+    holders: Rows
+
+
+class Distances(NamedTuple):
+    """Pairs in compressed rows."""
+
+    indptr: Tensor
+    """[n + 1] int64"""
+    indices: Tensor
+    """[nnz] int32, ascending in each row"""
+    values: Tensor
+    """[nnz]"""
+
+
+def neighbour_sets(rank: Tensor, similarity: Tensor | None, features: Tensor | None, k1: int, k2: int) -> Overlapping:
+    """V of neighbours [N, K <= k1], itself first.
 
     similarity  [N, K] features_i . features_rank, or None: computed from features
     features    [N, D] or None: the members of a set weigh the same
@@ -23,40 +58,127 @@ def distance(rank: Tensor, similarity: Tensor | None, features: Tensor | None, k
     ops = torch.ops.gcl_fast
     rank = rank.int().contiguous()
     none = torch.zeros(0, dtype=torch.float32 if features is None else features.dtype, device=rank.device)
-    half = min(int(np.around(k1 / 2)) + 1, rank.shape[1])
-    sets = ops.reciprocal_sets(rank, half)
+    sets = ops.reciprocal_sets(rank, half_width(k1, rank))
     accepted, count = ops.expansion_count(*sets)
-    start, total = _starts(count)
+    start, total = starts_of(count)
     known, vectors = none if similarity is None else similarity, none if features is None else features
-    columns, weight = ops.expansion_weights(*sets, accepted, rank, known, vectors, start, total)
+    rows = Rows(start, *ops.expansion_weights(*sets, accepted, rank, known, vectors, start, total))
     if k2 != 1 and len(rank):
-        group = min(k2, rank.shape[1])
-        rows = start, columns, weight
-        start, total = _starts(ops.mean_rows_count(*rows, rank, group))
-        columns, weight = ops.mean_rows(*rows, rank, group, start, total)
-    matrix = start, columns, weight
-    holders = _transposed(*matrix)
-    indptr, total = _starts(ops.overlap_count(*matrix, *holders))
-    indices, values = ops.overlap_distance(*matrix, *holders, indptr, total)
-    return indptr, indices, values
+        rows = averaged(rows, rank, k2)
+    return Overlapping(rows, transposed(rows))
 
 
-def _starts(count: Tensor) -> tuple[Tensor, int]:
+def half_width(k1: int, rank: Tensor) -> int:
+    """Columns of rank that the smaller sets look at."""
+    return min(int(np.around(k1 / 2)) + 1, rank.shape[1])
+
+
+def averaged(rows: Rows, rank: Tensor, k2: int) -> Rows:
+    """For each row of rank [n, K]: the mean of the rows that its first k2 columns name."""
+    group = min(k2, rank.shape[1])
+    start, total = starts_of(torch.ops.gcl_fast.mean_rows_count(*rows, rank, group))
+    return Rows(start, *torch.ops.gcl_fast.mean_rows(*rows, rank, group, start, total))
+
+
+def distances(sets: Overlapping, max_distance: float = ALL, first: int = 0, last: int | None = None, step: int = 1) -> Distances:
+    """Of rows first, first + step ... below last (all): the pairs within max_distance. Rows are taken in blocks, each written
+    into room that is surely enough and then packed."""
+    last = len(sets.rows.start) - 1 if last is None else last
+    room = torch.ops.gcl_fast.overlap_room(*sets.rows, sets.holders.start, first, last, step, max_distance)
+    packed, counts = [], []
+    for begin, end in _blocks(room, ROOM.get(room.device.type, ROOM["cuda"])):
+        starts, total = starts_of(room[begin:end])
+        span = first + begin * step, min(first + end * step, last), step
+        count, indices, values = torch.ops.gcl_fast.overlap_rows(*sets.rows, *sets.holders, *span, max_distance, starts, total)
+        packed.append(_packed(starts, count, indices, values))
+        counts.append(count)
+    indptr, total = starts_of(torch.cat(counts) if counts else room)
+    return Distances(indptr, *_joined(packed, total, sets.rows.values))
+
+
+def _blocks(room: Tensor, most: int) -> list[tuple[int, int]]:
+    """Runs of rows that have `most` room together, or little more."""
+    if not len(room):
+        return []
+    ends = room.cumsum(0)
+    cuts = torch.arange(most, max(most, int(ends[-1])), most, device=room.device)
+    cuts = torch.searchsorted(ends, cuts, right=True).unique()
+    edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < len(room)), len(room)]
+    return list(itertools.pairwise(edges))
+
+
+def _packed(starts: Tensor, count: Tensor, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The first count[r] entries from starts[r] on, row after row."""
+    packed, total = starts_of(count)
+    gap = starts[:-1] - packed[:-1]
+    kept = torch.repeat_interleave(gap, count, output_size=total)
+    kept += torch.arange(total, device=kept.device)
+    return indices[kept], values[kept]
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], total: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts in one; each is freed as soon as it is copied, so that no second copy of all is held."""
+    if len(parts) == 1:
+        return parts[0]
+    indices, values = (
+        torch.empty(total, dtype=torch.int32, device=like.device),
+        torch.empty(total, dtype=like.dtype, device=like.device),
+    )
+    at = 0
+    parts.reverse()
+    while parts:
+        some, theirs = parts.pop()
+        indices[at : at + len(some)], values[at : at + len(some)] = some, theirs
+        at += len(some)
+    return indices, values
+
+
+def nearest_distances(
+    sets: Overlapping,
+    share: float,
+    first: int = 0,
+    last: int | None = None,
+    add_up: Callable[[Tensor], Tensor] = lambda counts: counts,
+) -> tuple[Distances, float]:
+    """Of rows `first` to `last` (all): every pair up to a distance within which the smallest `share` of the non-zero distances of
+    unordered pairs lies, and few others; and that distance.
+
+    A sample of rows says how far that share reaches, with a tenth to spare; where it was too little, farther and farther.
+
+    Arguments:
+        add_up: adds up what processes that have different rows counted.
+    """
+    total = len(sets.rows.start) - 1
+    sample = distances(sets, step=max(1, total // SAMPLE))
+    near = sample.values[sample.values > 0].sort().values  # of ordered pairs
+    wanted = int(1.1 * share * (len(sample.indptr) - 1) * (total - 1)) + SAMPLE
+    reach = float(near[wanted]) if wanted < len(near) else ALL
+    while True:
+        found = distances(sets, reach, first, last)
+        counts = add_up(torch.tensor([len(found.values), int((found.values == 0).sum())]))
+        entries, zeros = (int(n) for n in counts)  # each pair twice; the zeros have the diagonal
+        pairs = total * (total - 1) // 2 - (zeros - total) // 2
+        if reach >= 1 or entries - zeros >= 2 * int(np.around(share * pairs)):
+            return found, reach
+        reach += max(0.25 * (1 - reach), 0.01)
+
+
+def starts_of(count: Tensor) -> tuple[Tensor, int]:
     start = torch.zeros(len(count) + 1, dtype=torch.int64, device=count.device)
     torch.cumsum(count, 0, out=start[1:])
     return start, int(start[-1])
 
 
-def _transposed(start: Tensor, columns: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def transposed(rows: Rows) -> Rows:
     """The matrix by columns: who holds column n, ascending, and how much."""
+    start, columns, values = rows
     if columns.device.type == "cpu":
-        by_column: tuple[Tensor, Tensor, Tensor] = torch.ops.gcl_fast.transpose_rows(start, columns, values)
-        return by_column
+        return Rows(*torch.ops.gcl_fast.transpose_rows(start, columns, values))
     total = len(start) - 1
     owner = torch.repeat_interleave(torch.arange(total, device=start.device), start.diff(), output_size=len(columns))
     column, order = torch.sort(columns, stable=True)
     every = torch.arange(total + 1, dtype=columns.dtype, device=start.device)
-    return torch.searchsorted(column, every), owner[order].int(), values[order]
+    return Rows(torch.searchsorted(column, every), owner[order].int(), values[order])
 
 
 def _fake_sets(rank: Tensor, half_width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -79,12 +201,21 @@ def _fake_weights(
     features: Tensor,
     start: Tensor,
     total: int,
+    finished: bool = True,
 ) -> tuple[Tensor, Tensor]:
     return near.new_empty(total), similarity.new_empty(total)
 
 
-def _fake_count(start: Tensor, columns: Tensor, values: Tensor, *others: object) -> Tensor:
-    return start.new_empty(start.shape[0] - 1)
+def _fake_products(left: Tensor, right: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    return left.new_empty(row.shape[0])
+
+
+def _fake_softmax(start: Tensor, values: Tensor) -> None:
+    return None
+
+
+def _fake_count(start: Tensor, columns: Tensor, values: Tensor, rank: Tensor, group: int) -> Tensor:
+    return start.new_empty(rank.shape[0])
 
 
 def _fake_mean(
@@ -97,6 +228,12 @@ def _fake_transpose(start: Tensor, columns: Tensor, values: Tensor) -> tuple[Ten
     return torch.empty_like(start), torch.empty_like(columns), torch.empty_like(values)
 
 
+def _fake_room(
+    start: Tensor, columns: Tensor, values: Tensor, holder_start: Tensor, first: int, last: int, step: int, max_distance: float
+) -> Tensor:
+    return start.new_empty((last - first + step - 1) // step)
+
+
 def _fake_overlap(
     start: Tensor,
     columns: Tensor,
@@ -104,21 +241,27 @@ def _fake_overlap(
     holder_start: Tensor,
     holder_rows: Tensor,
     holder_values: Tensor,
-    indptr: Tensor,
+    first: int,
+    last: int,
+    step: int,
+    max_distance: float,
+    room: Tensor,
     total: int,
-) -> tuple[Tensor, Tensor]:
-    return start.new_empty(total), values.new_empty(total)
+) -> tuple[Tensor, Tensor, Tensor]:
+    return start.new_empty((last - first + step - 1) // step), columns.new_empty(total), values.new_empty(total)
 
 
-FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
+FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...] | None]] = {
     "reciprocal_sets": _fake_sets,
     "expansion_count": _fake_expansion_count,
     "expansion_weights": _fake_weights,
+    "row_products": _fake_products,
+    "softmax_rows_": _fake_softmax,
     "mean_rows_count": _fake_count,
     "mean_rows": _fake_mean,
     "transpose_rows": _fake_transpose,
-    "overlap_count": _fake_count,
-    "overlap_distance": _fake_overlap,
+    "overlap_room": _fake_room,
+    "overlap_rows": _fake_overlap,
 }
 if _native.loaded:
     for _name, _fake in FAKES.items():

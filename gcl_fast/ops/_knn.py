@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,80 +16,150 @@ BLOCK = 1 << 24  # similarities alive at once where whole rows are sorted, or ha
 CLOSE = 4e-7  # cosines nearer than this may swap places by rounding
 
 
-def nearest(x: Tensor, k: int, penalty: Tensor | None = None, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+class Lists(NamedTuple):
+    """The best so far of some rows: itself in column 0, then descending, ties by the lower index."""
+
+    value: Tensor
+    """[n, k], -inf where there is none yet"""
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index
+    """[n, k] int64, the largest number where there is none yet"""
+
+    @classmethod
+    def empty(cls, rows: int, k: int, like: Tensor) -> Lists:
+        index = torch.full((rows, k), -1, dtype=torch.int64, device=like.device)
+        index[:, 1:] = torch.iinfo(torch.int64).max
+        return cls(like.new_full((rows, k), -torch.inf), index)
+
+    def merged(self, other: Lists) -> Lists:
+        """The best of both, which have no row in common but the row itself; itself from this one."""
+        value, index = (torch.cat([mine, theirs[:, 1:]], 1) for mine, theirs in zip(self, other, strict=True))
+        return Lists(value, index).best(self.value.shape[1])
+
+    def best(self, k: int) -> Lists:
+        """The first k in order of lists [n, more] in any order, but for column 0, which stays."""
+        value, index = self
+        by_index = index[:, 1:].argsort(dim=1) + 1
+        order = by_index.gather(1, value.gather(1, by_index).sort(dim=1, descending=True, stable=True).indices)
+        order = torch.cat([torch.zeros_like(index[:, :1]), order], 1)[:, :k]
+        return Lists(value.gather(1, order), index.gather(1, order))
+
+
+class Products:
+    """Blocks of products of rows, each handed to the lists of its rows and of its columns."""
+
+    def __init__(self, like: Tensor, copies: Copies | None = None, penalty: Tensor | None = None) -> None:
+        self.side = SIDE.get(like.device.type, SIDE["cuda"])
+        self.penalty, self.buffer = penalty, like.new_empty(0)
+        self.nobody = torch.zeros(0, dtype=torch.int64, device=like.device)
+        self.table = (self.nobody,) * 3 if copies is None else copies.table
+
+    def _update(self, block: Tensor, lists: Lists, at: int, row: int, column: int, names: Tensor | None = None) -> None:
+        """block [b, c]: of rows `row` and on, or `names`, whose lists are `lists` from `at` on; of columns `column` and on."""
+        none, mine = block.new_zeros(0), slice(at, at + block.shape[0])
+        taken = none if self.penalty is None else self.penalty[column : column + block.shape[1]]
+        names = self.nobody if names is None else names
+        torch.ops.gcl_fast.knn_update_(block, names, row, column, taken, *self.table, lists.value[mine], lists.index[mine])
+
+    def _block(self, left: Tensor, right: Tensor) -> Tensor:
+        if len(self.buffer) < len(left) * len(right):
+            self.buffer = left.new_empty(len(left) * len(right))
+        block = self.buffer[: len(left) * len(right)].view(len(left), len(right))
+        torch.mm(left, right.T, out=block)
+        return block
+
+    def within(self, x: Tensor, first: int, lists: Lists) -> None:
+        """Rows of x, the first of which has the number `first`, among themselves: each pair is multiplied once."""
+        for row in range(0, len(x), self.side):
+            left = x[row : row + self.side]
+            for column in range(row, len(x), self.side):
+                block = self._block(left, x[column : column + self.side])
+                self._update(block, lists, row, first + row, first + column)
+                if column > row:
+                    self._update(block.T, lists, column, first + column, first + row)
+
+    def between(self, left: Tensor, first: int, lists: Lists, right: Tensor, right_first: int, right_lists: Lists) -> None:
+        """Two runs of rows: each pair is multiplied once, for the lists of both."""
+        for row in range(0, len(left), self.side):
+            for column in range(0, len(right), self.side):
+                block = self._block(left[row : row + self.side], right[column : column + self.side])
+                self._update(block, lists, row, first + row, right_first + column)
+                self._update(block.T, right_lists, column, right_first + column, first + row)
+
+    def of_some(self, x: Tensor, which: Tensor, lists: Lists) -> None:
+        """Rows `which` with all rows of x."""
+        for row in range(0, len(which), self.side):
+            names = which[row : row + self.side]
+            left = x[names]
+            for column in range(0, len(x), self.side):
+                self._update(self._block(left, x[column : column + self.side]), lists, row, 0, column, names)
+
+
+def nearest(x: Tensor, k: int, penalty: Tensor | None = None, which: Tensor | None = None) -> Lists:
     """Rows of x [N, D] with the largest product (less their penalty [N]) for each row, or each of the rows `which` [n].
 
     value [n, k], itself first, then descending, ties by the lower index; index [n, k] int64.
     """
-    copies = _Copies(x)
+    copies = Copies.of(x)
     if k > LONGEST:
-        return _by_sorting(x, k, torch.arange(len(x), device=x.device) if which is None else which, penalty, copies)
-    rows = len(x) if which is None else len(which)
-    value = x.new_full((rows, k), -torch.inf)
-    index = torch.full((rows, k), -1, dtype=torch.int64, device=x.device)
-    index[:, 1:] = torch.iinfo(torch.int64).max
-    none, nobody = x.new_zeros(0), index.new_zeros(0)
-    side = SIDE.get(x.device.type, SIDE["cuda"])
-    buffer = x.new_empty(min(side, rows) * min(side, len(x)))
-
-    def update(block: Tensor, row: int, column: int, names: Tensor = nobody) -> None:
-        mine = slice(row, row + block.shape[0])
-        taken = none if penalty is None else penalty[column : column + block.shape[1]]
-        torch.ops.gcl_fast.knn_update_(block, names, row, column, taken, *copies.table, value[mine], index[mine])
-
+        rows = torch.arange(len(x), device=x.device) if which is None else which
+        return Lists(*_by_sorting(x, k, rows, penalty, copies))
+    lists = Lists.empty(len(x) if which is None else len(which), k, x)
+    products = Products(x, copies, penalty)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        for row in range(0, rows, side):
-            left = x[row : row + side] if which is None else x[which[row : row + side]]
-            for column in range(row if which is None else 0, len(x), side):
-                right = x[column : column + side]
-                block = buffer[: len(left) * len(right)].view(len(left), len(right))
-                torch.mm(left, right.T, out=block)
-                if which is not None:
-                    update(block, row, column, which[row : row + side])
-                    continue
-                update(block, row, column)
-                if column > row:
-                    update(block.T, column, row)
-    return value, index
+        if which is None:
+            products.within(x, 0, lists)
+        else:
+            products.of_some(x, which, lists)
+    return lists
 
 
-class _Copies:
-    """Rows of x that equal a row before them: a product may round equal columns differently, so originals stand for them.
+class Copies:
+    """Rows that equal a row before them: a product may round equal columns differently, so originals stand for them.
 
     table: original [N], copy_start [N + 1], copies; empty tensors where all rows differ.
     """
 
-    def __init__(self, x: Tensor) -> None:
-        self.copies, self.originals = _duplicates(x)
-        nobody = torch.zeros(0, dtype=torch.int64, device=x.device)
+    def __init__(self, copies: Tensor, originals: Tensor, total: int) -> None:
+        self.copies, self.originals = copies, originals
+        device = copies.device
+        nobody = torch.zeros(0, dtype=torch.int64, device=device)
         self.table = (nobody, nobody, nobody)
-        if not len(self.copies):
+        if not len(copies):
             return
-        original = torch.arange(len(x), device=x.device)
-        original[self.copies] = self.originals
-        order = torch.argsort(self.originals * len(x) + self.copies)
-        start = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
-        start[1:] = torch.bincount(self.originals, minlength=len(x)).cumsum(0)
-        self.table = (original, start, self.copies[order])
+        original = torch.arange(total, device=device)
+        original[copies] = originals
+        order = torch.argsort(originals * total + copies)
+        start = torch.zeros(total + 1, dtype=torch.int64, device=device)
+        start[1:] = torch.bincount(originals, minlength=total).cumsum(0)
+        self.table = (original, start, copies[order])
+
+    @classmethod
+    def of(cls, x: Tensor) -> Copies:
+        copies, originals = repeated(row_hashes(x))
+        same = (x[copies] == x[originals]).all(dim=1)
+        return cls(copies[same], originals[same], len(x))
 
 
-def _duplicates(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that equal a row before them, and the first such row of each."""
+def row_hashes(x: Tensor, seed: int = 0) -> Tensor:
+    """A number [N] int64 of the bits of each row."""
     bits = x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int64)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(x.device) * 2 + 1
     step = max(1, BLOCK // max(x.shape[1], 1))
-    hashed = torch.cat([(bits[i : i + step].long() * odd).sum(dim=1) for i in range(0, len(x), step)])  # wraps around
-    value, order = torch.sort(hashed, stable=True)
+    hashed = [(bits[i : i + step].long() * odd).sum(dim=1) for i in range(0, len(x), step)]  # wraps around
+    return torch.cat(hashed) if hashed else odd.new_zeros(0)
+
+
+def repeated(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Where numbers [N] repeat one before them, and where each of those stood first."""
+    value, order = torch.sort(numbers, stable=True)
     new = torch.ones_like(value, dtype=torch.bool)
     new[1:] = value[1:] != value[:-1]
-    first = order[new][new.cumsum(0) - 1]  # of each run of equal hashes, in sorted order
-    copies, originals = order[~new], first[~new]
-    same = (x[copies] == x[originals]).all(dim=1)
-    return copies[same], originals[same]
+    first = order[new][new.cumsum(0) - 1] if len(order) else order  # of each run of equal numbers, in sorted order
+    return order[~new], first[~new]
 
 
-def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies: _Copies) -> tuple[Tensor, Tensor]:
+def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies: Copies) -> tuple[Tensor, Tensor]:
     value, index = x.new_empty(len(which), k), torch.empty(len(which), k, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // len(x))
     for first in range(0, len(which), step):

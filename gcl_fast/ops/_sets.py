@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.ops._jaccard import _starts
+from gcl_fast.ops._jaccard import Overlapping, Rows, averaged, distances, half_width, starts_of, transposed
 
 
 def expanded_sets(rank: Tensor, k1: int) -> tuple[Tensor, Tensor]:
     """R*(i) of every row of rank [N, at most k1 + 1] int32, nearest first: start [N + 1] int64, columns [nnz] int32."""
     ops, rank = torch.ops.gcl_fast, rank.contiguous()
-    sets = ops.reciprocal_sets(rank, min(int(np.around(k1 / 2)) + 1, rank.shape[1]))
+    sets = ops.reciprocal_sets(rank, half_width(k1, rank))
     accepted, count = ops.expansion_count(*sets)
-    start, total = _starts(count)
+    start, total = starts_of(count)
     none = torch.zeros(0)
     return start, ops.expansion_weights(*sets, accepted, rank, none, none, start, total)[0]
 
@@ -35,14 +35,9 @@ def overlap_terms(
 
     m(i, j) = sum over n of min(V[i, n], V[j, n]), V the rows averaged over group [N, k2] int32.
     """
-    ops, matrix, size = torch.ops.gcl_fast, (start, columns, weight), group.shape[1]
-    if size != 1:
-        group = group.contiguous()
-        begin, total = _starts(ops.mean_rows_count(*matrix, group, size))
-        matrix = begin, *ops.mean_rows(*matrix, group, size, begin, total)
-    holders = ops.transpose_rows(*matrix)
-    indptr, total = _starts(ops.overlap_count(*matrix, *holders))
-    indices, distance = ops.overlap_distance(*matrix, *holders, indptr, total)
-    pairs = int(indptr[num_rows])  # what follows belongs to rows that nobody asks for
-    row = np.repeat(np.arange(num_rows), np.diff(indptr[: num_rows + 1].numpy()))
-    return row, indices[:pairs].numpy(), 1 - distance[:pairs].numpy()
+    rows = Rows(start, columns, weight)
+    if group.shape[1] != 1:
+        rows = averaged(rows, group.contiguous(), group.shape[1])
+    indptr, indices, distance = distances(Overlapping(rows, transposed(rows)), last=num_rows)
+    row = np.repeat(np.arange(num_rows), np.diff(indptr.numpy()))
+    return row, indices.numpy(), 1 - distance.numpy()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast._op_types import Neighbors, SparseDistance
-from gcl_fast.ops import _jaccard, _knn
+from gcl_fast.ops import _jaccard, _knn, _knn_halves
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_index, integer
 from gcl_fast.ops._rows import finite, normalised
 
@@ -26,7 +26,8 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
         x: [N, D] float16, bfloat16, float32 or float64, finite; rows are L2-normalised inside (a zero row stays zero).
         k: 1 to N.
         backend: "torch": blocked products and top-k on the device of x; "faiss": IndexFlatIP on CPU, rows whose order hangs on
-            rounding are decided as in "torch"; "auto": "torch".
+            rounding are decided as in "torch"; "auto": on CUDA, from 4,096 float32 rows on, candidates by half-precision products
+            and their order by float32 ones, which is as exact (`_knn_halves` has the proof); else "torch".
 
     Returns:
         Neighbors(similarity [N, k], index [N, k] int64). Similarities are float32 (float64 for float64 x), in descending order
@@ -52,10 +53,13 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     if k > total:
         raise ValueError(f"knn: k must be at most N={total}, got {k}")
     _native.require("knn", x.device)
-    return Neighbors(*(_knn.by_faiss(rows, k) if backend == "faiss" else _knn.nearest(rows, k)))
+    search = {"auto": _knn_halves.nearest_rows, "torch": _knn.nearest, "faiss": _knn.by_faiss}[backend]
+    return Neighbors(*search(rows, k))
 
 
-def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor | None = None) -> SparseDistance:
+def jaccard_distance(
+    x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor | None = None, max_distance: float | None = None
+) -> SparseDistance:
     """Jaccard distance of k-reciprocal neighbour sets, in the form ReID clusters with.
 
     With R(i, k) = those j among i's first k + 1 neighbours (of k1 there are) that have i among theirs,
@@ -63,8 +67,9 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
     V[i] = softmax over R*(i), averaged over the first k2 neighbours, and m = sum_n min(V[i, n], V[j, n]):
     d(i, j) = 1 - m / (2 - m), in [0, 1], symmetric, d(i, i) = 0.
 
-    Memory is proportional to the pairs stored. On CUDA the sizes of three results depend on the data: their totals are read on
-    the host, besides what `knn` reads, or the check of given neighbours.
+    Memory is proportional to the pairs stored, and to N (k1 and the sizes of the sets). With max_distance those are few: of
+    50,000 images' pairs that share a neighbour 5% lie within 0.55. On CUDA the sizes of some results depend on the data: totals
+    are read on the host, besides what `knn` reads, or the check of given neighbours.
 
     Deterministic: the same for any number of threads.
 
@@ -75,9 +80,11 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
         k2: rows averaged around each (1: none).
         features: [N, D] float, only with neighbours for x: members of a set are weighted by softmax(2 features_i . features_j),
             used as they are. Without it the members of a set weigh the same.
+        max_distance: at least 0; pairs farther apart (rounded to the dtype of the distances) are not stored. None: all are.
 
     Returns:
-        `SparseDistance` on the device of x, float32 (float64 for float64 features); stored are the pairs whose V share a column.
+        `SparseDistance` on the device of x, float32 (float64 for float64 features), int32 indices; stored are the pairs whose V
+        share a column and that are not beyond max_distance. `dbscan` up to that radius gives the same labels with it and without.
 
     Gradient:
         None: not differentiable.
@@ -89,6 +96,26 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
     Source:
         Zhong et al., CVPR 2017, section 3.
     """
+    reach = _jaccard.ALL
+    if max_distance is not None:
+        reach = float(Shapes("jaccard_distance").number("max_distance", max_distance, 0.0))
+    sets = _overlapping(x, k1, k2, features)
+    return _sparse(_jaccard.distances(sets, reach), reach)
+
+
+def jaccard_of_nearest(x: Tensor, k1: int, k2: int, share: float) -> SparseDistance:
+    """`jaccard_distance` of features x, where at least the smallest `share` of the non-zero distances of unordered pairs is asked
+    for: few others are stored."""
+    return _sparse(*_jaccard.nearest_distances(_overlapping(x, k1, k2, None), share))
+
+
+def _sparse(parts: _jaccard.Distances, reach: float) -> SparseDistance:
+    total = len(parts.indptr) - 1
+    return SparseDistance(*parts, shape=(total, total), max_distance=min(reach, 1.0))
+
+
+def _overlapping(x: Tensor, k1: int, k2: int, features: Tensor | None) -> _jaccard.Overlapping:
+    """What `jaccard_distance` compares, of its arguments, which are checked."""
     shapes = Shapes("jaccard_distance")
     k1, k2 = integer("jaccard_distance", "k1", k1, 1), integer("jaccard_distance", "k2", k2, 1)
     if isinstance(x, Tensor) and not x.is_floating_point():
@@ -103,10 +130,10 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6, *, features: Tensor |
             raise ValueError("jaccard_distance: features must be None when x is features itself, got a tensor")
         features = normalised("jaccard_distance", "x", x)
         _native.require("jaccard_distance", x.device)
-        similarity, rank = _knn.nearest(features, min(k1, len(x))) if len(x) else (None, x.new_zeros(0, 0, dtype=torch.int64))
+        none = None, torch.zeros(0, 0, dtype=torch.int64, device=x.device)
+        similarity, rank = _knn_halves.nearest_rows(features, min(k1, len(x))) if len(x) else none
     _native.require("jaccard_distance", x.device)
-    parts = _jaccard.distance(rank, similarity, features, k1, k2)
-    return SparseDistance(*parts, shape=(len(rank), len(rank)))
+    return _jaccard.neighbour_sets(rank, similarity, features, k1, k2)
 
 
 def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
@@ -115,8 +142,9 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     Deterministic: the same for any number of threads. Waits for the GPU once, to see that the values are in [0, 1].
 
     Arguments:
-        distance: values in [0, 1]; pairs not stored are 1.0 apart.
-        eps: above 0; two points are neighbours when their distance is at most eps (rounded to the dtype of the distances).
+        distance: values in [0, 1], indices int32 or int64; pairs not stored are 1.0 apart.
+        eps: above 0, at most distance.max_distance (where that is below 1); two points are neighbours when their distance is at
+            most eps (rounded to the dtype of the distances).
         min_samples: a point is core when at least so many points, itself counted, are its neighbours.
 
     Returns:
@@ -137,9 +165,13 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
         raise TypeError(f"dbscan: distance must be a SparseDistance, got {type(distance).__name__}")
     shapes, total, values = Shapes("dbscan"), distance.shape[0], distance.values
     shapes.tensor("distance.values", values, ("nnz",), FLOATS)
-    shapes.tensor("distance.indices", distance.indices, ("nnz",), (torch.int64,), device_of=("distance.values", values))
+    shapes.tensor("distance.indices", distance.indices, ("nnz",), INTEGERS, device_of=("distance.values", values))
     shapes.tensor("distance.indptr", distance.indptr, (total + 1,), (torch.int64,), device_of=("distance.values", values))
     eps = float(shapes.number("eps", eps, 0.0, open_low=True))
+    if distance.max_distance < min(eps, 1.0):
+        raise ValueError(
+            f"dbscan: eps must be at most distance.max_distance={distance.max_distance}, got {eps}: pairs are missing"
+        )
     min_samples = min(integer("dbscan", "min_samples", min_samples, 1), total + 1)
     _native.require("dbscan", values.device)
     if not bool(((values >= 0) & (values <= 1)).all()):  # NaN too
@@ -162,7 +194,11 @@ def _rises(indptr: Tensor, total: int) -> bool:
 
 
 def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
-    graph = distance.indptr, distance.indices, distance.values
+    indices = distance.indices
+    if indices.dtype != torch.int32:
+        check_index("dbscan", "distance.indices", indices, len(distance.indptr) - 1, f"rows, 0 to {len(distance.indptr) - 2}")
+        indices = indices.int()
+    graph = distance.indptr, indices, distance.values
     root = torch.ops.gcl_fast.dbscan_roots(*graph, eps, min_samples).long()  # [N], -1 where not core
     first = root == torch.arange(len(root), device=root.device)  # [N]: a cluster's first core point
     number = first.cumsum(0) - 1  # [N]: of a root, its cluster

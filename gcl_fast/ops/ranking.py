@@ -11,7 +11,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast._op_types import RankMetrics
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
-from gcl_fast.ops._rows import normalised
+from gcl_fast.ops._rows import normalised, with_scales
 from gcl_fast.ops._sets import expanded_sets, overlap_terms, softmax_rows
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
@@ -60,13 +60,12 @@ def rank_metrics(
     shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
     shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, query.device)
-    query, gallery = (normalised("rank_metrics", n, x) for n, x in (("query", query), ("gallery", gallery)))
-
-    query.neg_()  # the nearest has the largest product
+    query = normalised("rank_metrics", "query", query).neg_()  # the nearest has the largest product
+    gallery, scales = with_scales("rank_metrics", "gallery", gallery)
 
     def rows(first: int, last: int) -> Tensor:
         with torch.autocast(query.device.type, enabled=False):
-            return query[first:last] @ gallery.T
+            return (query[first:last] @ gallery.T).mul_(scales)
 
     return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
 

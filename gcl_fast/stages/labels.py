@@ -17,20 +17,16 @@ from gcl_fast.pseudo_labels import PseudoLabels, cluster
 
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:
     """Cluster features [N, D] of the training images (cameras [N]) by `rule`; StageError where there is nothing to train on."""
-    (clusters,) = from_first_rank(
-        lambda: [
-            cluster(
-                features,
-                k1=rule.k1,
-                k2=rule.k2,
-                eps=rule.eps,
-                rho=rule.rho,
-                min_samples=rule.min_samples,
-                debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
-                cameras=cameras.to(features.device),
-            )
-        ],
-        features.device,
+    clusters = cluster(
+        features,
+        k1=rule.k1,
+        k2=rule.k2,
+        eps=rule.eps,
+        rho=rule.rho,
+        min_samples=rule.min_samples,
+        debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
+        cameras=cameras.to(features.device),
+        share=True,
     )
     if clusters.num_clusters < 2:
         advice = f"{'raise' if clusters.num_clusters == 0 else 'lower'} {stage}.cluster.eps or change min_samples"

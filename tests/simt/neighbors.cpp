@@ -3,6 +3,7 @@
 #include "neighbors/dbscan_kernels.cuh"
 #include "neighbors/jaccard_kernels.cuh"
 #include "neighbors/knn_kernels.cuh"
+#include "neighbors/overlap_kernels.cuh"
 
 namespace {
 
@@ -111,21 +112,33 @@ void overlap(Case& c) {
   p.holder_start = c.input<int64_t>("holder_start");
   p.holder_rows = c.input<int32_t>("holder_rows");
   p.holder_values = c.input<T>("holder_values");
-  p.tile = c.integer("tile");
-  p.count = c.output<int64_t>("count", {p.rows});
-  gcl::launch_overlap<T, false>(p, GclStream{});
-  p.indptr = c.input<int64_t>("indptr");
-  const int64_t total = c.integer("total");
-  p.indices = c.output<int64_t>("indices", {total});
+  p.first = c.integer("first"), p.step = c.integer("step"), p.results = c.integer("results");
+  p.max_distance = *c.input<double>("reach");
+  gcl::RoomParams<T> room{.start = p.start,
+                          .columns = p.columns,
+                          .values = p.values,
+                          .holder_start = p.holder_start,
+                          .rows = p.rows,
+                          .first = p.first,
+                          .step = p.step,
+                          .results = p.results,
+                          .max_distance = p.max_distance,
+                          .room = c.output<int64_t>("needed", {p.results})};
+  gcl::launch_overlap_room(room, GclStream{});
+  p.slots = c.integer("slots");
+  p.room = c.input<int64_t>("room");
+  const int64_t total = p.room[p.results];
+  p.count = c.output<int64_t>("count", {p.results});
+  p.indices = c.output<int32_t>("indices", {total});
   p.distance = c.output<T>("distance", {total});
-  gcl::launch_overlap<T, true>(p, GclStream{});
+  gcl::launch_overlaps(p, GclStream{});
 }
 
 template <class T>
 gcl::DbscanParams<T> graph(Case& c) {
   gcl::DbscanParams<T> p{};
   p.indptr = c.input<int64_t>("indptr");
-  p.indices = c.input<int64_t>("indices");
+  p.indices = c.input<int32_t>("indices");
   p.values = c.input<T>("values");
   p.rows = c.size("indptr", 0) - 1;
   p.eps = *c.input<T>("eps");

@@ -1,0 +1,83 @@
+"""Neighbours, Jaccard distance and DBSCAN of two and four processes over gloo: what one process finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcl_fast import distributed, ops
+from gcl_fast.ops import _jaccard, _knn
+from gcl_fast.ops import _shared_neighbors as shared
+from gcl_fast.ops._rows import unit
+from gcl_fast.pseudo_labels import cluster, labels_of_shares
+from tests.shared_labels_worker import CASES
+from tests.test_neighbors import crowd, signs
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def ranks(request, tmp_path_factory) -> list[dict]:
+    out = tmp_path_factory.mktemp("ranks")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
+    worker = [str(ROOT / "tests" / "shared_labels_worker.py"), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run([*launch, *worker], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_process_has_the_labels_of_one(case: str, ranks: list[dict]) -> None:
+    x, rule = CASES[case]
+    want = cluster(x, **rule, cameras=torch.arange(len(x)) % 2)
+    for found in ranks:
+        labels, eps, agreement = found[case]
+        assert torch.equal(labels, want.labels) and eps == want.eps and agreement == want.camera_agreement
+    assert case not in ("plain", "rho", "copies") or (want.num_clusters > 3 and want.num_outliers + want.num_clusters > 5)
+
+
+def test_neighbours_are_those_of_one_process(ranks: list[dict]) -> None:
+    value, index = ops.knn(signs(61, 16, seed=1), 9)
+    assert torch.equal(torch.cat([found["nearest"][1] for found in ranks]), index)
+    assert torch.equal(torch.cat([found["nearest"][0] for found in ranks]), value)
+
+
+def test_shares_of_any_length_are_gathered_in_order(ranks: list[dict]) -> None:
+    want = torch.tensor([0] * 5 + [2] * 2 + [3] * 7)[: 5 if len(ranks) == 2 else None]
+    assert all(torch.equal(found["gathered"], want[:, None].expand(-1, 2)) for found in ranks)
+
+
+def test_features_that_are_not_finite_on_one_are_told_by_all(ranks: list[dict]) -> None:
+    assert all("features must be finite, got NaN or infinity in 2 rows" in found["error"] for found in ranks)
+
+
+def test_one_process_is_a_share_too() -> None:
+    x, rule = CASES["plain"]
+    labels, eps = labels_of_shares(x, **rule)
+    assert torch.equal(labels, cluster(x, **rule).labels) and eps == rule["eps"]
+    assert distributed.gather_uneven(x) is x and distributed.fair_share(7) == slice(0, 7)
+
+
+def test_weights_from_parts_have_the_bits_of_the_whole(device: torch.device) -> None:
+    """Similarities that are not known are computed apart."""
+    x = unit(crowd(80, 24, seed=2)).to(device)
+    similarity, index = ops.knn(x, 9)
+    want = _jaccard.neighbour_sets(index, similarity, x, 9, 3)
+    got = shared.neighbour_sets(x, 9, 3, shared.Share(x))
+    assert all(torch.equal(a, b) for a, b in zip((*want.rows, *want.holders), (*got.rows, *got.holders), strict=True))
+
+
+def test_lists_are_merged_by_value_and_index() -> None:
+    inf, far = torch.inf, torch.iinfo(torch.int64).max
+    mine = _knn.Lists(torch.tensor([[0.1, 0.9, 0.5, 0.5]]), torch.tensor([[7, 4, 2, 6]]))
+    theirs = _knn.Lists(torch.tensor([[-inf, 0.9, 0.5, -inf]]), torch.tensor([[-1, 3, 5, far]]))
+    value, index = mine.merged(theirs)
+    assert index.tolist() == [[7, 3, 4, 2]] and value.tolist() == [[pytest.approx(0.1), *map(pytest.approx, (0.9, 0.9, 0.5))]]
