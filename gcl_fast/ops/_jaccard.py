@@ -102,7 +102,7 @@ def _blocks(room: Tensor, most: int) -> list[tuple[int, int]]:
         return []
     ends = room.cumsum(0)
     cuts = torch.arange(most, max(most, int(ends[-1])), most, device=room.device)
-    cuts = torch.searchsorted(ends, cuts, right=True).unique()
+    cuts = torch.unique(torch.searchsorted(ends, cuts, right=True))
     edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < len(room)), len(room)]
     return list(itertools.pairwise(edges))
 
