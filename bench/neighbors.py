@@ -27,12 +27,17 @@ QUICK = {"work": ["knn", "jaccard", "dbscan"], "rows": [1000], "dim": [256]}
 FULL = {"work": ["knn", "faiss", "jaccard", "near", "dbscan"], "rows": [12936], "dim": [2048]}
 
 
+def clusters(rows: int, dim: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Their centres, which one each row belongs to, and the generator that goes on from there."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(max(rows // 40, 1), min(dim, 32), generator=generator)
+    return centre, torch.randint(0, len(centre), (rows,), generator=generator), generator
+
+
 def features(rows: int, dim: int, device: torch.device) -> Tensor:
     """Features [N, D] of a training set: about 40 rows a cluster, in random order, clusters that overlap (32 directions)."""
-    generator = torch.Generator().manual_seed(0)
-    latent = min(dim, 32)
-    centre = torch.randn(max(rows // 40, 1), latent, generator=generator)
-    member = torch.randint(0, len(centre), (rows,), generator=generator)
+    centre, member, generator = clusters(rows, dim)
+    latent = centre.shape[1]
     x = torch.randn(rows, latent, generator=generator).mul_(0.7).add_(centre[member])
     x = x @ torch.randn(latent, dim, generator=generator)
     return torch.nn.functional.normalize(x, dim=1).to(device)

@@ -6,7 +6,7 @@
 Every size runs in a process of its own, so that its peak is its own. Two peaks are given: of the whole process (features and
 libraries included) and of what Jaccard and DBSCAN add to the memory in use when the neighbours are there. Pairs are stored up
 to DBSCAN's radius, as `pseudo_labels.cluster` does (--all: every pair that shares a neighbour). --approximate takes neighbours
-from an inverted file instead of `ops.knn`, whose time grows with the square of the rows; what follows does the same work. With
+from nearby clusters instead of `ops.knn`, whose time grows with the square of the rows; what follows does the same work. With
 --device cuda both peaks are of the GPU's memory that torch holds, and each time ends when the GPU has finished.
 """
 
@@ -66,33 +66,30 @@ class GpuMemory:
         torch.cuda.synchronize()
 
 
-def approximate_neighbours(x, k: int, probes: int = 12):
-    """Most of the k nearest rows of each row x [N, D], itself first: those in the nearest of about 2 sqrt(N) buckets.
-
-    The features have rank 32 (`neighbors.features`), so 32 numbers a row have the same products.
-    """
+def approximate_neighbours(x, k: int, near: int = 8):
+    """Many of the k nearest rows of each row x [N, D], itself first: those in its own and the nearest of the clusters that the
+    features were drawn from, 320 rows or so."""
     import torch
+    from neighbors import clusters
 
     from gcl_fast.ops._knn import Lists
 
-    basis = torch.linalg.svd(x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))[:1000]], full_matrices=False)[2]
-    short = x @ basis[:32].T  # [N, 32]
-    centre = short[torch.randperm(len(x), generator=torch.Generator().manual_seed(2))[: int(2 * len(x) ** 0.5)]]
-    bucket = torch.cat([(part @ centre.T).argmax(1) for part in short.split(8192)])
-    order = bucket.argsort(stable=True)
-    members = list(order.split(torch.bincount(bucket, minlength=len(centre)).tolist()))
-    near = torch.cat([(part @ centre.T).topk(probes, dim=1).indices for part in centre.split(1024)])
+    centre, member, _ = clusters(*x.shape)
+    basis = torch.linalg.svd(x[:1000], full_matrices=False)[2][: centre.shape[1]]
+    short = x @ basis.T  # [N, 32]: the features have no more directions
+    sizes = torch.bincount(member, minlength=len(centre))
+    members = list(member.argsort(stable=True).split(sizes.tolist()))
+    middle = torch.zeros_like(centre).index_add_(0, member, short) / sizes.clamp_min(1)[:, None]
+    middle = torch.nn.functional.normalize(middle, dim=1)
+    nearest = torch.cat([(part @ middle.T).topk(min(near, len(centre)), dim=1).indices for part in middle.split(256)])
     lists = Lists.empty(len(x), k, x)
-    for own, buckets in zip(members, near.tolist(), strict=True):
-        if not len(own):
-            continue
-        others = torch.cat([members[b] for b in buckets])
-        product = short[own] @ short[others].T
-        itself = own[:, None] == others[None]
-        lists.value[own, 0], lists.index[own, 0] = (short[own] * short[own]).sum(1), own
-        best = product.masked_fill_(itself, -2.0).topk(min(k - 1, len(others) - 1), dim=1)
-        lists.value[own, 1 : 1 + best.values.shape[1]] = best.values
-        lists.index[own, 1 : 1 + best.values.shape[1]] = others[best.indices]
+    for own, others in zip(members, nearest.tolist(), strict=True):
+        column = torch.cat([members[c] for c in others])
+        product = short[own] @ short[column].T
+        product.masked_fill_(own[:, None] == column[None], 2.0)  # itself first
+        lists.value[own], best = product.topk(k, dim=1)
+        lists.index[own] = column[best]
+    lists.value[:, 0] = 1.0
     return lists
 
 
@@ -104,21 +101,21 @@ def measured(rows: int, dim: int, device: str, *, approximate: bool, every: bool
 
     def timed(work):
         used.wait()
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), time.process_time()
         out = work()
         used.wait()
-        return out, round(time.perf_counter() - begin, 3)
+        return out, round(time.perf_counter() - begin, 3), round(time.process_time() - busy, 3)
 
     jaccard, reach = ops.neighbors._jaccard, 1.0 if every else EPS
     used = GpuMemory() if device == "cuda" else HostMemory()
     x = features(rows, dim, torch.device(device))
     ops.dbscan(ops.jaccard_distance(x[:500], K1, K2), EPS, MIN_SAMPLES)  # libraries warm
-    (similarity, index), knn = timed(lambda: approximate_neighbours(x, K1) if approximate else ops.knn(x, K1))
+    (similarity, index), knn, knn_busy = timed(lambda: approximate_neighbours(x, K1) if approximate else ops.knn(x, K1))
     knn_peak, before = used.peak(), used.restart()
-    sets, weights = timed(lambda: jaccard.neighbour_sets(index, similarity, x, K1, K2))
-    parts, overlaps = timed(lambda: jaccard.distances(sets, reach))
+    sets, weights, weights_busy = timed(lambda: jaccard.neighbour_sets(index, similarity, x, K1, K2))
+    parts, overlaps, overlaps_busy = timed(lambda: jaccard.distances(sets, reach))
     distance = ops.SparseDistance(*parts, shape=(rows, rows))
-    labels, dbscan = timed(lambda: ops.dbscan(distance, EPS, MIN_SAMPLES))
+    labels, dbscan, dbscan_busy = timed(lambda: ops.dbscan(distance, EPS, MIN_SAMPLES))
     peak = used.peak()
     entries, holders = len(sets.rows.columns), sets.holders.start.diff()
     return {
@@ -129,6 +126,12 @@ def measured(rows: int, dim: int, device: str, *, approximate: bool, every: bool
         "jaccard_s": round(weights + overlaps, 3),
         "overlaps_s": overlaps,
         "dbscan_s": dbscan,
+        "processor_s": {  # of all threads: what a shared machine does not distort
+            "knn": knn_busy,
+            "weights": weights_busy,
+            "overlaps": overlaps_busy,
+            "dbscan": dbscan_busy,
+        },
         "peak_rss_mb" if device == "cpu" else "peak_gpu_mb": round(max(peak, knn_peak)),
         "jaccard_dbscan_extra_mb": round(peak - before),
         "pairs": len(distance.values),
@@ -152,7 +155,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10000, 50000, 200000])
     parser.add_argument("--one", type=int, nargs=2, metavar=("ROWS", "DIM"), help="measure this size here and print it")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--approximate", action="store_true", help="neighbours from an inverted file")
+    parser.add_argument("--approximate", action="store_true", help="neighbours from nearby clusters")
     parser.add_argument("--all", action="store_true", help="store every pair that shares a neighbour")
     parser.add_argument("--note", default="")
     parser.add_argument("--out", type=Path)

@@ -13,7 +13,6 @@ from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, clus
 from gcl_fast.errors import InputError
 from gcl_fast.ops import _jaccard, _shared_neighbors
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
-from gcl_fast.ops._rows import normalised
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
 
@@ -142,7 +141,7 @@ def cluster(
         distance, radius = jaccard_distance(features, k1, k2, max_distance=eps), float(eps)
     else:
         distance = jaccard_of_nearest(features, k1, k2, _fraction(rho))
-        radius = eps_by_rho(distance, rho)
+        radius = min(eps_by_rho(distance, rho), distance.max_distance)  # a mean of equal numbers may round above them
     return described(dbscan(distance, radius, min_samples), radius, known)
 
 
@@ -152,7 +151,9 @@ def labels_of_shares(
     """Clusters of images of which each of several processes (torchrun) has some; all call it together.
 
     The work is shared, and so is the memory for features and pairs: the number of images grows with the processes.
-    Deterministic; the labels are those of one process, up to the rounding of products of blocks of another shape.
+    Deterministic; the labels are those of one process, up to the rounding of products of blocks of another shape. (rho leaves
+    out distances of 0, and two images with the same k2 neighbours are 0 or 1e-7 apart, as rounding has it: on the same
+    features the radius may differ in the third digit, as it may between CPU and CUDA.)
 
     Arguments:
         own: [n, D] floating, this process's features; rows are numbered through the processes in the order of their ranks.
@@ -171,7 +172,7 @@ def labels_of_shares(
     if wrong:  # seen by all, so that none waits
         raise ValueError(f"{shapes.op}: features must be finite, got NaN or infinity in {wrong} rows")
     share = _shared_neighbors.Share(own)
-    sets = _shared_neighbors.neighbour_sets(normalised(shapes.op, "own", own), k1, k2, share)
+    sets = _shared_neighbors.neighbour_sets(_shared_neighbors.unit_rows(own), k1, k2, share)
     if fraction is None:
         pairs = _shared_neighbors.own_pairs(sets, radius, share)
     else:

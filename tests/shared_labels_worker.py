@@ -13,10 +13,18 @@ from gcl_fast.ops._rows import unit
 from gcl_fast.pseudo_labels import cluster, labels_of_shares
 from tests.test_neighbors import crowd, signs
 
+
+def loose(n: int, d: int, seed: int) -> torch.Tensor:
+    """Features of a few people, no two alike. With k2 = 1, no distance is 0 but for rounding, which `rho` would count or not."""
+    generator = torch.Generator().manual_seed(seed)
+    people = torch.randn(n // 6, d, generator=generator)
+    return people[torch.arange(n) % len(people)] + 0.7 * torch.randn(n, d, generator=generator)
+
+
 CASES = {  # features, and how they are clustered
     "plain": (crowd(203, 12, seed=4, spread=0.6), {"k1": 12, "k2": 4, "eps": 0.6}),
     "alone": (crowd(90, 12, seed=5, spread=0.6), {"k1": 9, "k2": 1, "eps": 0.5, "min_samples": 1}),
-    "rho": (crowd(120, 12, seed=6, spread=0.7).double(), {"k1": 12, "k2": 4, "rho": 0.02}),
+    "rho": (loose(120, 12, seed=6).double(), {"k1": 12, "k2": 1, "rho": 0.02}),
     "copies": (signs(60, 4, seed=7), {"k1": 10, "k2": 3, "eps": 0.6}),  # at most 16 different rows
     "few": (crowd(3, 5, seed=8), {"k1": 4, "k2": 2, "eps": 0.5, "min_samples": 1}),  # fewer rows than processes
     "none": (torch.zeros(0, 4), {}),

@@ -78,5 +78,5 @@ def _bound(x: Tensor, halves: Tensor) -> Tensor:
     lost, length, half_length = (torch.linalg.vector_norm(rows, dim=1) for rows in (x - halves, x, halves))
     rounding = x.shape[1] * 2.0**-22
     scores = half_length * half_length.max() + length * length.max()
-    bound: Tensor = (length * lost.max() + lost * half_length.max() + rounding * scores) * 1.01
-    return bound
+    bound: Tensor = length * lost.max() + lost * half_length.max() + rounding * scores
+    return bound * 1.01

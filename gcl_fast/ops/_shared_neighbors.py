@@ -40,6 +40,15 @@ class Share:
             yield source, distributed.exchange(rows, to, source, self.sizes[source])
 
 
+def unit_rows(own: Tensor) -> Tensor:
+    """Rows of length 1, float32 at least. A length is summed up in one order, whatever rows stand beside it: rows that are equal
+    on different processes stay so."""
+    x = own.detach().to(torch.promote_types(own.dtype, torch.float32)).contiguous()
+    number = torch.arange(len(x), device=x.device)
+    length: Tensor = torch.ops.gcl_fast.row_products(x, x, number, number).sqrt()
+    return x / length.clamp_min(1e-12)[:, None]
+
+
 def nearest(own: Tensor, k: int, share: Share) -> Lists:
     """`_knn.nearest` of all rows for this process's, unit rows [n, D]: value, index [n, k], numbers among all.
 
