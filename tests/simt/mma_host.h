@@ -3,7 +3,7 @@
 // is waited for, so that what is read too early is not there yet.
 #pragma once
 
-#include <cfenv>
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <map>
@@ -55,22 +55,41 @@ inline Copies& copies() {  // of this thread; a kernel that ends has waited for 
   return all[simt::here().linear];
 }
 
+// While the emulation keeps its books, which are no business of the race detector.
+struct Unwatched {
+  Unwatched() { simt::hooks().threads_run(false); }
+  ~Unwatched() { simt::hooks().threads_run(true); }
+};
+
 inline void copy_16(void* shared, const void* global, bool there) {
+  const Unwatched books;
   const auto address = reinterpret_cast<uintptr_t>(shared) | (there ? reinterpret_cast<uintptr_t>(global) : 0);
   if (address % 16 != 0) simt::fail("an asynchronous copy between addresses that are no multiples of 16");
   copies().open.push_back({shared, global, there});
 }
 inline void end_copy_group() {
+  const Unwatched books;
   copies().groups.push_back(std::move(copies().open));
   copies().open.clear();
 }
+// The oldest group but the last `left`, into `group` of the caller's stack; 0 without any.
+inline size_t oldest_copies(size_t left, Copy (&group)[16]) {
+  const Unwatched books;
+  auto& groups = copies().groups;
+  if (groups.size() <= left) return 0;
+  const size_t count = groups.front().size();
+  if (count > 16) simt::fail("a group of more asynchronous copies than the emulation keeps");
+  std::copy_n(groups.front().begin(), count, group);
+  groups.pop_front();
+  return count;
+}
 template <int LEFT>
 inline void wait_copy_groups() {
-  auto& groups = copies().groups;
-  for (; groups.size() > LEFT; groups.pop_front()) {
-    for (const Copy& copy : groups.front()) {
+  Copy group[16];
+  while (const size_t count = oldest_copies(LEFT, group)) {
+    for (size_t i = 0; i < count; ++i) {
       for (int word = 0; word < 4; ++word) {
-        static_cast<uint32_t*>(copy.to)[word] = copy.there ? static_cast<const uint32_t*>(copy.from)[word] : 0u;
+        static_cast<uint32_t*>(group[i].to)[word] = group[i].there ? static_cast<const uint32_t*>(group[i].from)[word] : 0u;
       }
     }
   }
