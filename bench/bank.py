@@ -1,4 +1,4 @@
-"""The memory contrast of one iteration: `ops.gcl_memory_loss` forward and backward, then `bank_update_`; beside it
+"""The memory contrast of one iteration: `ops.gcl_memory_step_`, its backward and the moved bank; beside it
 
 reference  `gcl_fast.reference`, plain PyTorch
 eager      a product with the bank, a mask of sampled negatives, cross-entropy, by PyTorch as one would write it
@@ -75,12 +75,9 @@ def step(module, case: dict, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, 
             loss = module.bank_nce(f, bank, torch.arange(len(bank), device=bank.device), index, temperature=TEMPERATURE).mean()
         (grad,) = torch.autograd.grad(loss, f)
         return loss.detach(), grad, grad
-    loss = module.gcl_memory_loss(
-        f, view, bank, labels, index, temperature=TEMPERATURE, num_negatives=case["negatives"], seed=3
-    ).sum()
-    grads = torch.autograd.grad(loss, (f, view))
-    module.bank_update_(bank, index, F.normalize(f.detach(), dim=1), MOMENTUM)
-    return loss.detach(), *grads
+    arguments = {"temperature": TEMPERATURE, "num_negatives": case["negatives"], "seed": 3, "momentum": MOMENTUM}
+    loss = module.gcl_memory_step_(f, view, bank, labels, index, **arguments).sum()
+    return loss.detach(), *torch.autograd.grad(loss, (f, view))
 
 
 def contrast(f: Tensor, view: Tensor, bank: Tensor, allowed: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -17,7 +17,12 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor mean, Tensor weight, Tensor rows)");
   m.def(
       "gcl_memory_loss(Tensor f, Tensor f_nv, Tensor bank, Tensor labels, Tensor index, float temperature,"
-      " int num_negatives, Tensor seed, bool with_grad) -> (Tensor loss, Tensor view_grad, Tensor photo_grad)");
+      " int num_negatives, Tensor seed, bool with_grad) -> (Tensor terms, Tensor view_grad, Tensor photo_grad)");
+  m.def(
+      "gcl_memory_step_(Tensor f, Tensor f_nv, Tensor(a!) bank, Tensor labels, Tensor index, float temperature,"
+      " int num_negatives, Tensor? seed, int seed_value, bool with_grad, float? momentum)"
+      " -> (Tensor terms, Tensor view_grad, Tensor photo_grad)");
+  m.def("gcl_memory_backward(Tensor grad, Tensor view_grad, Tensor photo_grad) -> (Tensor photo, Tensor view)");
   m.def("bank_draw_positives(Tensor labels, Tensor index, Tensor seed) -> Tensor");
   m.def("bank_update_(Tensor(a!) bank, Tensor index, Tensor feature, float momentum, bool unit, bool hard) -> ()");
   // Neighbours. Sizes that depend on the data are counted by one op and given to the next.

@@ -45,6 +45,12 @@ CALLS = {
         5,
         "[2]",
     ),
+    "gcl_memory_step_": (
+        lambda w: ops.gcl_memory_step_(QUERY, QUERY, BANK.clone(), LABELS, torch.tensor([0, 1, w]), seed=0, momentum=0.5),
+        "index",
+        5,
+        "[2]",
+    ),
     "bank_update_": (lambda w: ops.bank_update_(BANK.clone(), torch.tensor([0, w, w]), QUERY, 0.5), "index", 5, "[1]"),
     "centroid_cross_entropy": (lambda w: centroid_cross_entropy(QUERY, BANK, torch.tensor([0, 1, w]), 0.1), "targets", 5, "[2]"),
     "centroid_cross_entropy of many": (

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "bank/bank_ops.h"
+#include "bank/update_rows.h"
 #include "common/cpu_backend.h"
 
 namespace gcl {
@@ -35,8 +36,8 @@ int64_t chunks_of(int64_t batch, int64_t rows, int64_t dim, bool real8) {
 template <class T>
 void select_negatives(const NceParams<T>& p) {
   in_parallel(p.batch, 1, [&](int64_t b) {
-    const int64_t first = p.positive[b * p.positives];
-    const RowWords words = row_words(kNegatives, *p.seed, b);
+    const int64_t first = p.first[b * p.first_stride];
+    const RowWords words = row_words(kNegatives, seed_of(p), b);
     const SelectParams selection{.labels = p.labels,
                                  .num_rows = p.num_rows,
                                  .own_label = p.labels[first],
@@ -51,9 +52,9 @@ void select_negatives(const NceParams<T>& p) {
 GroupRows group_rows(const NceParams<float>& p, int64_t b0, int queries) {
   GroupRows rows{};
   for (int l = 0; l < queries; ++l) {
-    const int64_t first = p.positive[(b0 + l) * p.positives], label = p.labels[first];
+    const int64_t first = p.first[(b0 + l) * p.first_stride], label = p.labels[first];
     const int64_t class_or_row = label < 0 ? first : label;
-    const RowWords words = row_words(kNegatives, *p.seed, b0 + l);
+    const RowWords words = row_words(kNegatives, seed_of(p), b0 + l);
     rows.own_low[l] = static_cast<int32_t>(class_or_row);
     rows.own_high[l] = static_cast<int32_t>(class_or_row >> 32);
     rows.classless[l] = label < 0 ? -1 : 0;
@@ -147,8 +148,8 @@ void sweep(const NceParams<float>& p, const Tensor& like) {
 // The same in float64, one query after the other: for gradient checks, not for speed.
 void sweep(const NceParams<double>& p, const Tensor&) {
   in_parallel(p.batch, 1, [&](int64_t b) {
-    const int64_t first = p.positive[b * p.positives], own_label = p.labels[first];
-    const RowWords words = row_words(kNegatives, *p.seed, b);
+    const int64_t first = p.first[b * p.first_stride], own_label = p.labels[first];
+    const RowWords words = row_words(kNegatives, seed_of(p), b);
     const double* query = p.query + b * p.dim;
     double* mean = p.part_mean + b * padded_dim(p.dim);
     double top = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -175,27 +176,29 @@ void sweep(const NceParams<double>& p, const Tensor&) {
   });
 }
 
-// Adds the parts and compares the positives: loss, weight, mean, rows of one query.
+// Adds the parts of one query: the log-sum-exp of its negatives, -inf without any; their average under the softmax, 0 without
+// any.
 template <class T>
-void finish(const NceParams<T>& p, int64_t b) {
+double add_parts(const NceParams<T>& p, int64_t b, T* mean) {
   double top = -std::numeric_limits<double>::infinity(), sum = 0;
   for (int64_t c = 0; c < p.chunks; ++c) top = p.part_max[c * p.batch + b] > top ? p.part_max[c * p.batch + b] : top;
   const auto share = [&](int64_t c) { return std::isinf(top) ? 0.0 : std::exp(p.part_max[c * p.batch + b] - top); };
   for (int64_t c = 0; c < p.chunks; ++c) sum += share(c) * p.part_sum[c * p.batch + b];
-  const double lse = top + std::log(sum);  // -inf without negatives
-  if (p.with_grad) {
-    T* mean = p.mean + b * p.dim;
-    for (int64_t c = 0; c < p.chunks; ++c) {
-      const T scale = sum != 0 ? static_cast<T>(share(c) / sum) : T(0);
-      const T* part = p.part_mean + (c * p.batch + b) * padded_dim(p.dim);
-      for (int64_t d = 0; d < p.dim; ++d) mean[d] = (c == 0 ? T(0) : mean[d]) + scale * part[d];
-    }
+  for (int64_t c = 0; c < p.chunks && p.with_grad; ++c) {
+    const T scale = sum != 0 ? static_cast<T>(share(c) / sum) : T(0);
+    const T* part = p.part_mean + (c * p.batch + b) * padded_dim(p.dim);
+    for (int64_t d = 0; d < p.dim; ++d) mean[d] = (c == 0 ? T(0) : mean[d]) + scale * part[d];
   }
+  return top + std::log(sum);
+}
+
+// Compares the positives of one query: loss, weight, mean, rows.
+template <class T>
+void finish(const NceParams<T>& p, int64_t b) {
+  const double lse = add_parts(p, b, p.mean + (p.with_grad ? b * p.dim : 0));
   for (int64_t k = 0; k < p.positives; ++k) {
     const int64_t at = b * p.positives + k;
-    const T* query = p.query + b * p.dim;
-    if (p.positive_query != nullptr) query = p.positive_query + at * p.dim;
-    if (p.last_query != nullptr && k == p.positives - 1) query = p.last_query + b * p.dim;
+    const T* query = p.positive_query != nullptr ? p.positive_query + at * p.dim : p.query + b * p.dim;
     with_storage(p.storage, [&](auto* none) {
       const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + p.positive[at] * p.stride;
       const PairLoss pair = pair_loss(dot(query, row, p.dim) / p.temperature, lse);
@@ -209,11 +212,11 @@ void finish(const NceParams<T>& p, int64_t b) {
   }
 }
 
+// The negatives of every query, in parts.
 template <class T>
-void contrast(const NceParams<T>& p, const Tensor& like) {
+void contrast_parts(const NceParams<T>& p, const Tensor& like) {
   select_negatives(p);
   sweep(p, like);
-  in_parallel(p.batch, 1, [&](int64_t b) { finish(p, b); });
 }
 
 // Row `from` as a unit vector, and its length (1 for a zero row).
@@ -243,35 +246,65 @@ int64_t draw_positive(const int64_t* labels, int64_t size, int64_t index, int64_
   return GCL_PICK(smallest_key)(selection);
 }
 
+// Unit features of row b, its positives, their rows (where gradients are asked for) and their products with it.
 template <class T>
-void gcl_rows(GclTensors& g, NceTensors& t, const NceOptions& options) {
-  const GclParams<T> q = gcl_params<T>(g);
-  const NceParams<T> p = gcl_nce_params(q, t, options);
-  in_parallel(p.batch, 1, [&](int64_t b) {
-    normalise(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b);
-    normalise(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b);
-    q.positive[3 * b] = q.index[b];
-    for (uint32_t s = 1; s <= 2; ++s) q.positive[3 * b + s] = draw_positive(p.labels, p.num_rows, q.index[b], *p.seed, b, s);
-  });
-  contrast(p, t.query);
-  if (!p.with_grad) return;
-  in_parallel(p.batch, 1, [&](int64_t b) {
-    const T* mean = p.mean + b * p.dim;
-    for (int64_t k = 0; k < 3; ++k) {
-      const T scale = p.weight[3 * b + k] / p.temperature;
-      T *grad = q.view_grad + (3 * b + k) * p.dim, *photo = q.photo_grad + b * p.dim;  // grad holds the positive row
-      if (k == 2) {
-        for (int64_t d = 0; d < p.dim; ++d) photo[d] = -scale * grad[d];
-        denormalise(photo, q.unit_photo + b * p.dim, q.photo_length[b], p.dim);
-      }
-      for (int64_t d = 0; d < p.dim; ++d) grad[d] = scale * (k < 2 ? mean[d] - grad[d] : mean[d]);
-      denormalise(grad, q.unit_view + b * p.dim, q.view_length[b], p.dim);
+void prepare_row(const GclParams<T>& q, const NceParams<T>& p, int64_t b) {
+  normalise(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b);
+  normalise(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b);
+  for (int64_t k = 0; k < 3; ++k) {
+    const int64_t index = q.index[b];
+    const int64_t n = k == 0 ? index : draw_positive(p.labels, p.num_rows, index, seed_of(p), b, static_cast<uint32_t>(k));
+    q.positive[3 * b + k] = n;
+    with_storage(p.storage, [&](auto* none) {
+      const auto* row = static_cast<decltype(none)>(const_cast<void*>(p.bank)) + n * p.stride;
+      q.dot[3 * b + k] = dot((k < 2 ? q.unit_view : q.unit_photo) + b * p.dim, row, p.dim);
+      T* to = q.view_grad + (3 * b + k) * p.dim;
+      for (int64_t d = 0; d < p.dim && p.with_grad; ++d) to[d] = static_cast<T>(widen(row[d]));
+    });
+  }
+}
+
+// Losses of row b, and the derivatives of the terms, which are means over the batch.
+template <class T>
+void finish_row(const GclParams<T>& q, const NceParams<T>& p, int64_t b, T* mean, double* loss) {
+  const double lse = add_parts(p, b, mean);
+  for (int64_t k = 0; k < 3; ++k) {
+    const PairLoss pair = pair_loss(q.dot[3 * b + k] / p.temperature, lse);
+    loss[3 * b + k] = pair.loss;
+    if (!p.with_grad) continue;
+    const T scale = static_cast<T>(pair.weight / (static_cast<double>(p.temperature) * p.batch));
+    T *grad = q.view_grad + (3 * b + k) * p.dim, *photo = q.photo_grad + b * p.dim;  // grad holds the positive row
+    if (k == 2) {
+      for (int64_t d = 0; d < p.dim; ++d) photo[d] = -scale * grad[d];
+      denormalise(photo, q.unit_photo + b * p.dim, q.photo_length[b], p.dim);
     }
-  });
+    for (int64_t d = 0; d < p.dim; ++d) grad[d] = scale * (k < 2 ? mean[d] - grad[d] : mean[d]);
+    denormalise(grad, q.unit_view + b * p.dim, q.view_length[b], p.dim);
+  }
+}
+
+template <class T>
+void gcl_rows(const GclParams<T>& q, const NceParams<T>& p, const Tensor& like) {
+  in_parallel(p.batch, 1, [&](int64_t b) { prepare_row(q, p, b); });
+  contrast_parts(p, like);
+  Workspace work;
+  T* mean = nullptr;
+  double* loss = nullptr;
+  for (int time = 0; time < 2; ++time) {
+    if (time == 1) work.allocate(like);
+    work.part(p.with_grad ? p.batch * p.dim : 0, &mean);
+    work.part(p.batch * 3, &loss);
+  }
+  in_parallel(p.batch, 1, [&](int64_t b) { finish_row(q, p, b, mean + (p.with_grad ? b * p.dim : 0), loss); });
+  for (int64_t k = 0; k < 3; ++k) {
+    double sum = 0;
+    for (int64_t b = 0; b < p.batch; ++b) sum += loss[3 * b + k];
+    q.terms[k] = static_cast<T>(sum / p.batch);
+  }
 }
 
 struct BankCpu : CpuBackend {
-  NceOptions options(const char*, const Tensor& query, const Tensor& bank, double temperature, int64_t count,
+  NceOptions options(const char*, const Tensor& query, bool, const Tensor& bank, double temperature, int64_t count,
                      bool with_grad) const {
     return {.temperature = temperature,
             .count = count,
@@ -280,11 +313,29 @@ struct BankCpu : CpuBackend {
   }
 
   void contrast(const char* op, NceTensors& t, const NceOptions& options) const {
-    dispatch_real(t.query, [&](auto real) { gcl::contrast(nce_params<decltype(real)>(op, t, options), t.query); });
+    dispatch_real(t.query, [&](auto real) {
+      Workspace work;
+      const auto p = nce_params<decltype(real)>(op, t, options, work);
+      contrast_parts(p, t.query);
+      in_parallel(p.batch, 1, [&](int64_t b) { gcl::finish(p, b); });
+    });
   }
 
-  void gcl(GclTensors& g, NceTensors& t, const NceOptions& options) const {
-    dispatch_real(t.query, [&](auto real) { gcl_rows<decltype(real)>(g, t, options); });
+  void gcl(const char* op, GclTensors& t, const NceOptions& options, std::optional<double> momentum) const {
+    dispatch_real(t.photo, [&](auto real) {
+      using T = decltype(real);
+      Workspace work;
+      const auto [q, p] = gcl_params<T>(op, t, options, work);
+      gcl_rows(q, p, t.photo);
+      if (momentum.has_value()) move_rows(gcl_move(t, p, *momentum), t.photo);
+    });
+  }
+
+  template <class T>
+  void backward(const GclBackwardParams<T>& p) const {
+    in_parallel(p.batch, 8, [&](int64_t b) {
+      for (int64_t d = 0; d < p.dim; ++d) gcl_gradient(p, b, d);
+    });
   }
 
   void draw(const int64_t* labels, int64_t num_rows, const int64_t* index, int64_t batch, const int64_t* seed,

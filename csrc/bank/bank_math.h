@@ -42,6 +42,12 @@ GCL_HD RowWords row_words(uint32_t stream, int64_t seed, int64_t row) {
   return {row_word(2 * stream + 1, seed, row), row_word(2 * stream + 2, seed, row)};
 }
 
+// The seed of an NceParams: the caller's number, or one that lies with the tensors.
+template <class P>
+GCL_HD int64_t seed_of(const P& p) {
+  return p.seed != nullptr ? *p.seed : p.seed_value;
+}
+
 template <class U>
 GCL_HD U sampling_key(U inner, U outer, U column) {
   return mix_bits<U>(mix_bits<U>(column ^ inner) ^ outer);
@@ -116,6 +122,14 @@ GCL_HD PairLoss pair_loss(double positive, double lse) {
   if (x != x) return {x, x};
   const double e = ::exp(x > 0 ? -x : x);  // lse = -inf, no negatives: loss 0, weight 0
   return {(x > 0 ? x : 0.0) + ::log1p(e), x > 0 ? 1.0 / (1.0 + e) : e / (1.0 + e)};
+}
+
+// Column d of row b of both gradients, from a GclBackwardParams.
+template <class P>
+GCL_HD void gcl_gradient(const P& p, int64_t b, int64_t d) {
+  const auto* rows = p.view_grad + 3 * b * p.dim + d;
+  p.view[b * p.dim + d] = (p.grad[0] * rows[0] + p.grad[1] * rows[p.dim]) + p.grad[2] * rows[2 * p.dim];
+  p.photo[b * p.dim + d] = p.grad[2] * p.photo_grad[b * p.dim + d];
 }
 
 }  // namespace gcl

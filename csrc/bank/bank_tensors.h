@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "bank/bank.h"
 #include "bank/bank_math.h"
@@ -57,6 +58,13 @@ inline void check_bank(const char* op, const Tensor& like, const Tensor& bank, i
   STD_TORCH_CHECK(bank.size(0) < (int64_t{1} << 32), op, ": the bank must have fewer than 2^32 rows");
 }
 
+// A bank is written where it lies.
+inline void check_moved_bank(const char* op, const Tensor& bank, double momentum) {
+  const bool rows = bank.size(1) <= 1 || bank.size(0) == 0 || bank.stride(1) == 1;
+  STD_TORCH_CHECK(rows, op, ": bank must have contiguous rows");
+  STD_TORCH_CHECK(momentum >= 0 && momentum <= 1, op, ": momentum must be in [0, 1], got ", momentum);
+}
+
 inline void check_row_numbers(const char* op, const Tensor& like, NamedTensors tensors) {
   check_int64(op, tensors);
   check_same_device(op, like, tensors);
@@ -71,11 +79,36 @@ inline void check_rows(const char* op, const char* name, const Tensor& rows, int
   }
 }
 
+// What a call needs beside its outputs, in one piece: each part is asked for twice, first for its size, then for its place.
+class Workspace {
+ public:
+  template <class T>
+  void part(int64_t count, T** where) {
+    const int64_t begin = (used_ + kAlign - 1) / kAlign * kAlign;
+    used_ = begin + count * static_cast<int64_t>(sizeof(T));
+    if (base_ != nullptr) *where = reinterpret_cast<T*>(base_ + begin);
+  }
+  // Makes room for what was asked for until now; what is asked for from now on gets a place in it.
+  void allocate(const Tensor& like) {
+    memory_ = new_empty(like, {used_ + kAlign}, ScalarType::Byte);
+    base_ = static_cast<char*>(memory_->mutable_data_ptr());
+    base_ += (kAlign - reinterpret_cast<uintptr_t>(base_) % kAlign) % kAlign;
+    used_ = 0;
+  }
+
+ private:
+  static constexpr int64_t kAlign = 64;
+  std::optional<Tensor> memory_;
+  char* base_ = nullptr;
+  int64_t used_ = 0;
+};
+
+inline Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : contiguous(tensor); }
+
 struct NceTensors {
-  Tensor query, bank, labels, positive, seed;
-  std::optional<Tensor> positive_query;
+  Tensor query, bank, labels, positive;
+  std::optional<Tensor> seed, positive_query;
   Tensor loss, mean, weight, rows;
-  Tensor last, digits, part_max, part_sum, part_mean;  // workspace
 };
 
 struct NceOptions {
@@ -83,24 +116,35 @@ struct NceOptions {
   int64_t count;
   bool with_grad;
   int64_t chunks;
-  bool digits = false;  // the GPU's workspace of the selection
-  bool rows = true;  // false: the positive rows have another place
+  bool on_gpu = false;  // the GPU's workspace besides
+  int64_t splits = 1;
+  Sweep sweep = Sweep::fused;
+  int64_t seed_value = 0;  // where there is no tensor
 };
 
-// `query` may be a result that is filled later; outputs and workspace are made here.
+inline void check_contrast(const char* op, const Tensor& query, const Tensor& bank, const Tensor& labels,
+                           const std::optional<Tensor>& seed, const NceOptions& options) {
+  check_shape(op, "query", query, {kAnySize, kAnySize});
+  check_real(op, "query", query);
+  check_bank(op, query, bank, query.size(1));
+  STD_TORCH_CHECK(is_double(query) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs a float64 query");
+  check_shape(op, "labels", labels, {bank.size(0)});
+  check_row_numbers(op, query, {{"labels", labels}});
+  if (seed.has_value()) {
+    STD_TORCH_CHECK(seed->numel() == 1, op, ": seed must hold one number");
+    check_row_numbers(op, query, {{"seed", *seed}});
+  }
+  STD_TORCH_CHECK(options.temperature > 0, op, ": temperature must be above 0, got ", options.temperature);
+}
+
+// Outputs are made here.
 inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor& bank, const Tensor& labels,
                               const Tensor& positive, const std::optional<Tensor>& positive_query, const Tensor& seed,
                               const NceOptions& options) {
-  check_shape(op, "query", query, {kAnySize, kAnySize});
-  check_real(op, "query", query);
+  check_contrast(op, query, bank, labels, seed, options);
   const int64_t batch = query.size(0), dim = query.size(1);
-  check_bank(op, query, bank, dim);
-  STD_TORCH_CHECK(is_double(query) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs a float64 query");
-  check_shape(op, "labels", labels, {bank.size(0)});
   check_shape(op, "positive", positive, {batch, kAnySize});
-  STD_TORCH_CHECK(seed.numel() == 1, op, ": seed must hold one number");
-  check_row_numbers(op, query, {{"labels", labels}, {"positive", positive}, {"seed", seed}});
-  STD_TORCH_CHECK(options.temperature > 0, op, ": temperature must be above 0, got ", options.temperature);
+  check_row_numbers(op, query, {{"positive", positive}});
   STD_TORCH_CHECK(positive.size(1) > 0, op, ": positive must hold at least one row per query");
   const int64_t positives = positive.size(1), kept = options.with_grad ? batch : 0;
   std::optional<Tensor> positive_queries;
@@ -108,52 +152,64 @@ inline NceTensors nce_tensors(const char* op, const Tensor& query, const Tensor&
     check_shape(op, "positive_query", *positive_query, {batch, positives, dim});
     check_same_device(op, query, {{"positive_query", *positive_query}});
     check_same_type(op, "query", query, {{"positive_query", *positive_query}});
-    positive_queries = contiguous(*positive_query);
+    positive_queries = dense(*positive_query);
   }
   const bool folded = positives == 1 && !positive_queries.has_value();
-  const int64_t part_dim = options.with_grad ? padded_dim(dim) : 0;
-  return {.query = contiguous(query),
+  return {.query = dense(query),
           .bank = contiguous_rows(bank),
-          .labels = contiguous(labels),
-          .positive = contiguous(positive),
-          .seed = contiguous(seed),
+          .labels = dense(labels),
+          .positive = dense(positive),
+          .seed = dense(seed),
           .positive_query = positive_queries,
           .loss = new_empty(query, {batch, positives}),
           .mean = new_empty(query, {kept, dim}),
           .weight = new_empty(query, {kept, positives}),
-          .rows = new_empty(query, {options.rows ? kept : 0, folded ? 0 : positives, dim}),
-          .last = new_empty(query, {batch}, ScalarType::Int),
-          .digits = new_zeros(query, {options.digits ? batch : 0, 4, 256}, ScalarType::Int),
-          .part_max = new_empty(query, {options.chunks, batch}),
-          .part_sum = new_empty(query, {options.chunks, batch}, ScalarType::Double),
-          .part_mean = new_empty(query, {options.chunks, batch, part_dim})};
+          .rows = new_empty(query, {kept, folded ? 0 : positives, dim})};
+}
+
+// What both contrasts know of the bank and the draws.
+template <class T>
+void fill_bank(const char* op, const Tensor& bank, const Tensor& labels, const std::optional<Tensor>& seed,
+               const NceOptions& options, NceParams<T>* p) {
+  p->bank = bank.const_data_ptr();
+  p->storage = storage_of(op, bank);
+  p->stride = row_stride(bank);
+  p->labels = labels.const_data_ptr<int64_t>();
+  p->seed = seed.has_value() ? seed->const_data_ptr<int64_t>() : nullptr;
+  p->seed_value = options.seed_value;
+  p->num_rows = bank.size(0);
+  p->count = options.count;
+  p->temperature = static_cast<T>(options.temperature);
+  p->with_grad = options.with_grad;
+  p->splits = options.splits;
+  p->sweep = options.sweep;
+  p->chunks = options.chunks;
 }
 
 template <class T>
-NceParams<T> nce_params(const char* op, NceTensors& t, const NceOptions& options) {
+void place_contrast(Workspace& work, const NceOptions& options, NceParams<T>* p) {
+  work.part(p->batch, &p->last);
+  work.part(options.splits > 1 ? p->batch * 3 * 4096 : 0, &p->counts);
+  work.part(p->chunks * p->batch, &p->part_max);
+  work.part(p->chunks * p->batch, &p->part_sum);
+  work.part(options.on_gpu ? p->chunks * p->batch : 0, &p->part_logit);
+  work.part(p->with_grad ? p->chunks * p->batch * padded_dim(p->dim) : 0, &p->part_mean);
+}
+
+template <class T>
+NceParams<T> nce_params(const char* op, NceTensors& t, const NceOptions& options, Workspace& work) {
   NceParams<T> p{};
+  fill_bank(op, t.bank, t.labels, t.seed, options, &p);
   p.query = t.query.template const_data_ptr<T>();
   p.positive_query = t.positive_query.has_value() ? t.positive_query->template const_data_ptr<T>() : nullptr;
-  p.bank = t.bank.const_data_ptr();
-  p.storage = storage_of(op, t.bank);
-  p.stride = row_stride(t.bank);
-  p.labels = t.labels.const_data_ptr<int64_t>();
-  p.positive = t.positive.const_data_ptr<int64_t>();
-  p.seed = t.seed.const_data_ptr<int64_t>();
+  p.positive = p.first = t.positive.const_data_ptr<int64_t>();
   p.batch = t.query.size(0);
-  p.positives = t.positive.size(1);
-  p.num_rows = t.bank.size(0);
+  p.positives = p.first_stride = t.positive.size(1);
   p.dim = t.query.size(1);
-  p.count = options.count;
-  p.temperature = static_cast<T>(options.temperature);
-  p.with_grad = options.with_grad;
   p.folded = options.with_grad && p.positives == 1 && p.positive_query == nullptr;
-  p.last = reinterpret_cast<uint32_t*>(t.last.mutable_data_ptr<int32_t>());
-  p.digits = reinterpret_cast<uint32_t*>(t.digits.mutable_data_ptr<int32_t>());
-  p.chunks = options.chunks;
-  p.part_max = t.part_max.template mutable_data_ptr<T>();
-  p.part_sum = t.part_sum.mutable_data_ptr<double>();
-  p.part_mean = t.part_mean.template mutable_data_ptr<T>();
+  place_contrast(work, options, &p);
+  work.allocate(t.query);
+  place_contrast(work, options, &p);
   p.loss = t.loss.template mutable_data_ptr<T>();
   p.mean = t.mean.template mutable_data_ptr<T>();
   p.weight = t.weight.template mutable_data_ptr<T>();
@@ -162,63 +218,89 @@ NceParams<T> nce_params(const char* op, NceTensors& t, const NceOptions& options
 }
 
 struct GclTensors {
-  Tensor photo, view, index;
-  Tensor unit_photo, unit_view, photo_length, view_length, positive;  // workspace
-  Tensor view_grad, photo_grad;
+  Tensor photo, view, index, bank, labels;
+  std::optional<Tensor> seed;
+  Tensor terms, view_grad, photo_grad;
 };
 
-inline GclTensors gcl_tensors(const Tensor& photo, const Tensor& view, const Tensor& index, bool with_grad) {
-  const char* op = "gcl_memory_loss";
+inline GclTensors gcl_tensors(const char* op, const Tensor& photo, const Tensor& view, const Tensor& bank, const Tensor& labels,
+                              const Tensor& index, const std::optional<Tensor>& seed, const NceOptions& options) {
   check_shape(op, "f", photo, {kAnySize, kAnySize});
-  const int64_t batch = photo.size(0), dim = photo.size(1), kept = with_grad ? batch : 0;
+  check_contrast(op, photo, bank, labels, seed, options);
+  const int64_t batch = photo.size(0), dim = photo.size(1), kept = options.with_grad ? batch : 0;
   check_shape(op, "f_nv", view, {batch, dim});
   check_shape(op, "index", index, {batch});
   check_same_device(op, photo, {{"f_nv", view}});
   check_row_numbers(op, photo, {{"index", index}});
-  check_real(op, "f", photo);
   check_same_type(op, "f", photo, {{"f_nv", view}});
-  return {.photo = contiguous(photo),
-          .view = contiguous(view),
-          .index = contiguous(index),
-          .unit_photo = new_empty(photo, {batch, dim}),
-          .unit_view = new_empty(photo, {batch, dim}),
-          .photo_length = new_empty(photo, {batch}),
-          .view_length = new_empty(photo, {batch}),
-          .positive = new_empty(photo, {batch, 3}, ScalarType::Long),
+  return {.photo = dense(photo),
+          .view = dense(view),
+          .index = dense(index),
+          .bank = contiguous_rows(bank),
+          .labels = dense(labels),
+          .seed = seed.has_value() ? std::optional<Tensor>(dense(*seed)) : std::nullopt,
+          .terms = batch > 0 ? new_empty(photo, {3}) : new_zeros(photo, {3}),
           .view_grad = new_empty(photo, {kept, 3, dim}),
           .photo_grad = new_empty(photo, {kept, dim})};
 }
 
 template <class T>
-GclParams<T> gcl_params(GclTensors& t) {
-  GclParams<T> p{};
-  p.photo = t.photo.template const_data_ptr<T>();
-  p.view = t.view.template const_data_ptr<T>();
-  p.index = t.index.const_data_ptr<int64_t>();
-  p.unit_photo = t.unit_photo.template mutable_data_ptr<T>();
-  p.unit_view = t.unit_view.template mutable_data_ptr<T>();
-  p.photo_length = t.photo_length.template mutable_data_ptr<T>();
-  p.view_length = t.view_length.template mutable_data_ptr<T>();
-  p.positive = t.positive.mutable_data_ptr<int64_t>();
-  p.view_grad = t.view_grad.template mutable_data_ptr<T>();
-  p.photo_grad = t.photo_grad.template mutable_data_ptr<T>();
-  return p;
+void place_gcl(Workspace& work, const NceParams<T>& p, GclParams<T>* q) {
+  work.part(p.batch * p.dim, &q->unit_photo);
+  work.part(p.batch * p.dim, &q->unit_view);
+  work.part(p.batch, &q->photo_length);
+  work.part(p.batch, &q->view_length);
+  work.part(p.batch * 3, &q->positive);
+  work.part(p.batch * 3, &q->dot);
 }
 
-// The contrast in the middle of gcl_memory_loss: the photo takes the last positive term, the rows go where their gradients will.
+// The contrast in the middle of a memory step: the unit view against the row that the index names.
 template <class T>
-NceParams<T> gcl_nce_params(const GclParams<T>& q, NceTensors& t, const NceOptions& options) {
-  NceParams<T> p = nce_params<T>("gcl_memory_loss", t, options);
-  p.last_query = q.unit_photo;
-  p.rows = q.view_grad;
-  return p;
+std::pair<GclParams<T>, NceParams<T>> gcl_params(const char* op, GclTensors& t, const NceOptions& options, Workspace& work) {
+  NceParams<T> p{};
+  GclParams<T> q{};
+  fill_bank(op, t.bank, t.labels, t.seed, options, &p);
+  p.batch = t.photo.size(0);
+  p.dim = t.photo.size(1);
+  p.first = t.index.const_data_ptr<int64_t>();
+  p.positives = p.first_stride = 1;
+  place_contrast(work, options, &p);
+  place_gcl(work, p, &q);
+  work.allocate(t.photo);
+  place_contrast(work, options, &p);
+  place_gcl(work, p, &q);
+  p.query = q.unit_view;
+  p.positive = p.first;
+  q.photo = t.photo.template const_data_ptr<T>();
+  q.view = t.view.template const_data_ptr<T>();
+  q.index = p.first;
+  q.terms = t.terms.template mutable_data_ptr<T>();
+  q.view_grad = t.view_grad.template mutable_data_ptr<T>();
+  q.photo_grad = t.photo_grad.template mutable_data_ptr<T>();
+  return {q, p};
+}
+
+// The bank moves towards the photos, brought to unit length, once they have been contrasted with it.
+template <class T>
+UpdateParams<T> gcl_move(GclTensors& t, const NceParams<T>& p, double momentum) {
+  UpdateParams<T> u{};
+  u.bank = t.bank.mutable_data_ptr();
+  u.storage = p.storage;
+  u.stride = p.stride;
+  u.index = p.first;
+  u.feature = t.photo.template const_data_ptr<T>();
+  u.batch = p.batch;
+  u.num_rows = p.num_rows;
+  u.dim = p.dim;
+  u.momentum = momentum;
+  u.unit = true;
+  return u;
 }
 
 struct UpdateTensors {
   Tensor bank, index, feature, similarity;
 };
 
-// The bank is written where it lies: its rows must be contiguous already.
 inline UpdateTensors update_tensors(const Tensor& bank, const Tensor& index, const Tensor& feature, double momentum) {
   const char* op = "bank_update_";
   check_shape(op, "feature", feature, {kAnySize, kAnySize});
@@ -227,12 +309,8 @@ inline UpdateTensors update_tensors(const Tensor& bank, const Tensor& index, con
   check_row_numbers(op, feature, {{"index", index}});
   check_real(op, "feature", feature);
   STD_TORCH_CHECK(is_double(feature) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs float64 features");
-  STD_TORCH_CHECK(bank.size(1) <= 1 || bank.size(0) == 0 || bank.stride(1) == 1, op, ": bank must have contiguous rows");
-  STD_TORCH_CHECK(momentum >= 0 && momentum <= 1, op, ": momentum must be in [0, 1], got ", momentum);
-  return {.bank = bank,
-          .index = contiguous(index),
-          .feature = contiguous(feature),
-          .similarity = new_empty(feature, {feature.size(0)})};
+  check_moved_bank(op, bank, momentum);
+  return {.bank = bank, .index = dense(index), .feature = dense(feature), .similarity = new_empty(feature, {feature.size(0)})};
 }
 
 template <class T>

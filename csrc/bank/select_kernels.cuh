@@ -1,138 +1,180 @@
-// GPU kernels that choose rows by sampling keys: the negatives' K-th smallest key, byte by byte, and the random positives.
+// GPU kernels that choose rows by sampling keys: the negatives' K-th smallest key, digit by digit, and the random positives.
+//
+// The first digit has 12 bits, so what is behind it is one key in 4,096: the passes that follow skip nearly every row, and where
+// one block has a whole query it remembers which it may not skip.
 #pragma once
 
-#include "bank/bank.h"
-#include "bank/bank_math.h"
-#include "common/launch.cuh"
+#include "bank/block.cuh"
 
 namespace gcl {
 
-constexpr int kRowThreads = 256;  // of a block that works on one row of the batch; counts have one bin for each
+constexpr int kDigits = 3;
+constexpr int kMostBins = 4096;
+__device__ constexpr int digit_bits(int digit) { return digit == 2 ? 8 : 12; }
+__device__ constexpr int digit_shift(int digit) { return digit == 0 ? 20 : digit == 1 ? 8 : 0; }
 
-// Folds the block's values in an order that the block's size alone decides; every thread gets the result. blockDim.x is a
-// power of two and at most kRowThreads; `room` may be used again at once.
-template <class V, class F>
-__device__ V fold_block(V value, V* room, F&& f) {
-  const int t = static_cast<int>(threadIdx.x);
-  room[t] = value;
-  __syncthreads();
-  for (int half = static_cast<int>(blockDim.x) / 2; half > 0; half /= 2) {
-    if (t < half) room[t] = f(room[t], room[t + half]);
-    __syncthreads();
-  }
-  const V result = room[0];
-  __syncthreads();
-  return result;
+// Threads of a block that has all rows for one query: a few rows each, which a mask of 64 bits can name up to 64 * 1024.
+inline int row_threads(int64_t num_rows, int64_t dim) {
+  int threads = 128;
+  while (threads < 1024 && (threads * 8 < num_rows || threads * 4 < dim)) threads *= 2;
+  return threads;
 }
 
-template <class T>
-__device__ bool names_a_row(const NceParams<T>& p, int64_t row) {
-  return row >= 0 && row < p.num_rows;
-}
-
-// Key prefix so far and how many of the smallest keys behind it are still wanted, one byte further. False: there are fewer.
-__device__ inline bool descend(const uint32_t* counts, uint32_t* prefix, int64_t* wanted) {
-  __shared__ uint32_t upto[kRowThreads];
+// Key prefix so far and how many of the smallest keys behind it are still wanted, one digit further. False: there are fewer.
+__device__ inline bool descend(const uint32_t* counts, int bits, uint32_t* prefix, int64_t* wanted) {
+  __shared__ uint32_t warp_total[kMostWarps];
   __shared__ uint32_t digit[2];  // the one that the key goes on with, and how many keys come before it
-  const int t = static_cast<int>(threadIdx.x);
-  const uint32_t count = counts[t];
-  upto[t] = count;
-  __syncthreads();
-  for (int step = 1; step < kRowThreads; step *= 2) {
-    const uint32_t before = t >= step ? upto[t - step] : 0;
-    __syncthreads();
-    upto[t] += before;
-    __syncthreads();
+  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32, threads = static_cast<int>(blockDim.x);
+  const int bins = 1 << bits, each = (bins + threads - 1) / threads, begin = t * each;
+  uint32_t own = 0;
+  for (int i = begin; i < begin + each && i < bins; ++i) own += counts[i];
+  uint32_t upto = own;
+  for (int step = 1; step < 32; step *= 2) {
+    const uint32_t before = __shfl_up_sync(kAllLanes, upto, step);
+    if (lane >= step) upto += before;
   }
-  const uint32_t total = upto[kRowThreads - 1], last = upto[t];
-  if (last - count < *wanted && *wanted <= last) {
-    digit[0] = static_cast<uint32_t>(t);
-    digit[1] = last - count;
+  if (lane == 31) warp_total[warp] = upto;
+  __syncthreads();
+  uint32_t before = upto - own, total = 0;
+  for (int w = 0; w < threads / 32; ++w) {
+    if (w < warp) before += warp_total[w];
+    total += warp_total[w];
+  }
+  if (before < *wanted && *wanted <= before + own) {
+    int i = begin;
+    for (; *wanted > before + counts[i]; ++i) before += counts[i];
+    digit[0] = static_cast<uint32_t>(i);
+    digit[1] = before;
   }
   __syncthreads();
   const bool enough = *wanted <= total;
   if (enough) {
-    *prefix = *prefix << 8 | digit[0];
+    *prefix = *prefix << bits | digit[0];
     *wanted -= digit[1];
   }
   __syncthreads();
   return enough;
 }
 
-// `splits` blocks for each query. Counts bytes [from, to) of the keys; with `finish` the last key is known after the fourth.
-// Small banks: one launch with one block a query; large ones: one launch for each byte, so that many blocks can share a query.
+// The rows of one of `splits` blocks that share query b, counted by digit `from`, or, where the block has them all, by each
+// digit; then it writes p.last. Digits before `from` are in p.counts.
 template <class T>
-__global__ void bank_select_kernel(NceParams<T> p, int64_t splits, int from, int to, bool finish) {
-  __shared__ uint32_t counts[kRowThreads];
-  const int64_t b = blockIdx.x / splits, split = blockIdx.x % splits, first = p.positive[b * p.positives];
-  const int t = static_cast<int>(threadIdx.x);
+__device__ void select_rows(const NceParams<T>& p, int64_t b, int64_t split, int64_t splits, int from) {
+  __shared__ uint32_t counts[kMostBins];
+  const int64_t first = p.first[b * p.first_stride], threads = blockDim.x, begin = split * threads + threadIdx.x;
   if (!names_a_row(p, first)) return;
-  const int64_t own_label = p.labels[first];
-  const RowWords words = row_words(kNegatives, *p.seed, b);
+  const int64_t own_label = p.labels[first], step = splits * threads;
+  const RowWords words = row_words(kNegatives, seed_of(p), b);
+  const bool marks = splits == 1 && p.num_rows <= 64 * step;
+  uint64_t marked = 0;  // which of this thread's rows share the prefix
   uint32_t prefix = 0;
   int64_t wanted = p.count;
-  for (int byte = 0; byte < (finish ? 4 : to); ++byte) {
-    uint32_t* total = p.digits + (b * 4 + byte) * kRowThreads;
-    if (byte >= from && byte < to) {
-      counts[t] = 0;
+  for (int digit = 0; digit < (splits == 1 ? kDigits : from + 1); ++digit) {
+    uint32_t* total = splits == 1 ? counts : p.counts + (b * kDigits + digit) * kMostBins;
+    if (digit >= from) {
+      for (int i = threadIdx.x; i < 1 << digit_bits(digit); i += static_cast<int>(threads)) counts[i] = 0;
       __syncthreads();
-      for (int64_t n = split * kRowThreads + t; n < p.num_rows; n += splits * kRowThreads) {
+      const int shift = digit_shift(digit), above = shift + digit_bits(digit);
+      int64_t n = begin;
+      for (int64_t i = 0; n < p.num_rows; ++i, n += step) {
+        if (digit == 2 && marks && (marked >> i & 1) == 0) continue;
         const uint32_t key = sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n));
-        if (byte > 0 && key >> (32 - 8 * byte) != prefix) continue;
-        if (is_negative(own_label, first, p.labels[n], n)) atomicAdd(&counts[key >> (24 - 8 * byte) & 0xffu], 1u);
+        if (digit > 0 && key >> above != prefix) continue;
+        if (!is_negative(own_label, first, p.labels[n], n)) continue;
+        if (digit == 1 && marks) marked |= uint64_t{1} << i;
+        atomicAdd(&counts[key >> shift & ((1u << digit_bits(digit)) - 1)], 1u);
       }
       __syncthreads();
-      if (counts[t] != 0) atomicAdd(&total[t], counts[t]);
-      __syncthreads();
+      if (splits > 1) {
+        for (int i = threadIdx.x; i < 1 << digit_bits(digit); i += static_cast<int>(threads)) {
+          if (counts[i] != 0) atomicAdd(&total[i], counts[i]);
+        }
+        return;
+      }
     }
-    if (!finish && byte + 1 == to) return;
-    if (!descend(total, &prefix, &wanted)) {
-      if (finish && t == 0) p.last[b] = kEveryKey;
+    if (!descend(total, digit_bits(digit), &prefix, &wanted)) {
+      if (splits == 1 && threadIdx.x == 0) p.last[b] = kEveryKey;
       return;
     }
   }
-  if (t == 0) p.last[b] = prefix;
+  if (threadIdx.x == 0) p.last[b] = prefix;
 }
 
 template <class T>
-void launch_select(const NceParams<T>& p, GclStream stream) {
-  constexpr int64_t kOneBlock = 1 << 16;  // rows that one block counts faster than five launches take
-  if (p.count < 0 || p.batch == 0) return;
-  const int64_t parts = p.num_rows <= kOneBlock ? 1 : (p.num_rows + kOneBlock / 4 - 1) / (kOneBlock / 4);
-  const int64_t splits = parts < 64 ? parts : 64;
-  if (splits == 1) {
-    GCL_LAUNCH((bank_select_kernel<T>), p.batch, kRowThreads, 0, stream, p, splits, 0, 4, true);
-    return;
-  }
-  for (int byte = 0; byte < 4; ++byte) {
-    GCL_LAUNCH((bank_select_kernel<T>), p.batch * splits, kRowThreads, 0, stream, p, splits, byte, byte + 1, false);
-  }
-  GCL_LAUNCH((bank_select_kernel<T>), p.batch, kRowThreads, 0, stream, p, int64_t{1}, 4, 4, true);
+__global__ void bank_select_kernel(NceParams<T> p, int64_t splits, int from) {
+  select_rows(p, blockIdx.x / splits, blockIdx.x % splits, splits, from);
 }
 
-// The row of the label of `index` with the smallest key; `index` where it has no label or is no row.
-__device__ inline int64_t draw_row(const int64_t* labels, int64_t size, int64_t index, RowWords words) {
-  __shared__ unsigned long long room[kRowThreads];
-  if (index < 0 || index >= size) return index;
+// Where blocks shared the queries: one block each reads what they counted.
+template <class T>
+__global__ void bank_last_key_kernel(NceParams<T> p) {
+  const int64_t b = blockIdx.x;
+  uint32_t prefix = 0;
+  int64_t wanted = p.count;
+  bool enough = names_a_row(p, p.first[b * p.first_stride]);
+  for (int digit = 0; digit < kDigits && enough; ++digit) {
+    enough = descend(p.counts + (b * kDigits + digit) * kMostBins, digit_bits(digit), &prefix, &wanted);
+  }
+  if (threadIdx.x == 0) p.last[b] = enough ? prefix : kEveryKey;
+}
+
+// The selection's launches after the first digit has been counted.
+template <class T>
+void launch_select_rest(const NceParams<T>& p, GclStream stream) {
+  if (p.count < 0 || p.splits == 1) return;
+  const int threads = row_threads(p.num_rows, p.dim);
+  for (int digit = 1; digit < kDigits; ++digit) {
+    GCL_LAUNCH((bank_select_kernel<T>), p.batch * p.splits, threads, 0, stream, p, p.splits, digit);
+  }
+  GCL_LAUNCH((bank_last_key_kernel<T>), p.batch, threads, 0, stream, p);
+}
+
+// Chooses the negatives of every query.
+template <class T>
+void launch_select(const NceParams<T>& p, GclStream stream) {
+  if (p.count < 0 || p.batch == 0) return;
+  if (p.splits > 1) GCL_FILL_BYTES(p.counts, 0, sizeof(uint32_t) * p.batch * kDigits * kMostBins, stream);
+  GCL_LAUNCH((bank_select_kernel<T>), p.batch * p.splits, row_threads(p.num_rows, p.dim), 0, stream, p, p.splits, 0);
+  launch_select_rest(p, stream);
+}
+
+// Blocks that share a query: 1 unless the bank is large and the batch leaves processors idle.
+inline int64_t select_splits(int64_t batch, int64_t rows, int64_t processors) {
+  constexpr int64_t kOneBlock = 1 << 16;  // rows that one block counts faster than four more launches take
+  if (rows <= kOneBlock) return 1;
+  const int64_t idle = processors / maximum(batch, int64_t{1}), most = rows / (kOneBlock / 4);
+  return maximum(minimum(idle, most), int64_t{1});
+}
+
+// Rows of the label of `index` with the smallest keys of streams 1 and 2; `index` where it has no label or is no row. Every
+// thread gets both.
+__device__ inline void draw_rows(const int64_t* labels, int64_t size, int64_t index, int64_t seed, int64_t b, int64_t out[2]) {
+  __shared__ unsigned long long room[kMostWarps];
+  out[0] = out[1] = index;
+  if (index < 0 || index >= size) return;
   const int64_t own_label = labels[index];
-  if (own_label < 0) return index;
-  unsigned long long best = ~0ull;
+  if (own_label < 0) return;
+  const RowWords words[2] = {row_words(1, seed, b), row_words(2, seed, b)};
+  unsigned long long best[2] = {~0ull, ~0ull};
   for (int64_t n = threadIdx.x; n < size; n += blockDim.x) {
     if (labels[n] != own_label) continue;
-    const uint32_t key = sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n));
-    best = minimum(best, static_cast<unsigned long long>(key) << 32 | static_cast<uint32_t>(n));
+    for (int s = 0; s < 2; ++s) {
+      const uint32_t key = sampling_key<uint32_t>(words[s].inner, words[s].outer, static_cast<uint32_t>(n));
+      best[s] = minimum(best[s], static_cast<unsigned long long>(key) << 32 | static_cast<uint32_t>(n));
+    }
   }
-  best = fold_block(best, room, [](unsigned long long a, unsigned long long b) { return minimum(a, b); });
-  return static_cast<int64_t>(best & 0xffffffffu);
+  for (int s = 0; s < 2; ++s) {
+    best[s] = fold_block(best[s], room, [](unsigned long long a, unsigned long long b) { return minimum(a, b); });
+    out[s] = static_cast<int64_t>(best[s] & 0xffffffffu);
+  }
 }
 
 static __global__ void draw_positives_kernel(const int64_t* labels, int64_t size, const int64_t* index, const int64_t* seed,
                                              int64_t* out) {
   const int64_t b = blockIdx.x;
-  for (uint32_t s = 1; s <= 2; ++s) {
-    const int64_t row = draw_row(labels, size, index[b], row_words(s, *seed, b));
-    if (threadIdx.x == 0) out[2 * b + s - 1] = row;
-  }
+  int64_t rows[2];
+  draw_rows(labels, size, index[b], *seed, b, rows);
+  if (threadIdx.x < 2) out[2 * b + threadIdx.x] = threadIdx.x == 0 ? rows[0] : rows[1];
 }
 
 }  // namespace gcl

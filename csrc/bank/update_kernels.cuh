@@ -1,14 +1,13 @@
 // GPU kernels of bank_update_: one block for each bank row named, which applies that row's features in batch order.
 #pragma once
 
-#include "bank/select_kernels.cuh"
+#include "bank/block.cuh"
 
 namespace gcl {
 
 template <class T, class S>
 __global__ void bank_similarity_kernel(UpdateParams<T> p) {
-  __shared__ double room[kRowThreads];
-  const auto add = [](double a, double b) { return a + b; };
+  __shared__ double room[kMostWarps];
   const int64_t b = blockIdx.x, n = p.index[b];
   if (n < 0 || n >= p.num_rows) return;
   const T* feature = p.feature + b * p.dim;
@@ -18,16 +17,16 @@ __global__ void bank_similarity_kernel(UpdateParams<T> p) {
     sum += static_cast<double>(feature[d]) * widen(row[d]);
     square += static_cast<double>(feature[d]) * feature[d];
   }
-  sum = fold_block(sum, room, add);
-  square = fold_block(square, room, add);
+  sum = fold_block(sum, room, Sum{});
+  square = fold_block(square, room, Sum{});
   if (threadIdx.x == 0) p.similarity[b] = static_cast<T>(p.unit && square > 0 ? sum / ::sqrt(square) : sum);
 }
 
+// By one block for batch position b: it moves the row that b names, if b is the first to name it.
 template <class T, class S>
-__global__ void bank_update_kernel(UpdateParams<T> p) {
-  __shared__ double room[kRowThreads];
-  const auto add = [](double a, double b) { return a + b; };
-  const int64_t b = blockIdx.x, n = p.index[b];
+__device__ void move_row(const UpdateParams<T>& p, int64_t b) {
+  __shared__ double room[kMostWarps];
+  const int64_t n = p.index[b];
   if (n < 0 || n >= p.num_rows) return;
   bool earlier = false;  // a row belongs to the first batch position that names it
   for (int64_t o = threadIdx.x; o < b; o += blockDim.x) earlier = earlier || p.index[o] == n;
@@ -48,15 +47,20 @@ __global__ void bank_update_kernel(UpdateParams<T> p) {
     double length = 0, square = 0;
     if (p.unit) {
       for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) length += static_cast<double>(feature[d]) * feature[d];
-      length = fold_block(length, room, add);
+      length = fold_block(length, room, Sum{});
     }
     const T divide = length > 0 ? static_cast<T>(::sqrt(length)) : T(1);
     const auto moved = [&](int64_t d) { return kept * static_cast<T>(widen(row[d])) + fresh * (feature[d] / divide); };
     for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) square += static_cast<double>(moved(d)) * moved(d);
-    square = fold_block(square, room, add);
+    square = fold_block(square, room, Sum{});
     const T norm = square > 0 ? static_cast<T>(::sqrt(square)) : T(1);
     for (int64_t d = threadIdx.x; d < p.dim; d += blockDim.x) narrow(moved(d) / norm, row + d);  // its own columns only
   }
+}
+
+template <class T, class S>
+__global__ void bank_update_kernel(UpdateParams<T> p) {
+  move_row<T, S>(p, blockIdx.x);
 }
 
 template <class T, class S>

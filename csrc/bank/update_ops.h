@@ -1,5 +1,4 @@
-// The entry point of bank_update_, once for both backends. A backend has update<S>(params, like), S the type that the bank
-// stores.
+// The entry point of bank_update_, once for both backends. A backend has update(params, like).
 #pragma once
 
 #include "bank/bank_tensors.h"
@@ -13,9 +12,7 @@ void bank_update(Tensor bank, Tensor index, Tensor feature, double momentum, boo
   UpdateTensors t = update_tensors(bank, index, feature, momentum);
   check_rows(op, "index", t.index, bank.size(0));
   if (feature.size(0) == 0) return;
-  dispatch_real_storage(feature, storage_of(op, bank), [&](auto real, auto stored) {
-    backend.template update<decltype(stored)>(update_params<decltype(real)>(t, momentum, unit, hard), t.feature);
-  });
+  dispatch_real(feature, [&](auto real) { backend.update(update_params<decltype(real)>(t, momentum, unit, hard), t.feature); });
   backend.finish(op);
 }
 

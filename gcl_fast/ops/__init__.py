@@ -2,7 +2,7 @@
 with torch; result types and `IndexRangeError` come from `gcl_fast._op_types`."""
 
 from gcl_fast._op_types import IndexRangeError, MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
-from gcl_fast.ops.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
+from gcl_fast.ops.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss, gcl_memory_step_
 from gcl_fast.ops.interpolate import interpolate
 from gcl_fast.ops.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.ops.ranking import rank_metrics, rank_metrics_from_distances, rerank
@@ -23,6 +23,7 @@ __all__ = [
     "dbscan",
     "draw_positives",
     "gcl_memory_loss",
+    "gcl_memory_step_",
     "interpolate",
     "jaccard_distance",
     "knn",

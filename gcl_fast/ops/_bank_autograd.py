@@ -57,6 +57,12 @@ def _nce_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> Gradients:
     return grad_query, None, None, None, grad_positive_query, None, None, None, None
 
 
+def _gcl_outputs(f: Tensor, with_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, dim = f.shape
+    kept = batch if with_grad else 0
+    return f.new_empty((3,)), f.new_empty((kept, 3, dim)), f.new_empty((kept, dim))
+
+
 def _gcl_fake(
     f: Tensor,
     f_nv: Tensor,
@@ -68,9 +74,7 @@ def _gcl_fake(
     seed: Tensor,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    batch, dim = f.shape
-    kept = batch if with_grad else 0
-    return f.new_empty((batch, 3)), f.new_empty((kept, 3, dim)), f.new_empty((kept, dim))
+    return _gcl_outputs(f, with_grad)
 
 
 def _gcl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -80,11 +84,44 @@ def _gcl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 
 def _gcl_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> Gradients:
     no_second_derivative("gcl_memory_loss")
-    view_grad, photo_grad = ctx.saved_tensors  # [B, 3, D], [B, D]
-    grad_view = grad[:, :1] * view_grad[:, 0]  # [B, D]
-    for k in (1, 2):
-        grad_view = torch.addcmul(grad_view, grad[:, k : k + 1], view_grad[:, k])
-    return grad[:, 2:] * photo_grad, grad_view, None, None, None, None, None, None, None
+    photo, view = torch.ops.gcl_fast.gcl_memory_backward(grad, *ctx.saved_tensors)  # [B, D] both
+    return photo, view, None, None, None, None, None, None, None
+
+
+def _step_fake(
+    f: Tensor,
+    f_nv: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    temperature: float,
+    num_negatives: int,
+    seed: Tensor | None,
+    seed_value: int,
+    with_grad: bool,
+    momentum: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gcl_outputs(f, with_grad)
+
+
+def _gcl_backward_fake(grad: Tensor, view_grad: Tensor, photo_grad: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(photo_grad), torch.empty_like(photo_grad)
+
+
+class MemoryStep(torch.autograd.Function):
+    """`gcl_memory_step_` with its gradient, for eager code: what torch.library makes of an op costs several times as much."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, f_nv: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        terms, *kept = torch.ops.gcl_fast.gcl_memory_step_.default(f, f_nv, *arguments)
+        ctx.save_for_backward(*kept)  # [B, 3, D], [B, D]
+        return terms
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        no_second_derivative("gcl_memory_loss")
+        photo, view = torch.ops.gcl_fast.gcl_memory_backward.default(grad, *ctx.saved_tensors)
+        return photo, view, None
 
 
 def _draw_fake(labels: Tensor, index: Tensor, seed: Tensor) -> Tensor:
@@ -100,5 +137,7 @@ if _native.loaded:
     torch.library.register_autograd("gcl_fast::bank_nce", _nce_backward, setup_context=_nce_setup)
     torch.library.register_fake("gcl_fast::gcl_memory_loss", _gcl_fake)
     torch.library.register_autograd("gcl_fast::gcl_memory_loss", _gcl_backward, setup_context=_gcl_setup)
+    torch.library.register_fake("gcl_fast::gcl_memory_step_", _step_fake)
+    torch.library.register_fake("gcl_fast::gcl_memory_backward", _gcl_backward_fake)
     torch.library.register_fake("gcl_fast::bank_draw_positives", _draw_fake)
     torch.library.register_fake("gcl_fast::bank_update_", _update_fake)

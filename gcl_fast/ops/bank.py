@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast._op_types import working_dtype
-from gcl_fast.ops import _bank_autograd  # noqa: F401  registers fake kernels and gradients
+from gcl_fast.ops import _bank_autograd
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, flag
 
 
@@ -186,29 +186,149 @@ def gcl_memory_loss(
 
     Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device; the message names it.
-        IndexRangeError: a row of index outside the bank, on CPU; compiled and on CUDA as `bank_nce`.
+        IndexRangeError: a row of index outside the bank, on CPU; compiled as `bank_nce`; on CUDA all terms are NaN.
 
     Source:
         Chen et al., arXiv 2301.00725 and 2012.09071.
     """
-    shapes = Shapes("gcl_memory_loss")
+    return _memory_terms("gcl_memory_loss", f, f_nv, bank, labels, index, temperature, num_negatives, seed, None)
+
+
+def gcl_memory_step_(
+    f: Tensor,
+    f_nv: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    *,
+    temperature: float = 0.04,
+    num_negatives: int | None = 8192,
+    seed: int | Tensor,
+    momentum: float,
+) -> Tensor:
+    """The terms of `gcl_memory_loss`, and then the bank moves in place: row index[i] towards f[i], as by
+    `bank_update_(bank, index, f, momentum, normalise=True)`. One op: on a GPU three launches, and one for the backward.
+
+    Deterministic as the two ops are; the terms and gradients are those of the bank as it was.
+
+    Arguments:
+        f, f_nv, bank, labels, index, temperature, num_negatives, seed: as in `gcl_memory_loss`; bank is changed.
+        momentum: in [0, 1], the share of the OLD row.
+
+    Returns:
+        [3], the terms.
+
+    Gradient:
+        To f and f_nv, of the terms alone; none through the moved bank.
+
+    Errors:
+        As the two ops; where an index is out of range on the CPU, nothing has moved.
+    """
+    return _memory_terms("gcl_memory_step_", f, f_nv, bank, labels, index, temperature, num_negatives, seed, momentum)
+
+
+def _is_plain(f: Tensor, f_nv: Tensor, bank: Tensor, labels: Tensor, index: Tensor) -> bool:
+    """Whether the arguments are the usual ones, which need no message and no conversion: float32, int64, one device."""
+    if not (type(f) is type(f_nv) is type(bank) is type(labels) is type(index) is Tensor):
+        return False
+    shape, device = f.shape, f.device
+    return (
+        len(shape) == 2
+        and f.dtype == f_nv.dtype == torch.float32
+        and bank.dtype in _HALF_OR_SINGLE
+        and labels.dtype == index.dtype == torch.int64
+        and f_nv.shape == shape
+        and bank.dim() == 2
+        and bank.shape[1] == shape[1]
+        and labels.shape == bank.shape[:1]
+        and index.shape == shape[:1]
+        and device == f_nv.device == bank.device == labels.device == index.device
+        and f.layout == f_nv.layout == bank.layout == labels.layout == index.layout == torch.strided
+    )
+
+
+_HALF_OR_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _check_memory(op: str, f: Tensor, f_nv: Tensor, bank: Tensor, labels: Tensor, index: Tensor) -> None:
+    shapes = Shapes(op)
     shapes.tensor("f", f, ("B", "D"), ANY_FLOATS)
     shapes.tensor("f_nv", f_nv, ("B", "D"), ANY_FLOATS, device_of=("f", f))
     shapes.tensor("bank", bank, ("N", "D"), ANY_FLOATS, device_of=("f", f))
     shapes.tensor("labels", labels, ("N",), INTEGERS, device_of=("f", f))
     shapes.tensor("index", index, ("B",), INTEGERS, device_of=("f", f))
-    temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
-    count = _checked_count(shapes, num_negatives)
-    seed = _checked_seed(shapes, seed, f.device)
-    check_rows("gcl_memory_loss", "index", index, shapes["N"])
-    _native.require("gcl_memory_loss", f.device)
 
-    dtype = working_dtype(f, f_nv, bank)
-    f, f_nv = f.to(dtype), f_nv.to(dtype)
+
+def _memory_terms(
+    op: str,
+    f: Tensor,
+    f_nv: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    temperature: float,
+    num_negatives: int | None,
+    seed: int | Tensor,
+    momentum: float | None,
+) -> Tensor:
+    """The terms, and the moved bank where there is a momentum; in eager code with as few steps as can be."""
+    plain = _is_plain(f, f_nv, bank, labels, index)
+    if not plain:
+        _check_memory(op, f, f_nv, bank, labels, index)
+    shapes = Shapes(op)
+    temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
+    momentum = None if momentum is None else float(shapes.number("momentum", momentum, 0.0, 1.0))
+    count = _checked_count(shapes, num_negatives)
+    _native.require(op, f.device)
     with_grad = torch.is_grad_enabled() and (f.requires_grad or f_nv.requires_grad)
-    arguments = f, f_nv, bank.detach(), labels.long(), index.long(), temperature, count, seed, with_grad
-    loss: Tensor = torch.ops.gcl_fast.gcl_memory_loss(*arguments)[0]  # [B, 3]
-    return loss.sum(0) / max(shapes["B"], 1)
+    usual = plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    if not usual or not _moves_in_place(bank, momentum):
+        return _memory_terms_in_steps(op, f, f_nv, bank, labels, index, temperature, count, seed, momentum, with_grad)
+    if type(seed) is int:
+        number, seed = (seed + (1 << 63)) % (1 << 64) - (1 << 63), None
+    else:
+        number, seed = 0, _checked_seed(shapes, seed, f.device)
+    arguments = bank.detach(), labels, index, temperature, count, seed, number, with_grad, momentum
+    try:
+        if with_grad:
+            terms: Tensor = _bank_autograd.MemoryStep.apply(f, f_nv, arguments)
+        else:
+            terms = torch.ops.gcl_fast.gcl_memory_step_.default(f, f_nv, *arguments)[0]
+    except RuntimeError:
+        check_rows(op, "index", index, len(bank))  # names it
+        raise
+    if momentum is not None:
+        torch.autograd.graph.increment_version(bank)  # a graph that kept the bank finds out
+    return terms
+
+
+def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
+    """Whether the kernels can write the bank's rows where they lie, if they are to."""
+    return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1] and not bank.is_neg())
+
+
+def _memory_terms_in_steps(
+    op: str,
+    f: Tensor,
+    f_nv: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    temperature: float,
+    count: int,
+    seed: int | Tensor,
+    momentum: float | None,
+    with_grad: bool,
+) -> Tensor:
+    """The same of any types, and for graphs: an op without side effects, then the update."""
+    seed = _checked_seed(Shapes(op), seed, f.device)
+    check_rows(op, "index", index, len(bank))
+    dtype = working_dtype(f, f_nv, bank)
+    arguments = f.to(dtype), f_nv.to(dtype), bank.detach(), labels.long(), index.long(), temperature, count, seed, with_grad
+    terms: Tensor = torch.ops.gcl_fast.gcl_memory_loss(*arguments)[0]
+    if momentum is not None:
+        bank_update_(bank, index, f, momentum, normalise=True)
+    return terms
 
 
 @torch.no_grad()

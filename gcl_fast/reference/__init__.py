@@ -2,7 +2,7 @@
 result types (`gcl_fast._op_types`) and nothing that an op runs."""
 
 from gcl_fast._op_types import MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
-from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss
+from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss, gcl_memory_step_
 from gcl_fast.reference.interpolate import interpolate
 from gcl_fast.reference.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.reference.ranking import rank_metrics, rank_metrics_from_distances, rerank
@@ -22,6 +22,7 @@ __all__ = [
     "dbscan",
     "draw_positives",
     "gcl_memory_loss",
+    "gcl_memory_step_",
     "interpolate",
     "jaccard_distance",
     "knn",

@@ -168,3 +168,22 @@ def bank_update_(
     for row, new in zip(index.tolist(), feature, strict=True):
         bank[row] = unit(momentum * bank[row].to(dtype) + (1 - momentum) * new).to(bank.dtype)
     return bank
+
+
+def gcl_memory_step_(
+    f: Tensor,
+    f_nv: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    *,
+    temperature: float = 0.04,
+    num_negatives: int | None = 8192,
+    seed: int | Tensor,
+    momentum: float,
+) -> Tensor:
+    """See `gcl_fast.ops.gcl_memory_step_`."""
+    kept = bank.detach().clone()  # autograd keeps it, and the bank moves before the backward
+    terms = gcl_memory_loss(f, f_nv, kept, labels, index, temperature=temperature, num_negatives=num_negatives, seed=seed)
+    bank_update_(bank, index, f.detach(), momentum, normalise=True)
+    return terms

@@ -127,6 +127,11 @@ def gcl_memory_loss(draw: Draw) -> Call:
     return Call("gcl_memory_loss", ops.gcl_memory_loss, [*arguments, draw.rows(rows, batch)], kwargs)
 
 
+def gcl_memory_step(draw: Draw) -> Call:
+    loss = gcl_memory_loss(draw)
+    return Call("gcl_memory_step_", ops.gcl_memory_step_, loss.args, {**loss.kwargs, "momentum": 0.2})
+
+
 def bank_update(draw: Draw) -> Call:
     batch, rows, width = draw.size(), draw.size(), draw.size()
     index = draw.rows(rows, batch if rows else 0)
@@ -243,6 +248,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     bank_nce,
     draw_positives,
     gcl_memory_loss,
+    gcl_memory_step,
     bank_update,
     knn,
     jaccard_distance,
