@@ -64,9 +64,10 @@ def estimate_meshes(
     missing: str = "mean",
     batch_size: int = 32,
     overwrite: bool = False,
+    splits: Sequence[str] = SPLITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> EstimateReport:
-    """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for the images of all splits, with the person's
+    """Write `<mesh_root>/<set>/<split>/vertices/<image>.npz` for the images of the splits, with the person's
     mask where there is one.
 
     Images that have their file already are passed over, so a stopped call goes on when it is repeated. Files are written whole.
@@ -81,6 +82,7 @@ def estimate_meshes(
             report), "error" (the others are written, then MissingFileError lists them).
         batch_size: photos at a time.
         overwrite: estimate anew where a file exists.
+        splits: "train", which training needs, "test" (query and gallery), which pictures of held-out people need.
         progress: called with (images done, images to do).
 
     Errors: InputError for a bad argument, a folder whose bodies have other triangles, or where no body was found at all.
@@ -89,13 +91,15 @@ def estimate_meshes(
         raise InputError(f"estimate_meshes: missing must be one of {', '.join(MISSING)}, got {missing!r}")
     if batch_size < 1:
         raise InputError(f"estimate_meshes: batch_size must be at least 1, got {batch_size}")
+    if not splits or not set(splits) <= set(SPLITS):
+        raise InputError(f"estimate_meshes: splits must be of {', '.join(SPLITS)}, got {list(splits)!r}")
     root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
     report = EstimateReport(split_folder(root, data.name, "train").parent)
-    splits = [_Split(root, data, split, image_size) for split in SPLITS]
-    todo = [(split, record) for split in splits for record in (split.records if overwrite else split.without_mesh())]
-    report.kept = sum(len(split.records) for split in splits) - len(todo)
+    parts = [_Split(root, data, split, image_size) for split in splits]
+    todo = [(split, record) for split in parts for record in (split.records if overwrite else split.without_mesh())]
+    report.kept = sum(len(split.records) for split in parts) - len(todo)
     done = 0
-    for split in splits:
+    for split in parts:
         records = [record for owner, record in todo if owner is split]
         for first in range(0, len(records), batch_size):
             chunk = records[first : first + batch_size]
@@ -103,7 +107,7 @@ def estimate_meshes(
             done += len(chunk)
             if progress is not None:
                 progress(done, len(todo))
-    for split in splits:
+    for split in parts:
         split.fill(report, missing)
     if missing == "error" and report.missing:
         raise MissingFileError(f"{report}\nthe other images have theirs; --missing mean or leave-out accepts this")

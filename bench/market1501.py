@@ -1,0 +1,299 @@
+"""Market-1501 measured on a small machine: three stages from plain photos, beside a control and a plain PyTorch baseline.
+
+    .venv/bin/python bench/market1501.py --data MARKET --people 100 --seeds 1 --out bench/results/market1501_small.json
+    .venv/bin/python bench/market1501.py --data MARKET --published --seeds 1 2 3 --out FILE        # with a GPU
+
+MARKET is the folder Market-1501-v15.09.15 (research only, not to be passed on: this command fetches nothing). --people N trains on the
+first N people alone; the test is always the whole of query and gallery. A part that is finished in --runs is read, not repeated,
+and the file is written after each, so a stopped command goes on when repeated; several may share --runs, each with other --parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from plain_cluster_contrast import train_plainly
+
+from gcl_fast import distributed
+from gcl_fast.config import ClusterConfig, LossConfig, TrainConfig, VarianceConfig, load_shipped, to_dict
+from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.estimation import BlazePose, estimate_meshes, pose_weights
+from gcl_fast.files import write_whole
+from gcl_fast.progress import counting
+from gcl_fast.records import ReIDData
+from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.device import choose_device
+from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.networks import build_networks
+from gcl_fast.runs.resolved import processor
+from gcl_fast.runs.training import Training
+
+PUBLISHED_COUNTS = {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, 751)}
+STARTS = {"imagenet": ("efficientnet_lite0", 64), "random": ("resnet18", 32)}
+PARTS = ("untrained", "stage1", "baseline", "texture", "control", "mesh")
+NOTE = (
+    "A small network, 128x64 pictures, one or two hundred updates on some of the people: it shows that the chain runs on real photos "
+    "and which way its parts push, not what it reaches. Tested on all 3,368 queries and 15,913 gallery images. The paper's figures "
+    "are of a ResNet-50 at 256x128 and tens of thousands of updates: not comparable. baseline: plain_cluster_contrast.py, the same "
+    "network, start, images and number of updates, labels as Cluster Contrast publishes them. control: stage 1 continued by as many "
+    "updates of the encoder as stage 3 makes."
+)
+
+
+def small(start: str) -> TrainConfig:
+    """Settings that two CPU cores can do; ours are those of recommended.yaml but for sizes and lengths."""
+    base, (backbone, width) = load_shipped("recommended"), STARTS[start]
+    weights = "imagenet" if start == "imagenet" else "none"
+    rule = ClusterConfig(k1=20, k2=6, eps=0.6, min_samples=4, debias_cameras=True)
+    loss = LossConfig(adversarial=0.1, code=1.0)
+    return replace(
+        base,
+        height=128,
+        width=64,
+        precision="fp32",
+        workers=0,
+        channels_last="on",
+        tensorboard=False,
+        model=replace(
+            base.model,
+            backbone=backbone,
+            width=width,
+            weights=weights,
+            generator_width=8,
+            generator_mlp=128,
+            discriminator_width=8,
+        ),
+        stage1=replace(
+            base.stage1,
+            epochs=5,
+            iters=30,
+            batch_size=32,
+            num_instances=4,
+            lr_steps=(4,),
+            cluster=rule,
+            augment=replace(base.stage1.augment, pad=5),
+            eval_every=1000,
+        ),
+        stage2=replace(base.stage2, epochs=1, iters=60, batch_size=8, lr=5e-4, beta1=0.5, loss=loss),
+        stage3=replace(
+            base.stage3,
+            epochs=2,
+            iters=30,
+            batch_size=8,
+            lr=1e-4,
+            beta1=0.5,
+            lr_steps=(),
+            loss=replace(loss, code=5.0),
+            cluster=rule,
+            eval_every=1000,
+        ),
+        picture_every=1000,
+    )
+
+
+def settings(options: argparse.Namespace, start: str, seed: int, guide: str) -> TrainConfig:
+    config = load_shipped("recommended") if options.published else small(start)
+    variance = VarianceConfig(background=0.5) if guide == "texture" else VarianceConfig()
+    return replace(
+        config,
+        name=f"{start}_{seed}_{guide}",
+        runs=str(options.runs),
+        root=str(options.runs / "data"),
+        mesh_root=str(options.meshes or options.runs / "mesh"),
+        seed=seed,
+        model=replace(config.model, guide=guide),
+        stage3=replace(config.stage3, variance=variance),
+    )
+
+
+def view_of(data: Path, people: int, folder: Path) -> Path:
+    """A data set of links: the first `people` of the training set (0: all), all of query and gallery."""
+    for split in ("query", "bounding_box_test", "bounding_box_train"):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        images = sorted((data / split).glob("*.jpg"))
+        if split.endswith("train") and people:
+            known = sorted({image.name.split("_")[0] for image in images})[:people]
+            images = [image for image in images if image.name.split("_")[0] in known]
+        there = {link.name for link in (folder / split).iterdir()}
+        if there - {image.name for image in images}:
+            raise SystemExit(f"{folder / split} holds other images than --people {people} asks for: name another --runs")
+        for image in images:
+            if image.name not in there:
+                (folder / split / image.name).symlink_to(image.resolve())
+    return folder
+
+
+def counts(data: ReIDData) -> dict[str, object]:
+    found = {name: (split.images, split.identities) for name, split in data.statistics().items()}
+    return {"found": found, "as_published": found == PUBLISHED_COUNTS}
+
+
+def meshes(data: ReIDData, folder: Path, device: str) -> dict[str, object]:
+    """Bodies of the training images, those that are not there yet."""
+    began, cpu = time.perf_counter(), time.process_time()
+    with counting("estimate meshes") as progress:
+        estimator = BlazePose(pose_weights(), choose_device(device))
+        report = estimate_meshes(data, estimator, mesh_root=folder, splits=("train",), progress=progress)
+    made = max(len(report.written), 1)
+    names = {record.path.stem for record in data.train}
+    with (folder / "market" / "train" / "doubts.csv").open(encoding="utf-8") as file:
+        doubts = Counter(row["doubt"] for row in csv.DictReader(file) if row["image"] in names)
+    return {
+        "images": len(data.train),
+        "doubtful": dict(doubts.most_common()),
+        "doubtful_share": round(sum(doubts.values()) / len(data.train), 4),
+        "estimated_by_this_call": len(report.written),
+        "wall_ms_an_image": round(1000 * (time.perf_counter() - began) / made, 1),
+        "cpu_ms_an_image": round(1000 * (time.process_time() - cpu) / made, 1),
+    }
+
+
+def in_training(config: TrainConfig, stages: tuple[int, ...], what: Callable[[Training], None]) -> None:
+    """Without the report and the pictures that `gcl-fast train` ends with: they show people."""
+    with distributed.session(choose_device(config.device)):
+        training = Training(config, stages, resume=True, overwrite=False)
+        try:
+            what(training)
+            training.log.close()
+        finally:
+            training.close()
+
+
+def run_part(part: str, options: argparse.Namespace, start: str, seed: int) -> dict[str, object]:
+    """Scores of one part, and its cost."""
+    config = settings(options, start, seed, "mesh" if part == "mesh" else "texture")
+    began, cpu = time.perf_counter(), time.process_time()
+    extra: dict[str, object] = {}
+    if part in ("untrained", "baseline"):
+        opened = OpenedDataset(config, with_meshes=False)
+        encoder = build_networks(config).encoder.to(opened.device)
+        if part == "baseline":
+            extra["clusters"] = train_plainly(encoder, config, opened)
+        scores = opened.score(encoder)
+    else:
+        if part == "mesh":
+            config = replace(config, init=str(options.runs / f"{start}_{seed}_texture" / "stage1" / "last.pt"))
+        stages: tuple[int, ...] = {"stage1": (1,), "control": (1,)}.get(part, (2, 3))
+        steps = {"stage1": Training.stage1, "control": Training.control}
+        in_training(config, stages, steps.get(part, lambda training: (training.stage2(), training.stage3())[0]))
+        scores = read_metrics(config.run_dir)[part if part in steps else "stage3"]
+        extra["clusters"] = clusters_of(config.run_dir, part if part in steps else "stage3")
+    kept = {name: round(float(scores[name]), 4) for name in ("mAP", "rank1", "rank5", "rank10", "mINP")}
+    cost = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+    return {**kept, **extra, **cost}
+
+
+def clusters_of(run_dir: Path, stage: str) -> list[int]:
+    """The number of clusters in each epoch."""
+    lines = [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [int(line["clusters"]) for line in lines if line.get("stage") == stage and "clusters" in line]
+
+
+def finished(runs: Path) -> dict[str, dict]:
+    """What lies in <runs>/parts, by start, seed and part."""
+    found: dict[str, dict] = {}
+    for path in sorted((runs / "parts").glob("*.json")):
+        start, seed, part = path.stem.split("_")
+        found.setdefault(start, {}).setdefault(seed, {})[part] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def differences(found: dict[str, dict]) -> dict[str, dict]:
+    """Points of mAP, by seed: what each part has over what it is compared with."""
+    pairs = {
+        "stage1_over_untrained": ("stage1", "untrained"),
+        "stage1_over_baseline": ("stage1", "baseline"),
+        "texture_over_control": ("texture", "control"),
+        "mesh_over_control": ("mesh", "control"),
+        "texture_over_mesh": ("texture", "mesh"),
+    }
+    return {
+        start: {
+            name: {
+                seed: round(100 * (parts[one]["mAP"] - parts[other]["mAP"]), 2)
+                for seed, parts in seeds.items()
+                if one in parts and other in parts
+            }
+            for name, (one, other) in pairs.items()
+        }
+        for start, seeds in found.items()
+    }
+
+
+def write(options: argparse.Namespace, head: dict[str, object]) -> None:
+    """After every part: what is done stays, if the rest is stopped."""
+    found = finished(options.runs)
+    result = {**head, "points_of_mAP": differences(found), "runs": found}
+    write_whole(options.out, json.dumps(result, indent=2) + "\n")
+
+
+def head_of(options: argparse.Namespace, full: ReIDData, data: ReIDData) -> dict[str, object]:
+    describe = ["git", "describe", "--always", "--dirty"]
+    configs = {
+        start: to_dict(settings(options, start, 1, "texture"))
+        for start in options.starts
+        if not options.published or start == "imagenet"
+    }
+    for config in configs.values():
+        for key in ("root", "mesh_root", "runs", "name", "seed", "init"):
+            del config[key]
+    return {
+        "command": "python bench/market1501.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
+        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip(),
+        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "note": f"{NOTE} {options.note}".strip(),
+        "counts": counts(full),
+        "trained_on": {"people": len({record.pid for record in data.train}), "images": len(data.train)},
+        "settings": configs,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="Market-1501-v15.09.15")
+    parser.add_argument("--people", type=int, default=0, help="train on the first so many; 0: all")
+    parser.add_argument("--published", action="store_true", help="the published size: ResNet-50, 256x128, full schedules")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=["imagenet"])
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--meshes", type=Path, help="where the meshes are or go; default <runs>/mesh")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--runs", type=Path, default=Path("runs/market1501"))
+    parser.add_argument("--out", type=Path, default=Path("runs/market1501/result.json"))
+    parser.add_argument("--note", default="", help="how the runs were made, where not one after the other by this command")
+    options = parser.parse_args()
+    full = load_dataset("market1501", options.data)
+    data = load_dataset("market1501", view_of(options.data, options.people, options.runs / "data"))
+    print(full.table())
+    head = head_of(options, full, data)
+    place = options.runs / "meshes.json"
+    if {"texture", "mesh"} & set(options.parts) and not place.is_file():
+        write_whole(place, json.dumps(meshes(data, options.meshes or options.runs / "mesh", options.device)))
+    if place.is_file():
+        head["meshes"] = json.loads(place.read_text(encoding="utf-8"))
+    write(options, head)
+    for seed in options.seeds:
+        for start in options.starts:
+            for part in options.parts:
+                path = options.runs / "parts" / f"{start}_{seed}_{part}.json"
+                if not path.is_file():
+                    write_whole(path, json.dumps(run_part(part, options, start, seed)))
+                print(f"{start} seed {seed} {part}: {path.read_text(encoding='utf-8')}", flush=True)
+                write(options, head)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
