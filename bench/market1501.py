@@ -4,15 +4,16 @@
         --out bench/results/market1501_small.json
     .venv/bin/python bench/market1501.py --data MARKET --published --seeds 1 2 3 --out FILE        # with a GPU
 
-MARKET is the folder Market-1501-v15.09.15 (research only, not to be passed on: this command fetches nothing). --people N trains on
-the first N people alone, --test-people N scores on the first N people of query and gallery; the part `full` scores what is trained
-on all of both. A part that is finished in --runs is read, not repeated, and the file is written after each, so a stopped command
-goes on when repeated; several may share --runs, each with other --parts.
+MARKET is the folder Market-1501-v15.09.15 (research only, not to be passed on: this command fetches nothing). --people N trains
+on the first N people alone, --test-people N scores on the first N people of query and gallery; the part `full` scores what is
+trained on all of both. A part that is finished in --runs is read, not repeated, and the file is written after each, so a stopped
+command goes on when repeated; several may share --runs, each with other --parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -48,10 +49,10 @@ STARTS = {"imagenet": ("efficientnet_lite0", 64), "random": ("resnet18", 32)}
 PARTS = ("untrained", "stage1", "baseline", "texture", "control", "mesh", "full")
 NOTE = (
     "A small network, 128x64 pictures, about a hundred updates on some of the people: it shows that the chain runs on real photos "
-    "and which way its parts push, not what it reaches. The paper's figures are of a ResNet-50 at 256x128 and tens of thousands of "
-    "updates: not comparable. baseline: plain_cluster_contrast.py, the same network, start, images and number of updates, labels as "
-    "Cluster Contrast publishes them. control: stage 1 continued by as many updates of the encoder as stage 3 makes. full: scores "
-    "on all 3,368 queries and 15,913 gallery images; the others on the people that tested_on names."
+    "and which way its parts push, not what it reaches. The paper's figures are of a ResNet-50 at 256x128 and tens of thousands "
+    "of updates: not comparable. baseline: plain_cluster_contrast.py, the same network, start, images and number of updates, labels "
+    "as Cluster Contrast publishes them. control: stage 1 continued by as many updates of the encoder as stage 3 makes. full: "
+    "scores on all 3,368 queries and 15,913 gallery images; the others on the people that tested_on names."
 )
 
 
@@ -133,8 +134,9 @@ def view_of(data: Path, people: int, test_people: int, folder: Path) -> Path:
         there = {link.name for link in (folder / split).iterdir()}
         if there - chosen:
             raise SystemExit(f"{folder / split} holds other images than are asked for: name another --runs")
-        for name in chosen - there:
-            (folder / split / name).symlink_to((data / split / name).resolve())
+        for name in sorted(chosen - there):
+            with contextlib.suppress(FileExistsError):  # another command with the same --runs was quicker
+                (folder / split / name).symlink_to((data / split / name).resolve())
     return folder
 
 

@@ -25,6 +25,7 @@ class StageData:
     styled_records: StyledRecords | None = None
     samples: dict[str, Any] = field(default_factory=dict)
     bodies: Any = None
+    people: Tensor | None = None
     sample_bodies: dict[str, Any] = field(default_factory=dict)
 
     def train_loader(self, **options: Any) -> Any:

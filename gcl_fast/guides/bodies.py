@@ -12,12 +12,11 @@ from torch import Tensor
 from gcl_fast.errors import InputError
 from gcl_fast.guides.shading import shaded
 from gcl_fast.images import mesh_from_unit
+from gcl_fast.meshes.foreground import PERSON
 from gcl_fast.meshes.sources import MeshSource, VertexMeshes
 from gcl_fast.ops import MeshFlow, Rasterized, mesh_flow_of_rasters, rasterize
 from gcl_fast.ops.camera import project, turn_each
 from gcl_fast.records import Record
-
-PERSON = 0.5  # a mask's level from which a pixel shows the person
 
 
 @dataclass(frozen=True)

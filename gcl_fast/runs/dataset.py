@@ -23,6 +23,7 @@ from gcl_fast.errors import ConfigError, FileError, GclError, MissingFileError
 from gcl_fast.evaluation import answerable, evaluate, extract_features, scores, scoring_note
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
+from gcl_fast.meshes.foreground import read_people
 from gcl_fast.meshes.sources import MeshSource, RenderedFolders, VertexMeshes, open_mesh_source
 from gcl_fast.progress import counting
 from gcl_fast.records import Batch, Record, ReIDData, spread
@@ -136,6 +137,15 @@ class OpenedDataset:
     def bodies(self) -> Bodies | None:
         """Of the training images, where the generator is guided by the photos' pixels; read when first asked for."""
         return self._bodies(self.train_meshes, self.data.train)
+
+    @cached_property
+    def people(self) -> Tensor | None:
+        """Where the training images show their person, where a loss weighs it; read when first asked for."""
+        stages = (self.config.stage2, self.config.stage3)
+        if self.train_meshes is None or not any(stage.loss.foreground for stage in stages):
+            return None
+        with counting("read masks") as progress:
+            return read_people(self.train_meshes, self.data.train, progress=progress).to(self.device)
 
     def resolved(self) -> Resolved:
         """What `auto` became, and which images these are."""

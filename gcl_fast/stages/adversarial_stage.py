@@ -19,6 +19,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.guided_views import both_views, generate_guided_views
 from gcl_fast.stages.layout import prepare
+from gcl_fast.stages.losses import pixel_weights
 from gcl_fast.stages.stage import Stage, set_lr, stepped_lr
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.views import Mix, Views, generate_views, told_rows
@@ -45,6 +46,7 @@ class AdversarialStage(Stage):
         self.optimizers = {"generator": adam(self.generator, settings), "discriminator": adam(self.discriminator, settings)}
         self.loader = data.train_loader(meshes=True)
         self.bodies = data.bodies
+        self.people = data.people if settings.loss.foreground else None
         self.untold = torch.zeros((), dtype=torch.int64, device=self.device)  # rows left out in this epoch
 
     def enter_epoch(self, epoch: int) -> None:
@@ -88,6 +90,10 @@ class AdversarialStage(Stage):
             return views
         self.untold += (told == 0).sum()
         return replace(views, told=told)
+
+    def pixel_weights(self, batch: Batch) -> Tensor | None:
+        """What each pixel of the photos counts in the image losses; None: all alike."""
+        return None if self.people is None else pixel_weights(self.people[batch.index], self.settings.loss.foreground)
 
     def evaluate(self, epoch: int) -> dict[str, float]:
         """As `Stage.evaluate`; says how many rows of the epoch had no guide."""

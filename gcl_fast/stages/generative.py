@@ -46,7 +46,7 @@ class GenerativeStage(AdversarialStage):
         self.descend(dis_total, "discriminator")
 
         with frozen(discriminator), self.autocast():
-            gen_losses = generative_losses(encoder, discriminator, batch.image, code, views)
+            gen_losses = generative_losses(encoder, discriminator, batch.image, code, views, self.pixel_weights(batch))
         total = generative_total(gen_losses, weights)
         self.descend(total, "generator")
         return logged({**dis_losses, **gen_losses, "total": total})

@@ -100,7 +100,7 @@ class JointStage(AdversarialStage):
 
         # Then generator and encoder, against the updated discriminator, the memory and the cluster centres.
         with frozen(discriminator), self.autocast(), kept_running_stats(encoder, only_real):
-            gen_losses = generative_losses(encoder, discriminator, image, code, views)
+            gen_losses = generative_losses(encoder, discriminator, image, code, views, self.pixel_weights(batch))
         told, feature_novel = views.told, full(views.feature_novel)
         if told is not None:  # where no new view could be made, the photo stands for it
             feature_novel = torch.where(told[:, None] > 0, feature_novel, full(feature))

@@ -132,8 +132,20 @@ def generator_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor], t
     }
 
 
+def pixel_weights(person: Tensor, extra: float) -> Tensor:
+    """What each pixel counts: 1 + extra where the person is (person [B, 1, H, W] bool), 1 elsewhere, over the mean of its picture,
+    so that the size of a loss does not hang on how much of a picture the person fills; [B, 1, H, W] float32."""
+    weight = 1 + extra * person.float()
+    return weight / weight.mean((1, 2, 3), keepdim=True)
+
+
 def generative_losses(
-    encoder: IdentityEncoder, discriminator: Discriminator, image: Tensor, code: Tensor, views: Views
+    encoder: IdentityEncoder,
+    discriminator: Discriminator,
+    image: Tensor,
+    code: Tensor,
+    views: Views,
+    weight: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The adversarial, image and code losses of the generated views, unweighted.
 
@@ -143,6 +155,7 @@ def generative_losses(
         image: [B, 3, H, W], the photos.
         code: [B, C], their identity codes, a target: detached here.
         views: of which the rows told count.
+        weight: [B, 1, H, W], of the pixels in the image losses (`pixel_weights`); None: all alike.
 
     Returns: {"adv_<view>", "image_rec", "image_cyc", "code_rec", "code_cyc"}.
     Gradient: to the views, and through the encoder's passes to the encoder where its parameters ask for one.
@@ -150,11 +163,12 @@ def generative_losses(
     target = full(code.detach())
     losses = {f"adv_{name}": loss for name, loss in generator_terms(discriminator, views.fakes, views.told).items()}
 
-    def distance(got: Tensor, wanted: Tensor) -> Tensor:
-        return mean_of_told((full(got) - wanted).abs(), views.told)
+    def distance(got: Tensor, wanted: Tensor, weight: Tensor | None = None) -> Tensor:
+        away = (full(got) - wanted).abs()
+        return mean_of_told(away if weight is None else away * weight, views.told)
 
-    losses["image_rec"] = distance(views.reconstruction, image)
-    losses["image_cyc"] = distance(views.cycle, image)
+    losses["image_rec"] = distance(views.reconstruction, image, weight)
+    losses["image_cyc"] = distance(views.cycle, image, weight)
     losses["code_rec"] = distance(encoder(views.reconstruction)[0], target)
     losses["code_cyc"] = distance(encoder(views.cycle)[0], target)
     return losses

@@ -33,6 +33,10 @@ class TrainingData(Protocol):
         """Of the training images, where the generator is guided by the photos' pixels."""
 
     @property
+    def people(self) -> Tensor | None:
+        """[N, 1, H, W] bool on the device, where the training images show their person; None where no loss asks for it."""
+
+    @property
     def sample_bodies(self) -> Mapping[str, Bodies]:
         """Of the samples, by their names; row i of a batch is body i. Empty where the generator is not guided."""
 
