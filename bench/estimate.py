@@ -2,6 +2,10 @@
 
     .venv/bin/python bench/estimate.py --seeds 2 3 --out bench/results/estimate.json
     .venv/bin/python bench/estimate.py --seeds 2 3 --penn-fudan FOLDER
+    .venv/bin/python bench/estimate.py --seeds --views WORLD ... --out FILE
+
+WORLD is a synthetic world with true views (gcl-fast synth, or the data of a demo): how near its photos come to them when they are
+turned by estimated, true and mean bodies, with nothing trained.
 
 The fit's constants were set on the world of seed 1: report other seeds. FOLDER is PennFudanPed (images, masks, annotations; 170
 street photos, http://www.cis.upenn.edu/~jshi/ped_html), which this command does not fetch. The pose model's weights:
@@ -15,7 +19,9 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +29,19 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data.datasets.load import load_dataset
-from gcl_fast.estimation import BlazePose, EstimatedBodies, pose_weights
+from gcl_fast.estimation import BlazePose, EstimatedBodies, estimate_meshes, pose_weights
 from gcl_fast.estimation.body_estimates import bodies_from_landmarks
-from gcl_fast.images import load_photo, pillow
+from gcl_fast.generation.inputs import load_photos, load_units
+from gcl_fast.generation.measures import psnr
+from gcl_fast.generation.true_views import by_source, read_truth
+from gcl_fast.guides import Bodies, turned_view
+from gcl_fast.images import load_photo, photo_to_unit, pillow
 from gcl_fast.meshes import Mesh, open_mesh_source
 from gcl_fast.meshes.anny_body import AnnyBody
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.ops import rasterize
 from gcl_fast.ops.camera import project, turn
+from gcl_fast.records import Record, ReIDData
 from gcl_fast.runs.resolved import processor
 
 SIZE = (128, 64)
@@ -44,6 +55,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--worlds", type=Path, default=Path("runs/estimate_worlds"), help="where the worlds are, or are written")
     parser.add_argument("--penn-fudan", type=Path)
+    parser.add_argument("--views", type=Path, nargs="*", default=[], help="worlds with true views")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--no-mirror", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -63,6 +75,9 @@ def main() -> int:
     if options.penn_fudan:
         result["penn_fudan"] = score_masks(options.penn_fudan, estimator)
         print(json.dumps(result["penn_fudan"], indent=1), flush=True)
+    for root in options.views:
+        result[f"views_{world_seed(root)}"] = score_views(root, estimator)
+        print(json.dumps(result[f"views_{world_seed(root)}"], indent=1), flush=True)
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0
@@ -158,6 +173,44 @@ def score_world(root: Path, estimator: BlazePose) -> dict[str, object]:
         "mask_iou_with_naked_body": round(overlap(small, silhouettes(true, faces, cams, 0)).mean().item(), 3),
         "doubts": dict(Counter(doubt or "none" for doubt in doubts)),
     }
+
+
+def world_seed(root: Path) -> int:
+    return int(json.loads((root / "world.json").read_text(encoding="utf-8"))["parameters"]["seed"])
+
+
+@torch.no_grad()
+def score_views(root: Path, estimator: BlazePose) -> dict[str, object]:
+    """Photos of a world turned by bodies of three kinds, against its true views: what a guided generator starts from."""
+    groups = by_source(read_truth(root / "truth"))
+    records = [Record(path=path, pid=0, camera=0) for path in groups]
+    height, width = size = load_photo(records[0].path).shape[:2]
+    true = open_mesh_source(root / "mesh", "market1501", "test", size)
+    with tempfile.TemporaryDirectory() as folder:
+        data = ReIDData("market1501", root, [], records, [])
+        report = estimate_meshes(data, estimator, mesh_root=folder, image_size=size, splits=("test",))
+        own = Bodies(open_mesh_source(folder, "market1501", "test", size), records)
+    bodies = {"true_bodies": Bodies(true, records), "estimated_bodies": own}
+    bodies["estimated_bodies_without_masks"] = copy(own)
+    bodies["estimated_bodies_without_masks"].masks = None
+    scores: dict[str, object] = {
+        "photos": len(records),
+        "doubtful": sum(map(len, report.doubtful.values())),
+        "size": [height, width],
+    }
+    for name, kind in bodies.items():
+        whole, inside = [], []
+        for row, (path, views) in enumerate(groups.items()):
+            turned = [view for view in views if view.yaw % 360]
+            index, yaws = torch.full((len(turned),), row), torch.tensor([view.yaw for view in turned])
+            source, target = kind.seen(index), kind.seen(index, yaws)
+            guide = turned_view(load_photos([path] * len(turned), size), source, target, target.mesh)
+            guess, truth = photo_to_unit(guide.composite()), load_units([view.image for view in turned], size)
+            whole.append(psnr(guess, truth))
+            inside.append(psnr(guess, truth, bodies["true_bodies"].seen(index, yaws).silhouette))
+        scores |= {"views": sum(map(len, whole))}
+        scores[name] = {"psnr": round(torch.cat(whole).mean().item(), 2), "psnr_body": round(torch.cat(inside).mean().item(), 2)}
+    return scores
 
 
 def score_masks(folder: Path, estimator: BlazePose) -> dict[str, object]:

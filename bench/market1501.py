@@ -48,11 +48,12 @@ SPLITS = ("bounding_box_train", "query", "bounding_box_test")
 STARTS = {"imagenet": ("efficientnet_lite0", 64), "random": ("resnet18", 32)}
 PARTS = ("untrained", "stage1", "baseline", "texture", "control", "mesh", "full")
 NOTE = (
-    "A small network, 128x64 pictures, about a hundred updates on some of the people: it shows that the chain runs on real photos "
-    "and which way its parts push, not what it reaches. The paper's figures are of a ResNet-50 at 256x128 and tens of thousands "
-    "of updates: not comparable. baseline: plain_cluster_contrast.py, the same network, start, images and number of updates, labels "
-    "as Cluster Contrast publishes them. control: stage 1 continued by as many updates of the encoder as stage 3 makes. full: "
-    "scores on all 3,368 queries and 15,913 gallery images; the others on the people that tested_on names."
+    "A small network, 128x64 pictures, about a hundred updates on some of the people: it shows that the chain runs on "
+    "real photos and which way its parts push, not what it reaches. The paper's figures are of a ResNet-50 at 256x128 "
+    "and tens of thousands of updates: not comparable. baseline: plain_cluster_contrast.py, the same network, start, "
+    "images and number of updates, labels as Cluster Contrast publishes them. control: stage 1 continued by as many "
+    "updates of the encoder as stage 3 makes. full: scores on all 3,368 queries and 15,913 gallery images; the others on "
+    "the people that tested_on names."
 )
 
 

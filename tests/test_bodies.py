@@ -22,6 +22,7 @@ from gcl_fast.meshes import (
     write_faces,
     write_mesh,
 )
+from gcl_fast.meshes.foreground import read_people
 
 SIZE = (16, 8)
 VERTS = np.array([[-0.3, -0.8, 0.1], [0.3, -0.8, 0.0], [0.2, 0.8, 0.05], [-0.2, 0.8, -0.1]], np.float32)
@@ -306,3 +307,21 @@ def test_its_picture_shows_head_over_feet_and_two_hands(body):
         for joint in (bone(body, body.vertices_and_joints()[1], "wrist.L"), bone(body, body.vertices_and_joints()[1], "wrist.R"))
     )
     assert left > 24 > right
+
+
+def test_people_are_where_the_mask_says_or_else_the_body(tmp_path) -> None:
+    folder = tmp_path / "market" / "train" / "vertices"
+    write_faces(folder, FACES)
+    mask = np.zeros((32, 16), np.uint8)
+    mask[8:24, 4:8] = 255
+    write_mesh(folder / "a.npz", VERTS, CAMERA, mask=mask)
+    write_mesh(folder / "b.npz", VERTS, CAMERA)
+    source = open_mesh_source(tmp_path, "market1501", "train", SIZE)
+    told = []
+    people = read_people(source, [record("b.jpg"), record("a.jpg")], progress=lambda *counts: told.append(counts))
+    assert people.dtype == torch.bool and people.shape == (2, 1, *SIZE) and told == [(1, 2), (2, 2)]
+    assert torch.equal(people[0, 0], expected(CAMERA, [0])[0] > 0) and people[0].any()
+    inside = torch.zeros(SIZE, dtype=torch.bool)
+    inside[4:12, 2:4] = True
+    assert torch.equal(people[1, 0], inside)
+    assert not len(read_people(source, []))

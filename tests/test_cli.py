@@ -60,14 +60,15 @@ FLAGS = {
         --stage1.mlc.sgd-momentum --stage1.mlc.single-label-epochs --stage1.mlc.threshold --stage1.mlc.weight-decay
         --stage1.momentum --stage1.no-camera-aware --stage1.num-instances --stage1.temperature --stage1.weight-decay
         --stage2.batch-size --stage2.beta1 --stage2.beta2 --stage2.epochs --stage2.iters --stage2.loss.adversarial
-        --stage2.loss.code --stage2.loss.image --stage2.loss.mixup-alpha --stage2.loss.penalty --stage2.lr --stage2.lr-gamma
-        --stage2.lr-steps --stage2.weight-decay --stage3.bank-momentum --stage3.batch-size --stage3.beta1 --stage3.beta2
-        --stage3.cluster.debias-cameras --stage3.cluster.eps --stage3.cluster.k1 --stage3.cluster.k2
-        --stage3.cluster.min-samples --stage3.cluster.no-debias-cameras --stage3.cluster.rho --stage3.epochs
-        --stage3.eval-every --stage3.id-w --stage3.iters --stage3.loss.adversarial --stage3.loss.code --stage3.loss.image
-        --stage3.loss.mixup-alpha --stage3.loss.penalty --stage3.lr --stage3.lr-encoder --stage3.lr-gamma --stage3.lr-steps
-        --stage3.memory-w --stage3.momentum-encoder --stage3.num-negatives --stage3.running-stats --stage3.temperature
-        --stage3.weight-decay --sync-bn --tensorboard --width --workers --yaws
+        --stage2.loss.code --stage2.loss.foreground --stage2.loss.image --stage2.loss.mixup-alpha --stage2.loss.penalty
+        --stage2.lr --stage2.lr-gamma --stage2.lr-steps --stage2.weight-decay --stage3.bank-momentum --stage3.batch-size
+        --stage3.beta1 --stage3.beta2 --stage3.cluster.debias-cameras --stage3.cluster.eps --stage3.cluster.k1
+        --stage3.cluster.k2 --stage3.cluster.min-samples --stage3.cluster.no-debias-cameras --stage3.cluster.rho
+        --stage3.epochs --stage3.eval-every --stage3.id-w --stage3.iters --stage3.loss.adversarial --stage3.loss.code
+        --stage3.loss.foreground --stage3.loss.image --stage3.loss.mixup-alpha --stage3.loss.penalty --stage3.lr
+        --stage3.lr-encoder --stage3.lr-gamma --stage3.lr-steps --stage3.memory-w --stage3.momentum-encoder
+        --stage3.num-negatives --stage3.running-stats --stage3.temperature --stage3.weight-decay
+        --sync-bn --tensorboard --width --workers --yaws
     """,
     "evaluate": """
         --dataset --device --no-rerank --output --ranked-lists --rerank --root
@@ -81,7 +82,7 @@ FLAGS = {
     """,
     "estimate-meshes": """
         --batch-size --dataset --device --height --mesh-root --mirror --missing --no-mirror --no-overwrite --overwrite --preview
-        --preview-count --root --weights --width
+        --preview-count --root --split --weights --width
     """,
     "import-meshes": """
         --axes --dataset --faces --fit --focal --format --height --mesh-root --missing --no-fit --no-rendered --preview

@@ -20,6 +20,7 @@ def test_published_defaults():
     assert (config.stage3.num_negatives, config.stage3.bank_momentum, config.stage3.id_w) == (8192, 0.2, 1.0)
     loss = config.stage3.loss
     assert (loss.adversarial, loss.image, loss.code, loss.penalty, loss.mixup_alpha) == (1.0, 5.0, 5.0, 0.01, 0.6)
+    assert loss.foreground == 0
     assert config.yaws == (45, 90, 135, 180, 225, 270, 315)
 
 

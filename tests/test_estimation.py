@@ -81,6 +81,16 @@ def test_every_split_gets_its_meshes_and_masks_and_a_second_call_makes_none(worl
     assert again.photos == report.kept
 
 
+def test_one_split_alone(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    report = estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+    assert len(report.written) == len(data.train) == len(files(world))
+    report = estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("test",))
+    assert report.kept == 0 and len(files(world)) == len(data.train) + len(data.query) + len(data.gallery)
+    with pytest.raises(InputError, match="splits must be of train, test, got \\['query'\\]"):
+        estimate_meshes(data, Ellipsoids(), splits=("query",))
+
+
 def test_images_of_one_name_in_two_folders_have_a_body_each(world: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     photos = sorted((world / "market1501/bounding_box_train").iterdir())[:4]

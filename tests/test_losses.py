@@ -17,6 +17,7 @@ from gcl_fast.stages.losses import (
     generative_total,
     generator_terms,
     identity_losses,
+    pixel_weights,
     real_terms,
 )
 from gcl_fast.stages.views import Mix, draw_mix, generate_views
@@ -166,6 +167,33 @@ def test_generative_losses_and_their_weights(toys):
         expected += 5 * l1(fake, batch.image) + 5 * l1(encoder(fake)[0], code)
     assert float(total.detach()) == pytest.approx(expected, rel=1e-12)
     assert set(losses) == {"adv_rec", "adv_nv", "adv_cyc", "adv_mix", "image_rec", "image_cyc", "code_rec", "code_cyc"}
+
+
+def test_pixels_of_the_person_count_more_in_the_image_losses_alone(toys):
+    encoder, generator, discriminator, batch = toys
+    code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, code)
+    person = torch.zeros(4, 1, 8, 4, dtype=torch.bool)
+    person[0, :, 2:6, 1:3] = person[1, :, :, :1] = True  # the others show nobody
+    weight = pixel_weights(person, 3.0)
+    assert torch.allclose(weight.double().mean((1, 2, 3)), torch.ones(4))
+    weighted = generative_losses(encoder, discriminator, batch.image, code, views, weight)
+    plain = generative_losses(encoder, discriminator, batch.image, code, views)
+    for name, fake in (("image_rec", views.reconstruction), ("image_cyc", views.cycle)):
+        expected = 0.0
+        for row in range(4):
+            counts = [[1 + 3.0 * bool(person[row, 0, y, x]) for x in range(4)] for y in range(8)]
+            total = sum(map(sum, counts))
+            for y in range(8):
+                for x in range(4):
+                    away = (fake[row, :, y, x] - batch.image[row, :, y, x]).abs().mean()
+                    expected += counts[y][x] / total * float(away.detach()) / 4
+        assert float(weighted[name].detach()) == pytest.approx(expected, rel=1e-6)
+        assert not torch.equal(weighted[name], plain[name])
+    for name in set(plain) - {"image_rec", "image_cyc"}:
+        assert torch.equal(weighted[name], plain[name])
+    even = generative_losses(encoder, discriminator, batch.image, code, views, pixel_weights(torch.ones_like(person), 3.0))
+    assert all(torch.allclose(even[name], plain[name]) for name in plain)
 
 
 def test_code_target_is_detached(toys):

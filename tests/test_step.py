@@ -58,8 +58,10 @@ def make_batch(device: torch.device, seed: int) -> Batch:
     return Batch(draw(4, 3, *SIZE), draw(4, 1, *SIZE).tanh(), draw(4, 1, *SIZE).tanh(), index, index, index).to(device)
 
 
-def make_stage(name: str, config: TrainConfig, networks: dict[str, nn.Module], device: torch.device):
-    data = StageData(torch.zeros(IMAGES, dtype=torch.int64), device)
+def make_stage(
+    name: str, config: TrainConfig, networks: dict[str, nn.Module], device: torch.device, people: torch.Tensor | None = None
+):
+    data = StageData(torch.zeros(IMAGES, dtype=torch.int64), device, people=people)
     if name == "stage2":
         return GenerativeStage(config, Networks(**networks), data)
     stage = JointStage(config, Networks(**networks), data)

@@ -17,8 +17,8 @@ from gcl_fast.models import Discriminator, Generator
 from gcl_fast.ops import bank
 from gcl_fast.stages import layout
 from gcl_fast.stages.amp import use_bfloat16
-from gcl_fast.stages.losses import fake_terms, real_terms
-from tests.test_step import make_batch, make_config, make_networks, make_stage
+from gcl_fast.stages.losses import fake_terms, pixel_weights, real_terms
+from tests.test_step import IMAGES, SIZE, make_batch, make_config, make_networks, make_stage
 
 CPU = torch.device("cpu")
 
@@ -68,6 +68,19 @@ def small_networks(device: torch.device) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     networks = {"encoder": SmallEncoder(), "generator": Generator(8, width=1, mlp_width=4), "discriminator": Discriminator(2)}
     return {name: module.double().to(device) for name, module in networks.items()}
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_a_stage_weighs_the_person_of_each_row_in_its_image_losses(name: str) -> None:
+    batch, generator = make_batch(CPU, 0), torch.Generator().manual_seed(5)
+    people = torch.rand(IMAGES, 1, *SIZE, generator=generator) > 0.5
+    loss = {name: {"loss": {"foreground": 3.0}}}
+    plain, weighed = (make_stage(name, make_config(**options), small_networks(CPU), CPU, people=people) for options in ({}, loss))
+    assert plain.pixel_weights(batch) is None
+    assert torch.equal(weighed.pixel_weights(batch), pixel_weights(people[batch.index], 3.0))
+    got, want = (stage.step(batch, 0) for stage in (weighed, plain))
+    assert got["image_rec"] != want["image_rec"] and got["image_cyc"] != want["image_cyc"]
+    assert torch.equal(got["dis_real"], want["dis_real"])
 
 
 @pytest.mark.parametrize("name", ["stage2", "stage3"])

@@ -37,6 +37,8 @@ class EstimateMeshesOptions:
     """Average with the mirrored photo: better, and half as fast."""
     batch_size: int = 32
     """Photos at a time."""
+    split: Literal["all", "train", "test"] = "all"
+    """Whose bodies: train alone is enough to train; those of test (query and gallery) make pictures of held-out people."""
     device: str = "auto"
     """auto, cpu or cuda."""
     overwrite: bool = False
@@ -77,6 +79,7 @@ def main(argv: list[str]) -> int:
     from gcl_fast.data.datasets.load import load_dataset
     from gcl_fast.estimation.blaze_pose import BlazePose
     from gcl_fast.estimation.photo_meshes import estimate_meshes
+    from gcl_fast.meshes.sources import SPLITS
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
 
@@ -91,6 +94,7 @@ def main(argv: list[str]) -> int:
             missing=options.missing,
             batch_size=options.batch_size,
             overwrite=options.overwrite,
+            splits=SPLITS if options.split == "all" else (options.split,),
             progress=progress,
         )
     print(report)

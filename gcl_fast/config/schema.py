@@ -51,8 +51,8 @@ class LossConfig:
     image: float = 5.0
     code: float = 5.0
     foreground: float = 0.0
-    """How much more a pixel of the person counts in the image losses, by the mask in the mesh file, else by the body's silhouette;
-    0 (published): as much as the background."""
+    """How much more a pixel of the person counts in the image losses: by the mask in the mesh file, else by the body's
+    silhouette; 0 (published): as much as the background."""
     penalty: float = 0.01
     """Squared-gradient regulariser of the discriminator on real images."""
     mixup_alpha: float = 0.6

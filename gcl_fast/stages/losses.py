@@ -133,8 +133,8 @@ def generator_terms(discriminator: Discriminator, fakes: Mapping[str, Tensor], t
 
 
 def pixel_weights(person: Tensor, extra: float) -> Tensor:
-    """What each pixel counts: 1 + extra where the person is (person [B, 1, H, W] bool), 1 elsewhere, over the mean of its picture,
-    so that the size of a loss does not hang on how much of a picture the person fills; [B, 1, H, W] float32."""
+    """What each pixel counts: 1 + extra where the person is (person [B, 1, H, W] bool), 1 elsewhere, over the mean of its
+    picture, so that the size of a loss does not hang on how much of a picture the person fills; [B, 1, H, W] float32."""
     weight = 1 + extra * person.float()
     return weight / weight.mean((1, 2, 3), keepdim=True)
 
