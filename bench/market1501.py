@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 from plain_cluster_contrast import train_plainly
@@ -189,7 +190,7 @@ def run_part(part: str, options: argparse.Namespace, start: str, seed: int) -> d
         encoder = build_networks(config).encoder.to(opened.device)
         if part == "baseline":
             extra["clusters"] = train_plainly(encoder, config, opened)
-            save_checkpoint(plain_weights(options, start, seed), encoder.state_dict())
+            save_checkpoint(plain_weights(options, start, seed), {"modules": {"encoder": encoder.state_dict()}})
         scores = opened.score(encoder)
     else:
         if part == "mesh":
@@ -212,18 +213,20 @@ def plain_weights(options: argparse.Namespace, start: str, seed: int) -> Path:
 
 
 def full_scores(options: argparse.Namespace, start: str, seed: int) -> dict[str, object]:
-    """Of each encoder that is there by now, on the whole test set."""
+    """Of each encoder that is there by now, on the whole test set; what an earlier call scored is kept."""
+    before = options.runs / "parts" / f"{start}_{seed}_full.json"
+    scores = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
     config = settings(options, start, seed, "texture")
     opened = OpenedDataset(replace(config, root=str(options.data)), with_meshes=False)
     encoder = build_networks(config).encoder.to(opened.device)
-    scores = {"untrained": kept(opened.score(encoder))}
+    if "untrained" not in scores:
+        scores["untrained"] = kept(opened.score(encoder))
     runs = {"stage1": "texture/stage1", "texture": "texture/stage3", "control": "texture/control", "mesh": "mesh/stage3"}
     states = {part: options.runs / f"{start}_{seed}_{place}" / "last.pt" for part, place in runs.items()}
     states["baseline"] = plain_weights(options, start, seed)
     for part, path in states.items():
-        if path.is_file():
-            state = load_checkpoint(path)
-            encoder.load_state_dict(state["modules"]["encoder"] if "modules" in state else state)
+        if path.is_file() and part not in scores:
+            encoder.load_state_dict(load_checkpoint(path)["modules"]["encoder"])
             scores[part] = kept(opened.score(encoder))
     return scores
 
@@ -244,7 +247,7 @@ def finished(runs: Path) -> dict[str, dict]:
 
 
 def differences(found: dict[str, dict]) -> dict[str, dict]:
-    """Points of mAP, by seed: what each part has over what it is compared with."""
+    """Points of mAP, by seed: what each part has over what it is compared with, on the people of tested_on and on all."""
     pairs = {
         "stage1_over_untrained": ("stage1", "untrained"),
         "stage1_over_baseline": ("stage1", "baseline"),
@@ -252,17 +255,18 @@ def differences(found: dict[str, dict]) -> dict[str, dict]:
         "mesh_over_control": ("mesh", "control"),
         "texture_over_mesh": ("texture", "mesh"),
     }
-    return {
-        start: {
-            name: {
-                seed: round(100 * (parts[one]["mAP"] - parts[other]["mAP"]), 2)
-                for seed, parts in seeds.items()
-                if one in parts and other in parts
-            }
-            for name, (one, other) in pairs.items()
-        }
-        for start, seeds in found.items()
-    }
+    tables: dict[str, dict] = {}
+    for start, seeds in found.items():
+        for where in ("", "_full"):
+            scores = {seed: parts.get("full", {}) if where else parts for seed, parts in seeds.items()}
+            for name, (one, other) in pairs.items():
+                both = {seed: s for seed, s in scores.items() if one in s and other in s}
+                points = {seed: round(100 * (s[one]["mAP"] - s[other]["mAP"]), 2) for seed, s in both.items()}
+                if len(points) > 1:
+                    points |= {"mean": round(mean(points.values()), 2), "stdev": round(stdev(points.values()), 2)}
+                if points:
+                    tables.setdefault(start, {})[name + where] = points
+    return tables
 
 
 def write(options: argparse.Namespace, head: dict[str, object]) -> None:
@@ -324,7 +328,7 @@ def main() -> int:
         for start in options.starts:
             for part in options.parts:
                 path = options.runs / "parts" / f"{start}_{seed}_{part}.json"
-                if not path.is_file():
+                if not path.is_file() or part == "full":
                     write_whole(path, json.dumps(run_part(part, options, start, seed)))
                 print(f"{start} seed {seed} {part}: {path.read_text(encoding='utf-8')}", flush=True)
                 write(options, head)

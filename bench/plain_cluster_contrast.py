@@ -128,6 +128,8 @@ def train_plainly(encoder: nn.Module, config: TrainConfig, opened: OpenedDataset
         features = F.normalize(torch.cat(parts), dim=1)
         labels = pseudo_labels(features, rule.k1, rule.k2, rule.eps, rule.min_samples)
         found.append(int(labels.max()) + 1)
+        if found[-1] < 2:
+            raise SystemExit(f"baseline: {found[-1]} clusters of {len(labels)} images at eps {rule.eps}")
         memory = CentroidMemory(features.to(device), labels, stage.temperature, stage.momentum)
         encoder.train()
         people = stage.batch_size // stage.num_instances

@@ -225,6 +225,31 @@ def test_a_body_is_found_again_from_its_own_landmarks(body) -> None:
     assert (pixels - wanted).norm(dim=-1).mean() < 4
 
 
+def test_cyclists_and_cut_off_people_are_told_from_walkers(body) -> None:
+    from gcl_fast.estimation.body_estimates import bodies_from_landmarks
+    from gcl_fast.estimation.landmark_fit import FitSettings, seen
+    from gcl_fast.estimation.posture import number, usual
+
+    angles = usual()[0].repeat(5, 1)
+    angles[:, number("yaw")] = torch.tensor([0.0, 1.6, 1.6, 0.0, 0.4])
+    for side in "LR":
+        angles[2, number(f"thigh.{side}")], angles[2, number(f"knee.{side}")] = np.deg2rad(
+            (-80, 100)
+        )  # on a bicycle, from the side
+    place, turned, _ = body.skeleton(angles, torch.zeros(5, 4))
+    metres = body.landmark_positions(place, turned)
+    camera = torch.tensor([[-0.7, 0.0, 0.05]]).repeat(5, 1)
+    camera[3, 2] = 0.3  # the feet are below the picture
+    points, world = torch.zeros(5, 33, 2), torch.zeros(5, 33, 3)
+    visible = torch.zeros(5, 33)
+    points[:, body.landmarks], world[:, body.landmarks] = seen(metres, camera, torch.full((5,), 0.3)), metres
+    visible[:, body.landmarks] = 1.0
+    scrambled = points[4, body.landmarks].flip(0)
+    points[4, body.landmarks] = scrambled
+    found = bodies_from_landmarks(Landmarks(points, world, visible, torch.ones(5)), [(128, 64)] * 5, FitSettings(steps=20))
+    assert list(found.doubts)[:4] == ["", "", "sitting or cycling", "cut off"] and found.doubts[4]
+
+
 class FakePip:
     """Stands for pip: puts a wheel with `content` where it is told to."""
 
