@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from gcl_fast.runs.resolved import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -142,13 +143,8 @@ def _queued(call: Callable[[], object]) -> float:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {usable} cores"
+    return f"{processor()}, {usable} cores"
 
 
 @cache

@@ -19,6 +19,7 @@ from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.runs.networks import encoder_of, find_checkpoint
+from gcl_fast.transfer import send
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -99,16 +100,16 @@ class Encoder:
         if size is None:
             raise ValueError(f"Encoder: batch_size must be a whole number above 0, got {batch_size!r}")
         photos = _single_images(images)
-        features = torch.zeros(len(photos), self.feature_dim)
+        features = torch.zeros(len(photos), self.feature_dim, device=self.device)
         self.network.eval()
         for first in range(0, len(photos), size):
             last = min(first + size, len(photos))
-            batch = torch.stack([self._read(photos[i], i).to(self.device) for i in range(first, last)])  # [B, 3, H, W]
+            batch = torch.stack([send(self._read(photos[i], i), self.device) for i in range(first, last)])  # [B, 3, H, W]
             with torch.inference_mode():
-                features[first:last] = F.normalize(self.network(batch)[1].float(), dim=1).cpu()
+                features[first:last] = F.normalize(self.network(batch)[1].float(), dim=1)
             if progress is not None:
                 progress(last, len(photos))
-        return features
+        return features.cpu()
 
     def _read(self, photo: object, place: int) -> Tensor:
         """One image as the network reads it: [3, H, W], normalised."""

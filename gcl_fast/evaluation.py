@@ -14,6 +14,7 @@ from gcl_fast.data.plans import Plan, sequential
 from gcl_fast.errors import StageError
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._products import exact_products
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
 from gcl_fast.records import Record
@@ -59,28 +60,28 @@ def extract_features(
         amp: run the encoder under bfloat16 autocast.
         progress: called with (images done, num_records) after each batch.
 
-    Returns: [N, D] float32 on the CPU.
+    Returns: [N, D] float32 on `device`; nothing is copied to the host, which waits for a GPU once, at the end.
     Errors: StageError (a RuntimeError) where a feature is not finite; RuntimeError where the loader does not give each record
         once.
     """
     features: Tensor | None = None
-    seen = torch.zeros(num_records, dtype=torch.int64)
-    device, plan, ranks = torch.device(device), sequential(num_records, batch_size), distributed.world()
+    device, plan, ranks, done = torch.device(device), sequential(num_records, batch_size), distributed.world(), 0
+    seen = torch.zeros(num_records, dtype=torch.int64, device=device)
     with evaluating(encoder):
         for batch in loader.epoch(Plan(plan.batches[distributed.rank() :: ranks]), 0):
             batch = batch.to(device)
             with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
                 feature = encoder(batch.image)[1]
-                feature = nn.functional.normalize(feature.float(), dim=1).cpu()  # [B, D]
+                feature = nn.functional.normalize(feature.float(), dim=1)  # [B, D]
             if features is None:
-                features = torch.zeros(num_records, feature.shape[1])
-            index = batch.index.cpu()
-            features[index] = feature
-            seen += torch.bincount(index, minlength=num_records)
+                features = torch.zeros(num_records, feature.shape[1], device=device)
+            features[batch.index] = feature
+            seen.index_add_(0, batch.index, torch.ones_like(batch.index))
+            done += len(batch)
             if progress is not None:
-                progress(min(ranks * int(seen.sum()), num_records), num_records)
+                progress(min(ranks * done, num_records), num_records)
     if features is None:
-        features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)))
+        features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)), device=device)
     if ranks > 1:
         features, seen = distributed.sum_(features), distributed.sum_(seen)  # each row is another rank's zero
     _check_features(features, seen)
@@ -89,11 +90,12 @@ def extract_features(
 
 def _check_features(features: Tensor, seen: Tensor) -> None:
     """Each record read once, each feature finite."""
-    if not bool((seen == 1).all()):
+    once, finite = torch.stack([(seen == 1).all(), torch.isfinite(features).all()]).tolist()  # the one wait
+    if not once:
         row = int((seen != 1).nonzero()[0])
         times = f"got record {row} {int(seen[row])} times"
         raise RuntimeError(f"extract_features: expected each of {len(seen)} records once, {times}")
-    if not bool(torch.isfinite(features).all()):
+    if not finite:
         row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0])
         raise StageError(
             f"extract_features: expected finite features, got NaN or infinity for record {row}; the encoder's weights are "
@@ -247,9 +249,9 @@ def top_matches(
         shapes.tensor(name, value, ("Q" if name.startswith("query") else "G",), INTEGERS)
     pids, gallery_pids, camids, gallery_camids = (value.to(query_features.device) for value in ids.values())
     top = integer("top_matches", "top", top, 1)
-    index = torch.full((len(pids), top), -1, dtype=torch.int64)
-    correct = torch.zeros(len(pids), top, dtype=torch.bool)
-    similarity = torch.full((len(pids), top), -torch.inf)
+    index = torch.full((len(pids), top), -1, dtype=torch.int64, device=pids.device)
+    correct = torch.zeros(len(pids), top, dtype=torch.bool, device=pids.device)
+    similarity = torch.full((len(pids), top), -torch.inf, device=pids.device)
     query, gallery = (nn.functional.normalize(features.float(), dim=1) for features in (query_features, gallery_features))
     shown = min(top, len(gallery_pids))
     step = max(1, (1 << 23) // max(len(gallery_pids), 1))
@@ -257,10 +259,12 @@ def top_matches(
         part = slice(first, first + step)
         same_person = pids[part, None] == gallery_pids  # [b, G]
         ignored = (gallery_pids == -1) | (same_person & (camids[part, None] == gallery_camids))
-        cosine = (query[part] @ gallery.T).masked_fill(ignored, -torch.inf)
+        with exact_products(query.device):
+            cosine = query[part] @ gallery.T
+        cosine = cosine.masked_fill(ignored, -torch.inf)
         value, order = (t[:, :shown] for t in cosine.sort(dim=1, descending=True, stable=True))  # [b, shown]
         ranked = value > -torch.inf
-        index[part, :shown] = torch.where(ranked, order, -1).cpu()
-        correct[part, :shown] = (same_person.gather(1, order) & ranked).cpu()
-        similarity[part, :shown] = value.cpu()
-    return TopMatches(index, correct, similarity)
+        index[part, :shown] = torch.where(ranked, order, -1)
+        correct[part, :shown] = same_person.gather(1, order) & ranked
+        similarity[part, :shown] = value
+    return TopMatches(index.cpu(), correct.cpu(), similarity.cpu())

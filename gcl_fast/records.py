@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gcl_fast.transfer import send
+
 LARGEST = 2**63 - 1
 """Of a person, camera or frame: they travel as 64-bit integers."""
 
@@ -155,13 +157,14 @@ class Batch:
 
         Arguments:
             device: where to.
-            non_blocking: do not wait for the copy (it is only asynchronous from pinned memory).
+            non_blocking: do not wait for the copy: what goes to a GPU takes the way through pinned memory.
             memory_format: of the images and meshes.
         """
 
         def move(tensor: Tensor) -> Tensor:
             layout = memory_format if tensor.dim() == 4 else torch.preserve_format
-            return tensor.to(device, non_blocking=non_blocking, memory_format=layout)
+            tensor = send(tensor, torch.device(device)) if non_blocking else tensor
+            return tensor.to(device, memory_format=layout)
 
         return Batch(
             image=move(self.image),

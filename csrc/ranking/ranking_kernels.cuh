@@ -23,6 +23,16 @@ struct RankTile {
   int matches[kRankWarps][kRankTile];
 };
 
+// The sum over a warp, in every lane: one instruction from sm_80 on.
+__device__ inline int warp_sum(int value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+#else
+  return __reduce_add_sync(0xffffffffu, value);
+#endif
+}
+
 // The next matches of query q, from order[tile->next] on. Places without one hold what nothing comes before.
 template <class T>
 GCL_HD void fill_tile(const RankingParams<T>& p, int64_t q, RankTile<T>* tile) {
@@ -68,8 +78,8 @@ __global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
         }
       }
       for (int k = 0; k < kRankTile; ++k) {
-        const int warp_images = __reduce_add_sync(0xffffffffu, images[k]);
-        const int warp_matches = __reduce_add_sync(0xffffffffu, matches[k]);
+        const int warp_images = warp_sum(images[k]);
+        const int warp_matches = warp_sum(matches[k]);
         if (lane == 0) {
           tile.images[warp][k] = warp_images;
           tile.matches[warp][k] = warp_matches;

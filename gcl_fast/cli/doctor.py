@@ -59,19 +59,20 @@ def _native() -> list[Finding]:
 def _torch() -> list[Finding]:
     import torch
 
+    from gcl_fast import _native
+    from gcl_fast.cli.gpu_coverage import coverage
     from gcl_fast.stages.amp import has_bfloat16
 
+    built = _native.info()
     findings = [Finding(True, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
-            findings.append(
-                Finding(
-                    True,
-                    f"GPU {i}",
-                    f"{properties.name}, sm_{properties.major}{properties.minor}, {properties.total_memory / 2**30:.0f} GiB",
-                )
-            )
+            runs, words = coverage(built.architectures, (properties.major, properties.minor), _native.BUILD)
+            bf16 = "bfloat16" if has_bfloat16(torch.device("cuda", i)) else "no bfloat16 (precision auto keeps float32)"
+            size = f"{properties.total_memory / 2**30:.0f} GiB"
+            text = f"{properties.name}, sm_{properties.major}{properties.minor}, {size}, {bf16}; {words}"
+            findings.append(Finding(runs, f"GPU {i}", text))
     else:
         reason = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch was built without CUDA"
         findings.append(Finding(None, "GPU", f"none found ({reason}); everything runs on the CPU"))

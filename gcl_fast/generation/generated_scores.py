@@ -51,8 +51,8 @@ def score_generated(
         truth = photo_to_unit(photos)
         bodies = bodies_for(generator, mesh_source, batch, device)
         reconstructions = photo_to_unit(reconstruct(encoder, generator, photos, meshes[:, 0], bodies=bodies))
-        values["reconstruction_psnr"].append(psnr(reconstructions, truth).cpu())
-        values["reconstruction_ssim"].append(ssim(reconstructions, truth).cpu())
+        values["reconstruction_psnr"].append(psnr(reconstructions, truth))
+        values["reconstruction_ssim"].append(ssim(reconstructions, truth))
         if fid is not None:
             fid.add(truth, real=True)
             views = novel_views(encoder, generator, photos, meshes[:, 1:], bodies=bodies, yaws=yaws)  # [n, R, 3, H, W]

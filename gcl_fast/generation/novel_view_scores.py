@@ -100,10 +100,10 @@ def _scores_of_photo(
     }
     scores = {}
     for author, guess in guesses.items():
-        scores[f"{author}_psnr"] = psnr(guess, truth).cpu()
-        scores[f"{author}_psnr_body"] = psnr(guess, truth, body).cpu()
+        scores[f"{author}_psnr"] = psnr(guess, truth)
+        scores[f"{author}_psnr_body"] = psnr(guess, truth, body)
         if with_ssim:
-            scores[f"{author}_ssim"] = ssim(guess, truth).cpu()
+            scores[f"{author}_ssim"] = ssim(guess, truth)
     return scores
 
 
@@ -148,7 +148,7 @@ def score_novel_views(
         yaws += [view.yaw for view in views]
         if progress is not None:
             progress(done, len(groups))
-    scores = {name: torch.cat(values).numpy() for name, values in parts.items()}  # one value a true view
+    scores = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}  # one value a true view
     angles = np.array(yaws) % 360
     turned = angles != 0
     if not turned.any():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import VarianceConfig
+from gcl_fast.transfer import send
 
 COLOUR = 0.25  # largest change of gain, and of each channel's offset in standard deviations of the photos
 SHIFT = 0.06  # largest shift of the crop, share of its height and of its width
@@ -72,7 +73,7 @@ def draw_variance(
     warp[:, :, 2] = 2 * SHIFT * moved
     place = _places(rng, joint, image_size) * (rng.random((joint, 1)) < config.occluder)
     shares = (distributed.own_rows(part) for part in (backdrop, swapped, gain, COLOUR * coloured[:, 1:], place, warp))
-    tensors = [_send(torch.from_numpy(np.ascontiguousarray(share)), device) for share in shares]
+    tensors = [send(torch.from_numpy(np.ascontiguousarray(share)), device) for share in shares]
     backdrop_, swapped_, gain_, offset_, place_, warp_ = tensors
     as_image = (-1, 3, 1, 1)
     return Variance(
@@ -94,7 +95,3 @@ def _places(rng: np.random.Generator, count: int, image_size: tuple[int, int]) -
     top = (rng.random(count) * (height - rows + 1)).astype(np.int64)
     left = (rng.random(count) * (width - columns + 1)).astype(np.int64)
     return np.stack([top, top + rows, left, left + columns], 1)
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -69,7 +69,7 @@ class ConvBlock(nn.Module):
 
 
 # Of a pixel in the first or second half of its parent: which parent (before, own, after) each of 5 taps reads. [2, 3, 5]
-_FOLD = torch.tensor([[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]])
+_FOLD = (((1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)), ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)))
 
 
 def _doubled_edge(step: Tensor, taps: Tensor, *, reflect: bool) -> Tensor:
@@ -86,15 +86,16 @@ def _repeat_edges(x: Tensor) -> Tensor:
     return torch.cat([x[..., :1], x, x[..., -1:]], 3)
 
 
-def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor, fold: Tensor) -> Tensor:
     """5x5 convolution, with reflection padding, of x doubled in height and width: the same sums from 9 products instead of 25.
 
     Arguments:
         x: [B, Ci, h, w], h and w at least 2.
         weight: [Co, Ci, 5, 5]; bias: [Co].
+        fold: [2, 3, 5], `_FOLD` as a tensor.
 
     Returns: [B, Co, 2h, 2w], up to rounding the convolution of `F.interpolate(x, scale_factor=2, mode="nearest")`.
-    Gradient: to all three.
+    Gradient: to all but fold.
 
     Of the doubled pixels under 5 taps many are the same: each of the four pixels that a parent becomes sees 3x3 parents, under
     kernels that are sums of the taps. One convolution makes all four, as channels. It pads by repeating the edge; reflection
@@ -103,7 +104,7 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     c_out, c_in = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):
-        fold = _FOLD.to(weight)
+        fold = fold.to(weight.dtype)
         folded = torch.einsum("pak,oikl,qbl->opqiab", fold, weight, fold)  # [Co, 2, 2, Ci, 3, 3]
     four = F.conv2d(_repeat_edges(x), folded.reshape(4 * c_out, c_in, 3, 3), bias.repeat_interleave(4))  # [B, 4 Co, h, w]
     y = F.pixel_shuffle(four, 2)  # [B, Co, 2h, 2w]
@@ -122,10 +123,13 @@ class UpsampledConvBlock(ConvBlock):
 
     def __init__(self, c_in: int, c_out: int, *, norm: Callable[[int], nn.Module] | None = None) -> None:
         super().__init__(c_in, c_out, 5, norm=norm)
+        self.fold: Tensor
+        # It lies where the weights do: a constant sent there at each call would make a GPU wait, and spoil a CUDA graph.
+        self.register_buffer("fold", torch.tensor(_FOLD, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, c_in, h, w] -> [B, c_out, 2h, 2w]
         assert self.conv.bias is not None
-        y: Tensor = self.activation(self.norm(upsampled_conv(x, self.conv.weight, self.conv.bias)))
+        y: Tensor = self.activation(self.norm(upsampled_conv(x, self.conv.weight, self.conv.bias, self.fold)))
         return y
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.ops._products import exact_products
 from gcl_fast.packages import missing
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of a block
@@ -35,7 +36,7 @@ def nearest(x: Tensor, k: int, penalty: Tensor | None = None, which: Tensor | No
         taken = none if penalty is None else penalty[column : column + block.shape[1]]
         torch.ops.gcl_fast.knn_update_(block, names, row, column, taken, *copies.table, value[mine], index[mine])
 
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.no_grad(), exact_products(x.device):
         for row in range(0, rows, side):
             left = x[row : row + side] if which is None else x[which[row : row + side]]
             for column in range(row if which is None else 0, len(x), side):
@@ -92,7 +93,7 @@ def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies
     step = max(1, BLOCK // len(x))
     for first in range(0, len(which), step):
         row = which[first : first + step]
-        with torch.autocast(x.device.type, enabled=False):
+        with exact_products(x.device):
             block = x[row] @ x.T  # [b, N]
         if penalty is not None:
             block -= penalty

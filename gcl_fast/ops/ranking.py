@@ -11,6 +11,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast._op_types import RankMetrics
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._products import exact_products
 from gcl_fast.ops._rows import normalised
 from gcl_fast.ops._sets import expanded_sets, overlap_terms, softmax_rows
 
@@ -65,7 +66,7 @@ def rank_metrics(
     query.neg_()  # the nearest has the largest product
 
     def rows(first: int, last: int) -> Tensor:
-        with torch.autocast(query.device.type, enabled=False):
+        with exact_products(query.device):
             return query[first:last] @ gallery.T
 
     return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
@@ -142,7 +143,7 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
     x = torch.cat([normalised("rerank", "query", query), normalised("rerank", "gallery", gallery)])  # [Q + G, D]
 
     def rows(first: int, last: int) -> np.ndarray:
-        with torch.autocast(x.device.type, enabled=False):
+        with exact_products(x.device):
             distance = (2 - 2 * (x[first:last] @ x.T)).clamp_(min=0).square_()  # [b, Q + G]
         itself = torch.arange(first, last, device=x.device)
         distance[itself - first, itself] = 0

@@ -20,6 +20,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "workers",
     "loader",
     "cache",
+    "cudnn_benchmark",
     "compile",
     "tensorboard",
     "log_every",

@@ -35,7 +35,7 @@ class EpochProgress:
         self.title, self.total, self.start = title, total, done
         self.left, self.device, self.done, self.images = batches_left, device, done, 0
         self.began = time.perf_counter()
-        self.text, self.show = "", show
+        self.text, self.memory, self.show = "", "", show
         self.bar = self._open() if show else None
 
     def _open(self) -> Progress | None:
@@ -64,9 +64,9 @@ class EpochProgress:
         batches = self.done - self.start
         eta = (self.left - batches) * spent / batches
         shown = "" if loss is None else f"loss {loss:.3f} · "
-        self.text = (
-            f"{shown}{self.images / spent:.1f} images/s · stage ends in {_clock(eta)} · {peak_memory(self.device):.1f} GiB"
-        )
+        if loss is not None or not self.memory:  # where losses are read, too: asking each step would cost each step
+            self.memory = f"{peak_memory(self.device):.1f} GiB"
+        self.text = f"{shown}{self.images / spent:.1f} images/s · stage ends in {_clock(eta)} · {self.memory}"
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, text=self.text)
 

@@ -27,7 +27,7 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
                 rho=rule.rho,
                 min_samples=rule.min_samples,
                 debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
-                cameras=cameras.to(features.device),
+                cameras=cameras,
             )
         ],
         features.device,

@@ -25,6 +25,8 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
     """
     channels_last = chosen(config.channels_last, device.type == "cuda")
     layout = torch.channels_last if channels_last else torch.preserve_format
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = chosen(config.cudnn_benchmark, True)
     for module in modules.values():
         module.to(device=device)
         if channels_last:

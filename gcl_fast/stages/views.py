@@ -15,6 +15,7 @@ from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch
 from gcl_fast.stages.passes import together
+from gcl_fast.transfer import send
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,7 @@ def draw_mix(size: int, alpha: float, rng: np.random.Generator) -> tuple[float, 
 def batch_mix(size: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mix:
     """The mix of this process's share of `size` rows, on the device; every process draws for the joint batch."""
     weight, permutation = draw_mix(distributed.world() * size, alpha, rng)
-    partner = torch.from_numpy(distributed.own_rows(permutation))
-    if device.type == "cuda":
-        partner = partner.pin_memory().to(device, non_blocking=True)  # without waiting for it
-    return Mix(weight, partner)
+    return Mix(weight, send(torch.from_numpy(distributed.own_rows(permutation)), device))
 
 
 @dataclass(frozen=True)

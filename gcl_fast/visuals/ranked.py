@@ -111,7 +111,7 @@ def ranked_lists_from_features(
     chosen = _drawn(answerable(query, gallery, same_camera=same_camera), num_queries, seed)
     queries = [query[q] for q in chosen]
     ids = identities(queries, gallery, same_camera=same_camera)
-    matches = top_matches(query_features[chosen].cpu(), gallery_features.cpu(), *ids, top=top)
+    matches = top_matches(query_features[chosen], gallery_features, *ids, top=top)
     photos, match_photos, match_labels, correct, similarities = [], [], [], [], []
     for row, record in enumerate(queries):
         ranked = matches.index[row] >= 0

@@ -10,6 +10,7 @@ from torch import Tensor
 from gcl_fast.data.loaders.finish import finish_images
 from gcl_fast.data.loaders.recipes import Chance, Recipe
 from gcl_fast.records import Batch, Record
+from gcl_fast.transfer import send
 
 
 class Assembly:
@@ -44,6 +45,4 @@ class Assembly:
 
     def send(self, tensor: Tensor) -> Tensor:
         """To the device, without waiting for it."""
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+        return send(tensor, self.device)

@@ -107,7 +107,7 @@ class DaliLoader(Loader):
 
     def _next(self, recipe: Recipe) -> Batch:
         try:
-            outputs = self._pipeline.run()
+            outputs = self._run()
         except StopIteration:  # the source ended early: it could not read a file of this batch
             error, self._unreadable = self._unreadable, None
             self._stop()
@@ -169,7 +169,11 @@ class DaliLoader(Loader):
         mixed = self.device.type == "cuda"
         device = (self.device.index or 0) if mixed else None
         pipeline = self._dali.Pipeline(
-            batch_size=batch_size, num_threads=max(1, self.workers), device_id=device, prefetch_queue_depth=DEPTH
+            batch_size=batch_size,
+            num_threads=max(1, self.workers),
+            device_id=device,
+            prefetch_queue_depth=DEPTH,
+            exec_dynamic=True,  # the executor whose outputs may belong to a stream
         )
         with pipeline:
             pipeline.set_outputs(*self._graph(mixed))
@@ -198,9 +202,20 @@ class DaliLoader(Loader):
             self._rendered.forget()
         try:
             while True:
-                self._pipeline.run()
+                self._run()
         except StopIteration:
             return
+
+    def _run(self) -> Any:
+        """The next outputs of the pipeline. Errors: StopIteration at the end of an epoch.
+
+        On a GPU they belong to torch's current stream: their decoding comes before what torch queues there next, and DALI
+        decodes into a buffer again only after what was queued there until the buffer was let go. Host-synchronous outputs would
+        have the second promise for the host alone, whose work is over long before the kernels' that read the buffer.
+        """
+        if self.device.type != "cuda":
+            return self._pipeline.run()
+        return self._pipeline.run(torch.cuda.current_stream(self.device))
 
     def _stop(self) -> None:
         self._pipeline, self._waiting = None, iter(())

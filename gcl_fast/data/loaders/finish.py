@@ -16,6 +16,7 @@ from torch import Tensor
 from gcl_fast.data.augment import FILL, LUMA, Change, apply_change
 from gcl_fast.data.resample import cropped, turned
 from gcl_fast.images import mesh_from_uint8, normalise_
+from gcl_fast.transfer import send
 
 
 def finish_images(pixels: Tensor | Sequence[Tensor], changes: Sequence[Change] | None, pad: int) -> Tensor:
@@ -54,17 +55,17 @@ def finish_batch(pixels: Tensor, changes: Sequence[Change] | None, pad: int) -> 
     x = pixels  # [B, 3, H, W] uint8
     if changes:
         numbers = np.array([(c.flip, c.top, c.left, *(c.box or (0, 0, 0, 0))) for c in changes], dtype=np.int64)
-        table = _send(torch.from_numpy(numbers.reshape(len(changes), 7)), x.device)
+        table = send(torch.from_numpy(numbers.reshape(len(changes), 7)), x.device)
         flip, top, left, *box = (column.unsqueeze(1) for column in table.unbind(1))  # [B, 1]
         if any(c.crop is not None for c in changes):
             whole = (0, 0, *x.shape[2:])
-            x = cropped(x, _send(torch.tensor([c.crop or whole for c in changes], dtype=torch.float32), x.device))
+            x = cropped(x, send(torch.tensor([c.crop or whole for c in changes], dtype=torch.float32), x.device))
         x = _shifted(x, flip.bool(), top - pad, left - pad)
         if any(c.angle for c in changes):
-            x = turned(x, _send(torch.tensor([c.angle for c in changes], dtype=torch.float32), x.device))
+            x = turned(x, send(torch.tensor([c.angle for c in changes], dtype=torch.float32), x.device))
         jitters = [c.jitter for c in changes]
         if any(jitter is not None for jitter in jitters):
-            x = _jittered(x, _send(torch.tensor(jitters, dtype=torch.float32), x.device))
+            x = _jittered(x, send(torch.tensor(jitters, dtype=torch.float32), x.device))
         x = _erased(x, *box)
     return normalise_(x.to(torch.float32))
 
@@ -108,8 +109,3 @@ def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
     if key not in _columns:
         _columns[key] = torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
     return _columns[key]
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a device without waiting for it."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

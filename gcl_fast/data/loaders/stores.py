@@ -19,6 +19,7 @@ from torch import Tensor
 from gcl_fast.errors import InputError
 from gcl_fast.images import load_uint8, unit_to_levels
 from gcl_fast.records import Record
+from gcl_fast.transfer import send
 
 if TYPE_CHECKING:
     from gcl_fast.meshes.sources import MeshSource
@@ -93,8 +94,8 @@ class Store:
             for key, picture in zip(keys, pictures, strict=True):
                 self.pictures[key] = picture
         else:
-            stacked = torch.stack(list(pictures)).to(self.pictures.device)
-            self.pictures[torch.tensor(keys, device=self.pictures.device)] = stacked
+            where = send(torch.tensor(keys), self.pictures.device)
+            self.pictures[where] = send(torch.stack(list(pictures)), self.pictures.device)
         self.filled[keys] = True
 
     def gather(self, keys: np.ndarray) -> Tensor:
@@ -102,7 +103,7 @@ class Store:
         self.fill(keys)
         index = torch.from_numpy(np.asarray(keys, dtype=np.int64))
         if self.pictures.device.type == "cuda":
-            return self.pictures[index.pin_memory().to(self.pictures.device, non_blocking=True)]
+            return self.pictures[send(index, self.pictures.device)]
         pinned = torch.cuda.is_available()
         out = torch.empty((len(keys), *self.pictures.shape[1:]), dtype=self.pictures.dtype, pin_memory=pinned)
         return torch.index_select(self.pictures, 0, index, out=out)

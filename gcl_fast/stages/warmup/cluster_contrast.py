@@ -17,6 +17,7 @@ from gcl_fast.config import TrainConfig
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, multiple_gallery_batches
 from gcl_fast.memory import ClusterMemory
 from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.ops._products import exact_products
 from gcl_fast.pseudo_labels import centroids
 from gcl_fast.records import Batch
 from gcl_fast.stages.labels import ClusterWatch, epoch_labels
@@ -31,6 +32,17 @@ def cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     L2-normalised features [C, D], and which it is [C]."""
     present, position = torch.unique(targets, return_inverse=True)
     return centroids(F.normalize(features, dim=1), position), present
+
+
+def means_of_rows(features: Tensor, targets: Tensor) -> Tensor:
+    """`cluster_means`, but for each row the mean of its cluster [B, D]: no size depends on the clusters, so nothing waits for a
+    GPU. Rows of one cluster get the same bits."""
+    same = targets[:, None] == targets  # [B, B]
+    first = same.to(torch.uint8).argmax(1)  # [B]: of a row's cluster, the first row
+    same = same.to(features.dtype)
+    with exact_products(features.device):
+        mean = same @ F.normalize(features, dim=1) / same.sum(1, keepdim=True)
+    return mean[first]
 
 
 class ClusterContrastStage(WarmupStage):
@@ -94,9 +106,19 @@ class ClusterContrastStage(WarmupStage):
 
         feature, cluster = distributed.gather_rows(feature.detach()), distributed.gather_rows(cluster)
         if self.settings.memory == "mean":
-            feature, cluster = cluster_means(feature, cluster)
-        self.memory.update(feature, cluster)
+            self._move_to_means(feature, cluster)
+        else:
+            self.memory.update(feature, cluster)
         return {"contrast": loss.detach()}
+
+    def _move_to_means(self, feature: Tensor, cluster: Tensor) -> None:
+        if feature.device.type == "cpu":
+            self.memory.update(*cluster_means(feature, cluster))
+        else:
+            rows, memory = means_of_rows(feature, cluster), self.memory
+            moved = memory.momentum * memory.features[cluster] + (1 - memory.momentum) * F.normalize(rows, dim=1)
+            rows = F.normalize(moved, dim=1).to(memory.features.dtype)
+            memory.features[cluster] = rows  # those of one cluster write the same
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures

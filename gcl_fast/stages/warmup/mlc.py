@@ -5,6 +5,7 @@ Source: Wang and Zhang, Unsupervised Person Re-identification via Multi-label Cl
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.losses import mmcl_loss, similarities
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
-from gcl_fast.stages.warmup.multilabel import multi_labels
+from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
@@ -63,11 +64,11 @@ class MLCStage(MemoryStage):
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         del iteration
         rule, index = self.rule, self.owner[batch.index]  # [B]
-        if self.single_label:
-            positive = F.one_hot(index, self.num_images).bool()  # [B, N]
-        else:
-            positive = multi_labels(self.bank, index, threshold=rule.threshold, min_neighbors=rule.min_neighbors, walk=rule.walk)
+        # Begun before the networks, ended after: they keep a GPU busy while the host waits for the first round of the walk.
+        labels = None if self.single_label else LabelWalk(self.bank, index, rule.threshold, rule.min_neighbors, rule.walk)
         feature = self.feature(batch)  # [B, D]
+        alone = index[:, None] == torch.arange(self.num_images, device=index.device)  # [B, N]
+        positive = alone if labels is None else labels.positive()
         pulled, pushed = mmcl_loss(
             similarities(feature, self.bank), positive, positive_weight=rule.positive_weight, hard_share=rule.hard_share
         )

@@ -7,6 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gcl_fast.ops._products import exact_products
+from gcl_fast.transfer import Asked
+
 BLOCK = 1 << 24  # similarities alive at once
 FIRST_STEPS = 16  # candidates of each query looked at in the first go; doubled from go to go
 
@@ -35,6 +38,70 @@ def multi_labels(
         most; itself always. Memory: B x N, and blocks of similarities of the candidates that the walks reach; never N x N.
     Source: Wang and Zhang, CVPR 2020, eq. 3-5.
     """
+    return LabelWalk(bank, index, threshold, min_neighbors, walk).positive()
+
+
+class LabelWalk:
+    """The walk of `multi_labels`, its first round queued at once; `positive` gives the labels.
+
+    On a GPU each round asks of all queries alike for so many neighbours, reached or not, so that no size depends on data; whether
+    any walk goes on is asked for with the round and read in `positive`. Nearly all walks end in the first round.
+    """
+
+    def __init__(
+        self, bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, walk: Literal["released", "mutual"]
+    ) -> None:
+        self.bank, self.index, self.released = bank, index, walk == "released"
+        self.threshold, self.min_neighbors = threshold, min_neighbors
+        self.on_host = bank.device.type == "cpu"
+        if not self.on_host:
+            self._begin()
+
+    @torch.no_grad()
+    def positive(self) -> Tensor:
+        """[B, N] bool."""
+        if self.on_host:
+            return _walked(self.bank, self.index, self.threshold, self.min_neighbors, self.released)
+        while self.stop < len(self.bank) and bool(self.more.get()):
+            self._round()
+        return self._positive
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        bank, index, total = self.bank, self.index, len(self.bank)
+        with exact_products(bank.device):
+            similarity = bank[index] @ bank.T  # [B, N]
+        similarity.scatter_(1, index[:, None], torch.inf)  # itself first
+        self.near = (similarity > self.threshold).sum(1)  # [B], itself counted
+        self.reach = self.near.clamp_min(self.min_neighbors).clamp_max(total)  # [B] t
+        self.order = similarity.sort(dim=1, descending=True, stable=True).indices  # [B, N]
+        self.walking = torch.ones_like(self.near, dtype=torch.bool)
+        self._positive = torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, index[:, None], True)
+        if self.released:  # the nearest other row
+            self._add(slice(1, 2), (self.near > 1)[:, None])
+        self.stop, self.steps = 1, FIRST_STEPS
+        self._round()
+
+    def _add(self, places: slice, chosen: Tensor) -> None:
+        """Make those of the neighbours at these places positive that are chosen [B, places]."""
+        rows = self.order[:, places]
+        self._positive.scatter_(1, rows, self._positive.gather(1, rows) | chosen)
+
+    def _round(self) -> None:
+        start, self.stop = self.stop, min(self.stop + self.steps, len(self.bank))
+        places = slice(start, self.stop)
+        turn = torch.arange(start, self.stop, device=self.bank.device)
+        asked = self.walking[:, None] & (turn < self.near[:, None])  # [B, steps]
+        query = self.index[:, None].expand_as(asked).reshape(-1)
+        rank = _ranks(self.bank, self.order[:, places].reshape(-1), query).view_as(asked)
+        passed = (rank < self.reach[:, None] + self.released) | ~asked
+        self._add(places, passed.cumprod(1).bool() & asked)  # no stop up to here
+        self.walking &= passed.all(1) & (self.near > self.stop)
+        self.more, self.steps = Asked(self.walking.any()), 2 * self.steps
+
+
+def _walked(bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, released: bool) -> Tensor:
+    """The walk on the CPU, of the neighbours alone that it reaches."""
     batch, total = len(index), len(bank)
     similarity = bank[index] @ bank.T  # [B, N]
     similarity.scatter_(1, index[:, None], torch.inf)  # itself first
@@ -58,16 +125,29 @@ def multi_labels(
         query, column = asked.nonzero(as_tuple=True)
         candidate = order[query, start + column]  # [P]
         mutual = torch.zeros_like(asked)
-        mutual[query, column] = _rank(bank, candidate, index[query]) < reach[query] + (walk == "released")
+        mutual[query, column] = _rank(bank, candidate, index[query]) < reach[query] + released
         reached = (mutual | ~asked).cumprod(1).bool() & asked  # no stop up to here
         row, column = reached.nonzero(as_tuple=True)
         positive[row, order[row, start + column]] = True
         walking &= (mutual | ~asked).all(1) & (near > stop)
         start, steps = stop, 2 * steps
-    if walk == "released":
+    if released:
         query = (near > 1).nonzero().flatten()
         positive[query, order[query, 1]] = True
     return positive
+
+
+def _ranks(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:
+    """`_rank` without a size that depends on data."""
+    columns = torch.arange(len(bank), device=bank.device)
+    ranks = []
+    for rows, asking in zip(*(torch.split(t, max(1, BLOCK // len(bank))) for t in (candidate, query)), strict=True):
+        with exact_products(bank.device):
+            block = bank[rows] @ bank.T  # [p, N]
+        block.scatter_(1, rows[:, None], torch.inf)
+        own = block.gather(1, asking[:, None])  # [p, 1]
+        ranks.append(((block > own) | ((block == own) & (columns < asking[:, None]))).sum(1))
+    return torch.cat(ranks) if ranks else query.new_zeros(0)
 
 
 def _rank(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:

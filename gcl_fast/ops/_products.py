@@ -1,0 +1,41 @@
+"""Products in full precision, whatever the program around asks of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Inside, float32 products are float32's: no autocast, no TF32 or bfloat16 in their place.
+
+    TensorFloat-32 keeps 10 bits of each factor, which swaps neighbours and ranks. A program may have allowed it for its networks
+    by `torch.set_float32_matmul_precision`, `torch.backends.cuda.matmul.allow_tf32` or `fp32_precision`; afterwards all are as
+    before. The setting is the process's: other threads that multiply meanwhile are exact, too.
+    """
+    with torch.autocast(device.type, enabled=False), _float32():
+        yield
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set through fp32_precision: torch refuses to answer in the old words
+        before = ""
+    if before == "highest" or torch.compiler.is_compiling():
+        yield
+        return
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    kept = [backend.fp32_precision for backend in backends]
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        if before:
+            torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, kept, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,88 @@
+"""What doctor says of a GPU, and which architectures are built."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import setuptools
+import torch
+
+from gcl_fast.cli.gpu_coverage import coverage
+from gcl_fast.stages.amp import has_bfloat16
+
+DEFAULT = ("75-real", "80-real", "90", "120")
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "runs", "words"),
+    [
+        (DEFAULT, (7, 5), True, "built for it (sm_75)"),
+        (DEFAULT, (8, 6), True, "sm_80 runs on sm_86"),
+        (DEFAULT, (8, 9), True, "sm_80 runs on sm_89"),
+        (DEFAULT, (9, 0), True, "built for it (sm_90)"),
+        (DEFAULT, (10, 0), True, "PTX of compute_90"),
+        (DEFAULT, (12, 1), True, "sm_120 runs on sm_121"),
+        (DEFAULT, (13, 0), True, "PTX of compute_120"),
+        (DEFAULT, (7, 0), False, "V100 and older"),
+        (("90-real",), (8, 0), False, "no kernels for sm_80 (built: 90-real)"),
+        (("90-real",), (10, 0), False, "GCL_CUDA_ARCHITECTURES=native make"),
+        (("86-real",), (8, 0), False, "no kernels"),
+        (("90a-real",), (9, 0), True, "built for it"),
+        (("100f-real",), (10, 3), True, "sm_100 runs on sm_103"),
+        (("100a-real",), (10, 3), False, "no kernels"),
+        ((), (8, 0), False, "built: none"),
+    ],
+)
+def test_coverage_in_words(built, capability, runs, words):
+    found, text = coverage(built, capability, "make build")
+    assert found is runs
+    assert words in text
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((8, 9), True), ((12, 0), True)])
+def test_bfloat16_is_taken_only_where_the_hardware_has_it(monkeypatch, capability, has):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *a: True)  # by emulation
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bfloat16(torch.device("cuda", 0)) is has
+
+
+@pytest.fixture
+def build(monkeypatch) -> ModuleType:
+    """setup.py, without building."""
+    monkeypatch.setattr(setuptools, "setup", lambda **options: None)
+    for name in ("GCL_CUDA_ARCHITECTURES", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.delenv(name, raising=False)
+    path = Path(__file__).resolve().parent.parent / "setup.py"
+    spec = importlib.util.spec_from_file_location("gcl_setup", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gcl_setup", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("known", "chosen"),
+    [
+        ("compute_75 compute_80 compute_86 compute_90 compute_100 compute_120", "75-real;80-real;90;120"),
+        ("compute_50 compute_75 compute_80 compute_90", "75-real;80-real;90"),
+        ("compute_75 compute_80", "75-real;80"),
+    ],
+)
+def test_the_default_list_is_what_the_compiler_knows(build, monkeypatch, known, chosen):
+    monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=known))
+    assert build.architectures(Path("nvcc")) == chosen
+
+
+def test_native_is_the_gpus_of_this_machine(build, monkeypatch):
+    monkeypatch.setenv("GCL_CUDA_ARCHITECTURES", "native")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="finds no CUDA GPU"):
+        build.architectures(Path("nvcc"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: ((9, 0), (7, 5), (9, 0))[i])
+    assert build.architectures(Path("nvcc")) == "75-real;90-real"
