@@ -20,7 +20,8 @@ class Asked:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._host, self._done = tensor, None
+        self._host = tensor
+        self._done: torch.cuda.Event | None = None
         if tensor.device.type == "cuda":
             self._host = tensor.to("cpu", non_blocking=True)  # torch takes pinned memory for it
             self._done = torch.cuda.Event()

@@ -69,10 +69,9 @@ def test_the_watch_sees_work_left_on_the_cpu_and_two_devices(gpu):
     gpu.clear()
     torch.ones(4) * 2
     assert gpu.host and not gpu.reads
+    pinned = torch.ones(4).pin_memory()
     gpu.clear()
-    y = (x[x.long()] * 2 + torch.zeros(4, device=x.device)).masked_fill(x > 1, 0.0) + torch.ones(4).pin_memory().to(
-        GPU, non_blocking=True
-    )
+    y = (x[x.long()] * 2 + torch.zeros(4, device=x.device)).masked_fill(x > 1, 0.0) + pinned.to(GPU, non_blocking=True)
     y.requires_grad_().square().sum().backward()
     assert y.device == y.grad.device == GPU and isinstance(y.grad, GpuTensor)
     assert not gpu.host and not gpu.reads

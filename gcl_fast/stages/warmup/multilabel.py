@@ -45,7 +45,7 @@ class LabelWalk:
     """The walk of `multi_labels`, its first round queued at once; `positive` gives the labels.
 
     On a GPU each round asks of all queries alike for so many neighbours, reached or not, so that no size depends on data; whether
-    any walk goes on is asked for with the round and read in `positive`. Nearly all walks end in the first round.
+    any walk goes on is asked for with the round and read in `positive`; then there is another, of twice as many.
     """
 
     def __init__(
