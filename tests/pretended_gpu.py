@@ -165,7 +165,7 @@ class _Functions(TorchFunctionMode):
         special = getattr(self, f"_{name}", None) if args and isinstance(args[0], Tensor) else None
         if special is not None:
             return special(func, *args, **kwargs)
-        if kwargs.get("device") is None and not kwargs.get("pin_memory"):
+        if name == "_parse_to" or (kwargs.get("device") is None and not kwargs.get("pin_memory")):
             return func(*args, **kwargs)
         device = kwargs.pop("device", None)
         wanted = torch.device(device) if device is not None else None

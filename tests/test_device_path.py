@@ -148,7 +148,7 @@ def test_a_step_of_mlc_stays_on_the_gpu(gpu, single_label):
 
 @pytest.mark.parametrize("number", [1, 40])
 def test_a_step_of_jvtc_stays_on_the_gpu(gpu, number):
-    stage = _warmup(JVTCStage, jvtc={"batch_size": 8, "views": 2, "temporal_from": 99})
+    stage = _warmup(JVTCStage, jvtc={"batch_size": 8, "views": 2, "epochs": 98, "temporal_from": 99})
     stage.number = number
     check_steps(gpu, stage, _batches())
 
@@ -186,7 +186,7 @@ def test_features_stay_on_the_gpu_and_are_waited_for_once(gpu):
     for batch_size in (3, 12):
         found.append(_features(24, batch_size, gpu))
         seen.append(sum(gpu.reads.values()))
-        assert all("tests" in place or "a test" in place for place in gpu.host), gpu.host  # the loader's own
+        assert {place.split()[0] for place in gpu.host} <= {"index", "full_like", "zeros_like"}  # the loader's own
     assert seen == [1, 1]
     assert found[0].device == GPU
     torch.testing.assert_close(on_cpu(found[0]), _features(24, 3))
@@ -202,8 +202,8 @@ def test_labels_of_an_epoch_are_made_on_the_gpu(gpu):
         found = cluster(part, k1=6, k2=2, eps=0.7, min_samples=2, cameras=cameras[:rows])
         centroids(part, found.labels)
         counts.append(sum(gpu.reads.values()))
-        work = {place for place in gpu.host if not place.endswith(_host_work())}
-        assert not work, gpu.host
+        ours = {place for place in gpu.host if not place.endswith((*_host_work(), "a test"))}
+        assert {place.split()[0] for place in ours} <= {"randint"}, gpu.host  # D numbers that are the same on every device
     assert counts[0] == counts[1], "reads must not grow with the images"
     assert found.labels.device == GPU
     assert torch.equal(on_cpu(found.labels), want.labels) and found.camera_agreement == want.camera_agreement
@@ -231,8 +231,9 @@ def test_scores_and_ranked_lists_are_made_on_the_gpu(gpu):
     want = top_matches(q, g, *ids, top=5)
     gpu.clear()
     found = top_matches(on_gpu(q), on_gpu(g), *ids, top=5)
-    assert torch.equal(found.index, want.index) and not gpu.host
+    assert not gpu.host
     assert sum(count for place, count in gpu.reads.items() if place.startswith("to cpu")) == 3
+    assert torch.equal(found.index, want.index)
 
 
 def test_products_are_exact_whatever_the_program_asks(monkeypatch):
