@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -30,8 +29,7 @@ def _float32() -> Iterator[None]:
     if before == "highest" or torch.compiler.is_compiling():
         yield
         return
-    mkldnn: Any = torch.backends.mkldnn  # its stubs lack matmul
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     kept = [backend.fp32_precision for backend in backends]
     torch.set_float32_matmul_precision("highest")
     try:
