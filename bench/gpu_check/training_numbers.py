@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from bench import step
 from bench.floors import Work
@@ -23,6 +24,21 @@ PRECISION = {"plain": "fp32", "fast fp32": "fp32", "fast": "auto", "graphs": "au
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # as in bench/step.py
 Case = dict[str, Any]
 Stepper = Callable[[], dict[str, torch.Tensor]]
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of products and convolutions, forward and backward. (torch's own counter follows modules too, and
+    cannot count gradients of gradients.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def prepare(number: Number, device: torch.device) -> Prepared:
@@ -43,6 +59,7 @@ def prepare(number: Number, device: torch.device) -> Prepared:
             return "its losses are finite: it is what the others are compared with"
         reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
         tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
+        plain()  # as the other side did already: both draw by the number of the iteration
         for iteration in range(COMPARED):
             step.take_over(stage, reference)
             before()
@@ -54,9 +71,9 @@ def prepare(number: Number, device: torch.device) -> Prepared:
 
     work, counted = None, {}
     if way == "plain":
-        with FlopCounterMode(display=False) as counter:
+        with Operations() as counter:
             run()
-        counted = {"operations_per_call": float(counter.get_total_flops())}
+        counted = {"operations_per_call": float(counter.total)}
         work = Work(0.0, fp32=counted["operations_per_call"])
     extra = {"bf16": bf16, "compiled": way == "graphs", **counted}
     why = "networks are CUDA graphs of torch.compile" if way == "graphs" else "random draws are made on the host"
