@@ -1,7 +1,7 @@
 // What a test gives to a driver and gets back: named arrays in one file. Each is a line "name type d0 d1 ...", its bytes, and
 // a line end; types are NumPy's short names (f4, f8, i4, i8, u1, u4, u8). A driver is
 //   int main(int argc, char** argv) { return simt::drive(argc, argv, {{"kernel", run_kernel}}); }
-// with void run_kernel(simt::Case&), called as: PROGRAM KERNEL IN OUT forward|reverse|random SEED.
+// with void run_kernel(simt::Case&), called as: PROGRAM KERNEL IN OUT forward|reverse|random|mixed SEED.
 #pragma once
 
 #include <fstream>
@@ -127,10 +127,9 @@ void with_index(const Case& c, const char* name, F&& f) {
 }
 
 inline int drive(int argc, char** argv, const std::map<std::string, std::function<void(Case&)>>& kernels) {
-  if (argc != 6) Case::stop("usage: PROGRAM KERNEL IN OUT forward|reverse|random SEED");
-  const std::string order = argv[4];
-  if (order != "forward" && order != "reverse" && order != "random") Case::stop("no order " + order);
-  schedule() = {order == "forward" ? Order::forward : order == "reverse" ? Order::reverse : Order::random, std::stoull(argv[5])};
+  if (argc != 6) Case::stop("usage: PROGRAM KERNEL IN OUT forward|reverse|random|mixed SEED");
+  if (!set_order(argv[4])) Case::stop(std::string("no order ") + argv[4]);
+  schedule().seed = std::stoull(argv[5]);
   const auto kernel = kernels.find(argv[1]);
   if (kernel == kernels.end()) Case::stop(std::string("no kernel ") + argv[1]);
   Case input(argv[2]);

@@ -14,8 +14,11 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+CSRC = Path(os.environ.get("GCL_SIMT_CSRC") or ROOT / "csrc")  # faults.py names a copy with a planted fault
+BUILD = CSRC.parent / "build" / "simt"
 ORDERS = ("forward", "reverse", "random")
-FLAGS = ("-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-DGCL_SIMT", f"-I{HERE}", f"-I{ROOT / 'csrc'}")
+MIXED = "mixed"  # random, several blocks at once, and a thread stops after every atomic; not with the race detector
+FLAGS = ("-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-DGCL_SIMT", f"-I{HERE}", f"-I{CSRC}")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 RACE = ("-fsanitize=thread", "-DSIMT_RACE")  # instruments accesses; race.h is what they call
 SECONDS = 120  # of one run; a kernel that loops for ever is an error, not a hang
@@ -32,6 +35,15 @@ def compiler() -> list[str]:
     return [program]
 
 
+def digest_of(sources: list[Path], *words: str, csrc: Path = CSRC) -> str:
+    """A name for what is made from these files, every header of csrc and of the emulation, and these words."""
+    headers = [*HERE.glob("*.h"), *csrc.rglob("*.h"), *csrc.rglob("*.cuh")]
+    digest = hashlib.sha256("\n".join(words).encode())
+    for source in sorted([*sources, *headers]):
+        digest.update(f"{source.name}\n".encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @cache
 def build(driver: str, race: bool = False) -> Path:
     """The program made from `driver`.cpp, with sanitizers, or with the race detector.
@@ -42,12 +54,8 @@ def build(driver: str, race: bool = False) -> Path:
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     # clang: the program's thread-local storage stays its own
     flags = [*FLAGS, *(RACE if race else SANITIZE), *(["-shared-libasan"] if "clang" in version and not race else [])]
-    sources = [HERE / f"{driver}.cpp", *HERE.glob("*.h"), *(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh")]
-    digest = hashlib.sha256("\n".join([*command, version, *flags]).encode())
-    for source in sorted(sources):
-        digest.update(f"{source.relative_to(ROOT)}\n".encode() + source.read_bytes())
     name = f"{driver}-{'race' if race else 'sanitized'}"
-    program = ROOT / "build" / "simt" / f"{name}-{digest.hexdigest()[:16]}"
+    program = BUILD / f"{name}-{digest_of([HERE / f'{driver}.cpp'], *command, version, *flags)}"
     if program.is_file():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +80,13 @@ def build(driver: str, race: bool = False) -> Path:
 def run(
     driver: str, kernel: str, order: str, seed: int = 0, *, race: bool = False, **arrays: np.ndarray | int
 ) -> dict[str, np.ndarray]:
-    """Runs `kernel` of `driver` with threads in `order`: "forward", "reverse" or "random" (by `seed`).
+    """Runs `kernel` of `driver` with threads in `order`: "forward", "reverse", "random" or "mixed" (by `seed`).
 
     Address and undefined-behaviour sanitizers watch, or the race detector with `race`. Integers travel as int64. Returns
     the driver's outputs by name. Raises SimtError with the finding.
     """
+    if race and order == MIXED:
+        raise ValueError("the race detector watches one block at a time: not in mixed order")
     program = build(driver, race)
     with tempfile.TemporaryDirectory() as folder:
         into, out = Path(folder) / "in", Path(folder) / "out"

@@ -81,6 +81,7 @@ T atomic(T* address, F&& f) {
   const T old = *address;
   *address = f(old);
   hooks().threads_run(true);
+  if (schedule().order == Order::mixed) here().fiber.yield();  // others come between
   return old;
 }
 

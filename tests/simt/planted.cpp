@@ -116,6 +116,24 @@ __global__ void atomics(const int* x, int* small, unsigned long long* large) {
   atomicAdd(large + 1, 1ull << 40);
 }
 
+// A count by two atomics: right as long as nobody comes between them.
+__global__ void lost_update(int* out) {
+  const int seen = atomicAdd(out, 0);
+  atomicExch(out, seen + 1);
+}
+
+// The same by one, and each thread's number: 0, 1, 2, ... in the order in which they came.
+__global__ void ticket(int* out) { out[1 + blockIdx.x * blockDim.x + threadIdx.x] = atomicAdd(out, 1); }
+
+// 2 KiB of its own beside what the launch brings.
+__global__ void declared_and_dynamic(int* out) {
+  __shared__ int declared[512];
+  GCL_DYNAMIC_SHARED(int, brought);
+  declared[threadIdx.x] = brought[threadIdx.x] = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  out[threadIdx.x] = declared[kThreads - 1 - threadIdx.x] + brought[threadIdx.x];
+}
+
 void bits(simt::Case& c) {
   const int32_t* x = c.input<int32_t>("x");
   const int64_t n = c.size("x", 0);
@@ -183,6 +201,24 @@ int main(int argc, char** argv) {
           std::copy_n(c.input<uint64_t>("large0"), 2, large);
           GCL_LAUNCH(atomics, c.size("x", 0) / kThreads, kThreads, 0, nullptr, c.input<int32_t>("x"), small,
                      reinterpret_cast<unsigned long long*>(large));
+        }},
+       {"lost_update",
+        [](simt::Case& c) {
+          int32_t* out = c.output<int32_t>("out", {1});
+          *out = 0;
+          GCL_LAUNCH(lost_update, 6, kThreads, 0, nullptr, out);
+        }},
+       {"ticket",
+        [](simt::Case& c) {
+          int32_t* out = c.output<int32_t>("out", {1 + 6 * kThreads});
+          *out = 0;
+          GCL_LAUNCH(ticket, 6, kThreads, 0, nullptr, out);
+        }},
+       {"declared_and_dynamic",
+        [](simt::Case& c) {
+          if (c.integer("allowed") > 0) GCL_ALLOW_SHARED(declared_and_dynamic, c.integer("allowed"));
+          const size_t bytes = static_cast<size_t>(c.integer("bytes"));
+          GCL_LAUNCH(declared_and_dynamic, 1, kThreads, bytes, nullptr, c.output<int32_t>("out", {kThreads}));
         }},
        {"bits", bits}});
 }

@@ -3,11 +3,13 @@
 //
 // Blocks run one after the other, each thread of a block is a fiber that runs until it waits at a barrier or a warp
 // operation. The order of threads (and blocks) is forward, reverse or random; a kernel without races gives the same bits in
-// all of them. Found on the way: accesses out of bounds (global memory: AddressSanitizer; __shared__ arrays: -fsanitize=bounds;
-// dynamic shared memory: AddressSanitizer), a barrier or warp operation that some of its threads do not reach, shared memory
-// read before it is written (it starts as a pattern that differs by order), missing barriers (results differ by order).
-// No thread is interrupted between barriers, so an update that should be atomic but is not shows only in the race detector
-// (race.h), which finds missing barriers too. Not found: missing fences.
+// all of them. In mixed order several blocks run at once and a thread stops after every atomic too, so that others come
+// between its steps: for what threads build together by atomics (union-find, minima, queues). Found on the way: accesses out of
+// bounds (global memory: AddressSanitizer; __shared__ arrays: -fsanitize=bounds; dynamic shared memory: AddressSanitizer), a
+// launch with more shared memory than was allowed (shared_memory.h), a barrier or warp operation that some of its threads do not
+// reach, shared memory read before it is written (it starts as a pattern that differs by order), missing barriers (results differ
+// by order). No thread is interrupted between barriers, so an update that should be atomic but is not shows only in the race
+// detector (race.h), which finds missing barriers too. Not found: missing fences.
 //
 // Dynamic shared memory: GCL_DYNAMIC_SHARED(T, name) declares T* name. __activemask does not exist here: the fibers of a warp
 // do not run in step.
@@ -36,5 +38,5 @@
 using GclStream = void*;
 #define GCL_LAUNCH(kernel, blocks, threads, bytes, stream, ...) \
   ::simt::launch(#kernel, ::simt::extent(blocks), ::simt::extent(threads), bytes, stream, kernel, __VA_ARGS__)
-#define GCL_ALLOW_SHARED(kernel, bytes) static_cast<void>(bytes)  // as much as an H100 has
-#define GCL_FILL_BYTES(pointer, byte, count, stream) (static_cast<void>(stream), std::memset(pointer, byte, count))
+#define GCL_ALLOW_SHARED(kernel, bytes) ::simt::allow_shared(kernel, static_cast<size_t>(bytes))
+#define GCL_FILL_BYTES(pointer, byte, count, stream) (::simt::hooks().launches(stream), std::memset(pointer, byte, count))
