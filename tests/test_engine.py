@@ -32,13 +32,13 @@ class ToyStage(Stage):
 
     name = "toy"
 
-    def __init__(self, *, epochs=3, kill_at=None, poison_at=None, poison=None, scores=()):
+    def __init__(self, *, epochs=3, kill_at=None, poison_at=None, poison=None, scores=(), device="cpu"):
         torch.manual_seed(0)
-        self.seed, self.epochs, self.device = 5, epochs, torch.device("cpu")
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.seed, self.epochs, self.device = 5, epochs, torch.device(device)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)).to(device)
         self.modules = {"net": self.net}
         self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), lr=1e-2)}
-        self.bank = torch.zeros(32, 4)
+        self.bank = torch.zeros(32, 4, device=device)
         self.data = torch.randn(32, 4)
         self.kill_at, self.poison_at, self.scores = kill_at, poison_at, list(scores)
         self.poison = poison  # what breaks at poison_at: the loss, or a function of the stage after the update
@@ -56,7 +56,7 @@ class ToyStage(Stage):
     def step(self, batch, iteration):
         if iteration == self.kill_at:
             raise Killed
-        noise = torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float()
+        noise = torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float().to(self.device)
         loss = (self.net(batch.image + 0.1 * noise + self.bank[batch.index]) - 1).square().mean()
         if iteration == self.poison_at and self.poison is None:
             loss = loss * float("nan")
@@ -75,7 +75,7 @@ class ToyStage(Stage):
         return {"bank": self.bank}
 
     def load_extra_state(self, state):
-        self.bank = state["bank"]
+        self.bank = state["bank"].to(self.device)
 
 
 def engine_of(stage, run_dir, **options):
@@ -94,13 +94,13 @@ def test_each_step_of_cuda_graphs_is_announced(graphs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kill_at", [0, 2, 5, 8, 9, 14, 23])
-def test_resume_reaches_the_same_weights(tmp_path, kill_at):
-    whole = ToyStage()
+def test_resume_reaches_the_same_weights(tmp_path, kill_at, device):
+    whole = ToyStage(device=device)
     engine_of(whole, tmp_path / "whole").run()
     with pytest.raises(Killed):
-        engine_of(ToyStage(kill_at=kill_at), tmp_path / "killed").run()
-    torch.randn(7)  # whatever the new process did before
-    resumed = ToyStage()
+        engine_of(ToyStage(kill_at=kill_at, device=device), tmp_path / "killed").run()
+    torch.randn(7, device=device)  # whatever the new process did before
+    resumed = ToyStage(device=device)
     engine_of(resumed, tmp_path / "killed").run(resume=True)
     for name, value in whole.net.state_dict().items():
         assert torch.equal(value, resumed.net.state_dict()[name]), name
