@@ -75,7 +75,7 @@ def test_all_stages(world: Path, device: str, loader: str, capsys: pytest.Captur
 
 @each_device
 def test_a_run_that_was_killed_goes_on(world: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage1 = ["--stage", "1", "--stage1.eval-every", "0"]
+    stage1 = ["--stage", "1"]
     assert main(train(world, "whole", device, *stage1)) == 0
     plain = ClusterContrastStage.step
 
