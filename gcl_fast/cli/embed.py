@@ -13,7 +13,7 @@ from gcl_fast.config.plain_values import not_negative, require
 
 @dataclass
 class PhotoOptions:
-    """What embed and search share."""
+    """How photos are read."""
 
     weights: Path
     """A run folder, a run's checkpoint, or a weight file of any kind that import-checkpoint knows."""

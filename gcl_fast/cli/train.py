@@ -9,7 +9,7 @@ import tyro
 
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.train_help import short_help
-from gcl_fast.config import TrainConfig, to_dict
+from gcl_fast.config import TrainConfig, to_dict, yaml_text
 
 
 @dataclass
@@ -49,13 +49,13 @@ def main(argv: list[str]) -> int:
     settings = options.settings
     if options.method is not None:
         settings = replace(settings, stage1=replace(settings.stage1, method=options.method))
-
-    from gcl_fast.runs.folder import nothing_to_resume, yaml_text
-    from gcl_fast.runs.training import train
-
     if options.dump_config:
         print(yaml_text(to_dict(settings)), end="")
         return 0
+
+    from gcl_fast.runs.folder import nothing_to_resume
+    from gcl_fast.runs.training import train
+
     if options.resume and (words := nothing_to_resume(settings.run_dir)):
         print(words)
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcl_fast.config.method_recipes import from_values
 from gcl_fast.config.plain_values import from_dict
@@ -41,6 +42,15 @@ def load_yaml(path: str | Path, base: TrainConfig | None = None, *, method: str 
         return from_values(values, method) if base is None else from_dict(TrainConfig, values, base=base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Settings (`to_dict`) as a file that `load_yaml` reads."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise missing("yaml", "writing configuration files", error) from error
+    return str(yaml.safe_dump(dict(values), sort_keys=False))
 
 
 def _problem(error: yaml.YAMLError) -> str:

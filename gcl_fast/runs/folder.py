@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_dict
+from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_dict, yaml_text
 from gcl_fast.errors import RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
@@ -16,13 +16,6 @@ from gcl_fast.runs.resolved import CHOICES
 from gcl_fast.runs.run_files import STAGES, files_of_run, remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
-
-
-def yaml_text(values: Mapping[str, Any]) -> str:
-    """Settings as a file that --config reads."""
-    import yaml
-
-    return str(yaml.safe_dump(dict(values), sort_keys=False))
 
 
 def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:

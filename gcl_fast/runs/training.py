@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import distributed
-from gcl_fast.config import TrainConfig, to_dict
+from gcl_fast.config import TrainConfig, to_dict, yaml_text
 from gcl_fast.errors import InputError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
@@ -32,7 +32,6 @@ from gcl_fast.runs.folder import (
     stage_checkpoint,
     write_config,
     write_metrics,
-    yaml_text,
 )
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
