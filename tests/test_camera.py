@@ -7,10 +7,55 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcl_fast import reference
 from gcl_fast.meshes import project, turn
+from gcl_fast.ops.camera import turn_each
 from tests.toy_meshes import EYE, WEAK, ellipsoid
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
+ANGLES = [0.0, 90.0, 180.0, -270.0, 33.3, 451.0]
+
+
+def bodies() -> torch.Tensor:
+    return torch.randn(2, 3, 9, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def no_further_than_twice(ours, theirs, exact) -> None:
+    """Of the plain definition's error in float32, and four roundings of the largest number, for what it finds by luck."""
+    rounding = 4 * torch.finfo(torch.float32).eps * exact.nan_to_num().abs().max()
+    assert torch.equal(ours.isnan(), exact.isnan())
+    assert (ours - exact).nan_to_num().abs().max() <= 2 * (theirs - exact).nan_to_num().abs().max() + rounding
+
+
+@pytest.mark.parametrize("yaws", [ANGLES, torch.tensor(ANGLES, dtype=torch.float64), []])
+def test_turning_is_its_definition(yaws, device):
+    verts = bodies()
+    want = reference.turn(verts, yaws)
+    assert want.shape == (2, 3, len(yaws), 9, 3)
+    torch.testing.assert_close(turn(verts.to(device), yaws).cpu(), want, rtol=0, atol=1e-13)
+    if len(yaws) > 0:
+        single, exact = verts.float(), reference.turn(verts.float().double(), yaws)
+        no_further_than_twice(turn(single.to(device), yaws).cpu().double(), reference.turn(single, yaws).double(), exact)
+
+
+def test_turning_each_by_its_own_angle_is_its_definition(device):
+    verts, yaws = bodies().flatten(0, 1), torch.tensor(ANGLES, dtype=torch.float64)
+    want = reference.turn_each(verts, yaws)
+    torch.testing.assert_close(turn_each(verts.to(device), yaws.to(device)).cpu(), want, rtol=0, atol=1e-13)
+    assert torch.equal(want, torch.stack([turned[n] for n, turned in enumerate(reference.turn(verts, yaws))]))
+
+
+@pytest.mark.parametrize("camera", [WEAK, EYE, EYE - torch.tensor([0, 0, 3.3, 0, 0, 0])])
+def test_projection_is_its_definition(camera, device):
+    verts = bodies() / 3
+    cameras = camera * torch.tensor([[1.0], [0.9], [1.1]])  # one for each of the second dimension
+    want = reference.project(verts, cameras, (32, 16))
+    got = project(verts.to(device), cameras.to(device), (32, 16)).cpu()
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12, equal_nan=True)
+    single, cameras = verts.float(), cameras.float()
+    exact = reference.project(single.double(), cameras.double(), (32, 16))
+    ours = project(single.to(device), cameras.to(device), (32, 16)).cpu().double()
+    no_further_than_twice(ours, reference.project(single, cameras, (32, 16)).double(), exact)
 
 
 @FEW

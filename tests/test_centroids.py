@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gcl_fast import reference
 from gcl_fast.ops.centroids import FEW, LARGE_BATCH, centroid_cross_entropy
 
 SIZES = [(1, 1, 8), (5, 40, 16), (3, FEW + 1, 9), (LARGE_BATCH, FEW + 1, 24)]
@@ -41,6 +42,19 @@ def test_equal_to_cross_entropy(b, c, d, device):
     for ours, theirs, want in zip(got, own, exact, strict=True):
         rounding = 4 * torch.finfo(torch.float32).eps * want.abs().max().clamp_min(1.0)  # theirs may be exact by luck
         assert (ours - want).abs().max() <= 2 * (theirs - want).abs().max() + rounding
+
+
+@pytest.mark.parametrize(("b", "c", "d"), SIZES[:3])
+def test_equal_to_its_definition(b, c, d, device):
+    given = some(b, c, d, torch.float32, device)
+    exact = [t.cpu().double() if t.is_floating_point() else t.cpu() for t in given]
+    want = loss_and_gradient(reference.centroid_cross_entropy, *exact, 0.05)
+    for double, other in zip(want, loss_and_gradient(plain, *exact, 0.05), strict=True):
+        torch.testing.assert_close(double, other, rtol=1e-10, atol=1e-10)
+    own = loss_and_gradient(reference.centroid_cross_entropy, *(t.cpu() for t in given), 0.05)
+    for ours, theirs, value in zip(loss_and_gradient(centroid_cross_entropy, *given, 0.05), own, want, strict=True):
+        rounding = 4 * torch.finfo(torch.float32).eps * value.abs().max().clamp_min(1.0)  # theirs may be exact by luck
+        assert (ours.cpu() - value).abs().max() <= 2 * (theirs - value).abs().max() + rounding
 
 
 @pytest.mark.parametrize(("b", "c", "d"), SIZES)

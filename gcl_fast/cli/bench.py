@@ -17,7 +17,9 @@ from gcl_fast.cli.options import parse
 from gcl_fast.errors import MissingFileError, ProgramError
 from gcl_fast.packages import missing
 
-Bench = Literal["rasterize", "interpolate", "render", "warp", "bank", "neighbors", "ranking", "loader", "step", "epoch"]
+Bench = Literal[
+    "rasterize", "camera", "interpolate", "render", "warp", "bank", "centroids", "neighbors", "ranking", "loader", "step", "epoch"
+]
 OPS: tuple[Bench, ...] = get_args(Bench)
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
 Report = dict[str, Any]  # pytest-benchmark's JSON

@@ -3,6 +3,8 @@ result types (`gcl_fast._op_types`) and nothing that an op runs."""
 
 from gcl_fast._op_types import MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
 from gcl_fast.reference.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss, gcl_memory_step_
+from gcl_fast.reference.camera import project, turn, turn_each
+from gcl_fast.reference.centroids import centroid_cross_entropy
 from gcl_fast.reference.interpolate import interpolate
 from gcl_fast.reference.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.reference.ranking import rank_metrics, rank_metrics_from_distances, rerank
@@ -19,6 +21,7 @@ __all__ = [
     "SparseDistance",
     "bank_nce",
     "bank_update_",
+    "centroid_cross_entropy",
     "dbscan",
     "draw_positives",
     "gcl_memory_loss",
@@ -28,9 +31,12 @@ __all__ = [
     "knn",
     "mesh_flow",
     "mesh_warp",
+    "project",
     "rank_metrics",
     "rank_metrics_from_distances",
     "rasterize",
     "render_mesh",
     "rerank",
+    "turn",
+    "turn_each",
 ]

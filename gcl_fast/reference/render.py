@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from gcl_fast.reference.camera import project_one, turn_one
 from gcl_fast.reference.rasterize import rasterize
 
 LIGHT = (-0.4, -0.6, -1.0)  # towards the light: upper left, in front of the body
 
 
-def _turned(verts: Tensor, degrees: float) -> Tensor:
-    """[V, 3] turned about the vertical axis through the middle of its x/z bounding box."""
-    middle = (verts.min(0).values + verts.max(0).values) / 2
-    x, _, z = (verts - middle).unbind(1)
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return torch.stack((c * x + s * z + middle[0], verts[:, 1], -s * x + c * z + middle[2]), 1)
-
-
-def _seen(verts: Tensor, camera: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """[V, 3] in pixels and depth, and [V, 3] the direction from the eye to each vertex."""
-    x, y, z = verts.unbind(1)
+def _rays(verts: Tensor, camera: Tensor) -> Tensor:
+    """[V, 3]: the direction from the eye to each vertex."""
     if len(camera) == 3:
-        s, tx, ty = camera
-        pixels = torch.stack((width / 2 + height / 2 * s * (x + tx), height / 2 + height / 2 * s * (y + ty), z), 1)
-        return pixels, torch.tensor([0.0, 0.0, 1.0], dtype=verts.dtype).expand_as(verts)
-    tx, ty, tz, f, cx, cy = camera
-    ray = torch.stack((x + tx, y + ty, z + tz), 1)
-    x, y, z = ray.unbind(1)
-    pixels = torch.stack((width / 2 + height * (f * x / z + cx), height / 2 + height * (f * y / z + cy), z), 1)
-    pixels[z <= 0] = float("nan")  # the rasterizer drops triangles with a vertex that is not finite
-    return pixels, ray
+        return torch.tensor([0.0, 0.0, 1.0], dtype=verts.dtype).expand_as(verts)
+    return verts + camera[:3]
 
 
 def render_mesh(
@@ -47,8 +31,8 @@ def render_mesh(
     light = light / light.norm()
     for b in range(len(verts)):
         for r, degrees in enumerate(yaws):
-            body = _turned(verts[b], degrees)
-            pixels, ray = _seen(body, camera[b].to(verts.dtype), height, width)
+            body, lens = turn_one(verts[b], degrees), camera[b].to(verts.dtype)
+            pixels, ray = project_one(body, lens, height, width), _rays(body, lens)
             face_id = rasterize(pixels[None], faces, (height, width)).face_id[0]  # [H, W]
             p, q, s = body[faces.long()].unbind(1)  # each [F, 3]
             normal = torch.linalg.cross(q - p, s - p)
