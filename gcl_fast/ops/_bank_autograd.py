@@ -113,6 +113,7 @@ class MemoryStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, f: Tensor, f_nv: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        terms: Tensor
         terms, *kept = torch.ops.gcl_fast.gcl_memory_step_.default(f, f_nv, *arguments)
         ctx.save_for_backward(*kept)  # [B, 3, D], [B, D]
         return terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -29,7 +30,8 @@ def _float32() -> Iterator[None]:
     if before == "highest" or torch.compiler.is_compiling():
         yield
         return
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    mkldnn: Any = torch.backends.mkldnn  # its stubs lack matmul
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
     kept = [backend.fp32_precision for backend in backends]
     torch.set_float32_matmul_precision("highest")
     try:

@@ -284,11 +284,12 @@ def _memory_terms(
     usual = plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
     if not usual or not _moves_in_place(bank, momentum):
         return _memory_terms_in_steps(op, f, f_nv, bank, labels, index, temperature, count, seed, momentum, with_grad)
+    number, drawn = 0, None
     if type(seed) is int:
-        number, seed = (seed + (1 << 63)) % (1 << 64) - (1 << 63), None
+        number = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
     else:
-        number, seed = 0, _checked_seed(shapes, seed, f.device)
-    arguments = bank.detach(), labels, index, temperature, count, seed, number, with_grad, momentum
+        drawn = _checked_seed(shapes, seed, f.device)
+    arguments = bank.detach(), labels, index, temperature, count, drawn, number, with_grad, momentum
     try:
         if with_grad:
             terms: Tensor = _bank_autograd.MemoryStep.apply(f, f_nv, arguments)

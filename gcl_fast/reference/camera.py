@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def turn_one(verts: Tensor, degrees: float) -> Tensor:
 
 def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tensor:
     """See `gcl_fast.ops.camera.project`: [..., V, 3] and a camera [..., 3 or 6] -> pixels and depth [..., V, 3]."""
-    leading = torch.broadcast_shapes(verts.shape[:-2], camera.shape[:-1])
+    leading = np.broadcast_shapes(tuple(verts.shape[:-2]), tuple(camera.shape[:-1]))
     bodies = verts.expand(*leading, *verts.shape[-2:]).reshape(-1, *verts.shape[-2:])
     cameras = camera.expand(*leading, camera.shape[-1]).reshape(-1, camera.shape[-1])
     pixels = [project_one(body, lens.to(verts.dtype), *image_size) for body, lens in zip(bodies, cameras, strict=True)]
