@@ -4,9 +4,9 @@
 // sums in registers. Only logits go from warp to warp. A tile's rows give the logits and then, weighted, the sums; as each 128
 // bytes of columns are done with, the next tile's are asked for in their place.
 //
-// float32 by three products (common/mma.cuh); numbers of 16 bits are one tf32 already, so the queries alone are split. The cores cut
-// what they add, so they add at most 8 times to the large terms of a logit and 6 times to a sum; the rest is added in float32, rounded
-// to nearest.
+// float32 by three products (common/mma.cuh); numbers of 16 bits are one tf32 already, so the queries alone are split. The cores
+// cut what they add, so they add at most 8 times to the large terms of a logit and 6 times to a sum; the rest is added in
+// float32, rounded to nearest.
 #pragma once
 
 #include <utility>
