@@ -180,6 +180,20 @@ def memory_loss(t: Tensors) -> Tensors:
     return with_gradients({"terms": terms}, f=f, f_nv=f_nv)
 
 
+def memory_loss_of_doubles(t: Tensors) -> Tensors:
+    """Types that the op in one step does not take: a loss without side effects, then the update."""
+    f, f_nv = leaf(t["f"].double()), leaf(t["f_nv"].double())
+    terms = ops.gcl_memory_loss(f, f_nv, t["bank"].double(), t["labels"], t["index"], num_negatives=20, seed=t["seed"])
+    return with_gradients({"terms": terms}, f=f, f_nv=f_nv)
+
+
+def memory_step(t: Tensors) -> Tensors:
+    f, f_nv, moved = leaf(t["f"]), leaf(t["f_nv"]), t["bank"].clone()
+    sample = {"num_negatives": 20, "seed": t["seed"]}
+    terms = ops.gcl_memory_step_(f, f_nv, moved, t["labels"], t["index"], momentum=0.2, **sample)
+    return {**with_gradients({"terms": terms}, f=f, f_nv=f_nv), "bank": moved}
+
+
 def update(t: Tensors) -> Tensors:
     moved = ops.bank_update_(t["bank"].clone(), t["index"], t["f"], 0.3)
     return {"bank": moved, "hard": ops.bank_update_(t["bank"].clone(), t["index"], t["f"], 0.3, hard=True)}
@@ -205,6 +219,15 @@ def crowd(seed: int, n: int = 48, d: int = 16) -> Tensors:
 
 def near(seed: int, n: int = 48, k: int = 9) -> Tensors:
     return {"index": ops.knn(crowd(seed, n)["x"], k).index}
+
+
+def chosen_scores(t: Tensors) -> Tensors:
+    """What processes that share the neighbours ask of each other: products of chosen rows, and their softmax."""
+    row = torch.arange(12, device=t["x"].device).repeat_interleave(4)
+    scores = torch.ops.gcl_fast.row_products(t["x"], t["x"], row, row.flip(0))
+    weights, start = scores.clone(), torch.arange(0, 49, 4, device=t["x"].device)
+    torch.ops.gcl_fast.softmax_rows_(start, weights)
+    return {"scores": scores, "weights": weights}
 
 
 def jaccard(t: Tensors, k1: int = 9, k2: int = 3) -> Tensors:
@@ -272,10 +295,13 @@ CASES = (
     Case("bank_nce", bank, nce(20), near=FLOAT32, variant="a sample"),
     Case("bank_nce", bank, nce(None), near=FLOAT32, variant="all negatives"),
     Case("gcl_memory_loss", bank, memory_loss, near=FLOAT32),
+    Case("gcl_memory_loss", bank, memory_loss_of_doubles, near=1e-12, variant="of doubles"),
+    Case("gcl_memory_step_", bank, memory_step, near=FLOAT32),
     Case("bank_update_", bank, update, near=FLOAT32),
     Case("draw_positives", bank, draw, frozenset({"drawn"})),
     Case("centroid_cross_entropy", bank, centroid, near=FLOAT32),
     Case("knn", crowd, knn, frozenset({"own"}), near=FLOAT32, waits=HOST),
+    Case("knn", crowd, chosen_scores, near=FLOAT32, variant="scores of chosen pairs"),
     Case("jaccard_distance", near, jaccard, frozenset({"indptr", "indices", "values"}), waits=SIZES, variant="of neighbours"),
     Case("jaccard_distance", crowd, jaccard, frozenset({"indptr", "indices"}), FLOAT32, SIZES, "of features"),
     Case("dbscan", graph, dbscan, frozenset({"labels"}), waits="it looks whether distances lie in [0, 1]"),

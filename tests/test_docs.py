@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from gcl_fast.cli.main import COMMANDS
@@ -48,6 +49,7 @@ def folder_of_a_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["train", "--config", str(folder / "toy.yaml"), "--runs", str(folder / "runs"), "--stage", "1"]) == 0
     for name, photo in zip(("a.jpg", "b.jpg"), sorted((world / "market1501/bounding_box_train").iterdir()), strict=False):
         shutil.copy(photo, folder / name)
+    np.savez(folder / "features.npz", paths=np.array(["a.jpg", "b.jpg"]), features=np.eye(2, dtype=np.float32))
     return folder
 
 

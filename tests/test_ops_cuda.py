@@ -139,6 +139,14 @@ def test_a_large_graph_too(case: Case, device: str) -> None:
     replayed_equals_eager(case, device, (1,))
 
 
+def written(count: Tensor, starts: Tensor, room: Tensor) -> Tensor:
+    """The entries of `room` that rows of these counts and starts hold; 0 elsewhere."""
+    place = torch.arange(len(room), device=room.device)
+    row = torch.searchsorted(starts, place, right=True) - 1
+    inside = place - starts[row] < count[row.clamp_max(len(count) - 1)]
+    return torch.where(inside & (row < len(count)), room, 0)
+
+
 @each_device
 @each_case
 def test_every_native_op_is_captured(case: Case, device: str) -> None:
@@ -150,6 +158,8 @@ def test_every_native_op_is_captured(case: Case, device: str) -> None:
             own = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
             out = func(*own)
             out = () if out is None else out if isinstance(out, tuple) else (out,)
+            if func.__name__.startswith("overlap_rows"):  # room behind a row's entries is never written
+                out = (out[0], *(written(out[0], own[-2], part) for part in out[1:]))
             tensors = (*out, *(a for a in own if isinstance(a, Tensor)))  # what it writes in place too
             return {f"{func} {n}": value for n, value in enumerate(tensors)}
 
