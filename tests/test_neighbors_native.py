@@ -39,6 +39,8 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("reciprocal_sets", (rank, 5)),
         ("expansion_count", tuple(sets)),
         ("expansion_weights", weights),
+        ("row_products", (x, x[3:], index[:, 1], index[:, 2].clamp(max=36))),
+        ("softmax_rows_", (start, values.clone())),
         ("mean_rows_count", (*rows, rank, 3)),
         ("mean_rows", (*rows, rank, 3, mean_start, mean_total)),
         ("overlap_room", (*matrix, holders.start, *some)),

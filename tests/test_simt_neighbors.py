@@ -99,9 +99,29 @@ def test_expansion_weights(known: str, dtype: torch.dtype, race: bool, order: st
     arguments |= {"similarity": c["similarity"] if "similarity" in known else none}
     arguments |= {"features": none if known == "nothing" else c["x"], "start": c["start"], "total": int(c["start"][-1])}
     columns, weight = native.expansion_weights(*arguments.values())
-    out = emulated("expansion_weights", order, race, **arguments)
+    out = emulated("expansion_weights", order, race, **arguments, finished=1)
     same(out["columns"], columns)
     assert np.abs(out["values"] - weight.numpy()).max() < (1e-6 if dtype == torch.float32 else 1e-14)  # products: other order
+
+
+@watched
+@every_dtype
+def test_similarities_alone_and_products_of_pairs(dtype: torch.dtype, race: bool, order: str) -> None:
+    """What several processes do of the weights: known similarities, NaN for the rest, and that rest apart."""
+    c = chain(dtype)
+    arguments = {name: c[name] for name in ("near", "num_near", "close", "num_close", "accepted", "rank", "similarity")}
+    arguments |= {"features": c["x"].new_zeros(0), "start": c["start"], "total": int(c["start"][-1])}
+    columns, known = native.expansion_weights(*arguments.values(), False)
+    out = emulated("expansion_weights", order, race, **arguments, finished=0)
+    same(out["columns"], columns)
+    assert np.array_equal(out["values"], known.numpy(), equal_nan=True)
+    unknown = known.isnan()
+    assert unknown.any() and not unknown.all()
+    row = torch.repeat_interleave(c["start"].diff())[unknown]
+    pairs = {"left": c["x"], "right": c["x"][5:], "row": row, "column": (columns[unknown].long() - 5).clamp(min=0)}
+    want = native.row_products(*pairs.values())
+    got = emulated("products", order, race, **pairs)["product"]
+    assert np.abs(got - want.numpy()).max() < (1e-6 if dtype == torch.float32 else 1e-14)  # another order
 
 
 @watched

@@ -75,9 +75,21 @@ void expansion_weights(Case& c) {
   p.dim = p.features == nullptr ? 0 : c.size("features", 1);
   p.start = c.input<int64_t>("start");
   p.total = c.integer("total");
+  p.finished = c.integer("finished") != 0;
   p.columns = c.output<int32_t>("columns", {p.total});
   p.values = c.output<T>("values", {p.total});
   gcl::launch_expansion_weights(p, GclStream{});
+}
+
+template <class T>
+void products(Case& c) {
+  gcl::ProductParams<T> p{};
+  p.left = c.input<T>("left"), p.right = c.input<T>("right");
+  p.dim = c.size("left", 1);
+  p.row = c.input<int64_t>("row"), p.column = c.input<int64_t>("column");
+  p.pairs = c.size("row", 0);
+  p.product = c.output<T>("product", {p.pairs});
+  gcl::launch_products(p, GclStream{});
 }
 
 // A matrix in compressed rows, of as many rows as `start` says.
@@ -172,6 +184,7 @@ int main(int argc, char** argv) {
                       {"sets", sets},
                       {"expansion_count", expansion_count},
                       {"expansion_weights", BY_TYPE("similarity", expansion_weights)},
+                      {"products", BY_TYPE("left", products)},
                       {"mean", BY_TYPE("values", mean)},
                       {"overlap", BY_TYPE("values", overlap)},
                       {"roots", BY_TYPE("values", roots)},
