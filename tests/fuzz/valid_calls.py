@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import compat, ops
+from gcl_fast.ops._rows import normalised
 
 SIZES = (0, 0, 1, 1, 2, 3, 5, 17, 33)
 FLOATS = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -144,6 +145,21 @@ def knn(draw: Draw) -> Call:
     return Call("knn", ops.knn, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(4))], {"backend": "torch"})
 
 
+def shared_products(draw: Draw) -> Call:
+    """What processes that share the neighbours ask of each other: products of chosen rows, and their softmax."""
+
+    def work(features: Tensor, k: int) -> Tensor:
+        found = ops.knn(features, k, backend="torch")
+        rows = normalised("knn", "features", features)
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(k)
+        scores: Tensor = torch.ops.gcl_fast.row_products(rows, rows, row, found.index.flatten())
+        torch.ops.gcl_fast.softmax_rows_(torch.arange(0, len(scores) + 1, k, device=rows.device), scores)
+        return scores
+
+    rows = draw.size()
+    return Call("shared_products", work, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(4))])
+
+
 def jaccard_distance(draw: Draw) -> Call:
     rows = draw.size()
     kwargs = {"k1": 1 + draw.below(8), "k2": 1 + draw.below(4)}
@@ -251,6 +267,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     gcl_memory_step,
     bank_update,
     knn,
+    shared_products,
     jaccard_distance,
     dbscan,
     rank_metrics,
