@@ -29,7 +29,7 @@ def _float32() -> Iterator[None]:
     if before == "highest" or torch.compiler.is_compiling():
         yield
         return
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # torch sets it late
     kept = [backend.fp32_precision for backend in backends]
     torch.set_float32_matmul_precision("highest")
     try:
