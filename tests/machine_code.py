@@ -18,23 +18,29 @@ from pathlib import Path
 from gcl_fast import _native
 
 WIDE_LOAD, WIDE_STORE, WIDE_SHARED = r"LDG\S*\.128", r"STG\S*\.128", r"LDS\S*\.128"
+WIDE_COPY = r"LDGSTS\S*\.128"  # from global to shared memory, asynchronous
 TENSOR = r"(?:HMMA|IMMA|DMMA|HGMMA|IGMMA|UTC\w*MMA)\b"
 NATIVE_MINIMUM = r"(?:RED|REDG|ATOMG|ATOM)\S*\.MIN"  # in the memory itself; not a loop of compare and swap
 
 
 @dataclass(frozen=True)
 class Shape:
-    """kernel: a part of its mangled name; all kernels that have it must hold `instruction` at least `least` times."""
+    """kernel: a part of its mangled name; all kernels that have it must hold `instruction` at least `least` times, in
+    architectures from `since` on."""
 
     kernel: str
     instruction: str
     least: int
+    since: int = 0
 
 
 SHAPES = (
-    Shape("bank_sweep_kernelIffLi16ELi2E", WIDE_LOAD, 16),  # bank and query rows, fp32
+    Shape("bank_sweep_kernelIffLi16ELi2ELb1E", WIDE_LOAD, 16),  # bank and query rows, fp32
     Shape("bank_sweep_kernelIffLi16ELi2E", WIDE_SHARED, 8),
-    Shape("bank_sweep_kernelIfNS_8BFloat16ELi16ELi2E", WIDE_LOAD, 16),
+    Shape("bank_sweep_kernelIfNS_8BFloat16ELi16ELi2ELb1E", WIDE_LOAD, 8),
+    Shape("bank_sweep_mma_kernelIf", TENSOR, 144, since=80),
+    Shape("bank_sweep_mma_kernelINS_8BFloat16E", TENSOR, 160, since=80),
+    Shape("bank_sweep_mma_kernelI", WIDE_COPY, 1, since=80),
     Shape("rasterize_fused_kernelIfiE", WIDE_STORE, 1),
     Shape("rasterize_draw_kernelILb0EfiE", NATIVE_MINIMUM, 1),
     Shape("render_draw_kernelILb0EfiE", NATIVE_MINIMUM, 1),
@@ -43,37 +49,14 @@ SHAPES = (
 )
 
 # Bytes of stack (spilled registers, arrays in local memory), by architecture where they are known. Every other kernel has none.
-# T: query's type, S: bank's type; the numbers are rows and groups of four that a thread holds.
 STACK: dict[str, dict[str, int]] = {
-    # 4,096 < D <= 8,192
-    "bank_sweep_kernelIffLi4ELi8E": {"sm_80": 2032, "sm_90": 2056, "sm_100": 976},
-    "bank_sweep_kernelIfNS_4HalfELi4ELi8E": {"sm_80": 1400, "sm_90": 776, "sm_100": 2176},
-    "bank_sweep_kernelIfNS_8BFloat16ELi4ELi8E": {"sm_80": 1400, "sm_90": 776, "sm_100": 2176},
-    "bank_sweep_kernelIddLi1ELi8E": {"sm_80": 2288, "sm_90": 2256, "sm_100": 3136},
-    "bank_sweep_kernelIdfLi1ELi8E": {"sm_80": 2320, "sm_90": 2032, "sm_100": 2056},
-    "bank_sweep_kernelIdNS_4HalfELi1ELi8E": {"sm_80": 2032, "sm_90": 2040, "sm_100": 2056},
-    "bank_sweep_kernelIdNS_8BFloat16ELi1ELi8E": {"sm_80": 2032, "sm_90": 2040, "sm_100": 2056},
-    # 2,048 < D <= 4,096
-    "bank_sweep_kernelIffLi8ELi4E": {"sm_80": 248, "sm_90": 256, "sm_100": 1592},
-    "bank_sweep_kernelIfNS_4HalfELi8ELi4E": {"sm_80": 232, "sm_90": 240, "sm_100": 448},
-    "bank_sweep_kernelIfNS_8BFloat16ELi8ELi4E": {"sm_80": 240, "sm_90": 256, "sm_100": 448},
-    "bank_sweep_kernelIddLi2ELi4E": {"sm_80": 536, "sm_90": 544, "sm_100": 544},
-    "bank_sweep_kernelIdfLi2ELi4E": {"sm_80": 432, "sm_90": 448, "sm_100": 504},
-    "bank_sweep_kernelIdNS_4HalfELi2ELi4E": {"sm_80": 440, "sm_90": 448, "sm_100": 464},
-    "bank_sweep_kernelIdNS_8BFloat16ELi2ELi4E": {"sm_80": 440, "sm_90": 448, "sm_100": 464},
-    # D <= 2,048
-    "bank_sweep_kernelIffLi16ELi2E": {"sm_80": 0, "sm_90": 0, "sm_100": 120},
-    "bank_sweep_kernelIfNS_4HalfELi16ELi2E": {"sm_80": 0, "sm_90": 0, "sm_100": 120},
-    "bank_sweep_kernelIfNS_8BFloat16ELi16ELi2E": {"sm_80": 0, "sm_90": 0, "sm_100": 120},
-    "bank_sweep_kernelIddLi4ELi2E": {"sm_80": 32, "sm_90": 8, "sm_100": 40},
-    "bank_sweep_kernelIdfLi4ELi2E": {"sm_80": 32, "sm_90": 8, "sm_100": 40},
-    "bank_sweep_kernelIdNS_4HalfELi4ELi2E": {"sm_80": 0, "sm_90": 8, "sm_100": 40},
-    "bank_sweep_kernelIdNS_8BFloat16ELi4ELi2E": {"sm_80": 0, "sm_90": 8, "sm_100": 40},
+    "gcl_finish_kernelId": {"sm_75": 0, "sm_80": 8, "sm_90": 8, "sm_120": 0},
+    "gcl_finish_kernelIf": {"sm_75": 0, "sm_80": 0, "sm_90": 0, "sm_120": 8},
     # the whole image, or a strip of it, in shared memory
-    "rasterize_fused_kernelIfiE": {"sm_80": 0, "sm_90": 56, "sm_100": 64},
-    "rasterize_fused_kernelIflE": {"sm_80": 0, "sm_90": 72, "sm_100": 80},
-    "rasterize_fused_kernelIdiE": {"sm_80": 104, "sm_90": 88, "sm_100": 0},
-    "rasterize_fused_kernelIdlE": {"sm_80": 104, "sm_90": 88, "sm_100": 0},
+    "rasterize_fused_kernelIfiE": {"sm_75": 56, "sm_80": 0, "sm_90": 56, "sm_100": 64, "sm_120": 80},
+    "rasterize_fused_kernelIflE": {"sm_75": 72, "sm_80": 0, "sm_90": 72, "sm_100": 80, "sm_120": 80},
+    "rasterize_fused_kernelIdiE": {"sm_75": 104, "sm_80": 104, "sm_90": 88, "sm_100": 0, "sm_120": 0},
+    "rasterize_fused_kernelIdlE": {"sm_75": 104, "sm_80": 104, "sm_90": 88, "sm_100": 0, "sm_120": 0},
 }
 
 

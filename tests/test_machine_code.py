@@ -25,7 +25,8 @@ def too_few(found: dict[tuple[str, str], Counter[str]], shape: Shape) -> list[st
     short = []
     for (architecture, kernel), counts in found.items():
         number = sum(n for name, n in counts.items() if re.match(shape.instruction, name))
-        if shape.kernel in kernel and number < shape.least:
+        new_enough = int(re.sub(r"\D", "", architecture)) >= shape.since
+        if shape.kernel in kernel and new_enough and number < shape.least:
             short.append(f"{architecture} {kernel}: {number} instructions like {shape.instruction}, of {shape.least}")
     return short
 
