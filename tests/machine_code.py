@@ -6,15 +6,13 @@ name that must be there, and how often an instruction occurs in it at least, in 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+from bench.machine_code import find_cuobjdump, parse_resources
 from gcl_fast import _native
 
 WIDE_LOAD, WIDE_STORE, WIDE_SHARED = r"LDG\S*\.128", r"STG\S*\.128", r"LDS\S*\.128"
@@ -78,27 +76,17 @@ class Usage:
         return 0
 
 
-def tool() -> str | None:
-    """cuobjdump of the triton wheel or of a CUDA toolkit."""
-    triton = importlib.util.find_spec("triton")
-    for folder in triton.submodule_search_locations if triton and triton.submodule_search_locations else ():
-        path = Path(folder) / "backends/nvidia/bin/cuobjdump"
-        if path.is_file():
-            return str(path)
-    return shutil.which("cuobjdump")
-
-
 def missing() -> str:
     """Why the machine code cannot be read here; empty where it can."""
     if not _native.has_cuda:
         return "gcl_fast was built without CUDA"
-    if tool() is None:
+    if find_cuobjdump() is None:
         return "needs cuobjdump, of the triton wheel or of a CUDA toolkit"
     return ""
 
 
 def dump(*options: str) -> str:
-    command = [str(tool()), *options, _native._C.__file__]
+    command = [str(find_cuobjdump()), *options, _native._C.__file__]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -109,15 +97,10 @@ def usages() -> tuple[Usage, ...]:
 
 
 def parse_usages(text: str) -> tuple[Usage, ...]:
-    found, architecture, kernel = [], "", ""
-    for line in text.splitlines():
-        if match := re.match(r"arch = (\S+)", line):
-            architecture = match[1]
-        elif match := re.match(r"\s*Function (\w+):", line):
-            kernel = match[1]
-        elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
-            found.append(Usage(architecture, kernel, *map(int, match.groups())))
-    return tuple(found)
+    return tuple(
+        Usage(architecture, kernel, found["REG"], found["STACK"], found["LOCAL"])
+        for (architecture, kernel), found in parse_resources(text.splitlines()).items()
+    )
 
 
 def instructions(kernels: list[str]) -> dict[tuple[str, str], Counter[str]]:

@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from bench import training_sources
 from gcl_fast.cli.main import COMMANDS
 from tests.toy_world import SETTINGS, write_toy_world
 
@@ -120,21 +120,12 @@ def test_the_readme_has_no_figure_typed_by_hand() -> None:
     assert not re.findall(r"\d+\.\d+|\d+ ?%|\d+ times", text)
 
 
-def bench_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "bench"))
-
-
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 
 def test_the_demo_s_table_is_of_this_training_code() -> None:
     """Whoever changes how training goes measures the demo anew, or says how he knows that it trains as before."""
-    training_sources = bench_module("training_sources")
     result = json.loads((ROOT / "bench/results/demo_seeds.json").read_text())
     known = {result["training_code"], *result.get("trains_as_before", {})}
     assert training_sources.fingerprint() in known, (
@@ -144,7 +135,6 @@ def test_the_demo_s_table_is_of_this_training_code() -> None:
 
 
 def test_a_fingerprint_sees_code_and_not_words() -> None:
-    training_sources = bench_module("training_sources")
     plain = 'def f(x):\n    """What it does."""\n    return x + 1\n'
     code = training_sources.code_alone
     assert (

@@ -49,8 +49,10 @@ def rank_metrics_from_distances(
         penalties.append(len(ranks) / ranks[-1])
         hits.append([rank >= ranks[0] for rank in range(1, max_rank + 1)])
     cmc = torch.from_numpy(np.mean(hits, axis=0)) if hits else torch.full((max_rank,), float("nan"), dtype=torch.float64)
-    AP, INP = (torch.tensor(x, dtype=torch.float64) for x in (precisions, penalties))
-    return RankMetrics.of_queries(AP, INP, cmc)
+    means = [float(np.nanmean(x)) if hits else float("nan") for x in (precisions, penalties)]
+    result = RankMetrics(means[0], cmc, means[1], len(hits))
+    result.AP, result.INP = (torch.tensor(x, dtype=torch.float64) for x in (precisions, penalties))
+    return result
 
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
