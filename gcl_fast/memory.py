@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast._op_types import working_dtype
-from gcl_fast.ops import bank_update_, gcl_memory_loss
+from gcl_fast.ops import bank_update_, gcl_memory_loss, gcl_memory_step_
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
 from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
@@ -50,6 +50,20 @@ class InstanceMemory(nn.Module):
         """
         return gcl_memory_loss(
             f, f_nv, self.features, self.labels, index, temperature=self.temperature, num_negatives=self.num_negatives, seed=seed
+        )
+
+    def step(self, f: Tensor, f_nv: Tensor, index: Tensor, *, seed: int | Tensor) -> Tensor:
+        """`forward` and then `update(index, f)` as one op (`gcl_memory_step_`); its backward may follow."""
+        return gcl_memory_step_(
+            f,
+            f_nv,
+            self.features,
+            self.labels,
+            index,
+            temperature=self.temperature,
+            num_negatives=self.num_negatives,
+            seed=seed,
+            momentum=self.momentum,
         )
 
     @torch.no_grad()

@@ -94,6 +94,19 @@ def test_update_between_loss_and_backward_changes_no_gradient(device):
     assert torch.equal(*grads) and grads[0].any()
 
 
+def test_instance_step_is_the_loss_and_then_the_update(device):
+    one, two = instance_memory(device), instance_memory(device)
+    f, f_nv = (randn(4, 6, seed=seed, device=device).requires_grad_() for seed in (0, 1))
+    index = torch.tensor([3, 0, 7, 3], device=device)
+    apart = one(f, f_nv, index, seed=5)
+    want = torch.autograd.grad(apart.sum(), (f, f_nv))
+    one.update(index, f)
+    together = two.step(f, f_nv, index, seed=5)
+    got = torch.autograd.grad(together.sum(), (f, f_nv))
+    assert torch.equal(together, apart) and torch.equal(two.features, one.features)
+    assert all(map(torch.equal, got, want)) and not two.features.requires_grad
+
+
 def test_instance_memory_starts_without_classes_and_is_saved_whole(device):
     fresh = InstanceMemory(6, 12).to(device)
     assert (fresh.labels == -1).all() and not fresh.features.any()

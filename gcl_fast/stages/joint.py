@@ -21,7 +21,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage
 from gcl_fast.stages.amp import full
 from gcl_fast.stages.labels import ClusterWatch, epoch_labels
-from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_losses
+from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_step
 from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.views import batch_mix
@@ -98,13 +98,14 @@ class JointStage(AdversarialStage):
         )
         self.descend(dis_total, "discriminator")
 
-        # Then generator and encoder, against the updated discriminator, the memory and the cluster centres.
+        # Then generator and encoder, against the updated discriminator, the memory (whose rows of the batch then move) and the
+        # cluster centres.
         with frozen(discriminator), self.autocast(), kept_running_stats(encoder, only_real):
             gen_losses = generative_losses(encoder, discriminator, image, code, views, self.pixel_weights(batch))
         told, feature_novel = views.told, full(views.feature_novel)
         if told is not None:  # where no new view could be made, the photo stands for it
             feature_novel = torch.where(told[:, None] > 0, feature_novel, full(feature))
-        contrast = memory_losses(memory, full(feature), feature_novel, batch.index, seed=seed)
+        contrast = memory_step(memory, full(feature), feature_novel, batch.index, seed=seed)
         label = memory.labels[batch.index]  # [B]
         partner_label = distributed.gather_rows(label)[mix.partner]  # [B]
         contrast["id"], contrast["id_mix"] = identity_losses(
@@ -112,9 +113,6 @@ class JointStage(AdversarialStage):
         )
         total = joint_total(gen_losses, contrast, settings)
         self.descend(total, "generator", "encoder")
-
-        # Last, the memory rows of the batch move.
-        memory.update(distributed.gather_rows(batch.index), distributed.gather_rows(full(feature.detach())))
         return logged({**dis_losses, **gen_losses, **contrast, "total": total})
 
     def variance(self, batch: Batch, iteration: int) -> Variance | None:

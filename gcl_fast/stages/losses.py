@@ -183,16 +183,15 @@ def generative_total(losses: Mapping[str, Tensor], weights: LossConfig) -> Tenso
 # The identity encoder
 
 
-def memory_losses(
-    memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, index: Tensor, *, seed: int
-) -> dict[str, Tensor]:
-    """Contrast of photos and new views with the memory: the three terms of `ops.gcl_memory_loss`.
+def memory_step(memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, index: Tensor, *, seed: int) -> dict[str, Tensor]:
+    """Contrast of photos and new views with the memory, the three terms of `ops.gcl_memory_loss`; then the rows of the photos
+    move, which the gradient does not see.
 
     feature, feature_novel [B, D] of this process's share, index [B] their memory rows. Every process takes the joint batch: which
     negatives a row has depends on its place there. Gradient to both features. Deterministic by the seed.
     """
     feature, feature_novel, index = map(distributed.gather_rows, (feature, feature_novel, index))
-    terms = memory(feature, feature_novel, index, seed=seed)
+    terms = memory.step(feature, feature_novel, index, seed=seed)
     return {"mem_self": terms[0], "mem_class": terms[1], "mem_real": terms[2]}
 
 
