@@ -75,6 +75,44 @@ def stage1() -> str:
     return markdown(["method", "published: untrained", "after stage 1", "demo's: untrained", "after stage 1"], rows)
 
 
+def demo_variants() -> str:
+    result = read("demo_variants")
+    what = {"shipped": "as the demo ships: background 0.5", **result["variants"]}
+    seeds = sorted(result["runs"]["shipped"])
+    control = [percent(result["runs"]["shipped"][seed]["control"]["mAP"]) for seed in seeds]
+    rows = [["control", *control, ""]]
+    for name, runs in result["runs"].items():
+        own = [percent(runs[seed]["control"]["mAP"]) for seed in seeds if "control" in runs[seed] and name != "shipped"]
+        if own:
+            rows.append([f"control: {what[name]}", *own, ""])
+        over = result["points_over_control"][name]
+        scores = [percent(runs[seed]["stage3"]["mAP"]) for seed in seeds]
+        rows.append([what[name], *scores, f"{over['mean']:+.1f} ± {over['stdev']:.1f}"])
+    return markdown(["stage 3", *(f"seed {seed}" for seed in seeds), "over the control"], rows)
+
+
+MARKET_PARTS = {
+    "untrained": "untrained",
+    "baseline": "plain PyTorch, published labels",
+    "published": "stage 1, published labels",
+    "stage1": "stage 1, recommended",
+    "control": "control",
+    "mesh": "stage 3, `mesh`",
+    "texture": "stage 3, `texture`",
+}
+
+
+def market1501() -> str:
+    runs = read("market1501_small")["runs"]
+    columns = [(start, seed) for start in runs for seed in sorted(runs[start])]
+    rows = []
+    for part, title in MARKET_PARTS.items():
+        cells = [runs[start][seed].get(part) for start, seed in columns]
+        rows.append([title, *("" if c is None else f"{percent(c['mAP'])} / {percent(c['rank1'])}" for c in cells)])
+    starts = {"imagenet": "ImageNet", "random": "random weights"}
+    return markdown(["mAP / rank-1", *(f"{starts[start]}, seed {seed}" for start, seed in columns)], rows)
+
+
 def median(name: str, implementation: str, **case: object) -> float:
     """The median seconds of one benchmark of a result file."""
     found = [
@@ -154,6 +192,8 @@ def scale() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "demo_scores": demo_scores,
     "demo_views": demo_views,
+    "demo_variants": demo_variants,
+    "market1501": market1501,
     "stage1": stage1,
     "speed": speed,
     "speed_line": speed_line,
