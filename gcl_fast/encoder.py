@@ -56,9 +56,9 @@ def load_encoder(
 class Encoder:
     """Images in, L2-normalised features out.
 
-    >>> encoder = gcl_fast.load_encoder("runs/market1501")
-    >>> features = encoder(["a.jpg", "b.jpg", "c.jpg"])  # [3, D]
-    >>> similarity = features @ features.T               # cosines
+        encoder = gcl_fast.load_encoder("runs/market1501")
+        features = encoder(["a.jpg", "b.jpg", "c.jpg"])  # [3, D]
+        similarity = features @ features.T               # cosines
 
     Attributes:
         network: the IdentityEncoder, in eval mode.

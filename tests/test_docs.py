@@ -20,12 +20,12 @@ from tests.toy_world import SETTINGS, write_toy_world
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^( *)```(\w+)( notest)?[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^( *)```(\w+)( title=)?[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def blocks(language: str, *pages: Path) -> list[pytest.param]:
-    """The code of a language on these pages (all), named by page and line; what says `notest` belongs into another project."""
+    """The code of a language on these pages (all), named by page and line; a title names a file of another project."""
     found = []
     for page in pages or PAGES:
         text = page.read_text(encoding="utf-8")
