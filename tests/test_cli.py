@@ -18,7 +18,7 @@ from gcl_fast.cli import doctor, evaluate, synth, train
 from gcl_fast.cli.main import COMMANDS, main
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.train import TrainOptions
-from gcl_fast.config import TrainConfig, load_shipped, recipe
+from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.errors import ConfigError, FileError, FolderInUseError, MissingFileError, RunError
 from gcl_fast.stages.checkpoint import save_checkpoint
 
@@ -26,6 +26,7 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
 
 # Every flag that a commit had; none may go.
 FLAGS = {
+    "report": "",
     "demo": """
         --fresh --no-fresh --out --seed
     """,
@@ -135,7 +136,12 @@ def test_the_short_help_of_train_fits_two_screens_and_names_what_exists(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = flags_in_help("train", capsys, monkeypatch)
-    for argv, now in ((["--help"], "[market1501]"), (["--config", "demo", "-h"], "[demo]"), (["--method", "mlc", "-h"], "[mlc]")):
+    for argv, now in (
+        (["--help"], "[market1501]"),
+        (["--help"], "[imagenet]"),
+        (["--config", "demo", "-h"], "[demo]"),
+        (["--method", "mlc", "-h"], "[mlc]"),
+    ):
         assert main(["train", *argv]) == 0
         text = capsys.readouterr().out
         lines = text.splitlines()
@@ -174,7 +180,7 @@ def settings(*argv: str) -> TrainConfig:
 
 
 def test_settings_come_from_yaml_and_flags_change_them(tmp_path: Path) -> None:
-    assert settings() == recipe("cluster-contrast")
+    assert settings() == settings("--dataset", "market1501") == load_shipped("market1501")  # what help says --dataset is
     assert settings("--dataset", "msmt17") == settings("--dataset=msmt17") == load_shipped("msmt17")
     assert settings("--config", "demo") == settings("--config=demo") == load_shipped("demo")
     on_msmt17 = dataclasses.replace(load_shipped("demo"), dataset="msmt17")
@@ -208,7 +214,7 @@ def test_train_gets_settings_and_stages(monkeypatch: pytest.MonkeyPatch) -> None
     jvtc = load_shipped("csv", method="jvtc")
     assert jvtc.stage1.method == "jvtc" and jvtc.model.variant == "jvtc" and jvtc.stage1.augment.erase_largest == 0.2
     assert calls[0] == (jvtc, (2,), {"resume": True, "overwrite": False, "control": False})
-    assert calls[1] == (recipe("cluster-contrast"), (1, 2, 3), {"resume": False, "overwrite": False, "control": True})
+    assert calls[1] == (load_shipped("market1501"), (1, 2, 3), {"resume": False, "overwrite": False, "control": True})
 
 
 @pytest.mark.parametrize(

@@ -111,4 +111,4 @@ def test_the_doctor_tells_of_the_cores(two_cores: pytest.MonkeyPatch) -> None:
     two_cores.setattr(core_use, "allowed_cores", lambda: 2.0)
     two_cores.setattr(core_use, "free_cores", lambda _: 1.0)
     text = next(finding.text for finding in examine() if finding.name == "cores")
-    assert text.startswith("2 may be used, 1.0 of") and "train would take 1 threads instead of 2" in text
+    assert text.startswith("2 may be used, 1.0 of") and "train would take 1 thread instead of 2" in text

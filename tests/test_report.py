@@ -134,6 +134,25 @@ def test_all_sections(run):
     assert "+4.6" in text and "+3.8" in text and "+35.5" in text  # points over stage 1, the control, untrained
 
 
+def test_pictures_of_earlier_stages_are_folded(run):
+    from gcl_fast.visuals import save_png
+
+    save_png(run / "pictures" / "stage3_novel_views.png", np.ones((8, 8, 3), dtype=np.uint8))
+    html = write_report(run).read_text(encoding="utf-8")
+    summaries = re.findall(r"<details><summary>(.*?)</summary>", html)
+    assert summaries == ["Stage 2: novel views", "config.yaml"]
+    assert html.index("<b>Stage 3: novel views") < html.index("<summary>Stage 2: novel views")
+
+
+def test_the_report_is_written_anew_by_a_command(run, capsys):
+    from gcl_fast.cli.main import main
+
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n" and (run / "report.html").exists()
+    assert main(["report", str(run / "none")]) == 1
+    assert "expected a run folder here, found nothing" in capsys.readouterr().err
+
+
 def test_nothing_is_fetched(run):
     html = write_report(run).read_text(encoding="utf-8")
     page = Page(html)

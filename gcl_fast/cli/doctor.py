@@ -56,6 +56,10 @@ def _native() -> list[Finding]:
     return findings
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
+
+
 def _torch() -> list[Finding]:
     import torch
 
@@ -64,7 +68,7 @@ def _torch() -> list[Finding]:
     from gcl_fast.stages.amp import has_bfloat16
 
     built = _native.info()
-    findings = [Finding(True, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
+    findings = [Finding(True, "torch", f"{torch.__version__}, {_threads(torch.get_num_threads())}")]
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
@@ -92,7 +96,7 @@ def _cores() -> list[Finding]:
     given = next((f"{name}={os.environ[name]}" for name in CHOSEN_BY if os.environ.get(name)), "")
     threads = usual if given else fitting_threads(usual, allowed, free)
     text = f"{allowed:.3g} may be used" + ("" if free is None else f", {free:.1f} of {len(cores())} are free now")
-    text += f": train would take {threads} threads" + (f" ({given})" if given else "")
+    text += f": train would take {_threads(threads)}" + (f" ({given})" if given else "")
     if not given and threads < usual:
         text += f" instead of {usual}, since threads beside a busy process wait for each other; --threads N chooses"
     waiting = {name: os.environ[name] for name in waits.VARIABLES if name in os.environ}

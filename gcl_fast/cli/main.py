@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "the identity encoder as safetensors, torch.export program or ONNX, checked against the checkpoint",
     "embed": "photos of a folder into features (.npz or .parquet)",
     "search": "the photos of a folder nearest to a photo, with a sheet of them",
+    "report": "the report of a run (curves, scores, pictures in one HTML file), written anew",
     "bench": "time the ops on this machine (in a clone of the repository: the benches are no part of the package)",
 }
 

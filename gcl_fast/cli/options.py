@@ -29,6 +29,8 @@ def default_config(argv: list[str]) -> TrainConfig:
     method = flags.method if flags.method in METHODS else None  # tyro names a wrong one
     if flags.config is not None:
         return load_shipped(flags.config, method=method) if flags.config in shipped() else load_yaml(flags.config, method=method)
+    if flags.dataset is None:  # what --dataset is then
+        return load_shipped(TrainConfig().dataset, method=method)
     return load_shipped(flags.dataset, method=method) if flags.dataset in DATASETS else recipe(method or METHODS[0])
 
 

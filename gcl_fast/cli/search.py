@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -19,9 +20,9 @@ class SearchOptions:
     A photo that is in the folder itself is not found for itself.
     """
 
-    query: tyro.conf.Positional[Path]
+    query: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="QUERY")]
     """A photo, or a folder of photos."""
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """The folder to search, with the folders inside it, or its features as gcl-fast embed wrote them (.npz)."""
     reading: tyro.conf.OmitArgPrefixes[PhotoOptions]
     top: int = 10

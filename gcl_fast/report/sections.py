@@ -101,11 +101,12 @@ class StageCurves:
 
 @dataclass(frozen=True)
 class Picture:
-    """png: the file in base64."""
+    """png: the file in base64; folded: of a stage that a later one has gone beyond."""
 
     title: str
     caption: str
     png: str
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -254,16 +255,24 @@ def curves(run: Run) -> list[StageCurves]:
     return [stage for stage in drawn if stage.panels]
 
 
+def _stage_of(stem: str) -> str:
+    """ "stage3" of "stage3_novel_views"; empty for the picture of no stage."""
+    found = re.match(r"stage\d", stem.lower())
+    return found[0] if found else ""
+
+
 def pictures(run: Run) -> list[PictureGroup]:
-    """The run's pictures: novel views, then ranked lists, then the rest."""
+    """The run's pictures: novel views, then ranked lists, then the rest; of each the last stage's first, the others folded."""
     groups = {title: PictureGroup(title) for title in ("Novel views", "Ranked lists", "Pictures")}
-    for file, caption in run.pictures:
+    last: dict[str, str] = {}
+    for file, caption in sorted(run.pictures, key=lambda picture: _stage_of(picture[0].stem), reverse=True):
         stem = file.stem.lower()
         group = "Novel views" if "novel" in stem or "view" in stem else "Ranked lists" if "rank" in stem else "Pictures"
+        folded = _stage_of(stem) < last.setdefault(group, _stage_of(stem))
         title = re.sub(r"^stage(\d)", r"stage \1:", re.sub("[_-]", " ", file.stem)).capitalize()
         caption = caption or next((text for end, text in CAPTIONS.items() if stem.endswith(end)), "")
         png = base64.b64encode(file.read_bytes()).decode("ascii")
-        groups[group].pictures.append(Picture(title, caption, png))
+        groups[group].pictures.append(Picture(title, caption, png, folded))
     return [group for group in groups.values() if group.pictures]
 
 

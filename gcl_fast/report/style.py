@@ -30,10 +30,10 @@ h2 { font-size: 19px; margin: 40px 0 12px }
 h3 { font-size: 15px; margin: 22px 0 8px; color: var(--faint); font-weight: 600 }
 p { margin: 6px 0 12px; max-width: 76ch }
 .faint, figcaption { color: var(--faint) }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); gap: 10px; margin-top: 20px }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 130px), 1fr)); gap: 10px; margin-top: 20px }
 .card, .panel, figure, .table, details { background: var(--card); border: 1px solid var(--line); border-radius: 10px }
 .card { padding: 12px 14px; min-width: 0; overflow-wrap: anywhere }
-.card b { display: block; font-size: 20px; line-height: 1.35; font-weight: 650 }
+.card b { display: block; font-size: 18px; line-height: 1.5; font-weight: 650 }
 .live { border-left: 3px solid var(--accent); padding-left: 10px; color: var(--faint) }
 .card small { color: var(--faint); font-size: 13px; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
@@ -43,7 +43,8 @@ th, td { padding: 8px 14px; text-align: right; border-top: 1px solid var(--line)
 tr:first-child th, tbody tr:first-child td, tbody tr:first-child th { border-top: 0 }
 thead + tbody tr:first-child > * { border-top: 1px solid var(--line) }
 th { font-weight: 600 } thead th { color: var(--faint); font-size: 13px }
-th:first-child, td:first-child { text-align: left } tbody th { white-space: normal }
+th:first-child, td:first-child { text-align: left }
+tbody th { white-space: normal; min-width: 9em; position: sticky; left: 0; background: var(--card) }
 td.bar { width: 45%; min-width: 90px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
 td.bar i.own { background: var(--accent) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 12px }
@@ -57,9 +58,11 @@ polyline { fill: none; stroke-linejoin: round } .raw { opacity: .22; stroke-widt
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 5px }
 .legend .x { margin-left: auto }
 figure { margin: 14px 0; padding: 14px }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: 6px; background: #fff }
+.wide { overflow-x: auto }
+figure img { display: block; max-width: max(100%, 760px); height: auto; margin: 0 auto; border-radius: 6px; background: #fff }
 figcaption { margin-top: 10px; font-size: 14px } figcaption b { color: var(--ink) }
-details { padding: 12px 16px } summary { cursor: pointer; font-weight: 600 }
+details { padding: 12px 16px; margin: 14px 0 } details figure { border: 0; padding: 0 }
+summary { cursor: pointer; font-weight: 600 }
 pre { overflow-x: auto; margin: 12px 0 2px; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
 @media print { body { background: #fff } .card, .panel, figure, .table { break-inside: avoid } }
 """

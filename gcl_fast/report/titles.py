@@ -42,7 +42,8 @@ MEASURES = (
     Measure("ssim", "Structural similarity (SSIM)", "1 for equal images.", "", 3),
 )
 CAPTIONS = {  # by the end of a picture's name
-    "novel_views": "People not trained on, turned to new angles: guiding mesh, generated view, truth.",
+    "novel_views": "People not trained on, turned to new angles: guiding mesh, generated view, truth; warped: the photo's own "
+    "pixels, carried to the new angle by the mesh.",
     "ranked_lists": "Queries drawn at random (blue) and their best gallery images: green the same person, red another; "
     "below each its cosine similarity.",
     "train": "Training images: what the generator makes of a photo and a mesh.",
