@@ -1,9 +1,13 @@
 # syntax=docker/dockerfile:1
 # The package with its CUDA kernels, in two stages: the compiler stays behind.
 #   docker build -t gcl_fast .
-#   docker run --rm --gpus all -v /data/reid:/data -v $PWD/runs:/home/user/runs gcl_fast train --dataset market1501 --root /data
+#   docker run --rm --gpus all --shm-size 8g -v /data/reid:/data -v $PWD/runs:/home/user/runs \
+#       gcl_fast train --dataset market1501 --root /data
+# Who runs it has the number 1000, as the first user of most machines; another one: --build-arg UID=$(id -u). Downloaded weights go to
+# /home/user/.cache, which a further -v keeps. `--compile` needs a compiler, which is not in here.
 ARG CUDA=13.0.1
 ARG UBUNTU=24.04
+ARG UID=1000
 
 FROM nvidia/cuda:${CUDA}-devel-ubuntu${UBUNTU} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ make python3 python3-dev python3-venv \
@@ -19,8 +23,11 @@ COPY configs configs
 RUN pip install --no-cache-dir --no-build-isolation ".[train,dali,backbones,metrics,export]"
 
 FROM nvidia/cuda:${CUDA}-runtime-ubuntu${UBUNTU}
+ARG UID
+# The base has a user of its own with the number 1000.
 RUN apt-get update && apt-get install --yes --no-install-recommends python3 libgomp1 && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home user
+    && { userdel --remove ubuntu 2>/dev/null || true; } \
+    && useradd --create-home --uid "$UID" user
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 USER user
