@@ -268,12 +268,13 @@ class Training:
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
 
-    def _batches_later(self, name: str) -> float:
-        """Of the stage of this name: as many of its batches as what comes after it takes the time of."""
+    def _batches_later(self, name: str) -> tuple[float, float]:
+        """Of the stage of this name: as many of its batches as what comes after it takes the time of, at least and at most."""
         number = {"stage1": 1, "stage2": 2, "stage3": 3}.get(name)
         if number is None:
-            return 0.0
-        return batches_after(self.config, number, self.stages, len(self.dataset.data.train), control=self.with_control)
+            return 0.0, 0.0
+        images, on_cpu = len(self.dataset.data.train), self.dataset.device.type == "cpu"
+        return batches_after(self.config, number, self.stages, images, control=self.with_control, on_cpu=on_cpu)
 
     def _save_pictures(self, stage: str, pictures: dict[str, dict[str, Tensor]], iteration: int) -> None:
         from gcl_fast.visuals import image_rows, save_png

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from gcl_fast.config import JVTCConfig, Stage1Config, Stage2Config, TrainConfig, WarmupConfig
 
-COST = {1: 1.0, 2: 12.0, 3: 13.0}
-"""Time that a step takes for an image, as a multiple of stage 1's: stage 3 as in bench/results/step_cpu.json (ResNet-50,
-256 x 128, a CPU), stage 2 without stage 3's own encoder step. Other networks and devices differ."""
+COSTS: dict[str, dict[int, float]] = {"resnet50": {1: 1.0, 2: 12.0, 3: 13.0}, "resnet18": {1: 1.0, 2: 33.0, 3: 32.0}}
+"""Time that a stage takes for an image, as a multiple of a step of stage 1, by backbone, on a CPU.
+
+ResNet-50: stage 3 as in bench/results/step_cpu.json, 256 x 128; stage 2 without stage 3's own encoder step.
+ResNet-18: the demo's networks, whose generator is slow beside so small an encoder; whole stages of seed 1 in
+bench/results/demo_seeds.json, beside stage 1 without its clustering and scoring, an eighth of its time.
+Nothing else has been measured."""
+NEAR = 1.15  # a range narrower than this is one number
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,22 @@ def work_of(config: TrainConfig, stage: int, num_images: int) -> Work:
     return Work(settings.epochs, settings.iters or max(1, num_images // drawn), settings.batch_size)
 
 
-def batches_after(config: TrainConfig, stage: int, stages: Sequence[int], num_images: int, *, control: bool = False) -> float:
-    """As many batches of `stage` as the stages after it, and a control run, take the time of, by `COST`."""
-    later = sum(COST[number] * work_of(config, number, num_images).images for number in stages if number > stage)
+def batches_after(
+    config: TrainConfig, stage: int, stages: Sequence[int], num_images: int, *, control: bool = False, on_cpu: bool = True
+) -> tuple[float, float]:
+    """As many batches of `stage` as the stages after it, and a control run, take the time of: at least, at most. By `COSTS`; of
+    networks and devices that were not measured the lowest and the highest of them, of the others twice the same."""
+    measured = COSTS.get(config.model.backbone) if on_cpu else None
+    found = [_batches(config, stage, stages, num_images, cost, control) for cost in ([measured] if measured else COSTS.values())]
+    low, high = min(found), max(found)
+    return (low, high) if high > NEAR * low else (high, high)
+
+
+def _batches(
+    config: TrainConfig, stage: int, stages: Sequence[int], num_images: int, cost: dict[int, float], control: bool
+) -> float:
+    later = sum(cost[number] * work_of(config, number, num_images).images for number in stages if number > stage)
     if control:  # stage 1's batches, as many as stage 3 has
         joint = work_of(config, 3, num_images)
-        later += COST[1] * joint.epochs * joint.iterations * work_of(config, 1, num_images).batch_size
-    return later / (COST[stage] * work_of(config, stage, num_images).batch_size)
+        later += cost[1] * joint.epochs * joint.iterations * work_of(config, 1, num_images).batch_size
+    return later / (cost[stage] * work_of(config, stage, num_images).batch_size)

@@ -48,7 +48,7 @@ class Engine:
         picture_every: int = 5,
         show_pictures: ShowPictures | None = None,
         after_epoch: Callable[[float], None] | None = None,
-        batches_later: float = 0.0,
+        batches_later: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """after_epoch: called in the first process when an epoch is saved, with the seconds that it took; batches_later: see
         `EpochProgress`."""

@@ -35,11 +35,11 @@ class EpochProgress:
         batches_left: int,
         device: torch.device,
         *,
-        batches_later: float = 0.0,
+        batches_later: tuple[float, float] = (0.0, 0.0),
         show: bool = True,
     ) -> None:
         """batches_left: of the whole stage, this epoch included; batches_later: as many of them as the stages to come take the
-        time of. They make the ETAs."""
+        time of, at least and at most. They make the ETAs."""
         self.later = batches_later
         self.title, self.total, self.start = title, total, done
         self.left, self.device, self.done, self.images = batches_left, device, done, 0
@@ -72,8 +72,9 @@ class EpochProgress:
         spent = time.perf_counter() - self.began
         batches = self.done - self.start
         eta = clock((self.left - batches) * spent / batches)
-        if self.later:
-            eta += f", the run in about {clock((self.left - batches + self.later) * spent / batches)}"
+        soonest, latest = (clock((self.left - batches + later) * spent / batches) for later in self.later)
+        if self.later[1]:
+            eta += f", the run in {f'about {latest}' if soonest == latest else f'{soonest} to {latest}'}"
         shown = "" if loss is None else f"loss {loss:.3f} · "
         if loss is not None or not self.memory:  # where losses are read, too: asking each step would cost each step
             self.memory = f"{peak_memory(self.device):.1f} GiB"
