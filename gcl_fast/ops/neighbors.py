@@ -63,8 +63,8 @@ def jaccard_distance(
     """Jaccard distance of k-reciprocal neighbour sets, in the form ReID clusters with.
 
     With R(i, k) = those j among i's first k + 1 neighbours (of k1 there are) that have i among theirs,
-    R*(i) = R(i, k1) with every R(c, round-half-even(k1 / 2)) of a c in R(i, k1) that shares more than two thirds of it,
-    V[i] = softmax over R*(i), averaged over the first k2 neighbours, and m = sum_n min(V[i, n], V[j, n]):
+    `R*(i)` = R(i, k1) with every R(c, round-half-even(k1 / 2)) of a c in R(i, k1) that shares more than two thirds of it,
+    V[i] = softmax over `R*(i)`, averaged over the first k2 neighbours, and m = sum_n min(V[i, n], V[j, n]):
     d(i, j) = 1 - m / (2 - m), in [0, 1], symmetric, d(i, i) = 0.
 
     Memory is proportional to the pairs stored, and to N (k1 and the sizes of the sets). With max_distance those are few: of
