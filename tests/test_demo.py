@@ -44,6 +44,17 @@ def test_a_finished_demo_is_not_repeated_unless_fresh(tmp_path, calls):
     assert len(calls) == 4 and not (out / "stage1").exists()
 
 
+def test_the_command_says_what_is_to_come_and_what_came(tmp_path, calls, capsys):
+    from gcl_fast.cli.main import main
+
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert "about ten minutes on two quiet cores" in first and str(out) in first and "docs/own_photos.md" in rest[-1]
+    assert main(["demo", "--out", str(out)]) == 0
+    assert "ten minutes" not in capsys.readouterr().out  # it is there
+
+
 def test_fresh_does_not_delete_what_is_no_demo(tmp_path, calls):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from gcl_fast.cli.options import parse
 
+TO_COME = (
+    "a synthetic world, then three stages and a control: about ten minutes on two quiet cores, longer beside other work; "
+    "stopped, the same command goes on"
+)
+
 
 @dataclass
 class DemoOptions:
@@ -20,6 +25,9 @@ class DemoOptions:
 
 def main(argv: list[str]) -> int:
     options = parse(DemoOptions, argv, prog="gcl-fast demo")
+
+    if options.fresh or not (options.out / "report.html").exists():
+        print(f"{TO_COME}, in {options.out}", flush=True)  # before the imports below, which take seconds
 
     from gcl_fast.runs.synthetic_demo import run_demo, summary
 
