@@ -1,6 +1,7 @@
-"""ops.rasterize against its reference and what else draws triangle ids, barycentrics and depth, where it can be imported: DRTK
-(its compiled parts alone are enough) and, on the CPU, Open3D's RaycastingScene (BVH built for each body, one ray a pixel). On
-bodies as large as the picture, with 13,464 triangles or fewer, in the full table up to 27,448.
+"""ops.rasterize, as it chooses and by either method, against its reference and what else draws triangle ids,
+barycentrics and depth, where it can be imported: DRTK (its compiled parts alone are enough) and, on the CPU, Open3D's
+RaycastingScene (BVH built for each body, one ray a pixel). On bodies as large as the picture, with 13,464 triangles or fewer, in
+the full table up to 27,448.
 
 extra_info: the seconds of a copy that moves as many bytes as the op must ("floor_seconds"), and its share of the op's median.
 """
@@ -11,7 +12,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -55,7 +56,8 @@ def open3d() -> Any:
 
 
 RIVALS = (*(("drtk",) if drtk_parts() else ()), *(("open3d",) if open3d() is not None else ()))
-IMPLEMENTATIONS = ("native", *RIVALS, "reference")
+METHODS = ("plain", "fused")  # native is what "auto" chooses
+IMPLEMENTATIONS = ("native", *METHODS, *RIVALS, "reference")
 
 
 def fits(case: dict) -> bool:
@@ -63,7 +65,7 @@ def fits(case: dict) -> bool:
 
 
 def left_out(implementation: str, case: dict) -> bool:
-    return implementation in RIVALS and case["pass"] == "backward"
+    return implementation in (*METHODS, *RIVALS) and case["pass"] == "backward"
 
 
 def drtk_draw(verts: Tensor, faces: Tensor, size: tuple[int, int]) -> Callable[[], Drawn]:
@@ -108,6 +110,9 @@ def check(case: dict, device: torch.device) -> None:
     got = ops.rasterize(verts, faces, case["size"])
     want = reference.rasterize(verts, faces, case["size"])
     assert torch.equal(got.face_id, want.face_id) and torch.equal(got.depth, want.depth)
+    for method in METHODS:
+        other = ops.rasterize(verts, faces, case["size"], method=method)
+        assert all(torch.equal(a, b) for a, b in zip(other, got, strict=True)), method
     assert (got.bary - want.bary).abs().max() <= 1e-6
     covered = (got.face_id >= 0).float().mean()
     assert 0.2 < covered < 0.9
@@ -132,7 +137,8 @@ def call(implementation: str, case: dict, device: torch.device) -> Callable[[], 
     verts, faces = body(case["batch"], case["size"], case["rings"], device)
     if implementation in RIVALS:
         return (drtk_draw if implementation == "drtk" else open3d_draw)(verts, faces, case["size"])
-    rasterize = (ops if implementation == "native" else reference).rasterize
+    methods = {name: partial(ops.rasterize, method=name) for name in METHODS}
+    rasterize = {"native": ops.rasterize, "reference": reference.rasterize, **methods}[implementation]
     if case["pass"] == "forward":
         return lambda: rasterize(verts, faces, case["size"])
     return gradient(rasterize, verts, faces, case["size"])

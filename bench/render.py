@@ -11,7 +11,7 @@ from bench.meshes import body, copy_of
 from gcl_fast import ops, reference
 
 OP = "render"
-IMPLEMENTATIONS = ("native", "floor", "reference")
+IMPLEMENTATIONS = ("native", "plain", "fused", "floor", "reference")
 CHECK = (
     "in float64 at most 0.1% of the pixels further than 1e-9 from the reference, in float32 at most 1% further than 1e-4 "
     "from that, on the first body and 2 views at 64x32"
@@ -54,8 +54,10 @@ def call(implementation: str, case: dict, device: torch.device) -> Callable[[], 
     if implementation == "floor":
         pixels = case["batch"] * case["views"] * case["size"][0] * case["size"][1]
         return copy_of(4 * (verts.numel() + faces.numel() + pixels), device)
-    render = (ops if implementation == "native" else reference).render_mesh
-    return lambda: render(verts, faces, camera, yaws(case), case["size"])
+    if implementation == "reference":
+        return lambda: reference.render_mesh(verts, faces, camera, yaws(case), case["size"])
+    method = "auto" if implementation == "native" else implementation
+    return lambda: ops.render_mesh(verts, faces, camera, yaws(case), case["size"], method=method)
 
 
 def test_render(case, implementation, device, measure) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gcl_fast import ops
 from gcl_fast.ops import camera, centroids
+from gcl_fast.ops.rasterize import Method
 from tests.toy_meshes import WEAK, ellipsoid
 
 Tensors = dict[str, Tensor]
@@ -87,10 +88,10 @@ def screen(seed: int, batch: int = 2) -> Tensors:
     return {"verts": pixels, "faces": faces}
 
 
-def rasterize(size: tuple[int, int]) -> Callable[[Tensors], Tensors]:
+def rasterize(size: tuple[int, int], method: Method) -> Callable[[Tensors], Tensors]:
     def run(t: Tensors) -> Tensors:
         verts = leaf(t["verts"])
-        seen = ops.rasterize(verts, t["faces"], size)
+        seen = ops.rasterize(verts, t["faces"], size, method=method)
         return with_gradients({"face_id": seen.face_id, "depth": seen.depth, "bary": seen.bary}, verts=verts)
 
     return run
@@ -116,8 +117,8 @@ def body(seed: int) -> Tensors:
     return {"verts": shaken, "faces": faces, "camera": WEAK.float().repeat(2, 1), "yaw": yaw}
 
 
-def render(t: Tensors) -> Tensors:
-    return {"image": ops.render_mesh(t["verts"], t["faces"], t["camera"], t["yaw"], SIZE)}
+def render(method: Method) -> Callable[[Tensors], Tensors]:
+    return lambda t: {"image": ops.render_mesh(t["verts"], t["faces"], t["camera"], t["yaw"], SIZE, method=method)}
 
 
 def render_listed(t: Tensors) -> Tensors:
@@ -278,14 +279,17 @@ def rerank(t: Tensors) -> Tensors:
 
 HOST = "the result has numbers of the host"
 SIZES = "sizes of results are read on the host"
+RASTER = frozenset({"face_id", "depth"})
 ALL = frozenset({"image", "grid", "visibility", "warped", "grad_image", "values", "grad_attributes", "grad_bary"})
 FLOAT32 = 2e-5  # sums of some tens of numbers in another order, through a softmax at temperature 0.04
 
 CASES = (
-    Case("rasterize", screen, rasterize(SIZE), frozenset({"face_id", "depth"}), near=FLOAT32),
-    Case("rasterize", screen, rasterize(TALL), frozenset({"face_id", "depth"}), near=FLOAT32, variant="a tall image"),
+    Case("rasterize", screen, rasterize(SIZE, "plain"), RASTER, near=FLOAT32),
+    Case("rasterize", screen, rasterize(SIZE, "fused"), RASTER, near=FLOAT32, variant="fused"),
+    Case("rasterize", screen, rasterize(TALL, "fused"), RASTER, near=FLOAT32, variant="fused, a tall image"),
     Case("interpolate", interpolate_inputs, interpolate, ALL),
-    Case("render_mesh", body, render, ALL, variant="angles on the device"),
+    Case("render_mesh", body, render("plain"), ALL, variant="plain, angles on the device"),
+    Case("render_mesh", body, render("fused"), ALL, variant="fused, angles on the device"),
     Case("render_mesh", body, render_listed, ALL, variant="angles in a list"),
     Case("mesh_flow", two_views, flow, ALL),
     Case("mesh_flow_of_rasters", two_views, flow_of_rasters, ALL),

@@ -39,9 +39,11 @@ SHAPES = (
     Shape("bank_sweep_mma_kernelIf", TENSOR, 144, since=80),
     Shape("bank_sweep_mma_kernelINS_8BFloat16E", TENSOR, 160, since=80),
     Shape("bank_sweep_mma_kernelI", WIDE_COPY, 1, since=80),
-    Shape("rasterize_fused_kernelIfiE", WIDE_STORE, 1),
-    Shape("rasterize_draw_kernelILb0EfiE", NATIVE_MINIMUM, 1),
-    Shape("render_draw_kernelILb0EfiE", NATIVE_MINIMUM, 1),
+    Shape("rasterize_fused_kernelI", WIDE_STORE, 1),  # results of rasterize, pictures of render
+    Shape("rasterize_resolve_kernelI", WIDE_STORE, 3),  # face_id, depth, bary
+    Shape("rasterize_draw_kernelI", NATIVE_MINIMUM, 1),
+    Shape("rasterize_draw_double_kernelI", NATIVE_MINIMUM, 1),
+    Shape("render_paint_kernelIf", WIDE_STORE, 1),
     Shape("dbscan_unite_kernelIfE", NATIVE_MINIMUM, 1),
     Shape("ranking_kernelIfE", WIDE_SHARED, 4),
 )
@@ -50,11 +52,6 @@ SHAPES = (
 STACK: dict[str, dict[str, int]] = {
     "gcl_finish_kernelId": {"sm_75": 0, "sm_80": 8, "sm_90": 8, "sm_120": 0},
     "gcl_finish_kernelIf": {"sm_75": 0, "sm_80": 0, "sm_90": 0, "sm_120": 8},
-    # the whole image, or a strip of it, in shared memory
-    "rasterize_fused_kernelIfiE": {"sm_75": 56, "sm_80": 0, "sm_90": 56, "sm_100": 64, "sm_120": 80},
-    "rasterize_fused_kernelIflE": {"sm_75": 72, "sm_80": 0, "sm_90": 72, "sm_100": 80, "sm_120": 80},
-    "rasterize_fused_kernelIdiE": {"sm_75": 104, "sm_80": 104, "sm_90": 88, "sm_100": 0, "sm_120": 0},
-    "rasterize_fused_kernelIdlE": {"sm_75": 104, "sm_80": 104, "sm_90": 88, "sm_100": 0, "sm_120": 0},
 }
 
 

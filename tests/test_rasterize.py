@@ -24,6 +24,18 @@ def test_equals_the_reference_bit_for_bit(device, generator, dtype, index, cull)
         assert_same(got, reference.rasterize(verts.cpu(), faces.cpu(), (24, 32), cull_backfaces=cull))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [(37, 43), (300, 41), (3, 700)])
+def test_both_ways_to_draw_give_the_same_bits(device, generator, dtype, size) -> None:
+    """On a CPU strips and whole images, on a GPU strips in shared memory and a z-buffer in global memory."""
+    for verts, faces in (random_mesh(generator, device, dtype, size=size, grid=4), (t.to(device) for t in closed_mesh(25.0, 3))):
+        verts = verts.to(dtype)
+        want = ops.rasterize(verts, faces, size, method="plain")
+        assert (want.face_id >= 0).any()
+        for method in ("fused", "auto"):
+            assert_same(ops.rasterize(verts, faces, size, method=method), want)
+
+
 @pytest.mark.parametrize("scale", [2.0, 15.0, 60.0, 400.0, 1e6])
 def test_near_and_far_sides_of_triangles_of_any_size(device, scale) -> None:
     """Below a pixel, of some pixels, longer than the picture; seen from either side; in strips of rows too."""
@@ -194,6 +206,9 @@ def test_bad_inputs_are_named(device) -> None:
     for error, words, args in cases:
         with pytest.raises(error, match="rasterize: " + words):
             ops.rasterize(*args)
+    for method in ("fast", None, 1):
+        with pytest.raises(ValueError, match=f"rasterize: method must be one of auto, plain, fused, got {method!r}"):
+            ops.rasterize(verts, faces, (4, 4), method=method)
     with pytest.raises(TypeError, match="cull_backfaces must be a bool"):
         ops.rasterize(verts, faces, (4, 4), cull_backfaces=1)
 
@@ -226,6 +241,8 @@ def test_calling_the_operator_itself_wrongly_does_not_crash(device) -> None:
         (verts, faces[0], 4, 4, False),
         (verts, faces, -1, 4, False),
         (verts, faces, 4, 1 << 40, False),
+        (verts, faces, 4, 4, False, 3),
+        (verts, faces, 4, 4, False, -1),
     ):
         with pytest.raises(RuntimeError):
             torch.ops.gcl_fast.rasterize(*args)

@@ -60,7 +60,7 @@ def test_no_second_derivative(device) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_opcheck(device, generator, dtype) -> None:
     verts, faces = random_mesh(generator, device, dtype, num_verts=9, num_faces=6, size=(6, 6))
-    ran = torch.library.opcheck(torch.ops.gcl_fast.rasterize.default, (verts.requires_grad_(), faces, 6, 6, False))
+    ran = torch.library.opcheck(torch.ops.gcl_fast.rasterize.default, (verts.requires_grad_(), faces, 6, 6, False, 0))
     assert len(ran) == 4 and set(ran.values()) == {"SUCCESS"}
     out = ops.rasterize(verts.detach(), faces, (6, 6))
     corner, order = torch.sort(faces.reshape(-1), stable=True)

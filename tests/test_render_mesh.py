@@ -267,6 +267,17 @@ def test_errors_name_the_argument(error, words, call):
         call(torch.zeros(1, 4, 3), torch.tensor([[0, 1, 2]]))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [(24, 17), (3, 150)])
+def test_both_ways_to_draw_give_the_same_bits(dtype, size, device):
+    for seed in (0, 1):
+        scene = [*(t.to(device) for t in crowd(seed, dtype=dtype)), [5.0 * view for view in range(35)], size]
+        want = ops.render_mesh(*scene, method="plain")
+        assert want.any() and all(torch.equal(ops.render_mesh(*scene, method=way), want) for way in ("fused", "auto"))
+    with pytest.raises(ValueError, match="render_mesh: method must be one of auto, plain, fused, got 'quick'"):
+        ops.render_mesh(*scene, method="quick")
+
+
 @pytest.mark.parametrize("wrong", [-1, 4, 2**31 - 1])
 def test_a_face_that_names_no_vertex(device, wrong):
     """On the CPU an error; on the GPU, where looking would stall, such a face is not drawn."""
@@ -297,6 +308,7 @@ def test_calling_the_operator_itself_wrongly_does_not_crash(device):
         (verts, faces, camera, turns.double(), 4, 4),
         (verts, faces, camera, turns, -1, 4),
         (verts, faces, camera, turns, 4, 1 << 40),
+        (verts, faces, camera, turns, 4, 4, 3),
     ):
         with pytest.raises(RuntimeError):
             torch.ops.gcl_fast.render_mesh(*args)

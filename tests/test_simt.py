@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast import ops
 from tests.simt.harness import ORDERS, SimtError, run
 
 every_order = pytest.mark.parametrize("order", ORDERS)
@@ -141,130 +140,7 @@ def test_a_planted_fault_is_found(kernel: str, message: str, order: str) -> None
         run("planted", kernel, order, x=numbers(64))
 
 
-# rasterize
-
-
-def soup(
-    batch: int, verts: int, faces: int, size: tuple[int, int], seed: int, dtype: torch.dtype, index: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random triangles around the image, among them degenerate, off-screen, huge, not finite, tied and on pixel centres."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = torch.tensor([size[1], size[0], 1.0], dtype=torch.float64)
-    points = (torch.rand(batch, verts, 3, generator=generator, dtype=torch.float64) * 1.6 - 0.3) * scale
-    face = torch.randint(0, verts, (faces, 3), generator=generator)  # a vertex may repeat: zero area
-    quarter = verts // 4
-    points[:, :quarter, :2] = points[:, :quarter, :2].round() + 0.5  # corners on pixel centres
-    points[:, :quarter, 2] = 0.25  # depth ties
-    points[:, -1, 0] = float("nan")
-    points[:, -2, 2] = float("inf")
-    points[:, -3, 1] = 3e6  # beyond the coordinate limit
-    points[:, -4, :2] *= 1000
-    return points.to(dtype), face.to(index)
-
-
 def same_bits(name: str, got: np.ndarray, want: torch.Tensor) -> None:
     expected = want.detach().numpy()
     assert got.dtype == expected.dtype and got.shape == expected.shape, name
     assert got.tobytes() == expected.tobytes(), f"{name}: {(got != expected).sum()} of {got.size} differ"
-
-
-CASES = {
-    "float": (2, 40, 60, (17, 23), torch.float32, torch.int32),
-    "double": (2, 40, 60, (17, 23), torch.float64, torch.int64),
-    "float long": (1, 24, 150, (31, 9), torch.float32, torch.int64),
-    "double int": (1, 24, 150, (9, 31), torch.float64, torch.int32),
-    "one pixel": (3, 12, 20, (1, 1), torch.float32, torch.int32),
-    "no face": (2, 12, 0, (5, 4), torch.float32, torch.int32),
-    "no pixel": (2, 12, 8, (0, 4), torch.float32, torch.int32),
-    "no image": (0, 12, 8, (5, 4), torch.float64, torch.int32),
-}
-
-
-# Shared memory that a block may have, a part of it for queues. Images are drawn whole, in strips, or without (the plain kernels).
-QUEUES = 3072
-SHARED = {"whole": 227 << 10, "strips": QUEUES + 1200, "plain": 0}
-
-
-def rasterize_arrays(
-    verts: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], shared: int = SHARED["whole"], cull: bool = False
-) -> dict[str, np.ndarray | int]:
-    sizes = {"height": size[0], "width": size[1], "cull_backfaces": int(cull), "shared_bytes": shared}
-    return {"verts": verts.numpy(), "faces": faces.numpy(), **sizes}
-
-
-@every_order
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("shared", "cull"), [("whole", False), ("whole", True), ("strips", False), ("plain", True)])
-def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, shared: str, cull: bool, order: str) -> None:
-    batch, num_verts, num_faces, size, dtype, index = CASES[case]
-    verts, faces = soup(batch, num_verts, num_faces, size, 1, dtype, index)
-    want = ops.rasterize(verts, faces, size, cull_backfaces=cull)
-    out = run("rasterize", "forward", order, 7, **rasterize_arrays(verts, faces, size, SHARED[shared], cull))
-    for name in ("face_id", "depth", "bary"):
-        same_bits(name, out[name], getattr(want, name))
-    if num_faces >= 60:
-        assert 0.2 < (want.face_id >= 0).float().mean() <= 1.0  # the case shows something
-
-
-@every_order
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rasterize_in_pieces_of_a_row_and_with_full_queues(dtype: torch.dtype, order: str) -> None:
-    wide = soup(1, 24, 40, (2, 100), 5, dtype, torch.int32)
-    want = ops.rasterize(*wide, (2, 100))
-    pixel = 8 if dtype == torch.float32 else 12
-    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*wide, (2, 100), QUEUES + 17 * pixel))  # 6 pieces a row
-    for name in ("face_id", "depth", "bary"):
-        same_bits(name, out[name], getattr(want, name))
-    many = soup(1, 300, 2500, (12, 16), 6, dtype, torch.int64)  # several rounds of each warp
-    want = ops.rasterize(*many, (12, 16))
-    out = run("rasterize", "forward", order, 3, **rasterize_arrays(*many, (12, 16), QUEUES + 5 * 16 * pixel))
-    for name in ("face_id", "depth", "bary"):
-        same_bits(name, out[name], getattr(want, name))
-
-
-@every_order
-@pytest.mark.parametrize("shared", SHARED)
-@pytest.mark.parametrize("case", ["float", "double"])
-def test_rasterize_has_no_race(case: str, shared: str, order: str) -> None:
-    batch, num_verts, num_faces, size, dtype, index = CASES[case]
-    verts, faces = soup(batch, num_verts, num_faces, size, 1, dtype, index)
-    out = run("rasterize", "forward", order, 7, race=True, **rasterize_arrays(verts, faces, size, SHARED[shared]))
-    same_bits("face_id", out["face_id"], ops.rasterize(verts, faces, size).face_id)
-
-
-@every_order
-@pytest.mark.parametrize("shared", ["whole", "plain"])
-def test_a_face_that_names_no_vertex_is_skipped(shared: str, order: str) -> None:
-    verts, faces = soup(1, 40, 30, (16, 16), 3, torch.float32, torch.int32)
-    want = ops.rasterize(verts, faces, (16, 16))
-    wrong = torch.tensor([[0, 1, 40], [-1, 2, 3], [2**31 - 1, 0, 1]], dtype=torch.int32)
-    arrays = rasterize_arrays(verts, torch.cat([faces, wrong]), (16, 16), SHARED[shared])
-    out = run("rasterize", "forward", order, **arrays)
-    same_bits("face_id", out["face_id"], want.face_id)
-
-
-@every_order
-@pytest.mark.parametrize(("case", "race"), [*((name, False) for name in CASES), ("float", True), ("double", True)])
-def test_rasterize_backward_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: str) -> None:
-    batch, num_verts, num_faces, size, dtype, index = CASES[case]
-    verts, faces = soup(batch, num_verts, num_faces, size, 2, dtype, index)
-    seen = ops.rasterize(verts, faces, size)
-    generator = torch.Generator().manual_seed(5)
-    grad_bary = torch.randn(seen.bary.shape, generator=generator, dtype=dtype)
-    grad_depth = torch.randn(seen.depth.shape, generator=generator, dtype=dtype)
-    corner, corner_order = torch.sort(faces.reshape(-1).long(), stable=True)
-    corner_begin = torch.searchsorted(corner, torch.arange(num_verts + 1))
-    arguments = {
-        "grad_bary": grad_bary,
-        "grad_depth": grad_depth,
-        "verts": verts,
-        "faces": faces,
-        "face_id": seen.face_id,
-        "corner_order": corner_order,
-        "corner_begin": corner_begin,
-    }
-    want = torch.ops.gcl_fast.rasterize_backward(*arguments.values())
-    out = run("rasterize", "backward", order, 7, race=race, **{name: value.numpy() for name, value in arguments.items()})
-    same_bits("grad_verts", out["grad_verts"], want)
-    if num_faces >= 60:
-        assert (want != 0).any()

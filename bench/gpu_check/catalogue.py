@@ -64,12 +64,13 @@ def meshes(toy: bool) -> Iterable[Number]:
         goal = batch * (0.5 if batch >= 512 else 1.0) * MICRO
         case = {"op": "rasterize", "batch": batch, **shape}
         number = Number(f"rasterize {batch}", "targets", "meshes", case, goal=goal, images=batch)
-        yield from _with_rivals(number, *(("drtk", "pytorch3d") if batch != 64 else ()))
+        yield from _with_rivals(number, "plain", "fused", *(("drtk", "pytorch3d") if batch != 64 else ()))
     for batch, views in ((1, 2),) if toy else ((16, 1), (8, 8), (16, 8), (64, 8)):
         case, pictures = {"op": "render", "batch": batch, "views": views, "camera": "perspective", **shape}, batch * views
-        yield Number(
+        number = Number(
             f"render {batch}x{views}", "targets", "meshes", case, goal=0.3 * pictures * MICRO, images=pictures, expected=2.5
         )
+        yield from _with_rivals(number, *(("plain", "fused") if views == 8 else ()))
     batch = 2 if toy else 16
     for op, goal in (("flow", 16.0), ("warp", 16.0), ("interpolate", 10.0)):
         case = {"op": op, "batch": batch, "views": 1, "channels": 3, **shape}

@@ -31,6 +31,20 @@ namespace gcl {
 GCL_HD float round_even(float x) { return ::rintf(x); }
 GCL_HD double round_even(double x) { return ::rint(x); }
 
+// The same as an integer that fits.
+#if defined(__CUDA_ARCH__)
+GCL_HD int32_t nearest_int(float x) { return __float2int_rn(x); }
+GCL_HD int32_t nearest_int(double x) { return __double2int_rn(x); }
+#else
+template <class T>
+GCL_HD int32_t nearest_int(T x) {
+  return static_cast<int32_t>(round_even(x));
+}
+#endif
+
+GCL_HD float magnitude(float x) { return ::fabsf(x); }
+GCL_HD double magnitude(double x) { return ::fabs(x); }
+
 template <class T>
 GCL_HD T absolute(T x) {
   return x < T(0) ? -x : x;

@@ -5,6 +5,7 @@
 //   GCL_FILL_BYTES(pointer, byte, count, stream)             memset in stream order
 //   GCL_DYNAMIC_SHARED(T, name)                              in a kernel: its dynamic shared memory as T* name
 //   GCL_ALLOW_SHARED(kernel, bytes)                          before a launch that needs more than 48 KiB of it
+//   gcl::load_relaxed(address)                               in a kernel: a number that others update atomically meanwhile
 //   GCL_EACH_ITEM(i, count)                                  in a kernel: a loop over the items of this thread, by grid stride
 #pragma once
 
@@ -31,6 +32,14 @@ using GclStream = cudaStream_t;
 namespace gcl {
 
 constexpr int kThreads = 128;
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ unsigned load_relaxed(const unsigned* address) {
+  return *static_cast<const volatile unsigned*>(address);  // to PTX a relaxed load
+}
+#elif defined(GCL_SIMT)
+inline unsigned load_relaxed(const unsigned* address) { return atomicOr(const_cast<unsigned*>(address), 0u); }
+#endif
 
 // As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
 inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, 0x7fffffff); }

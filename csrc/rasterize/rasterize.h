@@ -5,6 +5,10 @@
 
 namespace gcl {
 
+// Which of the two ways to draw: the choice is about time alone. Plain: face by face. Fused: a strip of the image at a time, in a
+// core's cache or a block's shared memory.
+enum class Method : int64_t { automatic = 0, plain = 1, fused = 2 };
+
 template <class T, class Index>
 struct RasterizeParams {
   const T* verts;      // [B, V, 3]  x, y in pixels (centres at +0.5), z = depth
@@ -19,8 +23,9 @@ struct RasterizeParams {
   T* bary;            // [B, H, W, 3]  0 where there is nothing
   T* depth;           // [B, H, W]     +inf where there is nothing
   // GPU kernels
-  int64_t shared_bytes;  // shared memory that a block may have
-  uint64_t* zbuffer;     // [B, H, W]     workspace: the smallest key so far; not used where can_fuse
+  int64_t at_once;    // images of a plain launch; 0: fused
+  int64_t shared_bytes;  // of a fused block
+  uint64_t* zbuffer;  // [at_once, H, W]  workspace: the smallest key so far
 };
 
 template <class T, class Index>

@@ -1,5 +1,6 @@
 // CPU backend of rasterize: images or strips of them in parallel, each pixel by one thread, so the result knows nothing of the
-// number of threads. float32 is swept (rasterize_isa.cpp); float64 and images beyond kMaxSweepSize go face by face.
+// number of threads. float32 is swept (rasterize_isa.cpp), unless plain drawing is asked for; float64 and images beyond
+// kMaxSweepSize go face by face.
 #include "common/cpu_backend.h"
 #include "rasterize/rasterize_ops.h"
 #include "rasterize/rasterize_plain.h"
@@ -60,10 +61,10 @@ void sweep_images(const RasterizeParams<float, Index>& p, const Tensor& like) {
 
 struct RasterizeCpu : CpuBackend {
   template <class T, class Index>
-  void forward(const RasterizeParams<T, Index>& p, const Tensor& like) const {
+  void forward(const RasterizeParams<T, Index>& p, Method method, const Tensor& like) const {
     check_face_range("rasterize", p.faces, 3 * p.num_faces, p.num_verts);
     if constexpr (sizeof(T) == 4) {
-      if (can_sweep(p.height, p.width, p.num_verts)) return sweep_images(p, like);
+      if (method != Method::plain && can_sweep(p.height, p.width, p.num_verts)) return sweep_images(p, like);
     }
     in_parallel(p.batch, 1, [&](int64_t b) { rasterize_image(p, b); });
   }

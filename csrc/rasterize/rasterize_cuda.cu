@@ -1,25 +1,19 @@
 // CUDA backend of rasterize: workspace and launches. It never waits for the GPU; faces that name no vertex are skipped by the
 // kernels, because finding them would mean reading them back.
-#include "common/cuda_backend.h"
-#include "rasterize/rasterize_kernels.cuh"
+#include "rasterize/choose_cuda.h"
 #include "rasterize/rasterize_ops.h"
 
 namespace gcl {
 namespace {
 
-int64_t shared_bytes_of_a_block() {
-  int bytes = 0, device = 0;
-  check_cuda(cudaGetDevice(&device), "rasterize");
-  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "rasterize");
-  return bytes;
-}
-
 struct RasterizeCuda : CudaBackend {
   template <class T, class Index>
-  void forward(RasterizeParams<T, Index> p, const Tensor& like) const {
-    p.shared_bytes = shared_bytes_of_a_block();
-    const bool fuses = can_fuse<T>(p.height, p.width, p.shared_bytes);
-    Tensor zbuffer = new_empty(like, {fuses ? 0 : p.batch, p.height, p.width}, ScalarType::Long);
+  void forward(RasterizeParams<T, Index> p, Method method, const Tensor& like) const {
+    const Gpu gpu = current_gpu("rasterize");
+    const bool fused = draws_fused<T>(method, p.batch, p.height, p.width, gpu);
+    p.shared_bytes = gpu.shared_bytes;
+    p.at_once = fused ? 0 : images_at_once(p.batch, p.height * p.width, p.num_faces, gpu);
+    Tensor zbuffer = new_empty(like, {p.at_once, p.height, p.width}, ScalarType::Long);
     p.zbuffer = reinterpret_cast<uint64_t*>(zbuffer.mutable_data_ptr<int64_t>());
     launch_rasterize(p, stream());
   }

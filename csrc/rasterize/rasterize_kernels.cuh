@@ -1,8 +1,9 @@
 // GPU kernels of rasterize and the order in which they run. No torch header: the same file runs on emulated threads.
 //
-// Images that fit in a few blocks' shared memory are drawn by one fused kernel (rasterize_fused.cuh). Larger ones take the plain
-// form: one thread walks the box of one face and takes the minimum of (depth, face) keys in a 64-bit z-buffer; then one thread
-// per pixel reads the winner and computes what it says. Minima do not depend on order, so neither does the result.
+// Many float32 images that fit in a few blocks' shared memory are drawn by one fused kernel (rasterize_fused.cuh). Others take
+// the plain form, some images at a time so that their z-buffer stays in the second-level cache: faces take the minimum of (depth,
+// face) keys in a 64-bit z-buffer in global memory, where that is one instruction; then what each pixel's winner says is
+// computed. Minima do not depend on order, so neither does the result.
 #pragma once
 
 #include <limits>
@@ -11,62 +12,111 @@
 #include "rasterize/rasterize.h"
 #include "rasterize/rasterize_fused.cuh"
 #include "rasterize/rasterize_math.h"
+#include "rasterize/resolve.cuh"
 
 namespace gcl {
 
-template <class T, class Index>
-__device__ bool load_triangle_of(const RasterizeParams<T, Index>& p, int64_t b, int64_t f, Triangle<T>* t) {
-  return load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, t);
+constexpr int kDrawWarps = kThreads / kWarpLanes;
+
+// ---- float32 -----------------------------------------------------------------------------------------------------------------
+
+struct GlobalCanvas {
+  uint64_t* nearest;  // [H, W]
+  int64_t width;
+
+  __device__ void offer(int32_t row, int32_t col, float depth, int32_t face) const {
+    atomicMin(reinterpret_cast<unsigned long long*>(nearest + row * width + col),
+              static_cast<unsigned long long>(depth_key(depth, face)));
+  }
+  // Reading first would cost as much as the minimum, whose result nobody waits for.
+  __device__ bool hides(int32_t, int32_t, const float*) const { return false; }
+};
+
+// A block has kThreads faces of one image.
+template <class Index>
+__global__ void __launch_bounds__(kThreads, 8) rasterize_draw_kernel(RasterizeParams<float, Index> p, unsigned blocks_an_image) {
+  __shared__ Hit hits[kDrawWarps][kHitRoom];
+  const int64_t b = blockIdx.x / blocks_an_image;
+  const int64_t f = int64_t{blockIdx.x % blocks_an_image} * kThreads + threadIdx.x;
+  const Window whole{.row0 = 0, .row1 = static_cast<int32_t>(p.height), .col0 = 0, .col1 = static_cast<int32_t>(p.width)};
+  draw_faces(mesh_of(p, b), whole, f < p.num_faces ? static_cast<int32_t>(f) : -1, hits[threadIdx.x / kWarpLanes],
+             GlobalCanvas{.nearest = p.zbuffer + b * p.height * p.width, .width = p.width});
 }
 
-// One thread draws its triangle into the z-buffer [H, W] of an image. First pass: minima of the keys. kOwners, the second pass of
-// double, whose key is all depth: the lowest face among those that reach it. face_id starts as -1, the largest unsigned number.
-template <bool kOwners, class T>
-__device__ void draw_triangle(const Triangle<T>& t, int64_t f, int64_t width, uint64_t* zbuffer, int32_t* face_id) {
-  for_each_owned(t, [&](int64_t row, int64_t col, const Weights<T>& w) {
-    const int64_t i = row * width + col;
-    const uint64_t key = depth_key(w.depth, f);
-    if constexpr (!kOwners) {
-      atomicMin(reinterpret_cast<unsigned long long*>(zbuffer + i), static_cast<unsigned long long>(key));
-    } else if (key == zbuffer[i]) {
-      atomicMin(reinterpret_cast<unsigned*>(face_id + i), static_cast<unsigned>(f));
+// A block has kDrawWarps spans of one image.
+template <class Index>
+__global__ void rasterize_resolve_kernel(RasterizeParams<float, Index> p, unsigned blocks_an_image) {
+  __shared__ unsigned long long list[kDrawWarps][kSpan];
+  __shared__ Four<float> bary[kDrawWarps][3 * kSpan / 4];
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes, lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  const int64_t b = blockIdx.x / blocks_an_image, pixels = p.height * p.width;
+  const int64_t first = (int64_t{blockIdx.x % blocks_an_image} * kDrawWarps + warp) * kSpan, start = b * pixels + first;
+  if (first >= pixels) return;
+  const bool small = pixels >> 31 == 0;  // a 64-bit division takes long
+  const int64_t row = small ? static_cast<uint32_t>(first) / static_cast<uint32_t>(p.width) : first / p.width;
+  const Span span{.face_id = p.face_id + start,
+                  .depth = p.depth + start,
+                  .bary = p.bary + 3 * start,
+                  .row = static_cast<int32_t>(row),
+                  .col = static_cast<int32_t>(first - row * p.width),
+                  .left = 0,
+                  .width = static_cast<int32_t>(p.width),
+                  .count = static_cast<int>(minimum<int64_t>(pixels - first, kSpan))};
+  uint64_t key[4];
+  const uint64_t* const keys = p.zbuffer + start + 4 * lane;
+  if (4 * lane + 3 < span.count && aligned(keys)) {
+    for (int h = 0; h < 2; ++h) {
+      const Two both = reinterpret_cast<const Two*>(keys)[h];
+      key[2 * h] = both.v[0];
+      key[2 * h + 1] = both.v[1];
     }
-  });
+  } else {
+    for (int j = 0; j < 4; ++j) key[j] = 4 * lane + j < span.count ? keys[j] : kNoKey;
+  }
+  resolve_span(mesh_of(p, b), span, key, list[warp], bary[warp][0].v);
 }
 
-// What the passes left in pixel i: its face, or -1.
-template <class T>
-__device__ int64_t owner_of(const uint64_t* zbuffer, const int32_t* face_id, int64_t i) {
-  if (zbuffer[i] == kNoKey) return -1;
-  return sizeof(T) == 4 ? static_cast<int64_t>(zbuffer[i] & 0xffffffffu) : face_id[i];
-}
+// ---- float64: a key is all depth, the face is found in a second pass ----------------------------------------------------------
 
-template <bool kOwners, class T, class Index>
-__global__ void rasterize_draw_kernel(RasterizeParams<T, Index> p) {
+// One thread draws its triangle into the z-buffer [H, W] of an image. First pass: minima of the keys. kOwners, the second: the
+// lowest face among those that reach it. face_id starts as -1, the largest unsigned number.
+template <bool kOwners, class Index>
+__global__ void rasterize_draw_double_kernel(RasterizeParams<double, Index> p) {
   GCL_EACH_ITEM(n, p.batch * p.num_faces) {
     const int64_t b = n / p.num_faces, f = n % p.num_faces, first = b * p.height * p.width;
-    Triangle<T> t;
-    if (load_triangle_of(p, b, f, &t))
-      draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
+    Triangle<double> t;
+    if (!load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width, p.cull_backfaces, &t))
+      continue;
+    for_each_owned(t, [&](int64_t row, int64_t col, const Weights<double>& w) {
+      const int64_t i = first + row * p.width + col;
+      const uint64_t key = depth_key(w.depth, f);
+      if constexpr (!kOwners) {
+        atomicMin(reinterpret_cast<unsigned long long*>(p.zbuffer + i), static_cast<unsigned long long>(key));
+      } else if (key == p.zbuffer[i]) {
+        atomicMin(reinterpret_cast<unsigned*>(p.face_id + i), static_cast<unsigned>(f));
+      }
+    });
   }
 }
 
-template <class T, class Index>
-__global__ void rasterize_resolve_kernel(RasterizeParams<T, Index> p) {
+template <class Index>
+__global__ void rasterize_resolve_double_kernel(RasterizeParams<double, Index> p) {
   const int64_t pixels = p.height * p.width;
   GCL_EACH_ITEM(i, p.batch * pixels) {
     const int64_t b = i / pixels, row = i % pixels / p.width, col = i % p.width;
-    const int64_t f = owner_of<T>(p.zbuffer, p.face_id, i);
-    p.face_id[i] = static_cast<int32_t>(f);
-    Triangle<T> t;
+    const int64_t f = p.face_id[i];
+    Triangle<double> t;
     int64_t edge[3];
-    const bool seen = f >= 0 && load_triangle_of(p, b, f, &t);
+    const bool seen = f >= 0 && load_triangle(p.verts + 3 * b * p.num_verts, p.faces + 3 * f, p.num_verts, p.height, p.width,
+                                              p.cull_backfaces, &t);
     if (seen) covers(t, col, row, edge);
-    const Weights<T> w = seen ? weigh(t, col, row, edge) : Weights<T>{};
+    const Weights<double> w = seen ? weigh(t, col, row, edge) : Weights<double>{};
     for (int k = 0; k < 3; ++k) p.bary[3 * i + k] = w.bary[k];
-    p.depth[i] = seen ? w.depth : std::numeric_limits<T>::infinity();
+    p.depth[i] = seen ? w.depth : std::numeric_limits<double>::infinity();
   }
 }
+
+// ---- backward ----------------------------------------------------------------------------------------------------------------
 
 // One thread gathers the pixels of one face, row by row: no atomics, so the order of additions is fixed.
 template <class T, class Index>
@@ -102,18 +152,61 @@ __global__ void rasterize_backward_vertex_kernel(RasterizeBackwardParams<T, Inde
   }
 }
 
+// ---- launches ----------------------------------------------------------------------------------------------------------------
+
+// Images [first, first + count) alone; the z-buffer is the same for all parts.
+template <class T, class Index>
+RasterizeParams<T, Index> part_of(const RasterizeParams<T, Index>& p, int64_t first, int64_t count) {
+  RasterizeParams<T, Index> part = p;
+  const int64_t pixels = first * p.height * p.width;
+  part.batch = count;
+  part.verts += 3 * first * p.num_verts;
+  part.face_id += part.face_id == nullptr ? 0 : pixels;
+  part.depth += part.depth == nullptr ? 0 : pixels;
+  part.bary += part.bary == nullptr ? 0 : 3 * pixels;
+  return part;
+}
+
+// Fills the z-buffer, and of float64 face_id, for a batch of at most p.at_once images.
+template <class T, class Index>
+void launch_draw(const RasterizeParams<T, Index>& p, GclStream stream) {
+  const int64_t pixels = p.batch * p.height * p.width, triangles = p.batch * p.num_faces;
+  GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
+  if constexpr (sizeof(T) == 4) {
+    const int64_t blocks = blocks_for(p.num_faces);
+    if (triangles > 0) {
+      GCL_LAUNCH((rasterize_draw_kernel<Index>), p.batch * blocks, kThreads, 0, stream, p, static_cast<unsigned>(blocks));
+    }
+  } else {
+    GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
+    if (triangles == 0) return;
+    GCL_LAUNCH((rasterize_draw_double_kernel<false, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+    GCL_LAUNCH((rasterize_draw_double_kernel<true, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  }
+}
+
+template <class T, class Index>
+void launch_resolve(const RasterizeParams<T, Index>& p, GclStream stream) {
+  const int64_t pixels = p.height * p.width;
+  if constexpr (sizeof(T) == 4) {
+    const int64_t blocks = (pixels + kDrawWarps * kSpan - 1) / (kDrawWarps * kSpan);
+    GCL_LAUNCH((rasterize_resolve_kernel<Index>), p.batch * blocks, kThreads, 0, stream, p, static_cast<unsigned>(blocks));
+  } else {
+    GCL_LAUNCH((rasterize_resolve_double_kernel<Index>), blocks_for(p.batch * pixels), kThreads, 0, stream, p);
+  }
+}
+
 template <class T, class Index>
 void launch_rasterize(const RasterizeParams<T, Index>& p, GclStream stream) {
-  const int64_t pixels = p.batch * p.height * p.width, triangles = p.batch * p.num_faces;
-  if (pixels == 0) return;
-  if (can_fuse<T>(p.height, p.width, p.shared_bytes)) return launch_rasterize_fused(p, stream);
-  GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
-  if (triangles > 0) GCL_LAUNCH((rasterize_draw_kernel<false, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
-  if constexpr (sizeof(T) == 8) {
-    GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
-    if (triangles > 0) GCL_LAUNCH((rasterize_draw_kernel<true, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
+  if (p.batch * p.height * p.width == 0) return;
+  if constexpr (sizeof(T) == 4) {
+    if (p.at_once == 0) return launch_fused(p, WriteRaster<Index>{}, stream);
   }
-  GCL_LAUNCH((rasterize_resolve_kernel<T, Index>), blocks_for(pixels), kThreads, 0, stream, p);
+  for (int64_t first = 0; first < p.batch; first += p.at_once) {
+    const RasterizeParams<T, Index> part = part_of(p, first, minimum(p.at_once, p.batch - first));
+    launch_draw(part, stream);
+    launch_resolve(part, stream);
+  }
 }
 
 template <class T, class Index>

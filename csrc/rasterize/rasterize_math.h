@@ -14,6 +14,7 @@ namespace gcl {
 
 constexpr int64_t kMaxCoordinate = 1 << 21;  // pixels: snapped differences < 2^31, edge functions < 2^62
 constexpr int64_t kMaxImageSize = 1 << 20;   // pixel centres are exact in float
+constexpr uint64_t kNoKey = ~uint64_t{0};    // behind every finite depth; its lower half, as an int32_t, is the face -1
 
 template <class T>
 struct Triangle {
@@ -22,6 +23,11 @@ struct Triangle {
   int32_t orientation;                 // +1 where the corners run clockwise on the screen (y down), -1 else
   int32_t col0, col1, row0, row1;      // box of the pixel centres that may be covered, last ones included
 };
+
+template <class T>
+GCL_HD void snap(const T from[3], int32_t to[3]) {
+  for (int k = 0; k < 3; ++k) to[k] = nearest_int(from[k] * T(kSubpixels));
+}
 
 // Rows or columns whose centre lies between the snapped corners, cut to [0, size).
 GCL_HD void centres_between(const int32_t snapped[3], int64_t size, int32_t* first, int32_t* last) {
@@ -33,13 +39,14 @@ GCL_HD void centres_between(const int32_t snapped[3], int64_t size, int32_t* fir
 // beyond kMaxCoordinate, the snapped area is zero, it is culled, or its box holds no pixel centre.
 template <class T>
 GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, Triangle<T>* t) {
-  for (int k = 0; k < 3; ++k) {
-    const bool usable = absolute(t->x[k]) <= T(kMaxCoordinate) && absolute(t->y[k]) <= T(kMaxCoordinate) &&
-                        absolute(t->z[k]) <= std::numeric_limits<T>::max();  // false for NaN too
-    if (!usable) return false;
-    t->snapped_x[k] = static_cast<int32_t>(round_even(t->x[k] * T(kSubpixels)));
-    t->snapped_y[k] = static_cast<int32_t>(round_even(t->y[k] * T(kSubpixels)));
+  bool usable = true;
+  for (int k = 0; k < 3; ++k) {  // no branches: a GPU has one instruction for each
+    usable = usable & (magnitude(t->x[k]) <= T(kMaxCoordinate)) & (magnitude(t->y[k]) <= T(kMaxCoordinate)) &
+             (magnitude(t->z[k]) <= std::numeric_limits<T>::max());  // false for NaN too
   }
+  if (!usable) return false;
+  snap(t->x, t->snapped_x);
+  snap(t->y, t->snapped_y);
   const int64_t area = twice_area<int64_t>(t->snapped_x, t->snapped_y);
   if (area == 0 || (cull_backfaces && area > 0)) return false;
   t->orientation = area > 0 ? 1 : -1;
@@ -52,12 +59,17 @@ GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, 
 template <class T, class Index>
 GCL_HD bool load_triangle(const T* verts, const Index* face, int64_t num_verts, int64_t height, int64_t width,
                           bool cull_backfaces, Triangle<T>* t) {
+  int64_t v[3];
+  bool named = true;
+  for (int k = 0; k < 3; ++k) {  // all numbers first, so that a GPU waits for memory twice and not for each corner
+    v[k] = static_cast<int64_t>(face[k]);
+    named = named & (v[k] >= 0) & (v[k] < num_verts);
+  }
+  if (!named) return false;
   for (int k = 0; k < 3; ++k) {
-    const int64_t v = static_cast<int64_t>(face[k]);
-    if (v < 0 || v >= num_verts) return false;
-    t->x[k] = verts[3 * v];
-    t->y[k] = verts[3 * v + 1];
-    t->z[k] = verts[3 * v + 2];
+    t->x[k] = verts[3 * v[k]];
+    t->y[k] = verts[3 * v[k] + 1];
+    t->z[k] = verts[3 * v[k] + 2];
   }
   return set_up_triangle(height, width, cull_backfaces, t);
 }
@@ -163,17 +175,28 @@ GCL_HD void for_each_owned(const Triangle<T>& t, Visit&& visit) {
   }
 }
 
-// The barycentrics and depth of weigh() alone; false where the unsnapped area is zero and edge functions are needed.
+// The edge functions of the snapped triangle as numbers, from its corners as given: they stand in where the area before snapping
+// is zero.
 template <class T>
-GCL_HD bool weigh_unsnapped(const T x[3], const T y[3], const T z[3], int32_t col, int32_t row, T bary[3], T* depth) {
+GCL_HD void snapped_areas(const T x[3], const T y[3], int32_t col, int32_t row, T area[3]) {
+  Triangle<T> t;
+  snap(x, t.snapped_x);
+  snap(y, t.snapped_y);
+  t.orientation = twice_area<int64_t>(t.snapped_x, t.snapped_y) > 0 ? 1 : -1;
+  int64_t edge[3];
+  covers(t, col, row, edge);
+  for (int k = 0; k < 3; ++k) area[k] = static_cast<T>(edge[k]);
+}
+
+// The barycentrics of weigh() alone, at a centre that the triangle owns.
+template <class T>
+GCL_HD void bary_at(const T x[3], const T y[3], int32_t col, int32_t row, T bary[3]) {
   T area[3];
   const T signed_sum = corner_areas(x, y, static_cast<T>(col) + T(0.5), static_cast<T>(row) + T(0.5), area);
-  if (signed_sum == T(0)) return false;
   const T sign = signed_sum < T(0) ? T(-1) : T(1);
   for (int k = 0; k < 3; ++k) area[k] = area[k] * sign;
+  if (signed_sum == T(0)) snapped_areas(x, y, col, row, area);
   clamp_to_bary(area, bary);
-  *depth = mix_depth(bary, z);
-  return true;
 }
 
 // Adds the gradient of one pixel to grad[corner][x, y, z]: the chain rule of weigh(), the depth's rounding guard left out.
@@ -208,6 +231,15 @@ GCL_HD uint64_t depth_key(double depth, int64_t) {
   uint64_t bits;
   std::memcpy(&bits, &depth, sizeof bits);
   return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000ull;
+}
+
+// The depth in the upper half of a float's key; of no key, infinity.
+GCL_HD float depth_of_key(uint64_t key) {
+  const uint32_t high = static_cast<uint32_t>(key >> 32);
+  const uint32_t bits = (high >> 31) != 0 ? high ^ 0x80000000u : ~high;
+  float depth;
+  std::memcpy(&depth, &bits, sizeof depth);
+  return key == kNoKey ? std::numeric_limits<float>::infinity() : depth;
 }
 
 }  // namespace gcl

@@ -1,5 +1,5 @@
-// The entry points of rasterize, once for both backends. A backend has forward(params, like), which may allocate workspace as
-// `like` is, and backward(params).
+// The entry points of rasterize, once for both backends. A backend has forward(params, method, like), which may allocate
+// workspace as `like` is, and backward(params).
 #pragma once
 
 #include <tuple>
@@ -9,12 +9,15 @@
 namespace gcl {
 
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> rasterize(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces) {
+std::tuple<Tensor, Tensor, Tensor> rasterize(Tensor verts, Tensor faces, int64_t height, int64_t width, bool cull_backfaces,
+                                             int64_t method) {
   const char* op = "rasterize";
   const Backend backend{verts};
+  check_method(op, method);
   RasterizeTensors t = rasterize_tensors(verts, faces, height, width);
   dispatch_real_index(op, t.verts, t.faces, [&](auto real, auto index) {
-    backend.forward(rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces), t.verts);
+    auto p = rasterize_params<decltype(real), decltype(index)>(t, height, width, cull_backfaces);
+    backend.forward(p, static_cast<Method>(method), t.verts);
   });
   backend.finish(op);
   return {t.bary, t.depth, t.face_id};

@@ -20,6 +20,10 @@ inline void check_image_size(const char* op, int64_t height, int64_t width) {
                   ": image sides must be in [0, ", kMaxImageSize, "], got ", height, " x ", width);
 }
 
+inline void check_method(const char* op, int64_t method) {
+  STD_TORCH_CHECK(method >= 0 && method <= static_cast<int64_t>(Method::fused), op, ": method must be 0, 1 or 2, got ", method);
+}
+
 struct RasterizeTensors {
   Tensor verts, faces;
   Tensor face_id, bary, depth;

@@ -22,13 +22,19 @@ struct RenderParams {
   int64_t width;
   bool perspective;
   T* image;  // [B, R, H, W]
-  // GPU only: a launch draws views [first_view, first_view + views_now).
-  int64_t first_view;
-  int64_t views_now;
+  // GPU only: a launch draws views [first_view, first_view + views_now) of bodies [first_body, first_body + bodies_now), whose
+  // pictures, P of them, stand in the workspace.
+  int64_t first_view, views_now;
+  int64_t first_body, bodies_now;
   T sent[2 * kViewsAtOnce];  // of those views
-  T* middle;                 // [B, 2]        workspace: x and z of the axis of each body
-  uint64_t* zbuffer;         // [B, R, H, W]  workspace: the smallest key so far
-  int32_t* face_id;          // [B, R, H, W]  workspace of double; else null
+  bool fused;
+  int64_t shared_bytes;    // of a fused block
+  int64_t bodies_at_once;  // P is at most bodies_at_once * min(views, kViewsAtOnce)
+  T* middle;               // [B, 2]     workspace: x and z of the axis of each body
+  T* pixels;               // [P, V, 3]  workspace: vertices as rasterize takes them
+  T* grey;                 // [P, F]     workspace: of each face
+  uint64_t* zbuffer;       // [P, H, W]  workspace: the smallest key so far; null where fused
+  int32_t* face_id;        // [P, H, W]  workspace of double; else null
 };
 
 }  // namespace gcl

@@ -75,12 +75,12 @@ void draw(const RenderParams<T, Index>& p, const Easel<T>& e) {
 
 struct RenderCpu : CpuBackend {
   template <class T, class Index>
-  void render(const RenderParams<T, Index>& p, const RenderTensors& t) const {
+  void render(const RenderParams<T, Index>& p, Method method, const RenderTensors& t) const {
     check_face_range("render_mesh", p.faces, 3 * p.num_faces, p.num_verts);
     using P = RenderParams<T, Index>;
     const int64_t images = p.batch * p.views, pixels = p.height * p.width;
     if (images * pixels == 0) return;
-    const bool sweeps = sizeof(T) == 4 && can_sweep(p.height, p.width, p.num_verts);
+    const bool sweeps = sizeof(T) == 4 && method != Method::plain && can_sweep(p.height, p.width, p.num_verts);
     const Shares shares(images, sweeps ? p.height : 0);  // without rows to share, whole images
     const Easels<T> easels(t.verts, shares.workers, p.num_verts, p.num_faces, pixels);
     const SweepWorkspace sweeping(t.verts, sweeps ? shares.workers : 0, p.num_verts, p.num_faces, p.height, p.width);

@@ -1,37 +1,47 @@
 // GPU kernels of render_mesh and the order in which they run. No torch header: the same file runs on emulated threads.
 //
-// Plain form: one block finds the axis of a body; one thread reads a face's corners once and draws them in every view, into a
-// 64-bit z-buffer as rasterize does; one thread a pixel shades the winner. No projected vertex is ever written.
+// One block finds the axis of a body. Then, for as many pictures at once as their z-buffers fit in the second-level cache, one
+// thread a vertex projects it into one view and one thread a face finds its grey in every view; rasterize's kernels draw all
+// pictures as a batch of images, fused or plain; the greys of the winners are written.
 #pragma once
 
 #include <limits>
 
 #include "common/launch.cuh"
 #include "rasterize/rasterize_kernels.cuh"
+#include "rasterize/resolve.cuh"
 #include "render/render.h"
 #include "render/render_math.h"
 
 namespace gcl {
 
+constexpr int kMiddleThreads = 512;
+
 // Minima and maxima do not depend on order.
 template <class T, class Index>
 __global__ void render_middle_kernel(RenderParams<T, Index> p) {
-  __shared__ T low[2][kThreads];
-  __shared__ T high[2][kThreads];
+  __shared__ T low[2][kMiddleThreads];
+  __shared__ T high[2][kMiddleThreads];
   const int t = static_cast<int>(threadIdx.x);
   for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
+    T least[2], most[2];
     for (int k = 0; k < 2; ++k) {
-      T least = std::numeric_limits<T>::infinity(), most = -least;
-      for (int64_t v = t; v < p.num_verts; v += kThreads) {
+      least[k] = std::numeric_limits<T>::infinity();
+      most[k] = -least[k];
+    }
+    for (int64_t v = t; v < p.num_verts; v += kMiddleThreads) {
+      for (int k = 0; k < 2; ++k) {
         const T value = p.verts[3 * (b * p.num_verts + v) + 2 * k];  // x or z
-        least = low_or_nan(value, least);
-        most = high_or_nan(value, most);
+        least[k] = low_or_nan(value, least[k]);
+        most[k] = high_or_nan(value, most[k]);
       }
-      low[k][t] = least;
-      high[k][t] = most;
+    }
+    for (int k = 0; k < 2; ++k) {
+      low[k][t] = least[k];
+      high[k][t] = most[k];
     }
     __syncthreads();
-    for (int half = kThreads / 2; half > 0; half /= 2) {
+    for (int half = kMiddleThreads / 2; half > 0; half /= 2) {
       for (int k = 0; t < half && k < 2; ++k) {
         low[k][t] = low_or_nan(low[k][t + half], low[k][t]);
         high[k][t] = high_or_nan(high[k][t + half], high[k][t]);
@@ -50,89 +60,135 @@ __device__ View<T> view_of(const RenderParams<T, Index>& p, int64_t b, int64_t r
   return make_view(p.middle + 2 * b, p.camera + (p.perspective ? 6 : 3) * b, p.perspective, cosine, sine, p.height, p.width);
 }
 
-// False where the face names no vertex.
+// The first blocks project vertices, one view of one body each; the others find the greys of a body's faces in all views.
 template <class T, class Index>
-__device__ bool load_corners(const RenderParams<T, Index>& p, int64_t b, int64_t f, T corner[3][3]) {
+__global__ void render_prepare_kernel(RenderParams<T, Index> p, unsigned vertex_blocks, unsigned face_blocks) {
+  const unsigned projecting = vertex_blocks * static_cast<unsigned>(p.bodies_now * p.views_now);
+  if (blockIdx.x < projecting) {
+    const int64_t picture = blockIdx.x / vertex_blocks;
+    const int64_t v = int64_t{blockIdx.x % vertex_blocks} * kThreads + threadIdx.x;
+    if (v >= p.num_verts) return;
+    const int64_t b = p.first_body + picture / p.views_now;
+    const View<T> view = view_of(p, b, p.first_view + picture % p.views_now);
+    const T* from = p.verts + 3 * (b * p.num_verts + v);
+    T* to = p.pixels + 3 * (picture * p.num_verts + v);
+    if (p.perspective) project_vertex<true>(view, from[0], from[1], from[2], to, to + 1, to + 2);
+    else project_vertex<false>(view, from[0], from[1], from[2], to, to + 1, to + 2);
+    return;
+  }
+  const unsigned n = blockIdx.x - projecting;
+  const int64_t body = n / face_blocks, b = p.first_body + body;
+  const int64_t f = int64_t{n % face_blocks} * kThreads + threadIdx.x;
+  if (f >= p.num_faces) return;
+  T corner[3][3];
   for (int k = 0; k < 3; ++k) {
     const int64_t v = static_cast<int64_t>(p.faces[3 * f + k]);
-    if (v < 0 || v >= p.num_verts) return false;
+    if (v < 0 || v >= p.num_verts) return;  // never drawn
     for (int c = 0; c < 3; ++c) corner[k][c] = p.verts[3 * (b * p.num_verts + v) + c];
   }
-  return true;
-}
-
-template <class T>
-__device__ bool project_triangle(const View<T>& view, bool perspective, const T corner[3][3], int64_t height, int64_t width,
-                                 Triangle<T>* t) {
-  for (int k = 0; k < 3; ++k) {
-    const T* v = corner[k];
-    if (perspective) project_vertex<true>(view, v[0], v[1], v[2], &t->x[k], &t->y[k], &t->z[k]);
-    else project_vertex<false>(view, v[0], v[1], v[2], &t->x[k], &t->y[k], &t->z[k]);
+  const Facing<T> facing = face_facing(corner[0], corner[1], corner[2], p.middle[2 * b], p.middle[2 * b + 1]);
+  for (int64_t r = 0; r < p.views_now; ++r) {
+    const View<T> view = view_of(p, b, p.first_view + r);
+    p.grey[(body * p.views_now + r) * p.num_faces + f] = p.perspective ? shade<true>(view, facing) : shade<false>(view, facing);
   }
-  return set_up_triangle(height, width, false, t);
 }
 
-// kOwners: the second pass of double.
-template <bool kOwners, class T, class Index>
-__global__ void render_draw_kernel(RenderParams<T, Index> p) {
-  const int64_t pixels = p.height * p.width;
-  GCL_EACH_ITEM(n, p.batch * p.num_faces) {
-    const int64_t b = n / p.num_faces, f = n % p.num_faces;
-    T corner[3][3];
-    if (!load_corners(p, b, f, corner)) continue;
-    for (int64_t r = p.first_view; r < p.first_view + p.views_now; ++r) {
-      Triangle<T> t;
-      if (!project_triangle(view_of(p, b, r), p.perspective, corner, p.height, p.width, &t)) continue;
-      const int64_t first = (b * p.views + r) * pixels;
-      draw_triangle<kOwners>(t, f, p.width, p.zbuffer + first, kOwners ? p.face_id + first : nullptr);
+// Where the picture of a chunk goes.
+template <class T, class Index>
+__device__ T* image_of(const RenderParams<T, Index>& p, int64_t picture) {
+  const int64_t b = p.first_body + picture / p.views_now, r = p.first_view + picture % p.views_now;
+  return p.image + (b * p.views + r) * p.height * p.width;
+}
+
+// Plain: a thread writes four pixels of a picture.
+template <class T, class Index>
+__global__ void render_paint_kernel(RenderParams<T, Index> p, unsigned blocks_a_picture) {
+  const int64_t picture = blockIdx.x / blocks_a_picture, pixels = p.height * p.width;
+  const int64_t n = int64_t{blockIdx.x % blocks_a_picture} * kThreads + threadIdx.x;
+  if (4 * n >= pixels) return;
+  const T* const grey = p.grey + picture * p.num_faces;
+  T* const image = image_of(p, picture);
+  const bool wide = 4 * n + 4 <= pixels && aligned(image);
+  int32_t face[4];
+  for (int j = 0; j < 4; ++j) {
+    const int64_t i = picture * pixels + minimum(4 * n + j, pixels - 1);
+    face[j] = sizeof(T) == 4 ? static_cast<int32_t>(p.zbuffer[i] & 0xffffffffu) : p.face_id[i];
+  }
+  Four<T> four;
+  for (int j = 0; j < 4; ++j) four.v[j] = face[j] < 0 ? T(0) : grey[face[j]];
+  if (wide) reinterpret_cast<Four<T>*>(image)[n] = four;
+  for (int j = 0; j < 4 && !wide; ++j) image[minimum(4 * n + j, pixels - 1)] = four.v[j];
+}
+
+// What a block of the fused kernel does with the keys of its strip.
+template <class Index>
+struct PaintStrip {
+  RenderParams<float, Index> render;
+  __device__ void operator()(const RasterizeParams<float, Index>& p, const Strip& s, unsigned long long* nearest, Desk*) const {
+    const float* const grey = render.grey + s.b * p.num_faces;
+    float* const image = image_of(render, s.b) + s.window.row0 * p.width + s.window.col0;  // whole rows, or within one
+    const int pixels = s.pixels(), fours = aligned(image) ? pixels / 4 : 0;
+    const auto grey_at = [&](int i) {
+      const int32_t face = static_cast<int32_t>(nearest[i] & 0xffffffffu);
+      return face < 0 ? 0.0f : grey[face];
+    };
+    for (int n = static_cast<int>(threadIdx.x); n < fours; n += kFusedThreads) {
+      Four<float> four;
+      for (int j = 0; j < 4; ++j) four.v[j] = grey_at(4 * n + j);
+      reinterpret_cast<Four<float>*>(image)[n] = four;
     }
+    for (int i = 4 * fours + static_cast<int>(threadIdx.x); i < pixels; i += kFusedThreads) image[i] = grey_at(i);
   }
+};
+
+// The pictures of a chunk as images of rasterize.
+template <class T, class Index>
+RasterizeParams<T, Index> raster_of(const RenderParams<T, Index>& p) {
+  RasterizeParams<T, Index> r{};
+  r.verts = p.pixels;
+  r.faces = p.faces;
+  r.batch = p.bodies_now * p.views_now;
+  r.num_verts = p.num_verts;
+  r.num_faces = p.num_faces;
+  r.height = p.height;
+  r.width = p.width;
+  r.face_id = p.face_id;
+  r.shared_bytes = p.shared_bytes;
+  r.zbuffer = p.zbuffer;
+  return r;
 }
 
 template <class T, class Index>
-__global__ void render_shade_kernel(RenderParams<T, Index> p) {
-  const int64_t pixels = p.height * p.width;
-  GCL_EACH_ITEM(n, p.batch * p.views_now * pixels) {
-    const int64_t b = n / (p.views_now * pixels), r = p.first_view + n / pixels % p.views_now;
-    const int64_t i = (b * p.views + r) * pixels + n % pixels;
-    const int64_t f = owner_of<T>(p.zbuffer, p.face_id, i);
-    T grey = T(0), corner[3][3];
-    if (f >= 0 && load_corners(p, b, f, corner)) {
-      const View<T> view = view_of(p, b, r);
-      const Facing<T> facing = face_facing(corner[0], corner[1], corner[2], view.middle_x, view.middle_z);
-      grey = p.perspective ? shade<true>(view, facing) : shade<false>(view, facing);
-    }
-    p.image[i] = grey;
+void launch_chunk(const RenderParams<T, Index>& p, GclStream stream) {
+  const int64_t pictures = p.bodies_now * p.views_now, vertices = blocks_for(p.num_verts), faces = blocks_for(p.num_faces);
+  if (p.num_verts > 0) {
+    GCL_LAUNCH((render_prepare_kernel<T, Index>), pictures * vertices + p.bodies_now * faces, kThreads, 0, stream, p,
+               static_cast<unsigned>(vertices), static_cast<unsigned>(faces));
   }
-}
-
-template <class T, class Index>
-void launch_views(const RenderParams<T, Index>& p, GclStream stream) {
-  const int64_t triangles = p.batch * p.num_faces;
-  if (triangles > 0) {
-    GCL_LAUNCH((render_draw_kernel<false, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
-    if constexpr (sizeof(T) == 8) {
-      GCL_LAUNCH((render_draw_kernel<true, T, Index>), blocks_for(triangles), kThreads, 0, stream, p);
-    }
+  const RasterizeParams<T, Index> r = raster_of(p);
+  if constexpr (sizeof(T) == 4) {
+    if (p.fused) return launch_fused(r, PaintStrip<Index>{p}, stream);
   }
-  GCL_LAUNCH((render_shade_kernel<T, Index>), blocks_for(p.batch * p.views_now * p.height * p.width), kThreads, 0, stream, p);
+  launch_draw(r, stream);
+  const int64_t blocks = blocks_for((p.height * p.width + 3) / 4);
+  GCL_LAUNCH((render_paint_kernel<T, Index>), pictures * blocks, kThreads, 0, stream, p, static_cast<unsigned>(blocks));
 }
 
 // host_turns [R, 2]: cosines and sines in the memory of the host, or null where p.turns lie on the GPU.
 template <class T, class Index>
 void launch_render(RenderParams<T, Index> p, const T* host_turns, GclStream stream) {
-  const int64_t pixels = p.batch * p.views * p.height * p.width;
-  if (pixels == 0) return;
-  GCL_FILL_BYTES(p.zbuffer, 0xff, pixels * sizeof(uint64_t), stream);
-  if (sizeof(T) == 8) GCL_FILL_BYTES(p.face_id, 0xff, pixels * sizeof(int32_t), stream);
-  GCL_LAUNCH((render_middle_kernel<T, Index>), capped_blocks(p.batch), kThreads, 0, stream, p);
-  p.views_now = p.views;
-  if (host_turns == nullptr) return launch_views(p, stream);
-  p.turns = nullptr;
+  if (p.batch * p.views * p.height * p.width == 0) return;
+  GCL_LAUNCH((render_middle_kernel<T, Index>), capped_blocks(p.batch), kMiddleThreads, 0, stream, p);
+  if (host_turns != nullptr) p.turns = nullptr;
   for (p.first_view = 0; p.first_view < p.views; p.first_view += kViewsAtOnce) {
     p.views_now = minimum(kViewsAtOnce, p.views - p.first_view);
-    std::memcpy(p.sent, host_turns + 2 * p.first_view, static_cast<size_t>(2 * p.views_now) * sizeof(T));
-    launch_views(p, stream);
+    if (host_turns != nullptr) {
+      std::memcpy(p.sent, host_turns + 2 * p.first_view, static_cast<size_t>(2 * p.views_now) * sizeof(T));
+    }
+    for (p.first_body = 0; p.first_body < p.batch; p.first_body += p.bodies_at_once) {
+      p.bodies_now = minimum(p.bodies_at_once, p.batch - p.first_body);
+      launch_chunk(p, stream);
+    }
   }
 }
 

@@ -10,12 +10,18 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
 from gcl_fast.ops.camera import check_camera, check_yaws, turns_of
-from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE
+from gcl_fast.ops.rasterize import MAX_FACES, MAX_IMAGE_SIZE, Method, method_number
 
 
 @torch.no_grad()
 def render_mesh(
-    verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor, image_size: tuple[int, int]
+    verts: Tensor,
+    faces: Tensor,
+    camera: Tensor,
+    yaw_degrees: Sequence[float] | Tensor,
+    image_size: tuple[int, int],
+    *,
+    method: Method = "auto",
 ) -> Tensor:
     """The grey shaded picture of a body that guides the generator, at any yaw angles.
 
@@ -34,6 +40,7 @@ def render_mesh(
         yaw_degrees: R angles, a list or a tensor; the body turns about the vertical axis through the middle of its x/z
             bounding box, see `gcl_fast.ops.camera.turn`.
         image_size: (H, W), each at most 2^20.
+        method: "auto", "plain" or "fused", how the B x R pictures are drawn, see `rasterize`: the bits are the same.
 
     Returns:
         [B, R, 1, H, W] in [0, 1], in the type of `verts`.
@@ -60,10 +67,11 @@ def render_mesh(
     if shapes["F"] >= MAX_FACES:
         raise ValueError(f"render_mesh: faces must be fewer than 2^31 - 1, got {shapes['F']}")
     check_yaws("render_mesh", yaw_degrees)
+    number = method_number("render_mesh", method)
     _native.require("render_mesh", verts.device)
     if isinstance(yaw_degrees, Tensor) and yaw_degrees.device.type != "cpu":
         yaw_degrees = yaw_degrees.to(verts.device)
-    arguments = (verts, faces, camera.to(verts.dtype), turns_of(yaw_degrees).to(verts.dtype), height, width)
+    arguments = (verts, faces, camera.to(verts.dtype), turns_of(yaw_degrees).to(verts.dtype), height, width, number)
     image: Tensor
     if torch.compiler.is_compiling():
         image = torch.ops.gcl_fast.render_mesh(*arguments)
@@ -76,7 +84,7 @@ def render_mesh(
         raise
 
 
-def _fake(verts: Tensor, faces: Tensor, camera: Tensor, turns: Tensor, height: int, width: int) -> Tensor:
+def _fake(verts: Tensor, faces: Tensor, camera: Tensor, turns: Tensor, height: int, width: int, method: int = 0) -> Tensor:
     return verts.new_empty((verts.shape[0], turns.shape[0], 1, height, width))
 
 

@@ -15,8 +15,11 @@ MAX_COORDINATE = 1 << 21  # pixels
 PAIRS_AT_ONCE = 1 << 20  # (face, pixel) pairs held in memory
 
 
-def rasterize(verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull_backfaces: bool = False) -> Rasterized:
-    """See `gcl_fast.ops.rasterize`. Images are done one after the other."""
+def rasterize(
+    verts: Tensor, faces: Tensor, image_size: tuple[int, int], *, cull_backfaces: bool = False, method: str = "auto"
+) -> Rasterized:
+    """See `gcl_fast.ops.rasterize`; method is ignored. Images are done one after the other."""
+    del method
     height, width = image_size
     images = [_one_image(v, faces.long(), height, width, cull_backfaces) for v in verts]
     if not images:

@@ -21,9 +21,16 @@ def _rays(verts: Tensor, camera: Tensor) -> Tensor:
 
 
 def render_mesh(
-    verts: Tensor, faces: Tensor, camera: Tensor, yaw_degrees: Sequence[float] | Tensor, image_size: tuple[int, int]
+    verts: Tensor,
+    faces: Tensor,
+    camera: Tensor,
+    yaw_degrees: Sequence[float] | Tensor,
+    image_size: tuple[int, int],
+    *,
+    method: str = "auto",
 ) -> Tensor:
-    """See `gcl_fast.ops.render_mesh`."""
+    """See `gcl_fast.ops.render_mesh`; method is ignored."""
+    del method
     height, width = image_size
     yaws = [float(y) for y in yaw_degrees]
     out = verts.new_zeros(len(verts), len(yaws), 1, height, width)

@@ -13,6 +13,7 @@ from gcl_fast import compat, ops
 from gcl_fast.ops._rows import normalised
 
 SIZES = (0, 0, 1, 1, 2, 3, 5, 17, 33)
+METHODS = ("auto", "plain", "fused")  # to draw
 FLOATS = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
 REALS = (torch.float32, torch.float64)
 
@@ -70,7 +71,9 @@ def _mesh(draw: Draw) -> tuple[Tensor, Tensor, tuple[int, int]]:
 
 def rasterize(draw: Draw) -> Call:
     verts, faces, image_size = _mesh(draw)
-    return Call("rasterize", ops.rasterize, [verts, faces, image_size], {"cull_backfaces": draw.chance(0.3)})
+    return Call(
+        "rasterize", ops.rasterize, [verts, faces, image_size], {"cull_backfaces": draw.chance(0.3), "method": draw.of(METHODS)}
+    )
 
 
 def interpolate(draw: Draw) -> Call:
@@ -89,7 +92,7 @@ def render_mesh(draw: Draw) -> Call:
     verts, faces, image_size = _mesh(draw)
     camera = draw.real(len(verts), draw.of((3, 6)), dtypes=(verts.dtype,))
     yaws = [45.0 * n for n in range(draw.size() % 5)]
-    return Call("render_mesh", ops.render_mesh, [verts, faces, camera, yaws, image_size])
+    return Call("render_mesh", ops.render_mesh, [verts, faces, camera, yaws, image_size], {"method": draw.of(METHODS)})
 
 
 def mesh_flow(draw: Draw) -> Call:

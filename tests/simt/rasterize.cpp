@@ -16,8 +16,8 @@ void forward(simt::Case& c) {
   p.bary = c.output<T>("bary", {batch, height, width, 3});
   p.depth = c.output<T>("depth", {batch, height, width});
   p.shared_bytes = c.integer("shared_bytes");
-  const bool fuses = gcl::can_fuse<T>(height, width, p.shared_bytes);
-  p.zbuffer = c.workspace<uint64_t>({fuses ? 0 : batch, height, width});
+  p.at_once = sizeof(T) == 8 ? batch : c.integer("at_once");  // 0: fused
+  p.zbuffer = c.workspace<uint64_t>({p.at_once, height, width});
   gcl::launch_rasterize(p, GclStream{});
 }
 
@@ -38,6 +38,21 @@ void backward(simt::Case& c) {
   gcl::launch_rasterize_backward(p, GclStream{});
 }
 
+// What the launch layers choose: whether images of float32 and of float64 are fused, and how many a plain launch draws and a
+// fused one of render.
+void choose(simt::Case& c) {
+  const gcl::Gpu gpu{.shared_bytes = c.integer("shared_bytes"),
+                     .multiprocessors = c.integer("multiprocessors"),
+                     .cache_bytes = c.integer("cache_bytes")};
+  const auto method = static_cast<gcl::Method>(c.integer("method"));
+  const int64_t images = c.integer("images"), height = c.integer("height"), width = c.integer("width");
+  int64_t* const out = c.output<int64_t>("chosen", {4});
+  out[0] = gcl::draws_fused<float>(method, images, height, width, gpu);
+  out[1] = gcl::draws_fused<double>(method, images, height, width, gpu);
+  out[2] = gcl::images_at_once(images, height * width, c.integer("faces"), gpu);
+  out[3] = gcl::images_to_fuse(images, gcl::cut_into_strips(height, width, gpu.shared_bytes).count(), gpu);
+}
+
 // By the types of the mesh.
 #define BY_MESH(run) \
   [](simt::Case& c) { simt::with_mesh(c, [&](auto real, auto index) { run<decltype(real), decltype(index)>(c); }); }
@@ -45,5 +60,5 @@ void backward(simt::Case& c) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return simt::drive(argc, argv, {{"forward", BY_MESH(forward)}, {"backward", BY_MESH(backward)}});
+  return simt::drive(argc, argv, {{"forward", BY_MESH(forward)}, {"backward", BY_MESH(backward)}, {"choose", choose}});
 }

@@ -15,9 +15,15 @@ void render(simt::Case& c) {
   p.width = c.integer("width");
   p.perspective = c.size("camera", 1) == 6;
   p.image = c.output<T>("image", {p.batch, p.views, 1, p.height, p.width});
+  p.fused = sizeof(T) == 4 && c.integer("fused") != 0 && p.height * p.width > 0;
+  p.shared_bytes = c.integer("shared_bytes");
+  p.bodies_at_once = c.integer("bodies_at_once");
+  const int64_t pictures = p.bodies_at_once * gcl::minimum(p.views, gcl::kViewsAtOnce);
   p.middle = c.workspace<T>({p.batch, 2});
-  p.zbuffer = c.workspace<uint64_t>({p.batch, p.views, p.height, p.width});
-  if (sizeof(T) == 8) p.face_id = c.workspace<int32_t>({p.batch, p.views, p.height, p.width});
+  p.pixels = c.workspace<T>({pictures, p.num_verts, 3});
+  p.grey = c.workspace<T>({pictures, p.num_faces});
+  p.zbuffer = c.workspace<uint64_t>({p.fused ? 0 : pictures, p.height, p.width});
+  if (sizeof(T) == 8) p.face_id = c.workspace<int32_t>({pictures, p.height, p.width});
   gcl::launch_render(p, c.integer("turns_on_host") != 0 ? p.turns : nullptr, GclStream{});
 }
 

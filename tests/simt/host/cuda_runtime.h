@@ -17,6 +17,9 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrReservedSharedMemoryPerBlock,
+  cudaDevAttrL2CacheSize,
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor,
 };
@@ -86,6 +89,15 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       break;  // few, so that the emulation has few blocks to run
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = static_cast<int>(simt::kMaxSharedBytes);
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = static_cast<int>(simt::kMaxSharedBytes) + 1024;
+      break;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      *value = 1024;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 1024;  // little, so that plain drawing takes a batch in parts
       break;
     case cudaDevAttrComputeCapabilityMajor:
       *value = 9;
