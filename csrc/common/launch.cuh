@@ -32,8 +32,12 @@ namespace gcl {
 
 constexpr int kThreads = 128;
 
+#ifndef GCL_MOST_BLOCKS  // a test may want few, each with several items
+#define GCL_MOST_BLOCKS 0x7fffffff
+#endif
+
 // As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
-inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, 0x7fffffff); }
+inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, GCL_MOST_BLOCKS); }
 
 // Blocks for one thread per item.
 inline int64_t blocks_for(int64_t items) { return capped_blocks((items + kThreads - 1) / kThreads); }
