@@ -56,6 +56,7 @@ def gpu(monkeypatch):
         ("bincount", lambda x: torch.bincount(x.long())),
         ("sent", lambda x: x + torch.ones(4).to(x.device)),
         ("sent unpinned", lambda x: x + torch.ones(4).to(x.device, non_blocking=True)),
+        ("new", lambda x: x.new_tensor([1.0, 2.0])),
         ("made", lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0], device=x.device)),
     ],
 )
@@ -250,8 +251,9 @@ def test_re_ranking_stays_on_the_gpu(gpu):
     x = F.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(7)), dim=1)
     want, counts = ops.rerank(x[:15], x[15:], k1=6, k2=3), []
     for rows in (30, 60):
+        query, gallery = on_gpu(x[:15]), on_gpu(x[15:rows])
         gpu.clear()
-        found = ops.rerank(on_gpu(x[:15]), on_gpu(x[15:rows]), k1=6, k2=3)
+        found = ops.rerank(query, gallery, k1=6, k2=3)
         assert found.device == GPU and not copied(gpu), copied(gpu)
         counts.append(sum(gpu.reads.values()))
     assert counts[0] == counts[1], "reads must not grow with the images"
