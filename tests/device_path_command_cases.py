@@ -179,7 +179,8 @@ def test_embed_and_search_run_their_network_on_the_gpu(commands, run, world, tmp
     photos = next(path for path in world.rglob("query") if path.is_dir())
     found, want = commands("embed", photos, "--weights", run, "--out", tmp_path / "photos.npz")
     assert found == want
-    found, want = commands("search", sorted(photos.glob("*.jpg"))[0], photos, "--weights", run, "--top", "2")
+    sheet = tmp_path / "sheet.png"
+    found, want = commands("search", sorted(photos.glob("*.jpg"))[0], photos, "--weights", run, "--top", "2", "--sheet", sheet)
     assert found == want
 
 

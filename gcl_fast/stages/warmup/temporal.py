@@ -103,7 +103,7 @@ def _count_within(
     """Add the intervals of each cluster's images to its first in the same camera."""
     order = frames.argsort(stable=True)
     order = order[group[order].argsort(stable=True)]
-    _, place, sizes = group[order].unique_consecutive(return_inverse=True, return_counts=True)
+    _, place, sizes = torch.unique_consecutive(group[order], return_inverse=True, return_counts=True)
     starts = sizes.cumsum(0) - sizes  # the first image of each cluster in each camera
     bins = (frames[order] - frames[order][starts][place]) // bin_frames
     if within_camera == "released":
