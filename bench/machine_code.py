@@ -56,7 +56,8 @@ class Kernel:
     registers, stack (bytes a thread), shared (static bytes a block): as the compiler says
     spills        local loads and stores
     instructions  in all; `classes`: of each class (see CLASSES; "other" for the rest)
-    loads, stores of global and shared memory by bytes a thread: {"global load 16": 12, ...}
+    widths        loads, stores of global and shared memory by bytes a thread: {"global load 16": 12, ...}
+    opcodes       each instruction with its modifiers: {"LDG.E.128": 12, ...}
     """
 
     name: str
@@ -68,6 +69,7 @@ class Kernel:
     instructions: int = 0
     classes: Counter[str] = field(default_factory=Counter)
     widths: Counter[str] = field(default_factory=Counter)
+    opcodes: Counter[str] = field(default_factory=Counter)
 
     @property
     def spills(self) -> int:
@@ -132,6 +134,7 @@ def parse_code(lines: Iterable[str]) -> Iterator[Kernel]:
             opcode, suffixes = match.groups()
             kind = class_of(opcode)
             kernel.instructions += 1
+            kernel.opcodes[opcode + suffixes] += 1
             kernel.classes[kind] += 1
             if kind in ("global load", "global store"):
                 kernel.widths[f"{kind} {width_of(suffixes)}"] += 1
@@ -169,7 +172,9 @@ def read_module(module: Path, arch: str | None = None, program: str | None = Non
 
 
 def as_dict(kernel: Kernel) -> dict:
-    return asdict(kernel) | {"classes": dict(kernel.classes), "widths": dict(kernel.widths), "spills": kernel.spills}
+    """For JSON, without the single instructions."""
+    counts = {"classes": dict(kernel.classes), "widths": dict(kernel.widths), "spills": kernel.spills}
+    return {name: value for name, value in asdict(kernel).items() if name != "opcodes"} | counts
 
 
 def table(kernels: Sequence[Kernel]) -> str:

@@ -179,7 +179,7 @@ def labels_of_shares(
         pairs, _ = _jaccard.nearest_distances(sets, fraction, share.first, share.last, distributed.sum_)
         row = torch.repeat_interleave(torch.arange(share.first, share.last, device=own.device), pairs.indptr.diff())
         upper = distributed.gather_uneven(pairs.values[pairs.indices > row])
-        radius = _mean_of_smallest(upper.cpu().numpy(), share.total, fraction)
+        radius = _mean_of_smallest(upper, share.total, fraction)
     if radius >= 1:  # every pair is within it
         labels = torch.full((share.total,), 0 if share.total >= min_samples else -1, dtype=torch.int64, device=own.device)
         return labels, radius
@@ -202,10 +202,10 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
     """
     rho = _fraction(rho)
     above = distance.indices > distance.rows()
-    return _mean_of_smallest(distance.values[above].cpu().numpy(), distance.shape[0], rho)
+    return _mean_of_smallest(distance.values[above], distance.shape[0], rho)
 
 
-def _mean_of_smallest(stored: np.ndarray, total: int, rho: float) -> float:
+def _mean_of_smallest(stored: Tensor, total: int, rho: float) -> float:
     """The rule of `eps_by_rho` for the stored distances of unordered pairs among `total` images."""
     pairs = total * (total - 1) // 2 - int((stored == 0).sum())
     wanted = int(np.around(rho * pairs))
@@ -215,8 +215,10 @@ def _mean_of_smallest(stored: np.ndarray, total: int, rho: float) -> float:
             f"eps_by_rho: rho must ask for 1 to {len(near)} of {pairs} pairs (those with a distance between 0 and 1), "
             f"got rho={rho}, which asks for {wanted}"
         )
-    smallest = np.partition(near, wanted - 1)[:wanted]
-    return float(np.sort(smallest).mean(dtype=np.float64))  # sorted: the same whatever else is stored
+    # sorted: the same whatever else is stored
+    if near.device.type == "cpu":
+        return float(np.sort(np.partition(near.numpy(), wanted - 1)[:wanted]).mean(dtype=np.float64))
+    return float(near.sort().values[:wanted].double().mean())
 
 
 @torch.no_grad()

@@ -240,6 +240,17 @@ def graph(seed: int) -> Tensors:
     return jaccard(crowd(seed, 300), 9, 3)  # more points than a block has threads
 
 
+def chain(seed: int, links: int = 199) -> Tensors:
+    """Points that others join to one chain in any order: each union counts, and many threads want the same roots."""
+    order, total = torch.randperm(links + 1, generator=generator(seed)), 2 * links + 1
+    joined = torch.zeros(total, total, dtype=torch.bool)
+    for ends in (order[:-1], order[1:]):
+        joined[torch.arange(links + 1, total), ends] = True
+    joined |= joined.T.clone()
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), joined.sum(1).cumsum(0)])
+    return {"indptr": indptr, "indices": joined.nonzero()[:, 1].int(), "values": torch.full((4 * links,), 0.1)}
+
+
 def dbscan(t: Tensors) -> Tensors:
     total = len(t["indptr"]) - 1
     distance = ops.SparseDistance(t["indptr"], t["indices"], t["values"], (total, total))
@@ -278,6 +289,7 @@ def rerank(t: Tensors) -> Tensors:
 
 
 HOST = "the result has numbers of the host"
+RANGE = "it looks whether distances lie in [0, 1]"
 SIZES = "sizes of results are read on the host"
 RASTER = frozenset({"face_id", "depth"})
 ALL = frozenset({"image", "grid", "visibility", "warped", "grad_image", "values", "grad_attributes", "grad_bary"})
@@ -308,7 +320,8 @@ CASES = (
     Case("knn", crowd, chosen_scores, near=FLOAT32, variant="scores of chosen pairs"),
     Case("jaccard_distance", near, jaccard, frozenset({"indptr", "indices", "values"}), waits=SIZES, variant="of neighbours"),
     Case("jaccard_distance", crowd, jaccard, frozenset({"indptr", "indices"}), FLOAT32, SIZES, "of features"),
-    Case("dbscan", graph, dbscan, frozenset({"labels"}), waits="it looks whether distances lie in [0, 1]"),
+    Case("dbscan", graph, dbscan, frozenset({"labels"}), waits=RANGE),
+    Case("dbscan", chain, dbscan, frozenset({"labels"}), waits=RANGE, variant="a chain"),
     Case("rank_metrics", gallery, rank, near=1e-12, waits=HOST),
     Case("rank_metrics_from_distances", gallery, rank_distances, near=1e-12, waits=HOST),
     Case("rerank", gallery, rerank, near=1e-9, waits=HOST),

@@ -12,16 +12,20 @@ import torch.nn.functional as F
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import _native, ops
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config import JVTCConfig, TrainConfig, from_dict
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.evaluation import evaluate_features, extract_features, top_matches
 from gcl_fast.models import IdentityEncoder
-from gcl_fast.pseudo_labels import centroids, cluster
+from gcl_fast.ops.ranking import nearest_columns
+from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho
 from gcl_fast.records import Batch, Record
+from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage, cluster_means, means_of_rows
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
 from gcl_fast.stages.warmup.multilabel import multi_labels
+from gcl_fast.stages.warmup.recordings import labels_by_rule
+from gcl_fast.transfer import Asked
 from tests.pretended_gpu import GPU, GpuTensor, on_cpu, on_gpu, pretended_gpu
 from tests.stage_data import StageData
 from tests.test_evaluation import Encoder, Images, images, shots
@@ -52,6 +56,7 @@ def gpu(monkeypatch):
         ("bincount", lambda x: torch.bincount(x.long())),
         ("sent", lambda x: x + torch.ones(4).to(x.device)),
         ("sent unpinned", lambda x: x + torch.ones(4).to(x.device, non_blocking=True)),
+        ("new", lambda x: x.new_tensor([1.0, 2.0])),
         ("made", lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0], device=x.device)),
     ],
 )
@@ -235,6 +240,90 @@ def test_scores_and_ranked_lists_are_made_on_the_gpu(gpu):
     assert not gpu.host
     assert sum(count for place, count in gpu.reads.items() if place.startswith("to cpu")) == 3
     assert torch.equal(found.index, want.index)
+
+
+def copied(watch):
+    """Tensors that went to the host, and work that was done there."""
+    return [*(place for place in watch.reads if place.startswith("to cpu")), *watch.host]
+
+
+def test_re_ranking_stays_on_the_gpu(gpu):
+    x = F.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(7)), dim=1)
+    want, counts = ops.rerank(x[:15], x[15:], k1=6, k2=3), []
+    for rows in (30, 60):
+        query, gallery = on_gpu(x[:15]), on_gpu(x[15:rows])
+        gpu.clear()
+        found = ops.rerank(query, gallery, k1=6, k2=3)
+        assert found.device == GPU and not copied(gpu), copied(gpu)
+        counts.append(sum(gpu.reads.values()))
+    assert counts[0] == counts[1], "reads must not grow with the images"
+    torch.testing.assert_close(on_cpu(found), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nearest_on_a_gpu_are_those_of_the_cpu_ties_too(gpu, dtype):
+    distance = torch.randint(0, 6, (9, 40), generator=torch.Generator().manual_seed(8)).to(dtype) / 7
+    want = nearest_columns(distance, 11)
+    assert torch.equal(want, distance.sort(dim=1, stable=True).indices[:, :11])
+    gpu.clear()
+    found = nearest_columns(on_gpu(distance), 11)
+    assert found.device == GPU and not gpu.reads and not gpu.host
+    assert torch.equal(on_cpu(found), want)
+
+
+def test_rho_s_radius_is_found_on_the_gpu(gpu):
+    x = F.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(5)), dim=1)
+    distance = ops.jaccard_distance(x, 6, 2)
+    there = ops.SparseDistance(*(on_gpu(part) for part in (distance.indptr, distance.indices, distance.values)), distance.shape)
+    gpu.clear()
+    assert eps_by_rho(there, 0.05) == pytest.approx(eps_by_rho(distance, 0.05), rel=1e-12)
+    gpu.clear()
+    eps_by_rho(there, 0.05)
+    assert not copied(gpu), copied(gpu)
+    want = cluster(x, k1=6, k2=2, rho=0.05, min_samples=2)
+    found = cluster(on_gpu(x), k1=6, k2=2, rho=0.05, min_samples=2)
+    assert torch.equal(on_cpu(found.labels), want.labels) and want.num_clusters > 1
+
+
+@pytest.mark.parametrize("recordings", [None, torch.arange(N) // 12])
+def test_jvtc_s_labels_are_made_on_the_gpu(gpu, recordings):
+    features = F.normalize(torch.randn(N, 6, generator=torch.Generator().manual_seed(9)) + 0.5, dim=1)
+    known = [features, torch.arange(N) % 3, 40 * torch.arange(N)]
+    shares = {"euclidean_share": 0.3, "joint_share": 0.2, "smooth_bins": 2.0, "recording_rho": 0.2}
+    rule = from_dict(JVTCConfig, {"cluster": {"k1": 6, "k2": 2, "rho": 0.1, "min_samples": 2}, "candidates": 10, **shares})
+    want = labels_by_rule(*known, rule, recordings)
+    there = [on_gpu(part) for part in known]
+    gpu.clear()
+    found = labels_by_rule(*there, rule, None if recordings is None else on_gpu(recordings))
+    for ours, theirs in zip(found, want, strict=True):
+        assert ours.labels.device == GPU and torch.equal(on_cpu(ours.labels), theirs.labels) and theirs.num_clusters > 1
+    ours = {place for place in gpu.host if not place.endswith((*_host_work(), "a test"))}
+    assert {place.split()[0] for place in ours} <= {"randint"}, ours
+    copies = [place for place in gpu.reads if place.startswith("to cpu") and not place.endswith(_host_work())]
+    assert all("temporal.py" in place for place in copies), copies  # the histograms, of cameras and bins
+
+
+def test_a_camera_whose_images_are_all_outliers_is_no_error():
+    x = torch.cat([torch.eye(5)[:4].repeat_interleave(4, 0), torch.eye(5)[4:]])
+    x = F.normalize(x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), dim=1)
+    cameras, frames = torch.cat([torch.arange(16) % 2, torch.tensor([3])]), 10 * torch.arange(17)
+    rule = from_dict(JVTCConfig, {"cluster": {"k1": 4, "k2": 1, "eps": 0.5, "rho": None, "min_samples": 3}})
+    joint, visual = labels_by_rule(x, cameras, frames, rule)
+    assert (visual.labels[:16] >= 0).all() and visual.labels[16] == -1 and joint.num_clusters > 1
+
+
+def test_mlc_waits_once_a_step_behind_its_networks(gpu, monkeypatch):
+    """The one number of a walk that sixteen neighbours end: asked for before the networks' forward pass is queued, read after."""
+    stage = _warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
+    stage.single_label, stage.momentum = False, 0.5
+    first, second = _batches()
+    stage.step(first, 0)
+    events, feature, get = [], stage.feature, Asked.get
+    monkeypatch.setattr(stage, "feature", lambda batch: (events.append("networks"), feature(batch))[1])
+    monkeypatch.setattr(multilabel, "Asked", lambda tensor: (events.append("asked"), Asked(tensor))[1])
+    monkeypatch.setattr(Asked, "get", lambda self: (events.append("read"), get(self))[1])
+    stage.step(second, 1)
+    assert events[:3] == ["asked", "networks", "read"] and events.count("read") == 1
 
 
 def test_products_are_exact_whatever_the_program_asks(monkeypatch):

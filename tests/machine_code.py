@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels: read from the built module with NVIDIA's tools. The tables here say what must hold.
+"""What must hold of the CUDA kernels' machine code, which bench/machine_code.py reads from the built module.
 
 `STACK` may only shrink: lower a number when a kernel improves, drop the line when it is at 0. `SHAPES` grows with the kernels: a
 name that must be there, and how often an instruction occurs in it at least, in each architecture.
@@ -6,13 +6,12 @@ name that must be there, and how often an instruction occurs in it at least, in 
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
-from bench.machine_code import find_cuobjdump, parse_resources
+from bench.machine_code import find_cuobjdump, parse_code, parse_resources
 from gcl_fast import _native
 
 WIDE_LOAD, WIDE_STORE, WIDE_SHARED = r"LDG\S*\.128", r"STG\S*\.128", r"LDS\S*\.128"
@@ -106,13 +105,4 @@ def instructions(kernels: list[str]) -> dict[tuple[str, str], Counter[str]]:
 
 
 def parse_instructions(text: str) -> dict[tuple[str, str], Counter[str]]:
-    found: dict[tuple[str, str], Counter[str]] = {}
-    architecture, counts = "", Counter[str]()
-    for line in text.splitlines():
-        if match := re.match(r"arch = (\S+)", line):
-            architecture = match[1]
-        elif match := re.match(r"\s*Function : (\w+)", line):
-            counts = found.setdefault((architecture, match[1]), Counter())
-        elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
-            counts[match[1]] += 1
-    return found
+    return {(kernel.arch, kernel.mangled): kernel.opcodes for kernel in parse_code(text.splitlines())}

@@ -204,6 +204,13 @@ class _Functions(TorchFunctionMode):
             moved = tensor.detach().to(dtype=dtype or tensor.dtype, **options).clone()
         return on_gpu(moved).requires_grad_(tensor.requires_grad)
 
+    def _new_tensor(self, func: Any, tensor: Tensor, data: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        if not isinstance(tensor, GpuTensor):
+            return func(tensor, data, dtype=dtype, **kwargs)
+        self.watch.reads[f"new_tensor to the device at {_place()}"] += 1
+        with torch._C._DisableTorchDispatch():
+            return on_gpu(torch.tensor(data, dtype=dtype or tensor.dtype))
+
     def _cpu(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         return self._to(func, tensor, torch.device("cpu"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.simt.faults import FAULTS, QUICK, Fault, finding, planted
+from tests.simt.harness import HERE
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -15,8 +16,11 @@ def test_each_fault_can_be_planted(fault: Fault, tmp_path: Path) -> None:
     assert (csrc / fault.file).is_file()
 
 
-def test_there_are_enough() -> None:
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 12
+def test_there_are_enough_and_each_is_in_the_table_of_outcomes() -> None:
+    names = {fault.name for fault in FAULTS}
+    assert len(names) == len(FAULTS) >= 12
+    rows = [line.split("|")[1].strip() for line in (HERE / "README.md").read_text().splitlines() if line.startswith("| ")]
+    assert set(rows) == names | {"fault"}
 
 
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)

@@ -24,6 +24,7 @@ from bench.floors import Work
 
 REPLAYS = 50
 SECONDS = 4.0  # of timing a number in one way, at most, whatever the number of rounds
+PROFILED = 3  # calls
 MOST_COPIES = 64
 Call = Callable[[], Any]
 
@@ -183,20 +184,20 @@ def compare(eager: Any, replayed: Any, *, exact: bool) -> None:
             compare(a, b, exact=exact)
 
 
-def profiled(prepared: Prepared, device: torch.device, times: int = 3) -> dict[str, Any]:
+def profiled(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     """The kernels of a call and how long each took; on a CPU the operators."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    times = max(1, min(times, len(prepared.calls) * times))
+    times = PROFILED
     try:
         with profile(activities=activities) as seen:
             for n in range(times):
                 prepared.before()
                 prepared.calls[n % len(prepared.calls)]()
             wait(device)
-        events = seen.events()
+        events = seen.events() if cuda else []
     except RuntimeError as error:  # CUPTI may be forbidden
         return {"kernels": [], "profiler": f"{type(error).__name__}: {error}"[:300]}
     if not cuda:

@@ -19,7 +19,7 @@ namespace gcl {
 
 constexpr int kRowThreads = 256;   // of a block that works on one row of the batch
 constexpr int kMostWarps = 32;     // of any block
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr unsigned kBankLanes = 0xffffffffu;
 
 __device__ inline float fused(float a, float b, float c) { return ::fmaf(a, b, c); }
 __device__ inline double fused(double a, double b, double c) { return ::fma(a, b, c); }
@@ -34,7 +34,7 @@ struct Sum {
 // Every lane gets the warp's values folded by a commutative f, in an order that never changes.
 template <class V, class F>
 __device__ V fold_warp_all(V value, F&& f) {
-  for (int offset = 16; offset > 0; offset /= 2) value = f(value, __shfl_xor_sync(kAllLanes, value, offset));
+  for (int offset = 16; offset > 0; offset /= 2) value = f(value, __shfl_xor_sync(kBankLanes, value, offset));
   return value;
 }
 
@@ -58,7 +58,7 @@ __device__ bool names_a_row(const NceParams<T>& p, int64_t row) {
 }
 
 template <class S>
-struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) Four {
+struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) BankFour {
   S x[4];
 };
 
@@ -66,8 +66,8 @@ struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) Four {
 template <bool WHOLE, class T, class S>
 __device__ void load_four(const S* row, int64_t d, int64_t dim, T* to) {
   if constexpr (WHOLE) {
-    Four<S> four{};
-    if (d < dim) four = *reinterpret_cast<const Four<S>*>(row + d);
+    BankFour<S> four{};
+    if (d < dim) four = *reinterpret_cast<const BankFour<S>*>(row + d);
     GCL_UNROLL
     for (int e = 0; e < 4; ++e) to[e] = static_cast<T>(widen(four.x[e]));
   } else {

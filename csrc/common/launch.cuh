@@ -41,8 +41,12 @@ __device__ __forceinline__ unsigned load_relaxed(const unsigned* address) {
 inline unsigned load_relaxed(const unsigned* address) { return atomicOr(const_cast<unsigned*>(address), 0u); }
 #endif
 
+#ifndef GCL_MOST_BLOCKS  // a test may want few, each with several items
+#define GCL_MOST_BLOCKS 0x7fffffff
+#endif
+
 // As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
-inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, 0x7fffffff); }
+inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, GCL_MOST_BLOCKS); }
 
 // Blocks for one thread per item.
 inline int64_t blocks_for(int64_t items) { return capped_blocks((items + kThreads - 1) / kThreads); }

@@ -184,7 +184,10 @@ def re_ranking(
             expected = f"[{size}, {size}] as q_g_dist is {list(cross.shape)}"
             raise ValueError(f"re_ranking: {name} must have shape {expected}, got {list(value.shape)}")
 
-    def rows(first: int, last: int) -> np.ndarray:  # the original reads the columns of [[qq, qg], [qg.T, gg]]
+    if not num_query or not num_gallery:
+        return np.zeros((num_query, num_gallery), dtype=np.float32)
+
+    def rows(first: int, last: int) -> torch.Tensor:  # the original reads the columns of [[qq, qg], [qg.T, gg]]
         of_query = slice(first, min(last, num_query))
         of_gallery = slice(max(first - num_query, 0), max(last - num_query, 0))
         block = np.empty((last - first, num_query + num_gallery), dtype=np.float32)
@@ -196,9 +199,10 @@ def re_ranking(
             (block[top:, num_query:], within_gallery[:, of_gallery].T),
         ):
             np.square(part, out=out, casting="same_kind")
-        return scaled(block)
+        return scaled(torch.from_numpy(block))
 
-    return rerank_rows(rows, num_query, num_gallery, k1, k2, float(lambda_value))
+    result: np.ndarray = rerank_rows(rows, num_query, num_gallery, k1, k2, float(lambda_value)).numpy()
+    return result
 
 
 def _array(value: np.ndarray | torch.Tensor) -> np.ndarray:

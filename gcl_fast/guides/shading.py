@@ -25,9 +25,14 @@ def shaded(face_id: Tensor, body: Tensor, faces: Tensor, eye: Tensor, weak: Tens
     corners = faces[face_id.clamp_min(0)].long().flatten(1, 2)  # [B, H*W, 3]
     points = [torch.gather(body, 1, corners[..., k : k + 1].expand(-1, -1, 3)) for k in range(3)]  # of [B, H*W, 3]
     normal = torch.linalg.cross(points[1] - points[0], points[2] - points[0])
-    ray = torch.where(weak[:, None, None], body.new_tensor((0.0, 0.0, 1.0)), points[0] + eye[:, None])
+    ray = torch.where(weak[:, None, None], _vector((0.0, 0.0, 1.0), body), points[0] + eye[:, None])
     normal = torch.where((normal * ray).sum(-1, keepdim=True) > 0, -normal, normal)  # turned to the viewer
-    light = torch.nn.functional.normalize(body.new_tensor(LIGHT), dim=0)
+    light = torch.nn.functional.normalize(_vector(LIGHT, body), dim=0)
     lambert = (normal * light).sum(-1) / normal.norm(dim=-1).clamp_min(LEAST)
     shade = (AMBIENT + DIFFUSE * lambert.clamp_min(0)).clamp(0, 1).view(inside.shape)
     return (shade * inside)[:, None]
+
+
+def _vector(values: tuple[float, float, float], like: Tensor) -> Tensor:
+    """[3], made on the device: a copy from the host would wait for it."""
+    return torch.stack([like.new_full((), value) for value in values])

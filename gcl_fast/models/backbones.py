@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.models.efficientnet import HEAD, EfficientNetLite0, lite_names, to_unit_range
+from gcl_fast.models.efficientnet import HEAD, EfficientNetLite0, UnitRange, lite_names
 from gcl_fast.models.osnet import WIDTHS, OSNet
 from gcl_fast.models.resnets import build_resnet
 from gcl_fast.packages import missing
@@ -31,11 +31,12 @@ class TimmTransformer(nn.Module):
             raise missing("timm", f"backbone {VIT}", error) from error
         net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
         self.net: Any = net
+        self.unit_range = UnitRange()
         self.channels: int = net.embed_dim
         self.patch: int = net.patch_embed.patch_size[0]
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens = self.net.forward_features(to_unit_range(image))[:, self.net.num_prefix_tokens :]  # [B, h * w, C]
+        tokens = self.net.forward_features(self.unit_range(image))[:, self.net.num_prefix_tokens :]  # [B, h * w, C]
         fmap: Tensor = tokens.transpose(1, 2).unflatten(2, (image.shape[2] // self.patch, image.shape[3] // self.patch))
         return fmap
 

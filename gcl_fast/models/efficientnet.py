@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -101,16 +102,27 @@ class EfficientNetLite0(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+        self.unit_range = UnitRange()
+
     def forward(self, image: Tensor) -> Tensor:
-        x = to_unit_range(image)
+        x = self.unit_range(image)
         x = self.blocks(F.relu6(self.bn1(self.conv_stem(x))))
         return F.relu6(self.bn2(self.conv_head(x)))
 
 
-def to_unit_range(image: Tensor) -> Tensor:
+class UnitRange(nn.Module):
     """An ImageNet-normalised image as pixels in [-1, 1], which networks from TensorFlow and JAX read."""
-    mean, std = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1), image.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return (image * std + mean) * 2 - 1
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):  # no weights; on the device once and for all
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image * self.std.to(image.dtype) + self.mean.to(image.dtype)) * 2 - 1
 
 
 def lite_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
-"""k-reciprocal sets and their overlaps for re-ranking, by the native ops of the Jaccard distance on the CPU."""
+"""k-reciprocal sets and their overlaps for re-ranking, by the native ops of the Jaccard distance."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,23 +14,12 @@ def expanded_sets(rank: Tensor, k1: int) -> tuple[Tensor, Tensor]:
     sets = ops.reciprocal_sets(rank, half_width(k1, rank))
     accepted, count = ops.expansion_count(*sets)
     start, total = starts_of(count)
-    none = torch.zeros(0)
+    none = torch.zeros(0, device=rank.device)
     return start, ops.expansion_weights(*sets, accepted, rank, none, none, start, total)[0]
 
 
-def softmax_rows(owner: np.ndarray, logits: np.ndarray, total: int) -> np.ndarray:
-    """softmax(logits) [nnz] along each row, in the dtype of logits; owner [nnz] names the row."""
-    top = np.full(total, -np.inf, dtype=logits.dtype)
-    np.maximum.at(top, owner, logits)
-    weight = np.exp(logits - top[owner])
-    share: np.ndarray = (weight / np.bincount(owner, weights=weight, minlength=total)[owner]).astype(logits.dtype)
-    return share
-
-
-def overlap_terms(
-    start: Tensor, columns: Tensor, weight: Tensor, group: Tensor, num_rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """m / (2 - m) of rows i < num_rows and every j: i, j, value, each [pairs].
+def overlap_terms(start: Tensor, columns: Tensor, weight: Tensor, group: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """m / (2 - m) of rows i < num_rows and every j: i and j int64, value, each [pairs].
 
     m(i, j) = sum over n of min(V[i, n], V[j, n]), V the rows averaged over group [N, k2] int32.
     """
@@ -39,5 +27,5 @@ def overlap_terms(
     if group.shape[1] != 1:
         rows = averaged(rows, group.contiguous(), group.shape[1])
     indptr, indices, distance = distances(Overlapping(rows, transposed(rows)), last=num_rows)
-    row = np.repeat(np.arange(num_rows), np.diff(indptr.numpy()))
-    return row, indices.numpy(), 1 - distance.numpy()
+    row = torch.arange(num_rows, device=indptr.device)
+    return torch.repeat_interleave(row, indptr.diff(), output_size=len(indices)), indices.long(), 1 - distance

@@ -13,7 +13,7 @@ from gcl_fast._op_types import RankMetrics
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._products import exact_products
 from gcl_fast.ops._rows import normalised, with_scales
-from gcl_fast.ops._sets import expanded_sets, overlap_terms, softmax_rows
+from gcl_fast.ops._sets import expanded_sets, overlap_terms
 
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
@@ -115,7 +115,7 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
     """k-reciprocal re-ranking of squared Euclidean distances between L2-normalised features.
 
     What `gcl_fast.compat.re_ranking` gives for 2 - 2 cosine, without the three matrices: memory is the result and what is
-    proportional to Q + G. Computed on the CPU after the products. Deterministic.
+    proportional to Q + G. Computed on the device of query; the sizes of sets are read on the host. Deterministic.
 
     Arguments:
         query, gallery: [Q, D], [G, D] float, one dtype; L2-normalised inside.
@@ -142,53 +142,66 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
     lambda_value = float(shapes.number("lambda_value", lambda_value, 0.0, 1.0))
     x = torch.cat([normalised("rerank", "query", query), normalised("rerank", "gallery", gallery)])  # [Q + G, D]
 
-    def rows(first: int, last: int) -> np.ndarray:
+    if not len(query) or not len(gallery):
+        return x.new_zeros(len(query), len(gallery))
+
+    def rows(first: int, last: int) -> Tensor:
         with exact_products(x.device):
             distance = (2 - 2 * (x[first:last] @ x.T)).clamp_(min=0).square_()  # [b, Q + G]
         itself = torch.arange(first, last, device=x.device)
         distance[itself - first, itself] = 0
-        return scaled(distance.cpu().numpy())
+        return scaled(distance)
 
-    return torch.from_numpy(rerank_rows(rows, len(query), len(gallery), k1, k2, lambda_value)).to(x)
+    return rerank_rows(rows, len(query), len(gallery), k1, k2, lambda_value)
 
 
-def scaled(distance: np.ndarray) -> np.ndarray:
+def scaled(distance: Tensor) -> Tensor:
     """Rows divided in place by their largest entry (rows of zeros stay)."""
-    top = distance.max(axis=1, keepdims=True, initial=0)
-    distance /= np.where(top == 0, 1, top)
-    return distance
+    top = distance.amax(dim=1, keepdim=True).clamp_(min=0)
+    return distance.div_(torch.where(top == 0, 1, top))
 
 
 def rerank_rows(
-    rows: Callable[[int, int], np.ndarray], num_query: int, num_gallery: int, k1: int, k2: int, lambda_value: float
-) -> np.ndarray:
-    """Re-ranked distances [Q, G] from a function that gives rows [first, last) of the scaled distances among all Q + G."""
+    rows: Callable[[int, int], Tensor], num_query: int, num_gallery: int, k1: int, k2: int, lambda_value: float
+) -> Tensor:
+    """Re-ranked distances [Q, G] from a function that gives rows [first, last) of the scaled distances among all Q + G, not
+    negative; neither Q nor G is 0."""
     total = num_query + num_gallery
-    if num_query == 0 or num_gallery == 0:
-        return np.zeros((num_query, num_gallery), dtype=np.float32)
-    _native.require("rerank", torch.device("cpu"))
     step = max(1, BLOCK // total)
     blocks = [(first, min(first + step, total)) for first in range(0, total, step)]
-    nearest = np.concatenate([_smallest(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks])
-    rank = torch.from_numpy(nearest).int()  # [Q + G, k]
+    rank = torch.cat([nearest_columns(rows(*block), min(max(k1 + 1, k2), total)) for block in blocks]).int()  # [Q + G, k]
+    _native.require("rerank", rank.device)
     start, columns = expanded_sets(rank[:, : k1 + 1], k1)
-    owner, near, parts = np.repeat(np.arange(total), np.diff(start.numpy())), [], []
-    for first, last in blocks:
-        part = slice(int(start[first]), int(start[last]))
+    owner = torch.repeat_interleave(torch.arange(total, device=rank.device), start.diff(), output_size=len(columns))
+    bounds, near, parts = [*start[::step].tolist()[: len(blocks)], len(columns)], [], []
+    for (first, last), begin, end in zip(blocks, bounds, bounds[1:], strict=False):
         block = rows(first, last)
-        near.append(-block[owner[part] - first, columns[part].numpy()])
-        parts.append(block[: max(0, num_query - first), num_query:] * block.dtype.type(lambda_value))
-    weight = softmax_rows(owner, np.concatenate(near), total)
-    result: np.ndarray = np.concatenate(parts)  # [Q, G]
-    result += result.dtype.type(1 - lambda_value)
-    row, column, share = overlap_terms(start, columns, torch.from_numpy(weight), rank[:, :k2], num_query)
-    inside = column >= num_query
-    result[row[inside], column[inside] - num_query] -= ((1 - lambda_value) * share[inside]).astype(result.dtype)
+        near.append(block[owner[begin:end] - first, columns[begin:end].long()] / -2)  # the op doubles them
+        parts.append(block[: max(0, num_query - first), num_query:] * lambda_value)
+    weight = torch.cat(near)
+    torch.ops.gcl_fast.softmax_rows_(start, weight)
+    result = torch.cat(parts).add_(1 - lambda_value)  # [Q, G]
+    row, column, share = overlap_terms(start, columns, weight, rank[:, :k2], num_query)
+    inside = (column >= num_query).nonzero().flatten()
+    flat, place = result.view(-1), row[inside] * num_gallery + column[inside] - num_query
+    flat[place] -= (1 - lambda_value) * share[inside]
     return result
 
 
+def nearest_columns(distance: Tensor, k: int) -> Tensor:
+    """Columns of the k smallest entries of each row [b, N], which are not negative: [b, k] int64, ascending, ties by the lower
+    column."""
+    if distance.device.type == "cpu":
+        return torch.from_numpy(_smallest(distance.numpy(), k))
+    if distance.dtype != torch.float32:
+        return distance.sort(dim=1, stable=True).indices[:, :k]
+    bits = distance.view(torch.int32).long() << 32  # in the order of the numbers, as none is negative
+    columns = torch.arange(distance.shape[1], device=distance.device)
+    return (bits | columns).topk(k, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF
+
+
 def _smallest(distance: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k smallest entries of each row [b, N], ascending, ties by the lower column."""
+    """`nearest_columns` on the CPU."""
     index = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
     value = np.take_along_axis(distance, index, axis=1)
     index = np.take_along_axis(index, np.argsort(value, axis=1, kind="stable"), axis=1)

@@ -31,7 +31,7 @@ KINDS = (".npz", ".parquet")
 
 @dataclass(frozen=True)
 class PhotoFeatures:
-    """Photos, as paths, and their L2-normalised features [N, D] float32 on the CPU."""
+    """Photos, as paths, and their L2-normalised features [N, D] float32, where the encoder ran."""
 
     paths: list[Path]
     features: Tensor
@@ -114,7 +114,7 @@ def write_features(out: Path, found: PhotoFeatures, folder: Path) -> Path:
     .npz: arrays `paths` [N] text, `features` [N, D] float32, `folder` text (absolute). .parquet: columns path and feature, one
     list of D float32 a row; needs pyarrow.
     """
-    names, features = names_below(found.paths, folder), found.features.numpy()
+    names, features = names_below(found.paths, folder), found.features.cpu().numpy()
     base = os.path.abspath(folder if folder.is_dir() else folder.parent)
     if out.suffix == ".npz":
         return write_whole(out, lambda file: np.savez(file, paths=np.array(names), features=features, folder=np.array(base)))

@@ -24,7 +24,8 @@ def nearest(queries: PhotoFeatures, gallery: PhotoFeatures, top: int) -> Found:
     there = [own[os.path.realpath(path)] for path in gallery.paths]
     ids = [torch.tensor(numbers, dtype=torch.int64) for numbers in (asked, there)]
     # Photos of one number and one camera are ignored: a photo and itself.
-    matches = top_matches(queries.features, gallery.features, *ids, *(torch.zeros_like(n) for n in ids), top=top)
+    kept = gallery.features.to(queries.features.device)  # a file's are on the CPU
+    matches = top_matches(queries.features, kept, *ids, *(torch.zeros_like(n) for n in ids), top=top)
     rows = zip(matches.index.tolist(), matches.similarity.tolist(), strict=True)
     return [[(place, value) for place, value in zip(*row, strict=True) if place >= 0] for row in rows]
 

@@ -1,10 +1,11 @@
 """Faults planted in a copy of csrc, each of which the tests on emulated threads must find.
 
-    python -m tests.simt.faults            # all of them, some minutes: a table of what found which
+    python -m tests.simt.faults            # all of them, about three minutes: a table of what found which
     python -m tests.simt.faults NAME ...   # some; --list shows the names
 
 A fault is one replacement in one file. Either a launch layer shows it (host_layer.py, as tests/test_simt_host.py runs them all),
-or a file of tests does, run with the copy in place of csrc.
+or a test does, run with the copy in place of csrc. Only the one layer, with the cases of one op, or the one test is compiled and
+run. tests/simt/README.md has the outcome.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.simt.host_layer import run
 class Fault:
     """pattern: a regular expression that occurs in csrc/<file>; its first place becomes `instead`.
 
-    seen_by: a launch layer, "neighbors/dbscan_cuda.cu", or a file of tests, with -k words after a space.
+    seen_by: a launch layer and the op whose cases show it, "neighbors/dbscan_cuda.cu dbscan"; or a test.
     """
 
     name: str
@@ -38,7 +39,8 @@ class Fault:
     seen_by: str
 
 
-DBSCAN, RASTERIZE = "neighbors/dbscan_cuda.cu", "rasterize/rasterize_cuda.cu"
+DBSCAN, RASTERIZE = "neighbors/dbscan_cuda.cu dbscan", "rasterize/rasterize_cuda.cu rasterize: a tall image"
+JACCARD = "neighbors/jaccard_cuda.cu jaccard_distance: of neighbours"
 FAULTS = (
     # the two that once passed every test
     Fault("a trap in DBSCAN's retry", "neighbors/dbscan_math.h", r"\ba = old;", "__builtin_trap();", DBSCAN),
@@ -50,7 +52,7 @@ FAULTS = (
         "neighbors/dbscan_kernels.cuh",
         r"return atomicMin\(p\.root \+ n, to\);",
         "const int32_t old = p.root[n]; if (to < old) p.root[n] = to; return old;",
-        "tests/test_simt_neighbors.py dbscan",
+        "tests/test_simt_neighbors.py::test_dbscan[0.4-0.6-3-dtype0-random-True]",
     ),
     # what the host calls
     Fault(
@@ -68,36 +70,36 @@ FAULTS = (
         "warp/warp_kernels.cuh",
         r"\n *__syncthreads\(\);(\n    \}\n    if \(t == 0\))",
         r"\1",
-        "tests/test_simt_warp.py",
+        "tests/test_simt_warp.py::test_flow_gives_the_bits_of_the_cpu_op[body float-True-forward]",
     ),
     Fault(
         "a tile that the next query overwrites",
         "ranking/ranking_kernels.cuh",
         r"__syncthreads\(\);  // the tile",
         "// the tile",
-        "tests/test_simt_ranking.py",
+        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-forward]",
     ),
     Fault(
         "lanes that leave before a warp sum",
         "ranking/ranking_kernels.cuh",
         r"(\n *const int warp_images)",
         r"\n        if (threadIdx.x == 77) return;\1",
-        "tests/test_simt_ranking.py",
+        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-forward]",
     ),
     Fault(
         "one channel too many",
         "interpolate/interpolate_kernels.cuh",
         r"c < f\.channels",
         "c <= f.channels",
-        "tests/test_simt_interpolate.py",
+        "tests/test_simt_interpolate.py::test_its_backward_gives_the_bits_of_the_cpu_op[float-False-forward]",
     ),
-    Fault("blocks rounded down", "common/launch.cuh", r"\(items \+ kThreads - 1\) / kThreads", "items / kThreads", DBSCAN),
+    Fault("blocks rounded down", "common/launch.cuh", r"\(items \+ kThreads - 1\) / kThreads", "items / kThreads", JACCARD),
     Fault(
         "a source pixel of the wrong image",
         "warp/warp_kernels.cuh",
         r"\(b \* p\.channels \+ c\) \* pixels",
         "c * pixels",
-        "tests/test_simt_warp.py",
+        "tests/test_simt_warp.py::test_warp_gives_the_bits_of_the_cpu_op[False-body-False-forward]",
     ),
 )
 QUICK = FAULTS[:2]
@@ -121,29 +123,16 @@ def finding(fault: Fault) -> str:
     """What the emulation said of the fault, in a line; empty if it found nothing."""
     with tempfile.TemporaryDirectory() as folder:
         csrc = planted(fault, Path(folder))
-        if fault.seen_by.endswith(".cu"):
+        if not fault.seen_by.startswith("tests/"):
+            layer, cases = fault.seen_by.split(" ", 1)
             try:
-                run([fault.seen_by], MIXED, csrc)
+                run([layer], MIXED, csrc, cases)
                 return ""
             except SimtError as error:
                 said, lines = str(error), str(error).strip().splitlines()
         else:
-            file, *words = fault.seen_by.split()
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:benchmark",
-                "-p",
-                "no:cacheprovider",
-                "-o",
-                "timeout=0",
-                "-q",
-                "-x",
-                file,
-            ]
-            command += ["-k", " ".join(words)] if words else []
+            command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-p", "no:cacheprovider", "-o", "timeout=0", "-q"]
+            command += ["-x", fault.seen_by]
             done = subprocess.run(
                 command, cwd=ROOT, env=os.environ | {"GCL_SIMT_CSRC": str(csrc)}, capture_output=True, text=True, check=False
             )

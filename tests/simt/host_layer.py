@@ -1,8 +1,8 @@
 """The launch layers of csrc on the CPU: each *_cuda.cu with emulated kernels and a recorded CUDA runtime, called through torch.
 
-`run(layers, order)` starts a process in which every native op of these layers is called as the public ops call it, by the cases
-of tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, what the emulation finds, and a call of the host
-that the record objects to (host/cuda_runtime.h) are a SimtError.
+`run(layers, order)` compiles them as one source and starts a process in which every native op of these layers is called as the
+public ops call it, by the cases of tests/cuda_cases.py, and compared with the CPU's kernel. A wrong result, what the emulation
+finds, and a call of the host that the record objects to (host/cuda_runtime.h) are a SimtError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.simt.harness import CSRC, HERE, ROOT, SECONDS, SimtError, compiler, d
 
 TORCH = Path(torch.__file__).resolve().parent
 LAYERS = sorted(str(path.relative_to(CSRC)) for path in CSRC.rglob("*_cuda.cu"))
-FLAGS = ("-std=c++20", "-g1", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden")
+FLAGS = ("-std=c++20", "-O0", "-Wall", "-Wextra", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden")
 FLAGS += ("-fno-gnu-unique", "-DGCL_SIMT", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 # Ops whose sums have another order on the GPU; all others have the CPU's bits.
 NEAR = {
@@ -44,10 +44,13 @@ NEAR = {
 
 
 @cache
-def build(layer: str, csrc: Path = CSRC) -> Path:
-    """The library of one launch layer, such as "rasterize/rasterize_cuda.cu", kept by the contents of its sources."""
-    sources = [HERE / "host/layer.cpp", HERE / "host/cuda_runtime.h", csrc / layer]
-    name = f"host-{Path(layer).stem}"
+def build(layers: tuple[str, ...], csrc: Path = CSRC) -> Path:
+    """The library of launch layers, such as "rasterize/rasterize_cuda.cu", kept by the contents of its sources.
+
+    One source, not optimised: most of the time goes into the headers, and kernels run for seconds.
+    """
+    sources = [HERE / "host/layer.cpp", HERE / "host/cuda_runtime.h", *(csrc / layer for layer in layers)]
+    name = f"host-{Path(layers[0]).stem if len(layers) == 1 else 'layers'}"
     library = csrc.parent / "build/simt" / f"{name}-{digest_of(sources, *FLAGS, torch.__version__, str(csrc), csrc=csrc)}.so"
     if library.is_file():
         return library
@@ -55,11 +58,22 @@ def build(layer: str, csrc: Path = CSRC) -> Path:
     include = [f"-I{HERE / 'host'}", f"-I{HERE}", f"-I{csrc}", "-isystem", str(TORCH / "include")]
     link = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        linked = Path(folder) / "layer.so"
-        command = [*compiler(), *FLAGS, f'-DHOST_SOURCE="{layer}"', *include, str(sources[0]), "-o", str(linked), *link]
+        linked, listed = Path(folder) / "layers.so", Path(folder) / "layers.h"
+        listed.write_text("".join(f'#include "{layer}"\n' for layer in layers))
+        command = [
+            *compiler(),
+            *FLAGS,
+            f'-DHOST_SOURCE="{listed.name}"',
+            f"-I{folder}",
+            *include,
+            str(sources[0]),
+            "-o",
+            str(linked),
+            *link,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise SimtError(f"{layer} does not compile on the recorded CUDA runtime:\n{done.stderr[:6000]}")
+            raise SimtError(f"{', '.join(layers)}: does not compile on the recorded CUDA runtime:\n{done.stderr[:6000]}")
         for old in library.parent.glob(f"{name}-*"):
             if old != library:
                 old.unlink(missing_ok=True)
@@ -67,9 +81,10 @@ def build(layer: str, csrc: Path = CSRC) -> Path:
     return library
 
 
-def run(layers: list[str], order: str, csrc: Path = CSRC) -> dict[str, dict[str, int]]:
-    """How often each native op of the layers was called, and how many launches it made. Raises SimtError with what is wrong."""
-    command = [sys.executable, "-m", "tests.simt.host_layer", order, *(str(build(layer, csrc)) for layer in layers)]
+def run(layers: list[str], order: str, csrc: Path = CSRC, cases: str = "") -> dict[str, dict[str, int]]:
+    """How often each native op of the layers was called (of one shape once), and how many launches it made. Raises SimtError with
+    what is wrong. cases: only those of tests/cuda_cases.py whose name begins so."""
+    command = [sys.executable, "-m", "tests.simt.host_layer", order, str(build(tuple(layers), csrc)), cases]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     if done.returncode == -signal.SIGXCPU:
@@ -81,19 +96,19 @@ def run(layers: list[str], order: str, csrc: Path = CSRC) -> dict[str, dict[str,
 
 
 class Emulated(TorchDispatchMode):
-    """Calls the emulated op beside each native one, and compares."""
+    """Calls the emulated op beside each native one, and compares; of calls with arguments of the same shapes the first."""
 
-    def __init__(self, order: str, libraries: list[str]) -> None:
+    def __init__(self, order: str, library: str) -> None:
         super().__init__()
         self.schemas = torch.library.Library("gcl_emulated", "DEF")
         for name in torch._C._dispatch_get_all_op_names():
             if name.startswith("gcl_fast::"):
                 op = getattr(torch.ops.gcl_fast, name.split("::")[1].split(".")[0]).default
                 self.schemas.define(str(op._schema).split("::", 1)[1])
-        self.libraries = [ctypes.CDLL(path) for path in libraries]
-        for number, library in enumerate(self.libraries):
-            library.simt_report.restype = ctypes.c_char_p
-            assert library.simt_set_order(order.encode(), ctypes.c_uint64(7 + number)) == 0, order
+        self.library = ctypes.CDLL(library)
+        self.library.simt_report.restype = ctypes.c_char_p
+        assert self.library.simt_set_order(order.encode(), ctypes.c_uint64(7)) == 0, order
+        self.shapes: set[tuple[object, ...]] = set()
         self.seen: dict[str, dict[str, int]] = defaultdict(lambda: {"calls": 0, "launches": 0})
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -102,6 +117,10 @@ class Emulated(TorchDispatchMode):
         name = func._schema.name.split("::")[1]
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_emulated::{name}", "CPU"):
             return func(*args)
+        shapes = (name, *((a.dtype, a.shape) if isinstance(a, Tensor) else str(a) for a in args))
+        if shapes in self.shapes:
+            return func(*args)
+        self.shapes.add(shapes)
         given = as_on_cuda(name, args)
         own = tuple(a.clone(memory_format=torch.preserve_format) if isinstance(a, Tensor) else a for a in given)
         got = getattr(torch.ops.gcl_emulated, name)(*own)
@@ -115,15 +134,11 @@ class Emulated(TorchDispatchMode):
         return out
 
     def note(self, name: str) -> None:
-        launches, faults = 0, []
-        for library in self.libraries:
-            first, *rest = library.simt_report().decode().splitlines()
-            launches += int(first.split()[0])
-            faults += rest
+        first, *faults = self.library.simt_report().decode().splitlines()
         if faults:
             raise SystemExit(f"{name}: " + "; ".join(faults))
         self.seen[name]["calls"] += 1
-        self.seen[name]["launches"] += launches
+        self.seen[name]["launches"] += int(first.split()[0])
 
 
 def as_on_cuda(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -161,13 +176,15 @@ def compare(name: str, got: list[Tensor], want: list[Tensor]) -> None:
             raise SystemExit(f"{where}: {int((one != two).sum())} of {one.numel()} entries differ from the CPU's")
 
 
-def main(order: str, *libraries: str) -> None:
+def main(order: str, library: str, cases: str = "") -> None:
     from tests.cuda_cases import CASES
 
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))  # a kernel that loops for ever is an error, not a hang
-    with Emulated(order, list(libraries)) as emulated:
-        for case in CASES:
-            case.run(case.inputs(0))
+    chosen = [(case, case.inputs(0)) for case in CASES if case.name.startswith(cases)]
+    assert chosen, f"no case {cases}"
+    with Emulated(order, library) as emulated:
+        for case, inputs in chosen:
+            case.run(inputs)
     print(json.dumps(emulated.seen))
 
 

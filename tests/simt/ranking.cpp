@@ -1,4 +1,5 @@
 // Runs the ranking kernel on the arrays of a test.
+#define GCL_MOST_BLOCKS 2  // a block has more than one query
 #include "case_io.h"
 #include "ranking/ranking_kernels.cuh"
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
+from gcl_fast.ops._products import exact_products
 from gcl_fast.pseudo_labels import PseudoLabels, described, eps_by_rho, remove_camera_bias
 from gcl_fast.stages.warmup.mixed_distance import mixed_distance, squared_distances
 from gcl_fast.stages.warmup.temporal import IntervalModel, interval_model, joint_similarity
@@ -97,14 +98,22 @@ def joint_labels(
         features = remove_camera_bias(features, cameras)
     jaccard = jaccard_distance(features, rule.k1, rule.k2)
     visual = clusters(mixed_distance(jaccard, squared_distances(features), euclidean_share), rule, eps_scale, cameras)
-    arrays = (x.cpu().numpy() for x in (cameras, frames, visual.labels))
-    model = interval_model(*arrays, bin_frames=bin_frames, smooth_bins=smooth_bins, within_camera=within_camera)
-    model = IntervalModel(model.probability.to(features.device), bin_frames)
+    model = interval_model(
+        cameras,
+        frames,
+        visual.labels,
+        bin_frames=bin_frames,
+        smooth_bins=smooth_bins,
+        within_camera=within_camera,
+        num_cameras=int(cameras.max()) + 1 if len(cameras) else 1,
+    )
     neighbors = joint_neighbors(features, cameras, frames, model, min(rule.k1, len(features)), candidates)
 
     def apart(rows: Tensor) -> Tensor:
         interval = model(cameras[rows, None], frames[rows, None], cameras[None], frames[None])
-        return 1 - joint_similarity(features[rows] @ features.T, interval.to(features))
+        with exact_products(features.device):
+            cosine = features[rows] @ features.T
+        return 1 - joint_similarity(cosine, interval.to(features))
 
     jaccard = jaccard_distance(neighbors, rule.k1, rule.k2)
     return clusters(mixed_distance(jaccard, apart, joint_share), rule, eps_scale, cameras), visual

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.ops import SparseDistance
+from gcl_fast.ops._products import exact_products
 
 ROWS = 512  # of the whole matrix alive at once
 
@@ -17,7 +18,9 @@ def squared_distances(features: Tensor) -> Callable[[Tensor], Tensor]:
     norms = features.square().sum(1)
 
     def rows(index: Tensor) -> Tensor:
-        return (norms[index, None] + norms - 2 * features[index] @ features.T).clamp_min(0)
+        with exact_products(features.device):
+            product = 2 * features[index] @ features.T
+        return (norms[index, None] + norms - product).clamp_min(0)
 
     return rows
 
@@ -38,12 +41,13 @@ def mixed_distance(jaccard: SparseDistance, apart: Callable[[Tensor], Tensor], s
     total, row = jaccard.shape[0], jaccard.rows()
     raw = torch.empty_like(jaccard.values)
     low, high = torch.empty(total, dtype=raw.dtype, device=raw.device), torch.empty(total, dtype=raw.dtype, device=raw.device)
-    ends = jaccard.indptr.tolist()
-    for first in range(0, total, ROWS):
+    firsts = range(0, total, ROWS)
+    bounds = [*jaccard.indptr[::ROWS].tolist()[: len(firsts)], len(raw)]
+    for first, begin, end in zip(firsts, bounds, bounds[1:], strict=False):
         last = min(first + ROWS, total)
         block = apart(torch.arange(first, last, device=raw.device)).to(raw.dtype)  # [n, N]
         low[first:last], high[first:last] = block.amin(1), block.amax(1)
-        stored = slice(ends[first], ends[last])
+        stored = slice(begin, end)
         raw[stored] = block[row[stored] - first, jaccard.indices[stored]]
     span = (high - low).clamp_min(torch.finfo(raw.dtype).tiny)
     scaled = sum(((raw - low[end]) / span[end]).clamp(0, 1) for end in (row, jaccard.indices)) / 2

@@ -39,15 +39,17 @@ class IntervalModel:
 
 
 def interval_model(
-    cameras: np.ndarray,
-    frames: np.ndarray,
-    labels: np.ndarray,
+    cameras: Tensor | np.ndarray,
+    frames: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
     *,
     bin_frames: int = 100,
     smooth_bins: float = 50.0,
     within_camera: Literal["released", "once"] = "once",
+    num_cameras: int = 1,
 ) -> IntervalModel:
-    """Estimate the intervals from clusters. Deterministic.
+    """Estimate the intervals from clusters. Deterministic, and the same on every device: images are counted there, in whole
+    numbers, and the histograms, which are as long for many images as for few, smoothed on the host.
 
     Arguments:
         cameras: [N] integers from 0.
@@ -57,59 +59,59 @@ def interval_model(
         smooth_bins: standard deviation, in bins, of the Gaussian (cut at three) that smooths the histograms.
         within_camera: how the n > 1 images of a cluster in one camera count: "once": each after the first, once; "released":
             each, the first too, n times, as the authors' code has it.
+        num_cameras: there are so many at least, as the images of a camera may all be left out.
 
-    Returns: the intervals, normalised for each ordered pair of cameras. Two cameras: the interval between the mean frames of a
-        cluster in each. One camera: the intervals of a cluster's images to its first there.
+    Returns: the intervals, normalised for each ordered pair of cameras, on the device of labels. Two cameras: the interval
+        between the mean frames of a cluster in each. One camera: the intervals of a cluster's images to its first there.
     """
+    cameras, frames, labels = (torch.as_tensor(x).long() for x in (cameras, frames, labels))
     keep = labels >= 0
     cameras, frames, labels = cameras[keep], frames[keep], labels[keep]
-    number, clusters = int(cameras.max(initial=0)) + 1, int(labels.max(initial=-1)) + 1
-    bins = int((frames.max(initial=0) - frames.min(initial=frames.max(initial=0))) // bin_frames) + 1
-    histogram = np.zeros((number, number, bins))
+    number, clusters, bins = 1, 0, 1
+    if len(labels):
+        number, clusters, span = torch.stack([cameras.max() + 1, labels.max() + 1, frames.max() - frames.min()]).tolist()
+        bins = span // bin_frames + 1
+    number = max(number, num_cameras)
+    histogram = torch.zeros(number, number, bins, dtype=torch.float64, device=labels.device)
     group = labels * number + cameras  # [N]
     _count_between(histogram, group, frames, clusters, bin_frames)
     _count_within(histogram, group, cameras, frames, bin_frames, within_camera)
-    smooth = _smooth(histogram, smooth_bins)
+    smooth = _smooth(histogram.cpu().numpy(), smooth_bins)
     total = smooth.sum(2, keepdims=True)
-    return IntervalModel(torch.from_numpy(np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)), bin_frames)
+    probability = np.divide(smooth, total, out=smooth, where=total > 0).astype(np.float32)
+    return IntervalModel(torch.from_numpy(probability).to(labels.device), bin_frames)
 
 
-def _count_between(histogram: np.ndarray, group: np.ndarray, frames: np.ndarray, clusters: int, bin_frames: int) -> None:
+def _count_between(histogram: Tensor, group: Tensor, frames: Tensor, clusters: int, bin_frames: int) -> None:
     """Add the intervals between the mean frames of each cluster in two cameras; group [N]: cluster * cameras + camera."""
-    number, _, bins = histogram.shape
-    count = np.bincount(group, minlength=clusters * number)
-    mean = np.bincount(group, frames, minlength=clusters * number) / np.maximum(count, 1)
-    count, mean = count.reshape(clusters, number), mean.reshape(clusters, number)
-    for a in range(number):
-        for b in range(a):
-            both = (count[:, a] > 0) & (count[:, b] > 0)
-            difference = mean[both, a] - mean[both, b]
-            place = (np.abs(difference) // bin_frames).astype(np.int64)
-            for (later, earlier), chosen in (((a, b), difference >= 0), ((b, a), difference < 0)):
-                histogram[later, earlier] += np.bincount(place[chosen], minlength=bins)
+    number = len(histogram)
+    count, total = (group.new_zeros(clusters * number).index_add_(0, group, x) for x in (torch.ones_like(group), frames))
+    mean = (total.double() / count.clamp_min(1)).view(clusters, number)
+    seen = (count > 0).view(clusters, number)
+    camera = torch.arange(number, device=group.device)
+    for later in range(number):
+        difference = mean[:, later, None] - mean  # [clusters, cameras]
+        ordered = (difference > 0) | ((difference == 0) & (camera < later))
+        cluster, earlier = (ordered & seen[:, later, None] & seen).nonzero(as_tuple=True)
+        place = torch.div(difference[cluster, earlier], bin_frames, rounding_mode="floor").long()
+        histogram[later].index_put_((earlier, place), histogram.new_ones(()), accumulate=True)
 
 
 def _count_within(
-    histogram: np.ndarray,
-    group: np.ndarray,
-    cameras: np.ndarray,
-    frames: np.ndarray,
-    bin_frames: int,
-    within_camera: Literal["released", "once"],
+    histogram: Tensor, group: Tensor, cameras: Tensor, frames: Tensor, bin_frames: int, within_camera: Literal["released", "once"]
 ) -> None:
     """Add the intervals of each cluster's images to its first in the same camera."""
-    order = np.lexsort((frames, group))
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))  # the first image of each cluster in each camera
-    sizes = np.diff(starts, append=len(order))
-    first = np.repeat(frames[order][starts], sizes)
-    place = (frames[order] - first) // bin_frames
+    order = frames.argsort(stable=True)
+    order = order[group[order].argsort(stable=True)]
+    _, place, sizes = torch.unique_consecutive(group[order], return_inverse=True, return_counts=True)
+    starts = sizes.cumsum(0) - sizes  # the first image of each cluster in each camera
+    bins = (frames[order] - frames[order][starts][place]) // bin_frames
     if within_camera == "released":
-        counted = np.repeat(sizes > 1, sizes)
-        weight = np.repeat(sizes, sizes)[counted]
+        weight = torch.where(sizes > 1, sizes, 0)[place]
     else:
-        counted, weight = np.ones(len(order), dtype=bool), np.int64(1)
-        counted[starts] = False
-    np.add.at(histogram, (cameras[order][counted], cameras[order][counted], place[counted]), weight)
+        weight = torch.ones_like(order).index_fill_(0, starts, 0)
+    camera = cameras[order]
+    histogram.index_put_((camera, camera, bins), weight.double(), accumulate=True)
 
 
 def _smooth(histogram: np.ndarray, deviation: float) -> np.ndarray:
