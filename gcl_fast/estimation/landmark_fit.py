@@ -50,7 +50,7 @@ class FitSettings:
     rate: float = 0.06
     pixel: float = 0.016
     prior: float = 1.5
-    phases: int = 8
+    phases: int = 4
     stride: tuple[float, float] = (0.9, 0.2)
     arm_tail: float = 2.0
 
