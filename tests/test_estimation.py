@@ -245,6 +245,25 @@ def test_a_stride_is_a_mirror_image_half_a_cycle_later_and_vanishes_in_standing(
         assert off.abs().max() < 0.2 * np.ptp(curve) and off.abs().mean() < 0.1 * np.ptp(curve)
 
 
+def test_a_bent_elbow_and_a_stride_seen_at_two_fifths_of_its_depth_are_found(body) -> None:
+    from gcl_fast.estimation.landmark_fit import fit_landmarks, seen
+    from gcl_fast.estimation.posture import number
+    from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
+
+    angles = usual_angles(torch.tensor([[0.9, 0.0], [-0.9, 0.0]]), COEFFICIENTS)  # from the front, a hand at the ear
+    angles[:, number("elbow.R")], angles[:, number("arm.R")] = np.deg2rad((70, -25))
+    place, turned, _ = body.skeleton(angles, torch.zeros(2, 4))
+    metres = body.landmark_positions(place, turned)
+    points, world, visible = torch.zeros(2, 33, 2), torch.zeros(2, 33, 3), torch.zeros(2, 33)
+    points[:, body.landmarks] = seen(metres, torch.tensor([[-0.7, 0.01, 0.05]]).expand(2, -1), torch.full((2,), 0.25))
+    metres[..., 2] = 0.4 * metres[..., 2] + 0.15 * metres[..., 1]  # flat and pitched, as the pose model sees people
+    world[:, body.landmarks], visible[:, body.landmarks] = metres, 1.0
+    fit, _ = fit_landmarks(body, Landmarks(points, world, visible, torch.ones(2)))
+    for name in ("elbow.R", "thigh.L", "thigh.R"):
+        off = (fit.angles - angles)[:, number(name)].rad2deg().abs().max()
+        assert off < (25 if name == "elbow.R" else 3), (name, off)
+
+
 def test_cyclists_and_cut_off_people_are_told_from_walkers(body) -> None:
     from gcl_fast.estimation.body_estimates import bodies_from_landmarks
     from gcl_fast.estimation.landmark_fit import FitSettings, seen
