@@ -202,11 +202,12 @@ def test_the_body_bends_as_annys_own(body) -> None:
 
 def test_a_body_is_found_again_from_its_own_landmarks(body) -> None:
     from gcl_fast.estimation.landmark_fit import Fit, fit_landmarks, perspective, seen
-    from gcl_fast.estimation.posture import number, usual
+    from gcl_fast.estimation.posture import number
+    from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
 
-    angles = usual()[0].repeat(4, 1)
+    # walking: left heel strikes, left foot pushes off, long stride with the right leg swinging, standing
+    angles = usual_angles(torch.tensor([[0.9, 0.0], [-0.7, -0.5], [-0.3, 1.0], [0.1, 0.0]]), COEFFICIENTS)
     angles[:, number("yaw")] = torch.tensor([0.3, 1.9, -2.6, -1.0])
-    angles[:, number("thigh.L")], angles[:, number("thigh.R")] = -0.4, 0.25
     camera = torch.tensor([[-0.7, 0.01, 0.05]]).expand(4, -1)
     true = Fit(angles, torch.zeros(4, 4), camera, torch.full((4,), 0.3))
     place, turned, rest = body.skeleton(true.angles, true.shape)
@@ -223,6 +224,44 @@ def test_a_body_is_found_again_from_its_own_landmarks(body) -> None:
     pixels = project(found, perspective(fit), (256, 128))[..., :2]
     wanted = project(body.vertices(place, turned, rest, true.shape), perspective(true), (256, 128))[..., :2]
     assert (pixels - wanted).norm(dim=-1).mean() < 4
+
+
+def test_a_stride_is_a_mirror_image_half_a_cycle_later_and_vanishes_in_standing() -> None:
+    from gcl_fast.estimation.posture import ANGLES, NAMES, number
+    from gcl_fast.estimation.walking import COEFFICIENTS, CYCLES, usual_angles
+
+    phases = torch.linspace(0, 2 * np.pi, 11)[:-1]
+    gait = torch.stack((phases.cos(), phases.sin()), 1)
+    now, later = usual_angles(gait, COEFFICIENTS), usual_angles(-gait, COEFFICIENTS)
+    for i, name in enumerate(NAMES):
+        other = number(f"{name[:-1]}{'LR'[name[-1] == 'L']}") if name[-2:] in (".L", ".R") else i
+        sign = -1.0 if ANGLES[i].axis in ("y", "z", "along") else 1.0
+        torch.testing.assert_close(later[:, other], sign * now[:, i], atol=1e-6, rtol=0, msg=name)
+    still = usual_angles(torch.zeros(1, 2), COEFFICIENTS)[0]
+    for name, (standing, curve) in CYCLES.items():
+        assert still[number(f"{name}.L")] == still[number(f"{name}.R")] == pytest.approx(np.deg2rad(standing))
+        # two harmonics follow the curve: its course within a fifth of its range, mostly nearer
+        off = now[:, number(f"{name}.L")].rad2deg() - torch.tensor(curve)
+        assert off.abs().max() < 0.2 * np.ptp(curve) and off.abs().mean() < 0.1 * np.ptp(curve)
+
+
+def test_a_bent_elbow_and_a_stride_seen_at_two_fifths_of_its_depth_are_found(body) -> None:
+    from gcl_fast.estimation.landmark_fit import fit_landmarks, seen
+    from gcl_fast.estimation.posture import number
+    from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
+
+    angles = usual_angles(torch.tensor([[0.9, 0.0], [-0.9, 0.0]]), COEFFICIENTS)  # from the front, a hand at the ear
+    angles[:, number("elbow.R")], angles[:, number("arm.R")] = np.deg2rad((70, -25))
+    place, turned, _ = body.skeleton(angles, torch.zeros(2, 4))
+    metres = body.landmark_positions(place, turned)
+    points, world, visible = torch.zeros(2, 33, 2), torch.zeros(2, 33, 3), torch.zeros(2, 33)
+    points[:, body.landmarks] = seen(metres, torch.tensor([[-0.7, 0.01, 0.05]]).expand(2, -1), torch.full((2,), 0.25))
+    metres[..., 2] = 0.4 * metres[..., 2] + 0.15 * metres[..., 1]  # flat and pitched, as the pose model sees people
+    world[:, body.landmarks], visible[:, body.landmarks] = metres, 1.0
+    fit, _ = fit_landmarks(body, Landmarks(points, world, visible, torch.ones(2)))
+    for name in ("elbow.R", "thigh.L", "thigh.R"):
+        off = (fit.angles - angles)[:, number(name)].rad2deg().abs().max()
+        assert off < (25 if name == "elbow.R" else 3), (name, off)
 
 
 def test_cyclists_and_cut_off_people_are_told_from_walkers(body) -> None:

@@ -6,6 +6,8 @@ slope to it, metres of height a metre of distance. Without it a person seen from
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +16,17 @@ from torch import Tensor
 
 from gcl_fast.estimation.landmarks import Landmarks
 from gcl_fast.estimation.posable_body import LANDMARKS, PosableBody
-from gcl_fast.estimation.posture import limits, number, usual
+from gcl_fast.estimation.posture import ARMS, limits, number, usual
+from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
 
 DISTANCE = 8.0  # metres to the person: perspective is weak, and this is usual for surveillance
-ELEVATION = (0.22, 0.12)  # usual, and its spread
+ELEVATION = (0.25, 0.15)  # usual, and its spread
 # How BlazePose's world shows directions, measured on photos of the synthetic world, seed 1: from, to, the part of their depth
 # that is seen, the spread of what is seen, whether it is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP
 # times the elevation.
 LIMBS = (
-    ("shoulder", "elbow", 0.57, 0.25, False),
-    ("elbow", "wrist", 0.57, 0.25, False),
+    ("shoulder", "elbow", 0.52, 0.18, False),
+    ("elbow", "wrist", 0.7, 0.25, False),
     ("hip", "knee", 0.38, 0.15, True),
     ("knee", "ankle", 0.38, 0.15, True),
 )
@@ -38,12 +41,18 @@ class FitSettings:
     steps, rate  of Adam, radians; the second half slows down to 0
     pixel        usual error of a landmark in image heights
     prior        how much the usual posture counts; above 1, since the errors of landmarks go together
+    phases       of a stride that are tried at the start
+    stride       usual length of strides and its spread, see `walking`
+    arm_tail     from how far off the usual (squared, in spreads) an arm counts only linearly: hands hold things
     """
 
     steps: int = 60
     rate: float = 0.06
     pixel: float = 0.016
-    prior: float = 2.0
+    prior: float = 1.5
+    phases: int = 4
+    stride: tuple[float, float] = (0.9, 0.2)
+    arm_tail: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,11 @@ def fit_landmarks(body: PosableBody, observed: Landmarks, settings: FitSettings 
     """
     settings = settings or FitSettings()
     energy = _Energy(body, observed, settings)
-    first = start(body, observed)
+    with torch.no_grad():
+        first, gait = start(body, observed, energy)
     with torch.enable_grad():
-        parts = [part.detach().clone().requires_grad_() for part in (first.angles, first.shape, first.camera, first.elevation)]
-        rates = (1.0, 1.0, 1 / 3, 1 / 3)
+        parts = [part.clone().requires_grad_() for part in (first.angles, first.shape, first.camera, first.elevation, gait)]
+        rates = (1.0, 1.0, 1 / 3, 1 / 3, 1.0)
         groups = [{"params": [part]} for part in parts]
         optimizer = torch.optim.Adam(groups, lr=settings.rate, betas=(0.9, 0.98))
         for step in range(settings.steps):
@@ -96,24 +106,35 @@ def fit_landmarks(body: PosableBody, observed: Landmarks, settings: FitSettings 
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = settings.rate * rate * slowing
             optimizer.zero_grad()
-            energy(Fit(*parts)).sum().backward()
+            energy(Fit(*parts[:4]), parts[4]).sum().backward()
             optimizer.step()
-    fit = Fit(*(part.detach() for part in parts))
+    fit = Fit(*(part.detach() for part in parts[:4]))
     return fit, energy.off(fit)
 
 
-def start(body: PosableBody, observed: Landmarks) -> Fit:
-    """People in the usual posture, turned and placed as the landmarks say."""
-    mean, _ = usual()
-    batch, device = len(observed.points), observed.points.device
-    angles = mean.to(device).repeat(batch, 1)
+def start(body: PosableBody, observed: Landmarks, energy: _Energy) -> tuple[Fit, Tensor]:
+    """People turned and placed as the landmarks say, in the likeliest of some phases of a stride; and their points of the
+    gait plane [B, 2]."""
+    batch, device, count = len(observed.points), observed.points.device, energy.settings.phases
+    phases = torch.arange(count, device=device) * (2 * math.pi / count)
+    gaits = energy.settings.stride[0] * torch.stack((phases.cos(), phases.sin()), 1)
+    angles = usual_angles(gaits, energy.coefficients).repeat(batch, 1)  # [B P, A]
     shoulder, hip = _landmark("shoulder"), _landmark("hip")
     across = (observed.world[:, [shoulder, hip]] - observed.world[:, [shoulder + 1, hip + 1]]).sum(1)  # left minus right
-    angles[:, number("yaw")] = torch.atan2(-across[:, 2], across[:, 0])
-    shape = torch.zeros(batch, (len(body.rest) - 1) // 2, device=device)
+    angles[:, number("yaw")] = torch.atan2(-across[:, 2], across[:, 0]).repeat_interleave(count)
+    shape = torch.zeros(len(angles), (len(body.rest) - 1) // 2, device=device)
     place, turn, _ = body.skeleton(angles, shape)
-    model, points = body.landmark_positions(place, turn)[..., :2], observed.points[:, body.landmarks]
-    weight = observed.visible[:, body.landmarks, None] + 1e-3
+    many = energy.repeated(count)
+    camera = _placed(body.landmark_positions(place, turn)[..., :2], many.points, many.weight)
+    tried = Fit(angles, shape, camera, torch.full((len(angles),), ELEVATION[0], device=device))
+    best = many(tried, gaits.repeat(batch, 1)).unflatten(0, (batch, count)).argmin(1)
+    rows = best + torch.arange(batch, device=device) * count
+    return Fit(angles[rows], shape[rows], camera[rows], tried.elevation[rows]), gaits[best]
+
+
+def _placed(model: Tensor, points: Tensor, visible: Tensor) -> Tensor:
+    """The camera [B, 3] that puts points of the body [B, L, 2] where they are seen, as near as scale and place can."""
+    weight = visible[..., None] + 1e-3
     weight = weight / weight.sum(1, keepdim=True)
     centres = [(p * weight).sum(1, keepdim=True) for p in (model, points)]  # [B, 1, 2]
     spreads = [
@@ -121,8 +142,7 @@ def start(body: PosableBody, observed: Landmarks) -> Fit:
     ]
     scale = spreads[1] / spreads[0]
     middle = centres[1][:, 0] - scale[:, None] * centres[0][:, 0]
-    elevation = torch.full((batch,), ELEVATION[0], device=device)
-    return Fit(angles, shape, torch.cat((scale.log()[:, None], middle), 1), elevation)
+    return torch.cat((scale.log()[:, None], middle), 1)
 
 
 class _Energy:
@@ -131,7 +151,7 @@ class _Energy:
     def __init__(self, body: PosableBody, observed: Landmarks, settings: FitSettings) -> None:
         self.body, self.settings = body, settings
         device = observed.points.device
-        self.mean, self.precision = (part.to(device) for part in usual())
+        self.coefficients, self.spreads = COEFFICIENTS.to(device), usual()[1].to(device)
         self.low, self.high = (bound.to(device) for bound in limits())
         self.points, self.weight = observed.points[:, body.landmarks], observed.visible[:, body.landmarks]
         rows = [(a, b, s, part, spread, pitched) for a, b, part, spread, pitched in LIMBS for s in (0, 1)]
@@ -161,7 +181,14 @@ class _Energy:
         away = (seen(self.body.landmark_positions(place, turn), fit.camera, fit.elevation) - self.points).norm(dim=-1)
         return (away * self.weight).sum(1) / self.weight.sum(1).clamp(min=1e-3)
 
-    def __call__(self, fit: Fit) -> Tensor:
+    def repeated(self, times: int) -> _Energy:
+        """The same with each person so many times in a row."""
+        many = copy(self)
+        for name in ("points", "weight", "depth", "trunk", "limb_weight"):
+            setattr(many, name, getattr(self, name).repeat_interleave(times, 0))
+        return many
+
+    def __call__(self, fit: Fit, gait: Tensor) -> Tensor:
         place, turn, _ = self.body.skeleton(fit.angles, fit.shape)
         points = self.body.landmark_positions(place, turn)
         away = (seen(points, fit.camera, fit.elevation) - self.points).square().sum(-1)
@@ -172,15 +199,20 @@ class _Energy:
         total = total + (self.limb_weight * _linear_far(((expected - self.depth) / self.spread).square())).sum(1)
         trunk = self._trunk(points)
         total = total + ((TRUNK[0] * trunk[:, 2] + pitch[:, 0] * trunk[:, 1] - self.trunk) / TRUNK[1]).square()
-        return total + self._unusual(fit)
+        return total + self._unusual(fit, gait)
 
-    def _unusual(self, fit: Fit) -> Tensor:
-        away = fit.angles - self.mean
-        posture = torch.einsum("ba,ac,bc->b", away, self.precision, away)
+    def _unusual(self, fit: Fit, gait: Tensor) -> Tensor:
+        settings = self.settings
+        away = ((fit.angles - usual_angles(gait, self.coefficients)) / self.spreads).square()
+        posture = away[:, : ARMS[0][0]].sum(1)
+        for arm in ARMS:
+            posture = posture + settings.arm_tail * _linear_far(2 * away[:, arm].sum(1) / settings.arm_tail)
         outside = (fit.angles - self.high).clamp(min=0) + (self.low - fit.angles).clamp(min=0)
         camera = ((fit.elevation - ELEVATION[0]) / ELEVATION[1]).square()
         shape = (fit.shape / 0.5).square().sum(1)
-        return self.settings.prior * posture + (outside / 0.05).square().sum(1) + camera + shape
+        length = (gait.square().sum(1) + 1e-4).sqrt()
+        stride = ((length - settings.stride[0]) / settings.stride[1]).square()
+        return settings.prior * posture + (outside / 0.05).square().sum(1) + camera + shape + stride
 
 
 def _linear_far(square: Tensor) -> Tensor:

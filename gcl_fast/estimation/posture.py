@@ -16,7 +16,8 @@ from torch import Tensor
 class Angle:
     """One angle in degrees: bone, axis (x, y, z, `along` the bone, or `hinge` of the elbow), and what is usual.
 
-    mean, spread  of people who stand and walk; own judgement from how people walk, not fitted to any data
+    mean, spread  of people who stand and walk, own judgement; where `walking` says how an angle goes through a stride, the
+                  spread is about its course. The elbow's is wide: bags, telephones, pockets
     low, high     what a joint allows
     """
 
@@ -48,24 +49,17 @@ ANGLES: tuple[Angle, ...] = (
     Angle("look", "neck02", "y", 0, 15),
     *_sides("thigh_out", "upperleg01", "z", 4, 3, -25, 30),
     *_sides("thigh_turn", "upperleg01", "y", -4, 6, -30, 30),
-    *_sides("thigh", "upperleg01", "x", -5, 16, -80, 35),
-    *_sides("knee", "lowerleg01", "x", 18, 16, 0, 110),
-    *_sides("foot", "foot", "x", -5, 10, -35, 35),
+    *_sides("thigh", "upperleg01", "x", -5, 5, -80, 35),
+    *_sides("knee", "lowerleg01", "x", 18, 7, 0, 110),
+    *_sides("foot", "foot", "x", -5, 9, -35, 35),
     *_sides("arm_turn", "upperarm01", "along", 0, 15, -60, 60),
     *_sides("arm_in", "upperarm01", "z", 32, 6, -60, 50),
-    *_sides("arm", "upperarm01", "x", 3, 12, -110, 45),
-    *_sides("elbow", "lowerarm01", "hinge", -20, 22, -42, 110),
+    *_sides("arm", "upperarm01", "x", 3, 8, -110, 45),
+    *_sides("elbow", "lowerarm01", "hinge", -20, 35, -42, 110),
 )
 NAMES = tuple(angle.name for angle in ANGLES)
-# Legs go against each other, an arm goes with the leg of the other side.
-CORRELATIONS = {
-    ("thigh.L", "thigh.R"): -0.9,
-    ("arm.L", "arm.R"): -0.75,
-    ("thigh.L", "arm.R"): 0.75,
-    ("thigh.R", "arm.L"): 0.75,
-    ("thigh.L", "arm.L"): -0.75,
-    ("thigh.R", "arm.R"): -0.75,
-}
+_ARM = ("arm_turn", "arm_in", "arm", "elbow")
+ARMS = tuple([NAMES.index(f"{part}.{side}") for part in _ARM] for side in "LR")  # numbers of each arm's angles, the last ones
 
 
 def number(name: str) -> int:
@@ -74,15 +68,8 @@ def number(name: str) -> int:
 
 
 def usual() -> tuple[Tensor, Tensor]:
-    """Mean [A] and precision matrix [A, A] of the angles, radians."""
-    spread = torch.tensor([a.spread for a in ANGLES], dtype=torch.float64).deg2rad()
-    correlation = torch.eye(len(ANGLES), dtype=torch.float64)
-    for (first, second), value in CORRELATIONS.items():
-        i, j = number(first), number(second)
-        correlation[i, j] = correlation[j, i] = value
-    covariance = spread[:, None] * correlation * spread
-    mean = torch.tensor([a.mean for a in ANGLES], dtype=torch.float64).deg2rad()
-    return mean.float(), torch.linalg.inv(covariance).float()
+    """Mean and spread [A] each, radians."""
+    return torch.tensor([a.mean for a in ANGLES]).deg2rad(), torch.tensor([a.spread for a in ANGLES]).deg2rad()
 
 
 def limits() -> tuple[Tensor, Tensor]:

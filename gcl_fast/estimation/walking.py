@@ -1,0 +1,54 @@
+"""How joint angles go together in people who stand and walk: a point in a plane says how far the stride is and where in it.
+
+The point is (r cos t, r sin t): t the phase of the left leg's cycle, 0 where its heel strikes, and r the length of the stride: 0
+stands, 1 walks at an ordinary pace. Between them angles grow as a cycle's harmonics do: the first with r, mean and second with r
+squared.
+
+Source: the curves are those of textbooks of human gait, in round figures (Winter, "The Biomechanics and Motor Control of Human
+Gait", 1991: hip, knee, ankle; Perry and Burnfield, "Gait Analysis", 2010: arms, elbows, pelvis against shoulders).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gcl_fast.estimation.posture import ANGLES, number
+
+# Degrees at each tenth of the cycle of the leg of the same side, and where somebody stands. Signs as in `posture.ANGLES`:
+# thighs and arms are negative forwards, feet positive with the toes down; the elbow's zero is a bend of 42 degrees.
+CYCLES: dict[str, tuple[float, tuple[float, ...]]] = {
+    "thigh": (-3, (-21, -19, -12, -3, 5, 10, 8, -5, -18, -22)),
+    "knee": (8, (5, 18, 19, 12, 8, 13, 36, 62, 52, 20)),
+    "foot": (-2, (0, 4, -3, -7, -9, -4, 18, 12, 0, -1)),
+    "arm": (2, (18, 17, 12, 4, -5, -10, -11, -7, 2, 13)),
+    "elbow": (-22, (-24, -24, -21, -16, -9, -3, -2, -6, -14, -21)),
+}
+TWIST = -10.0  # of the shoulders against the pelvis: the side whose leg is in front has its shoulder behind
+
+
+def _coefficients() -> Tensor:
+    """[6, A] radians, by which 1, x, y, x x, y y, x y count; of angles that do not take part only 1."""
+    table = torch.zeros(6, len(ANGLES), dtype=torch.float64)
+    table[0] = torch.tensor([angle.mean for angle in ANGLES])
+    for name, (still, curve) in CYCLES.items():
+        values = torch.tensor(curve, dtype=torch.float64)
+        phase = 2 * math.pi * torch.arange(len(curve), dtype=torch.float64) / len(curve)
+        a1, b1, a2, b2 = (2 * (values * wave).mean() for wave in (phase.cos(), phase.sin(), (2 * phase).cos(), (2 * phase).sin()))
+        rise = values.mean() - still
+        for side, sign in (("L", 1), ("R", -1)):
+            row = torch.stack((torch.tensor(float(still)), sign * a1, sign * b1, rise + a2, rise - a2, 2 * b2))
+            table[:, number(f"{name}.{side}")] = row
+    table[1, number("twist")] = TWIST
+    return table.deg2rad().float()
+
+
+def usual_angles(gait: Tensor, coefficients: Tensor) -> Tensor:
+    """Points of the gait plane [B, 2] -> angles [B, A]."""
+    x, y = gait.unbind(1)
+    return torch.stack((torch.ones_like(x), x, y, x * x, y * y, x * y), 1) @ coefficients
+
+
+COEFFICIENTS = _coefficients()
