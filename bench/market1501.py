@@ -153,7 +153,11 @@ def meshes(data: ReIDData, folder: Path, device: str) -> dict[str, object]:
     with counting("estimate meshes") as progress:
         estimator = BlazePose(pose_weights(), choose_device(device))
         report = estimate_meshes(data, estimator, mesh_root=folder, splits=("train",), progress=progress)
-    made = max(len(report.written), 1)
+    made = len(report.written)
+    cost = {
+        "wall_ms_an_image": round(1000 * (time.perf_counter() - began) / max(made, 1), 1),
+        "cpu_ms_an_image": round(1000 * (time.process_time() - cpu) / max(made, 1), 1),
+    }
     names = {record.path.stem for record in data.train}
     with (folder / "market" / "train" / "doubts.csv").open(encoding="utf-8") as file:
         doubts = Counter(row["doubt"] for row in csv.DictReader(file) if row["image"] in names)
@@ -161,9 +165,8 @@ def meshes(data: ReIDData, folder: Path, device: str) -> dict[str, object]:
         "images": len(data.train),
         "doubtful": dict(doubts.most_common()),
         "doubtful_share": round(sum(doubts.values()) / len(data.train), 4),
-        "estimated_by_this_call": len(report.written),
-        "wall_ms_an_image": round(1000 * (time.perf_counter() - began) / made, 1),
-        "cpu_ms_an_image": round(1000 * (time.process_time() - cpu) / made, 1),
+        "estimated_by_this_call": made,
+        **(cost if made else {}),
     }
 
 

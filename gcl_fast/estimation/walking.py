@@ -4,8 +4,9 @@ The point is (r cos t, r sin t): t the phase of the left leg's cycle, 0 where it
 stands, 1 walks at an ordinary pace. Between them angles grow as a cycle's harmonics do: the first with r, mean and second with r
 squared.
 
-Source: the curves are those of textbooks of human gait, in round figures (Winter, "The Biomechanics and Motor Control of Human
-Gait", 1991: hip, knee, ankle; Perry and Burnfield, "Gait Analysis", 2010: arms, elbows, pelvis against shoulders).
+The curves are round figures of the shape that textbooks of human gait show (Winter, "The Biomechanics and Motor Control of Human
+Gait", 1991: hip, knee, ankle; Perry and Burnfield, "Gait Analysis", 2010: arms, elbows, pelvis against shoulders); they were not
+read off their tables.
 """
 
 from __future__ import annotations
