@@ -56,9 +56,7 @@ VARIANTS = {
     ),
     "running_stats_all": Variant("stage3.running_stats all, as published", with_stage3(running_stats="all")),
     "yaws_published": Variant("turns without 315 degrees, as published", lambda c: replace(c, yaws=c.yaws[:-1])),
-    "bf16": Variant(
-        "stages 2 and 3 and the control in bf16", lambda c: replace(c, precision="bf16"), begins_after=1, control=True
-    ),
+    "bf16": Variant("all in bfloat16", lambda c: replace(c, precision="bf16"), begins_after=1, control=True),
 }
 
 

@@ -72,7 +72,7 @@ def stage1() -> str:
             row = result[settings][method]
             cells += [f"{row['untrained']:.1f}", f"{row['stage1']:.1f} ± {row['stdev']:.1f}"]
         rows.append(cells)
-    return markdown(["method", "published: untrained", "after stage 1", "demo's: untrained", "after stage 1"], rows)
+    return markdown(["method", "published: untrained", "published: trained", "demo's: untrained", "demo's: trained"], rows)
 
 
 def demo_variants() -> str:
@@ -84,7 +84,7 @@ def demo_variants() -> str:
     for name, runs in result["runs"].items():
         own = [percent(runs[seed]["control"]["mAP"]) for seed in seeds if "control" in runs[seed] and name != "shipped"]
         if own:
-            rows.append([f"control: {what[name]}", *own, ""])
+            rows.append([f"control, {what[name]}", *own, ""])
         over = result["points_over_control"][name]
         scores = [percent(runs[seed]["stage3"]["mAP"]) for seed in seeds]
         rows.append([what[name], *scores, f"{over['mean']:+.1f} ± {over['stdev']:.1f}"])
