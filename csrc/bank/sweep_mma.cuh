@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
           if constexpr (SHARED) {
             const int byte = step % 2 * 64 + quad * 16;
             four = *reinterpret_cast<const BankFour<float>*>(own_queries +
-                                                         span_place<float>(q, span_of_queries, byte, (group & 1) << 2));
+                                                             span_place<float>(q, span_of_queries, byte, (group & 1) << 2));
           } else {
             query_four(q, span * kSpan + column, four.x);
           }
