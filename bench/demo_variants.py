@@ -64,7 +64,9 @@ def run_variant(name: str, seed: int, options: argparse.Namespace) -> dict[str, 
     """Scores of stage 2 and 3 (and of the control), trained unless they are there."""
     variant, demo = VARIANTS[name], options.demos / f"seed{seed}"
     config = variant.change(demo_config(seed, demo))
-    config = replace(config, runs=str(options.runs), name=f"{name}_{seed}", picture_every=1000, tensorboard=False)
+    config = replace(
+        config, device=options.device, runs=str(options.runs), name=f"{name}_{seed}", picture_every=1000, tensorboard=False
+    )
     if "stage3" not in read_metrics(config.run_dir):
         stages = tuple(range(variant.begins_after + 1, 4))
         if variant.control:  # goes on in a folder that holds stage 1, under these settings
@@ -97,6 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--demos", type=Path, default=Path("runs/demo_seeds"))
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_variants"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/demo_variants.json"))

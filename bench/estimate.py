@@ -42,6 +42,7 @@ from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.ops import rasterize
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record, ReIDData
+from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.resolved import processor
 
 SIZE = (128, 64)
@@ -57,14 +58,16 @@ def main() -> int:
     parser.add_argument("--penn-fudan", type=Path)
     parser.add_argument("--views", type=Path, nargs="*", default=[], help="worlds with true views")
     parser.add_argument("--weights", default="auto")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--no-mirror", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    estimator = BlazePose(pose_weights(options.weights), mirror=not options.no_mirror)
+    device = choose_device(options.device)
+    estimator = BlazePose(pose_weights(options.weights), device, mirror=not options.no_mirror)
     result: dict[str, object] = {
         "command": "python bench/estimate.py " + " ".join(sys.argv[1:]),
         "commit": commit(),
-        "device": processor(),
+        "device": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
         "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body "
         "is that of the world's own true bodies.",

@@ -80,7 +80,7 @@ def shortened(stage1: Stage1Config, method: str, settings: str) -> Stage1Config:
     return replace(stage1, **{method: part})
 
 
-def one_config(settings: str, method: str, seed: int, runs: Path, joint: int) -> TrainConfig:
+def one_config(settings: str, method: str, seed: int, runs: Path, joint: int, device: str = "auto") -> TrainConfig:
     demo = load_shipped("demo")
     model, stage1 = demo.model, demo.stage1
     if settings == "published":
@@ -94,6 +94,7 @@ def one_config(settings: str, method: str, seed: int, runs: Path, joint: int) ->
         runs=str(runs),
         root=str(runs / f"world{seed}"),
         seed=seed,
+        device=device,
         model=model,
         stage1=shortened(stage1, method, settings),
         tensorboard=False,
@@ -108,8 +109,8 @@ def schedule(settings: str, method: str, runs: Path) -> dict:
     return {"mlc": mlc, "jvtc": jvtc}.get(method, stage1)
 
 
-def one_run(settings: str, method: str, seed: int, runs: Path) -> dict:
-    config = one_config(settings, method, seed, runs, 0)
+def one_run(settings: str, method: str, seed: int, runs: Path, device: str) -> dict:
+    config = one_config(settings, method, seed, runs, 0, device)
     if not (config.run_dir / "report.html").exists():
         write_world(Path(config.root), layout="market1501", image_size=config.image_size, seed=seed, **WORLD)
         train(config, (1,), resume=True)
@@ -117,11 +118,11 @@ def one_run(settings: str, method: str, seed: int, runs: Path) -> dict:
     return {name: metrics[name] for name in ("untrained", "stage1", "times")}
 
 
-def going_on(method: str, seed: int, runs: Path, joint: int) -> dict:
+def going_on(method: str, seed: int, runs: Path, joint: int, device: str) -> dict:
     """Stages 2 and 3, `joint` iterations each, from what stage 1 of the demo's settings left."""
     first = one_config("demo", method, seed, runs, 0)
     init = str(first.run_dir / "stage1" / "last.pt")
-    config = replace(one_config("demo", method, seed, runs, joint), name=f"{method}_joint", init=init)
+    config = replace(one_config("demo", method, seed, runs, joint, device), name=f"{method}_joint", init=init)
     if not (config.run_dir / "report.html").exists():
         train(config, (2, 3), resume=True)
     metrics = read_metrics(config.run_dir)
@@ -166,6 +167,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--joint", type=int, default=20)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=Path, default=Path("runs/stage1"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/stage1.json"))
     parser.add_argument("--note", default="", help="how the runs were made, where not one after the other by this command")
@@ -190,7 +192,7 @@ def main() -> int:
     for seed in options.seeds:
         for settings in options.settings:
             for method in options.methods:
-                metrics = one_run(settings, method, seed, options.runs)
+                metrics = one_run(settings, method, seed, options.runs, options.device)
                 runs[settings][method][str(seed)] = metrics
                 result["mAP"] = table(runs)
                 print(
@@ -199,7 +201,7 @@ def main() -> int:
                 )
                 write(options.out, result)
     for method in options.methods if options.joint and "demo" in options.settings else ():
-        result["then_stages_2_and_3"][method] = going_on(method, options.seeds[0], options.runs, options.joint)
+        result["then_stages_2_and_3"][method] = going_on(method, options.seeds[0], options.runs, options.joint, options.device)
         write(options.out, result)
     return 0
 

@@ -21,7 +21,7 @@ def demo_config(seed: int, out: Path) -> TrainConfig:
     return replace(load_shipped("demo"), seed=seed, runs=str(out.parent), name=out.name, root=str(out / "data"))
 
 
-def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False) -> dict[str, Any]:
+def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False, device: str = "auto") -> dict[str, Any]:
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
     A finished demo is not repeated unless `fresh`, which removes its run and its world first; a stopped one goes on where it
@@ -31,7 +31,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     from gcl_fast.runs.training import train
     from gcl_fast.synthetic import write_world
 
-    config = demo_config(seed, out)
+    config = replace(demo_config(seed, out), device=device)
     if fresh and out.exists():
         if not (out / "config.yaml").exists():
             raise RunError(
