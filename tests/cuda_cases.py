@@ -241,14 +241,15 @@ def graph(seed: int) -> Tensors:
 
 
 def chain(seed: int, links: int = 199) -> Tensors:
-    """Points that others join to one chain in any order: each union counts, and many threads want the same roots."""
+    """Points that others join to two chains in any order: each union counts, and many threads want the same roots."""
     order, total = torch.randperm(links + 1, generator=generator(seed)), 2 * links + 1
     joined = torch.zeros(total, total, dtype=torch.bool)
     for ends in (order[:-1], order[1:]):
         joined[torch.arange(links + 1, total), ends] = True
+    joined[links + 1 + links // 2, order[links // 2 + 1]] = False  # which points lie before the gap hangs on the seed
     joined |= joined.T.clone()
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), joined.sum(1).cumsum(0)])
-    return {"indptr": indptr, "indices": joined.nonzero()[:, 1].int(), "values": torch.full((4 * links,), 0.1)}
+    return {"indptr": indptr, "indices": joined.nonzero()[:, 1].int(), "values": torch.full((4 * links - 2,), 0.1)}
 
 
 def dbscan(t: Tensors) -> Tensors:

@@ -8,7 +8,8 @@ import torch
 from gcl_fast import ops
 from gcl_fast.ops.interpolate import _entries_by_row
 from tests.simt.harness import ORDERS, run
-from tests.test_simt import same_bits, soup
+from tests.test_simt import same_bits
+from tests.test_simt_rasterize import soup
 
 every_order = pytest.mark.parametrize("order", ORDERS)
 

@@ -9,7 +9,8 @@ import torch
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.simt.harness import ORDERS, run
-from tests.test_simt import same_bits, soup
+from tests.test_simt import same_bits
+from tests.test_simt_rasterize import soup
 from tests.toy_meshes import EYE, ellipsoid
 
 every_order = pytest.mark.parametrize("order", ORDERS)
