@@ -30,8 +30,9 @@ bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
 
 template <class T>
 void place_itself(const KnnParams<T>& p, int64_t r) {
-  const int64_t row = row_number(p, r), c = row - p.first_column;
-  if (c < 0 || c >= p.width) return;
+  const int64_t row = row_number(p, r);
+  if (row < p.first_column || row >= p.first_column + p.width) return;  // a caller's row may be any number
+  const int64_t c = row - p.first_column;
   p.value[r * p.k] = entry(p, r, c);
   p.index[r * p.k] = row;
 }

@@ -13,7 +13,7 @@ void knn_update(Tensor block, Tensor rows, int64_t first_row, int64_t first_colu
   const KnnTensors t(block, rows, penalty, original, copy_start, copies, value, index);
   if (!block.is_cuda() && original.numel() != 0) {
     check_starts(op, "copy_start", t.copy_start, t.copies.numel());
-    STD_TORCH_CHECK(first_column >= 0 && first_column + t.block.size(1) <= t.original.size(0), op,
+    STD_TORCH_CHECK(first_column >= 0 && first_column <= t.original.size(0) - t.block.size(1), op,
                     ": block reaches beyond original");
   }
   dispatch_real(t.block, [&](auto real) { backend.update(t.params<decltype(real)>(first_row, first_column, value, index)); });

@@ -186,7 +186,7 @@ def fuzz(first: int, seconds: float, count: int = 1 << 40) -> dict[str, Any]:
             continue
         code = -done.returncode
         name = signal.Signals(code).name if code in {s.value for s in signal.Signals} else f"exit {done.returncode}"
-        total["crashes"].append(f"case {at}: {name}\n{done.stderr[-3000:]}")
+        total["crashes"].append(f"case {at}: {name}\n{done.stderr[:3000]}")
         total["outcomes"]["cases of processes that died"] += at - first
         first = at + 1
     return total
