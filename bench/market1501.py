@@ -153,11 +153,8 @@ def meshes(data: ReIDData, folder: Path, device: str) -> dict[str, object]:
     with counting("estimate meshes") as progress:
         estimator = BlazePose(pose_weights(), choose_device(device))
         report = estimate_meshes(data, estimator, mesh_root=folder, splits=("train",), progress=progress)
-    made = len(report.written)
-    cost = {
-        "wall_ms_an_image": round(1000 * (time.perf_counter() - began) / max(made, 1), 1),
-        "cpu_ms_an_image": round(1000 * (time.process_time() - cpu) / max(made, 1), 1),
-    }
+    made, seconds, cpu_seconds = len(report.written), time.perf_counter() - began, time.process_time() - cpu
+    cost = {"wall_ms_an_image": seconds, "cpu_ms_an_image": cpu_seconds} if made else {}
     names = {record.path.stem for record in data.train}
     with (folder / "market" / "train" / "doubts.csv").open(encoding="utf-8") as file:
         doubts = Counter(row["doubt"] for row in csv.DictReader(file) if row["image"] in names)
@@ -166,7 +163,7 @@ def meshes(data: ReIDData, folder: Path, device: str) -> dict[str, object]:
         "doubtful": dict(doubts.most_common()),
         "doubtful_share": round(sum(doubts.values()) / len(data.train), 4),
         "estimated_by_this_call": made,
-        **(cost if made else {}),
+        **{name: round(1000 * spent / made, 1) for name, spent in cost.items()},
     }
 
 
@@ -240,8 +237,13 @@ def full_scores(options: argparse.Namespace, start: str, seed: int) -> dict[str,
     encoder = build_networks(config).encoder.to(opened.device)
     if "untrained" not in scores:
         scores["untrained"] = kept(opened.score(encoder))
-    runs = {"stage1": "texture/stage1", "texture": "texture/stage3", "control": "texture/control", "mesh": "mesh/stage3"}
-    runs["published"] = "published/stage1"
+    runs = {
+        "stage1": "texture/stage1",
+        "published": "published/stage1",
+        "texture": "texture/stage3",
+        "control": "texture/control",
+        "mesh": "mesh/stage3",
+    }
     states = {part: options.runs / f"{start}_{seed}_{place}" / "last.pt" for part, place in runs.items()}
     states["baseline"] = plain_weights(options, start, seed)
     for part, path in states.items():

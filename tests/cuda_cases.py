@@ -249,7 +249,8 @@ def chain(seed: int, links: int = 199) -> Tensors:
     joined[links + 1 + links // 2, order[links // 2 + 1]] = False  # which points lie before the gap hangs on the seed
     joined |= joined.T.clone()
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), joined.sum(1).cumsum(0)])
-    return {"indptr": indptr, "indices": joined.nonzero()[:, 1].int(), "values": torch.full((4 * links - 2,), 0.1)}
+    indices = joined.nonzero()[:, 1].int()
+    return {"indptr": indptr, "indices": indices, "values": torch.full((len(indices),), 0.1)}
 
 
 def dbscan(t: Tensors) -> Tensors:

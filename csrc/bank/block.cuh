@@ -19,7 +19,6 @@ namespace gcl {
 
 constexpr int kRowThreads = 256;   // of a block that works on one row of the batch
 constexpr int kMostWarps = 32;     // of any block
-constexpr unsigned kBankLanes = 0xffffffffu;
 
 __device__ inline float fused(float a, float b, float c) { return ::fmaf(a, b, c); }
 __device__ inline double fused(double a, double b, double c) { return ::fma(a, b, c); }
@@ -34,7 +33,7 @@ struct Sum {
 // Every lane gets the warp's values folded by a commutative f, in an order that never changes.
 template <class V, class F>
 __device__ V fold_warp_all(V value, F&& f) {
-  for (int offset = 16; offset > 0; offset /= 2) value = f(value, __shfl_xor_sync(kBankLanes, value, offset));
+  for (int offset = 16; offset > 0; offset /= 2) value = f(value, __shfl_xor_sync(kAllLanes, value, offset));
   return value;
 }
 
@@ -57,19 +56,14 @@ __device__ bool names_a_row(const NceParams<T>& p, int64_t row) {
   return row >= 0 && row < p.num_rows;
 }
 
-template <class S>
-struct alignas(4 * sizeof(S) < 16 ? 4 * sizeof(S) : 16) BankFour {
-  S x[4];
-};
-
 // Elements [d, d + 4) of a row, 0 from D on. WHOLE: D and the row's address allow one load.
 template <bool WHOLE, class T, class S>
 __device__ void load_four(const S* row, int64_t d, int64_t dim, T* to) {
   if constexpr (WHOLE) {
-    BankFour<S> four{};
-    if (d < dim) four = *reinterpret_cast<const BankFour<S>*>(row + d);
+    Four<S> four{};
+    if (d < dim) four = *reinterpret_cast<const Four<S>*>(row + d);
     GCL_UNROLL
-    for (int e = 0; e < 4; ++e) to[e] = static_cast<T>(widen(four.x[e]));
+    for (int e = 0; e < 4; ++e) to[e] = static_cast<T>(widen(four.v[e]));
   } else {
     GCL_UNROLL
     for (int e = 0; e < 4; ++e) to[e] = d + e < dim ? static_cast<T>(widen(row[d + e])) : T(0);

@@ -30,7 +30,7 @@ __device__ inline bool descend(const uint32_t* counts, int bits, uint32_t* prefi
   for (int i = begin; i < begin + each && i < bins; ++i) own += counts[i];
   uint32_t upto = own;
   for (int step = 1; step < 32; step *= 2) {
-    const uint32_t before = __shfl_up_sync(kBankLanes, upto, step);
+    const uint32_t before = __shfl_up_sync(kAllLanes, upto, step);
     if (lane >= step) upto += before;
   }
   if (lane == 31) warp_total[warp] = upto;

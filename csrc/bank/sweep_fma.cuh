@@ -17,7 +17,7 @@ __device__ T fold_warp(T (&value)[COUNT]) {
   GCL_UNROLL
   for (int offset = 16; offset > 0; offset /= 2) {
     if (count == 1) {
-      value[0] += __shfl_xor_sync(kBankLanes, value[0], offset);
+      value[0] += __shfl_xor_sync(kAllLanes, value[0], offset);
       continue;
     }
     count /= 2;
@@ -26,7 +26,7 @@ __device__ T fold_warp(T (&value)[COUNT]) {
     for (int i = 0; i < COUNT / 2; ++i) {
       if (i >= count) break;
       const T send = upper ? value[i] : value[i + count], keep = upper ? value[i + count] : value[i];
-      value[i] = keep + __shfl_xor_sync(kBankLanes, send, offset);
+      value[i] = keep + __shfl_xor_sync(kAllLanes, send, offset);
     }
   }
   return value[0];

@@ -47,15 +47,15 @@ struct TileFour {
   // `turn` is that of the row.
   __device__ void load(const unsigned char* rows, int row, int span, int column, int turn) {
     const int byte = column * static_cast<int>(sizeof(S));
-    const BankFour<S> four = *reinterpret_cast<const BankFour<S>*>(rows + span_place<S>(row, span, byte, turn));
+    const Four<S> four = *reinterpret_cast<const Four<S>*>(rows + span_place<S>(row, span, byte, turn));
     GCL_UNROLL
     for (int e = 0; e < 4; ++e) {
       if constexpr (sizeof(S) == 4) {
-        const Tf32 two = nearest_tf32(four.x[e]);
+        const Tf32 two = nearest_tf32(four.v[e]);
         high[e] = two.high;
         low[e] = two.low;
       } else {
-        high[e] = to_bits(widen(four.x[e]));
+        high[e] = to_bits(widen(four.v[e]));
       }
     }
   }
@@ -129,9 +129,9 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
     GCL_ROLLED
     for (int i = lane; i < kMmaQueries * kMmaColumns / 4; i += 32) {
       const int q = i / (kMmaColumns / 4), column = i % (kMmaColumns / 4) * 4;
-      BankFour<float> four;
-      query_four(q, column, four.x);
-      *reinterpret_cast<BankFour<float>*>(own_queries + span_place<float>(q, column / 32, column % 32 * 4, (q & 1) << 2)) = four;
+      Four<float> four;
+      query_four(q, column, four.v);
+      *reinterpret_cast<Four<float>*>(own_queries + span_place<float>(q, column / 32, column % 32 * 4, (q & 1) << 2)) = four;
     }
   }
   __syncthreads();
@@ -149,16 +149,16 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
         GCL_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int q = group + 8 * half;
-          BankFour<float> four;
+          Four<float> four;
           if constexpr (SHARED) {
             const int byte = step % 2 * 64 + quad * 16;
-            four = *reinterpret_cast<const BankFour<float>*>(own_queries +
-                                                             span_place<float>(q, span_of_queries, byte, (group & 1) << 2));
+            four = *reinterpret_cast<const Four<float>*>(own_queries +
+                                                         span_place<float>(q, span_of_queries, byte, (group & 1) << 2));
           } else {
-            query_four(q, span * kSpan + column, four.x);
+            query_four(q, span * kSpan + column, four.v);
           }
           GCL_UNROLL
-          for (int e = 0; e < 4; ++e) query[half][e] = cut_tf32(four.x[e]);
+          for (int e = 0; e < 4; ++e) query[half][e] = cut_tf32(four.v[e]);
         }
         GCL_UNROLL
         for (int eight = 0; eight < kEights; ++eight) {
@@ -252,11 +252,11 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
     GCL_UNROLL
     for (int c = 0; c < 4; ++c) {
       const int64_t b = b0 + group + 8 * (c / 2), d = column0 + v * 32 + 4 * (2 * quad + c % 2);
-      BankFour<float> four;
+      Four<float> four;
       GCL_UNROLL
-      for (int e = 0; e < 4; ++e) four.x[e] = sum[v][e][c];
+      for (int e = 0; e < 4; ++e) four.v[e] = sum[v][e][c];
       if (b < p.batch && d < p.dim) {
-        *reinterpret_cast<BankFour<float>*>(p.part_mean + (place.chunk * p.batch + b) * padded_dim(p.dim) + d) = four;
+        *reinterpret_cast<Four<float>*>(p.part_mean + (place.chunk * p.batch + b) * padded_dim(p.dim) + d) = four;
       }
     }
   }

@@ -64,13 +64,13 @@ struct Queries {
       const T nothing = -std::numeric_limits<T>::infinity(), before = top[q];
       T now = keep && value > before ? value : before;
       GCL_UNROLL
-      for (int offset = ROWS / 2; offset > 0; offset /= 2) now = maximum(now, __shfl_xor_sync(kBankLanes, now, offset));
+      for (int offset = ROWS / 2; offset > 0; offset /= 2) now = maximum(now, __shfl_xor_sync(kAllLanes, now, offset));
       const T shift = now > nothing ? now : T(0), w = keep ? ::exp(value - shift) : T(0);
       T added = w, logits = keep ? w * value : T(0);
       GCL_UNROLL
       for (int offset = ROWS / 2; offset > 0; offset /= 2) {
-        added += __shfl_xor_sync(kBankLanes, added, offset);
-        logits += __shfl_xor_sync(kBankLanes, logits, offset);
+        added += __shfl_xor_sync(kAllLanes, added, offset);
+        logits += __shfl_xor_sync(kAllLanes, logits, offset);
       }
       __syncwarp();
       if (there) weight[k] = w;

@@ -32,6 +32,14 @@ using GclStream = cudaStream_t;
 namespace gcl {
 
 constexpr int kThreads = 128;
+constexpr int kWarpLanes = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// What one load or store of up to 16 bytes moves.
+template <class T>
+struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four {
+  T v[4];
+};
 
 #if defined(__CUDACC__)
 __device__ __forceinline__ unsigned load_relaxed(const unsigned* address) {

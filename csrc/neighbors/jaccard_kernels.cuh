@@ -44,7 +44,7 @@ template <class T>
 __device__ T warp_product(const T* a, const T* b, int64_t dim, int64_t lane) {
   T sum = 0;
   for (int64_t d = lane; d < dim; d += 32) sum += a[d] * b[d];
-  for (int width = 16; width > 0; width /= 2) sum += __shfl_down_sync(0xffffffffu, sum, width);
+  for (int width = 16; width > 0; width /= 2) sum += __shfl_down_sync(kAllLanes, sum, width);
   return sum;
 }
 
@@ -64,7 +64,7 @@ __global__ void expansion_products_kernel(ExpansionParams<T> p) {
   const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / 32;
   for (int64_t e = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32; e < p.total; e += warps) {
     const T known = p.values[e];
-    __syncwarp(0xffffffffu);
+    __syncwarp(kAllLanes);
     if (known == known) continue;  // the whole warp reads the same
     int64_t low = 0, high = p.rows;  // the row that holds entry e: the last whose start is not above e
     while (low + 1 < high) {

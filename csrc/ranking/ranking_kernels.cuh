@@ -26,10 +26,10 @@ struct RankTile {
 // The sum over a warp, in every lane: one instruction from sm_80 on.
 __device__ inline int warp_sum(int value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
   return value;
 #else
-  return __reduce_add_sync(0xffffffffu, value);
+  return __reduce_add_sync(kAllLanes, value);
 #endif
 }
 

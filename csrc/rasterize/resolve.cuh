@@ -9,11 +9,6 @@
 
 namespace gcl {
 
-template <class T>
-struct alignas(16) Four {
-  T v[4];
-};
-
 struct alignas(16) Two {
   uint64_t v[2];
 };

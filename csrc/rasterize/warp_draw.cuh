@@ -16,8 +16,6 @@
 
 namespace gcl {
 
-constexpr int kWarpLanes = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kBlockSide = 4;
 constexpr int kBlockCentres = kBlockSide * kBlockSide;
 constexpr int kManyBlocks = 9;                        // from which a warp walks a box together

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+#include "common/device.h"
+#include "rasterize/rasterize.h"
+
 namespace gcl {
 
 constexpr int64_t kViewsAtOnce = 32;  // whose angles travel to the GPU inside of the parameters
@@ -36,5 +39,20 @@ struct RenderParams {
   uint64_t* zbuffer;       // [P, H, W]  workspace: the smallest key so far; null where fused
   int32_t* face_id;        // [P, H, W]  workspace of double; else null
 };
+
+// `count` pictures, whose vertices lie in `pixels`, as images of rasterize. The caller adds where depths or keys go.
+template <class T, class Index>
+GCL_HD RasterizeParams<T, Index> raster_of(const RenderParams<T, Index>& p, const T* pixels, int64_t count, int32_t* face_id) {
+  RasterizeParams<T, Index> r{};
+  r.verts = pixels;
+  r.faces = p.faces;
+  r.batch = count;
+  r.num_verts = p.num_verts;
+  r.num_faces = p.num_faces;
+  r.height = p.height;
+  r.width = p.width;
+  r.face_id = face_id;
+  return r;
+}
 
 }  // namespace gcl

@@ -60,15 +60,7 @@ void draw(const RenderParams<float, Index>& p, const Easel<float>& e, int64_t ro
 // A whole view, face by face.
 template <class T, class Index>
 void draw(const RenderParams<T, Index>& p, const Easel<T>& e) {
-  RasterizeParams<T, Index> r{};
-  r.verts = e.pixels;
-  r.faces = p.faces;
-  r.batch = 1;
-  r.num_verts = p.num_verts;
-  r.num_faces = p.num_faces;
-  r.height = p.height;
-  r.width = p.width;
-  r.face_id = e.face_id;
+  RasterizeParams<T, Index> r = raster_of(p, e.pixels, 1, e.face_id);
   r.depth = e.depth;
   rasterize_image(r, 0);
 }

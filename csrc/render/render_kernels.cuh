@@ -141,23 +141,6 @@ struct PaintStrip {
   }
 };
 
-// The pictures of a chunk as images of rasterize.
-template <class T, class Index>
-RasterizeParams<T, Index> raster_of(const RenderParams<T, Index>& p) {
-  RasterizeParams<T, Index> r{};
-  r.verts = p.pixels;
-  r.faces = p.faces;
-  r.batch = p.bodies_now * p.views_now;
-  r.num_verts = p.num_verts;
-  r.num_faces = p.num_faces;
-  r.height = p.height;
-  r.width = p.width;
-  r.face_id = p.face_id;
-  r.shared_bytes = p.shared_bytes;
-  r.zbuffer = p.zbuffer;
-  return r;
-}
-
 template <class T, class Index>
 void launch_chunk(const RenderParams<T, Index>& p, GclStream stream) {
   const int64_t pictures = p.bodies_now * p.views_now, vertices = blocks_for(p.num_verts), faces = blocks_for(p.num_faces);
@@ -165,7 +148,9 @@ void launch_chunk(const RenderParams<T, Index>& p, GclStream stream) {
     GCL_LAUNCH((render_prepare_kernel<T, Index>), pictures * vertices + p.bodies_now * faces, kThreads, 0, stream, p,
                static_cast<unsigned>(vertices), static_cast<unsigned>(faces));
   }
-  const RasterizeParams<T, Index> r = raster_of(p);
+  RasterizeParams<T, Index> r = raster_of(p, p.pixels, pictures, p.face_id);
+  r.shared_bytes = p.shared_bytes;
+  r.zbuffer = p.zbuffer;
   if constexpr (sizeof(T) == 4) {
     if (p.fused) return launch_fused(r, PaintStrip<Index>{p}, stream);
   }
