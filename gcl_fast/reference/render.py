@@ -1,4 +1,4 @@
-"""Plain definition of render_mesh: one view at a time, one step a line."""
+"""Plain definition of render_mesh: one view at a time, one step a line, on the CPU wherever the tensors are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def render_mesh(
     """See `gcl_fast.ops.render_mesh`; method is ignored."""
     del method
     height, width = image_size
-    yaws = [float(y) for y in yaw_degrees]
+    yaws, device = [float(y) for y in yaw_degrees], verts.device
+    verts, faces, camera = verts.cpu(), faces.cpu(), camera.cpu()
     out = verts.new_zeros(len(verts), len(yaws), 1, height, width)
     light = torch.tensor(LIGHT, dtype=verts.dtype)
     light = light / light.norm()
@@ -49,4 +50,4 @@ def render_mesh(
             shade = (0.25 + 0.75 * (normal @ light).clamp_min(0)).clamp(0, 1)  # [F]
             inside = face_id >= 0
             out[b, r, 0][inside] = shade[face_id[inside].long()]
-    return out
+    return out.to(device)

@@ -1,4 +1,4 @@
-"""Plain definitions of mesh_flow and mesh_warp: one pixel at a time."""
+"""Plain definitions of mesh_flow and mesh_warp: one pixel at a time, on the CPU wherever the tensors are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     """See `gcl_fast.ops.mesh_flow`, which says when a point is visible. Its "lies behind by at most 0.01 of the depth extent"
     has 1e-5 of the largest depth on top, for rounding."""
     height, width = image_size
-    src_verts = src_verts.expand(len(dst_verts), -1, -1)
+    device = src_verts.device
+    src_verts, dst_verts, faces = (t.cpu() for t in (src_verts.expand(len(dst_verts), -1, -1), dst_verts, faces))
     src, dst = rasterize(src_verts, faces, image_size), rasterize(dst_verts, faces, image_size)
     points = interpolate(src_verts, faces, dst.face_id, dst.bary)  # [B, H, W, 3] pixels and depth in the source
     grid = torch.full((*dst.face_id.shape, 2), -2.0, dtype=src_verts.dtype)
@@ -47,7 +48,7 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
                     agreeing += weight * bool(same_face or z + gx * dx + gy * dy <= seen + tolerance)
             inside = 0 <= x < width and 0 <= y < height
             visibility[b, i, j] = 1 if inside and 2 * agreeing >= covered else 2
-    return MeshFlow(grid, visibility)
+    return MeshFlow(grid.to(device), visibility.to(device))
 
 
 def _slope(corners: list[list[float]], limit: float) -> tuple[float, float]:
