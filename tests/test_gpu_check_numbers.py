@@ -137,6 +137,14 @@ def test_a_replay_that_differs_is_an_error() -> None:
         measuring.compare(torch.tensor([1.0]), torch.tensor([1.001]), exact=False)
 
 
+@pytest.mark.parametrize(("warms_up", "rounds"), [(False, 1), (True, 5)])
+def test_a_first_call_that_compiles_is_no_measurement(warms_up: bool, rounds: int, monkeypatch) -> None:
+    monkeypatch.setattr(measuring, "SECONDS", 0.05)
+    prepared = measuring.Prepared([lambda: None], lambda: "", rounds=5, warms_up=warms_up)
+    found = measuring.timed_eagerly(prepared, 0.06, torch.device("cpu"))
+    assert found["rounds"] == rounds and (found["eager_seconds"] < 0.05) is warms_up
+
+
 def test_kernels_add_up_and_overlapping_ones_count_once() -> None:
     spans = [("a", 0.0, 4.0), ("b", 2.0, 5.0), ("a", 10.0, 11.0)]
     assert measuring.union([span[1:] for span in spans]) == 6.0

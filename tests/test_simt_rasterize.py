@@ -159,9 +159,7 @@ T4 = {"shared_bytes": 31 << 10, "multiprocessors": 40, "cache_bytes": 4 << 20}
 @pytest.mark.parametrize(
     ("gpu", "method", "images", "size", "fuses", "at_once", "to_fuse"),
     [
-        (H100, AUTO, 16, (256, 128), False, 16, 16),  # 48 strips on 132 multiprocessors
-        (H100, AUTO, 87, (256, 128), False, 87, 87),
-        (H100, AUTO, 88, (256, 128), True, 88, 88),  # 264: two each
+        (H100, AUTO, 88, (256, 128), False, 88, 88),  # plain unless asked for
         (H100, FUSED, 1, (256, 128), True, 1, 1),
         (H100, PLAIN, 512, (256, 128), False, 100, 512),  # z-buffers of 25 MiB
         (H100, FUSED, 2000, (256, 128), True, 100, 704),  # 2,112 strips, 16 for each multiprocessor
@@ -169,7 +167,8 @@ T4 = {"shared_bytes": 31 << 10, "multiprocessors": 40, "cache_bytes": 4 << 20}
         (H100, FUSED, 512, (2048, 1024), False, 20, 11),  # too large to fuse; as many as have 2,048 faces a multiprocessor
         (H100, FUSED, 4, (0, 128), False, 4, 4),
         (T4, FUSED, 512, (256, 128), False, 8, 32),
-        (T4, AUTO, 512, (64, 32), True, 128, 320),
+        (T4, AUTO, 512, (64, 32), False, 128, 320),
+        (T4, FUSED, 512, (64, 32), True, 128, 320),
     ],
 )
 def test_the_way_to_draw_is_chosen_by_the_images_and_the_gpu(

@@ -38,7 +38,10 @@ def prepare(number: Number, device: torch.device) -> Prepared:
     capture = {"official": "it reads back every row", "compiled": "torch.compile makes its own"}.get(number.implementation, "")
     work = floors.bank_step(case["batch"], case["rows"], case["dim"], case["negatives"], stored.element_size())
     calls = [_call(number.implementation, case, each) for each in inputs]
-    return Prepared(calls, check, work, capture=capture, promised=number.implementation == "native", exact=None)
+    warms_up = number.implementation == "compiled"
+    return Prepared(
+        calls, check, work, capture=capture, promised=number.implementation == "native", exact=None, warms_up=warms_up
+    )
 
 
 def _call(implementation: str, case: dict[str, Any], given: dict[str, Tensor]) -> Call:

@@ -140,7 +140,7 @@ def loaders(toy: bool) -> Iterable[Number]:
 
 def training(toy: bool) -> Iterable[Number]:
     """Stages 1 to 3, plain against fast; "graphs" compiles for a minute or two, so it comes last."""
-    ways = {"fast": 8.0, "fast fp32": 8.0, "plain": 9.0, "graphs": 120.0}
+    ways = {"fast": 25.0, "fast fp32": 25.0, "plain": 25.0, "graphs": 120.0}  # most of it cuDNN's search, once a shape
     for stage in (1, 3) if toy else (3, 1, 2):
         for batch in (4,) if toy else (16, 64):
             for way, seconds in ways.items():
@@ -156,7 +156,7 @@ def training(toy: bool) -> Iterable[Number]:
                     images=batch,
                     implementation=way,
                     expected=seconds,
-                    limit=240.0 if way == "graphs" else 75.0,
+                    limit=240.0 if way == "graphs" else 120.0,
                 )
 
 

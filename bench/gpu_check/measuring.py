@@ -42,6 +42,7 @@ class Prepared:
     seconds    which of the times stands against the goal where no graph was made: "eager_seconds" or "queued_seconds"
     rounds     at most, of one way of timing
     before     run before each call (torch.compile's graphs want to know where a step begins)
+    warms_up   the first call compiles or searches: long as it takes, it is no measurement
     extra      figures of the number's own
     """
 
@@ -55,6 +56,7 @@ class Prepared:
     rounds: int = REPLAYS
     profiled: bool = True
     before: Call = lambda: None
+    warms_up: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,6 +110,8 @@ def timed_once(prepared: Prepared, call: Call, device: torch.device) -> float:
 def timed_eagerly(prepared: Prepared, first: float, device: torch.device) -> dict[str, Any]:
     """first: seconds of a call before, with all that a first call brings."""
     calls = prepared.calls
+    if first >= SECONDS and prepared.warms_up:
+        first = timed_once(prepared, calls[0], device)
     if first >= SECONDS:
         return {"eager_seconds": first, "queued_seconds": first, "rounds": 1}
     warm = min(timed_once(prepared, call, device) for call in (*calls, calls[0])[:3])

@@ -6,7 +6,8 @@ time, how much the GPU has kernels running.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,11 +60,14 @@ def prepare(number: Number, device: torch.device) -> Prepared:
             return "its losses are finite: it is what the others are compared with"
         reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
         tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
-        plain()  # as the other side did already: both draw by the number of the iteration
+        with unsearched():
+            plain()  # as the other side did already: both draw by the number of the iteration
         for iteration in range(COMPARED):
             step.take_over(stage, reference)
             before()
-            got, want = {name: float(value) for name, value in run().items()}, plain()
+            got = {name: float(value) for name, value in run().items()}
+            with unsearched():
+                want = plain()
             for name, value in want.items():
                 limit = tolerance * max(abs(float(value)), 10 * tolerance)
                 assert abs(got[name] - float(value)) <= limit, f"iteration {iteration}: {name} is {got[name]}, not {float(value)}"
@@ -77,7 +81,18 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         work = Work(0.0, fp32=counted["operations_per_call"])
     extra = {"bf16": bf16, "compiled": way == "graphs", **counted}
     why = "networks are CUDA graphs of torch.compile" if way == "graphs" else "random draws are made on the host"
-    return Prepared([run], check, work, why, seconds="queued_seconds", rounds=30, before=before, extra=extra)
+    return Prepared([run], check, work, why, seconds="queued_seconds", rounds=30, before=before, extra=extra, warms_up=True)
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Without cuDNN's search for the fastest of its ways, which takes many seconds at the first call: for what is not timed."""
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
 
 
 def _side(way: str, case: Case, device: torch.device) -> tuple[Any, Stepper]:

@@ -55,14 +55,13 @@ struct Gpu {
   int64_t cache_bytes;      // second level
 };
 
-// Whether the fused kernel draws: float32, an image of a few strips, and unless it is asked for, at least two blocks for each
-// multiprocessor. Fewer would leave some of them idle, and the plain kernels spread the faces of one image over all.
+// Whether the fused kernel draws: where it is asked for, float32, an image of a few strips. Left to us it never is: on an H100 the
+// plain kernels are faster at every size that was measured (bench/results/gpu_*.md).
 template <class T>
 bool draws_fused(Method method, int64_t images, int64_t height, int64_t width, const Gpu& gpu) {
+  if (method != Method::fused || sizeof(T) != 4) return false;
   const int64_t strips = cut_into_strips(height, width, gpu.shared_bytes).count();
-  if (sizeof(T) != 4 || strips < 1 || strips > kMaxStrips || images > kMaxBlocks / strips) return false;
-  if (method == Method::plain) return false;
-  return method == Method::fused || images * strips >= 2 * gpu.multiprocessors;
+  return strips >= 1 && strips <= kMaxStrips && images <= kMaxBlocks / strips;
 }
 
 // How many images of `strips` pieces a fused launch needs to keep all multiprocessors busy: eight rounds of two blocks each, so
