@@ -120,7 +120,7 @@ class Stage3Config(Stage2Config):
     the discriminator's; default: lr_steps."""
     running_stats: Literal["all", "real"] = "all"
     """Which passes move the encoder's batch-norm averages: all, as the official code, or the real images' alone, since
-    tests are on real images (matters while the generated ones are still far from them)."""
+    tests are on real images."""
     memory_w: float = 1.0
     id_w: float = 1.0
     temperature: float = 0.04
