@@ -83,12 +83,22 @@ def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatc
     on_device = [t.to(device) for t in (query, gallery, *ids)]
     for block in (1 << 23, 7 * 90):
         monkeypatch.setattr(ops.ranking, "BLOCK", block)
+        monkeypatch.setattr(ops.ranking, "CUDA_BLOCK", block)
         metrics = rank_metrics(*on_device, max_rank=20)
         same(metrics, expected)
         assert metrics.cmc.device.type == "cpu" and isinstance(metrics.mAP, float)
     same(reference.rank_metrics(query, gallery, *ids, max_rank=20), expected)
     strided = query.T.contiguous().T.to(device)
     same(rank_metrics(strided, *on_device[1:], max_rank=20), expected)
+
+
+def test_blocks_on_a_gpu_are_high_and_of_whole_tiles() -> None:
+    """A product of few rows leaves most of a GPU idle; a gallery larger than the block goes by a query at a time."""
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert ops.ranking._step(15_913, cuda) >= 3_368  # Market-1501 in one
+    assert ops.ranking._step(82_161, cuda) % 128 == 0 and ops.ranking._step(82_161, cuda) >= 2048
+    assert ops.ranking._step(1 << 27, cuda) == 2 and ops.ranking._step(1 << 30, cuda) == 1
+    assert ops.ranking._step(82_161, cpu) == (1 << 23) // 82_161 and ops.ranking._step(0, cpu) > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

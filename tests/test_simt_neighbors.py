@@ -34,8 +34,11 @@ def same(got: np.ndarray, want: Tensor, name: str = "") -> None:
 @pytest.mark.parametrize(
     ("n", "k", "kind", "penalised"), [(40, 9, "signs", False), (45, 40, "crowd", True), (5, 1, "signs", True)]
 )
+@pytest.mark.parametrize("by_columns", [False, True])
 @every_dtype
-def test_knn_update(n: int, k: int, kind: str, penalised: bool, dtype: torch.dtype, race: bool, order: str) -> None:
+def test_knn_update(
+    n: int, k: int, kind: str, penalised: bool, dtype: torch.dtype, by_columns: bool, race: bool, order: str
+) -> None:
     x = (signs(n, 4, 3) if kind == "signs" else crowd(n, 6, 3)).to(dtype)  # signs of 4: at most 16 different rows
     penalty = x.square().sum(1) * torch.linspace(0, 1, n, dtype=dtype) if penalised else x.new_zeros(0)
     table = dict(zip(("original", "copy_start", "copies"), _knn.Copies.of(x).table, strict=True))
@@ -46,11 +49,34 @@ def test_knn_update(n: int, k: int, kind: str, penalised: bool, dtype: torch.dty
     for first, block in ((0, product[:, :half]), (half, product[:, half:])):
         part = penalty[first : first + block.shape[1]]
         arguments = {"block": block.contiguous(), "rows": rows, "first_row": 0, "first_column": first, "penalty": part, **table}
-        out = emulated("knn", order, race, **arguments, value0=value, index0=index)
+        laid = arguments | {"block": block.T.contiguous() if by_columns else block.contiguous(), "by_columns": int(by_columns)}
+        out = emulated("knn", order, race, **laid, value0=value, index0=index)
         native.knn_update_(*arguments.values(), value, index)
         same(out["value"], value, "value")
         same(out["index"], index, "index")
     assert (index[:, 0] == rows).all() and index.max() < n
+
+
+@every_order
+@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_knn_update_of_a_wide_block(by_columns: bool, penalised: bool, order: str) -> None:
+    """More columns than a warp or a block of threads looks at in one go, NaN among them, rows that are no whole warp."""
+    generator = torch.Generator().manual_seed(6)
+    height, width, k = 35, 1100, 40
+    block = torch.randint(-500, 500, (height, width), generator=generator) / 512  # ties
+    block[:, 3::97] = torch.nan
+    block[4, :20], block[5] = torch.inf, -torch.inf
+    penalty = torch.rand(width, generator=generator) if penalised else torch.zeros(0)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    table = dict.fromkeys(("original", "copy_start", "copies"), nobody)
+    value, index = torch.full((height, k), -torch.inf), torch.full((height, k), 2**62)
+    names = {"rows": nobody, "first_row": 1060, "first_column": 0, "penalty": penalty, **table}
+    laid = {"block": block.T.contiguous() if by_columns else block, "by_columns": int(by_columns)}
+    out = emulated("knn", order, False, **laid, **names, value0=value, index0=index)
+    native.knn_update_(block, *names.values(), value, index)
+    same(out["value"], value, "value")
+    same(out["index"], index, "index")
 
 
 def chain(dtype: torch.dtype, n: int = 40) -> dict[str, Tensor]:

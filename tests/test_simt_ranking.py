@@ -34,6 +34,7 @@ CASES = {
     "float": (5, 300, 9, torch.float32, 10000, 0),
     "double": (4, 150, 5, torch.float64, 10000, 1),
     "ties": (4, 200, 3, torch.float32, 2, 2),  # more matches than a tile holds
+    "wide": (2, 2100, 40, torch.float32, 40, 6),  # more images than a block of threads looks at in one go, many ties
     "few": (3, 4, 2, torch.float32, 5, 3),
     "no gallery": (2, 0, 2, torch.float32, 5, 4),
     "no query": (0, 5, 2, torch.float64, 5, 5),

@@ -1,4 +1,4 @@
-// CUDA backend of the running selection. A block that lies by columns is first turned, so that warps read whole lines.
+// CUDA backend of the running selection. A block is read as it lies, by rows or by columns.
 #include "common/cuda_backend.h"
 #include "neighbors/knn_kernels.cuh"
 #include "neighbors/knn_ops.h"

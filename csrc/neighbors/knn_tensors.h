@@ -28,7 +28,7 @@ struct KnnTensors {
     check_same_device(op, block_, numbers);
     check_same_device(op, block_, {{"penalty", penalty_}, {"value", value}});
     STD_TORCH_CHECK(value.is_contiguous() && index.is_contiguous(), op, ": value and index must be contiguous");
-    const bool transposed = block_.stride(0) == 1 && block_.stride(1) >= height && !block_.is_cuda();
+    const bool transposed = block_.stride(0) == 1 && block_.stride(1) >= height;
     const bool straight = block_.stride(1) == 1 && block_.stride(0) >= block_.size(1);
     block = transposed || straight ? block_ : contiguous(block_);
     rows = contiguous(rows_), penalty = contiguous(penalty_), original = contiguous(original_);

@@ -1,5 +1,6 @@
 // CUDA kernel of ranking_scores: a block for each query. Its matches go by in tiles; every thread walks over its share of the
-// gallery once for a tile and counts, for each match of the tile, the images and the matches that come before it.
+// row of distances once for a tile and counts, for each match of the tile, the images that come before it, whoever they show.
+// Those that are ignored are few and known (rows of `order`): they are taken off afterwards. So a sweep reads distances alone.
 #pragma once
 
 #include <limits>
@@ -10,17 +11,22 @@
 
 namespace gcl {
 
-constexpr int kRankTile = 16;
-constexpr int kRankWarps = kThreads / 32;
+constexpr int kRankThreads = 256;
+constexpr int kRankWarps = kRankThreads / 32;
+constexpr int kRankTile = 32;   // matches, one for each lane where a warp looks after them
+constexpr int kRankGroup = 8;   // matches that are counted for, or not, together
+constexpr int kRankAhead = 4;   // distances that a thread has under way
 
 template <class T>
 struct RankTile {
-  T distance[kRankTile];
-  int64_t row[kRankTile];
+  T distance[kRankTile];  // of each match
+  int row[kRankTile];
+  T farthest;  // of them
   int size;
   int64_t next;  // in `order`, where the tile after this one begins
-  int images[kRankWarps][kRankTile];   // before each match, by warp
-  int matches[kRankWarps][kRankTile];
+  int images[kRankTile];   // before each match
+  int matches[kRankTile];  // before each match
+  int64_t junk_begin, junk_end;  // in `order`
 };
 
 // The sum over a warp, in every lane: one instruction from sm_80 on.
@@ -33,69 +39,156 @@ __device__ inline int warp_sum(int value) {
 #endif
 }
 
-// The next matches of query q, from order[tile->next] on. Places without one hold what nothing comes before.
 template <class T>
-GCL_HD void fill_tile(const RankingParams<T>& p, int64_t q, RankTile<T>* tile) {
-  const int64_t end = minimum(p.end[q], p.num_gallery);
-  int size = 0;
-  for (; tile->next < end && size < kRankTile; ++tile->next) {
-    const int64_t g = p.order[tile->next];
-    if (g < 0 || g >= p.num_gallery) continue;
-    if (is_ignored(p.gallery_pids[g], p.gallery_camids[g], p.query_pids[q], p.query_camids[q])) continue;
-    tile->distance[size] = p.distances[q * p.num_gallery + g];
-    tile->row[size++] = g;
+__device__ bool is_row(const RankingParams<T>& p, int64_t g) {
+  return g >= 0 && g < p.num_gallery;
+}
+
+// The person at a place of `order`, the last of all where there is none.
+template <class T>
+__device__ int64_t person_at(const RankingParams<T>& p, int64_t place) {
+  const int64_t g = p.order[place];
+  return is_row(p, g) ? p.gallery_pids[g] : std::numeric_limits<int64_t>::max();
+}
+
+// The first place of `order` whose person is not below pid, by a whole warp: of 32 steps, the one that passes it.
+template <class T>
+__device__ int64_t place_of(const RankingParams<T>& p, int64_t pid, int lane) {
+  int64_t low = 0, high = p.num_gallery;
+  while (low < high) {
+    const int64_t step = (high - low + 31) / 32, at = low + lane * step;
+    const int below = __popc(__ballot_sync(kAllLanes, at < high && person_at(p, at) < pid));
+    if (below == 0) return low;
+    high = minimum(high, low + below * step);
+    low += (below - 1) * step + 1;
   }
-  tile->size = size;
-  for (int k = size; k < kRankTile; ++k) {
-    tile->distance[k] = -std::numeric_limits<T>::infinity();
-    tile->row[k] = -1;
+  return low;
+}
+
+// The next matches of query q, from order[tile->next] on, by a whole warp. Places without one hold what nothing comes before.
+template <class T>
+__device__ void fill_tile(const RankingParams<T>& p, int64_t q, int lane, RankTile<T>* tile) {
+  const int64_t end = minimum(p.end[q], p.num_gallery);
+  int64_t next = tile->next;
+  int size = 0;
+  tile->distance[lane] = -std::numeric_limits<T>::infinity();
+  tile->row[lane] = -1;
+  tile->images[lane] = tile->matches[lane] = 0;
+  __syncwarp(kAllLanes);
+  while (next < end && size < kRankTile) {
+    const int64_t g = next + lane < end ? p.order[next + lane] : -1;
+    const bool is_match = is_row(p, g) && !is_ignored(p.gallery_pids[g], p.gallery_camids[g], p.query_pids[q], p.query_camids[q]);
+    const int place = size + __popc(__ballot_sync(kAllLanes, is_match) & ((1u << lane) - 1));
+    if (is_match && place < kRankTile) {
+      tile->distance[place] = p.distances[q * p.num_gallery + g];
+      tile->row[place] = static_cast<int>(g);
+    }
+    const unsigned taken = __ballot_sync(kAllLanes, is_match && place < kRankTile);
+    const unsigned beyond = __ballot_sync(kAllLanes, is_match && place >= kRankTile);
+    size += __popc(taken);
+    next += beyond != 0 ? __ffs(static_cast<int>(beyond)) - 1 : 32;
+  }
+  __syncwarp(kAllLanes);
+  T farthest = tile->distance[lane];
+  for (int offset = 16; offset > 0; offset /= 2) farthest = maximum(farthest, __shfl_xor_sync(kAllLanes, farthest, offset));
+  if (lane == 0) {
+    tile->farthest = farthest;
+    tile->size = size;
+    tile->next = next;
+  }
+}
+
+// Calls f(k) for the matches of a tile, and a few places after them, with every k known to the compiler.
+template <class F>
+__device__ __forceinline__ void each_match(int size, F&& f) {
+  for (int group = 0; group < kRankTile; group += kRankGroup) {
+    if (group < size) {
+      for (int k = group; k < group + kRankGroup; ++k) f(k);
+    }
+  }
+}
+
+// Adds to images[k] how many of this thread's images come before match k.
+template <class T>
+__device__ __forceinline__ void count_images(const RankingParams<T>& p, const T* distance, const RankTile<T>& tile,
+                                             int (&images)[kRankTile]) {
+  const int size = tile.size;
+  const T farthest = tile.farthest;
+  for (int64_t first = threadIdx.x; first - threadIdx.x < p.num_gallery; first += kRankThreads * kRankAhead) {
+    T d[kRankAhead];
+    bool counts = false, is_tied = false;
+    for (int j = 0; j < kRankAhead; ++j) {
+      const int64_t g = first + j * kRankThreads;
+      d[j] = g < p.num_gallery ? distance[g] : std::numeric_limits<T>::infinity();
+    }
+    for (int j = 0; j < kRankAhead; ++j) counts = counts || d[j] <= farthest;
+    if (!__any_sync(kAllLanes, counts)) continue;
+    each_match(size, [&](int k) {
+      const T match = tile.distance[k];
+      for (int j = 0; j < kRankAhead; ++j) {
+        images[k] += d[j] < match;
+        is_tied = is_tied || d[j] == match;
+      }
+    });
+    if (!is_tied) continue;  // most often it is the match itself
+    each_match(size, [&](int k) {
+      const T match = tile.distance[k];
+      const int row = tile.row[k];
+      for (int j = 0; j < kRankAhead; ++j) images[k] += d[j] == match && first + j * kRankThreads < row;
+    });
+  }
+}
+
+// Takes the ignored images off again and counts the matches before each match.
+template <class T>
+__device__ __forceinline__ void count_persons(const RankingParams<T>& p, int64_t q, const T* distance, RankTile<T>* tile) {
+  const int k = threadIdx.x % 32;
+  const int64_t end = minimum(p.end[q], p.num_gallery);
+  for (int64_t i = maximum<int64_t>(p.begin[q], 0) + threadIdx.x / 32; i < end && k < tile->size; i += kRankWarps) {
+    const int64_t g = p.order[i];
+    if (!is_row(p, g) || !ranks_before(distance[g], g, tile->distance[k], int64_t{tile->row[k]})) continue;
+    const bool ignored = is_ignored(p.gallery_pids[g], p.gallery_camids[g], p.query_pids[q], p.query_camids[q]);
+    atomicAdd(ignored ? &tile->images[k] : &tile->matches[k], ignored ? -1 : 1);
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
+__global__ void __launch_bounds__(kRankThreads) ranking_kernel(RankingParams<T> p) {
   __shared__ RankTile<T> tile;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (warp == 0) {
+    const bool has_junk = p.num_gallery > 0 && person_at(p, 0) <= kJunk;
+    const int64_t begin = has_junk ? place_of(p, kJunk, lane) : 0, end = has_junk ? place_of(p, kJunk + 1, lane) : 0;
+    if (lane == 0) tile.junk_begin = begin, tile.junk_end = end;
+  }
   for (int64_t q = blockIdx.x; q < p.num_query; q += gridDim.x) {
     const T* distance = p.distances + q * p.num_gallery;
-    const int64_t pid = p.query_pids[q], camid = p.query_camids[q];
     Score score;  // of thread 0
-    if (threadIdx.x == 0) {
-      tile.next = maximum<int64_t>(p.begin[q], 0);
-      fill_tile(p, q, &tile);
+    if (warp == 0) {
+      if (lane == 0) tile.next = maximum<int64_t>(p.begin[q], 0);
+      __syncwarp(kAllLanes);
+      fill_tile(p, q, lane, &tile);
     }
     __syncthreads();
     while (tile.size > 0) {
-      int images[kRankTile] = {}, matches[kRankTile] = {};
-      for (int64_t g = threadIdx.x; g < p.num_gallery; g += kThreads) {
-        const int64_t other = p.gallery_pids[g];
-        if (is_ignored(other, p.gallery_camids[g], pid, camid)) continue;
+      int images[kRankTile] = {};
+      count_images(p, distance, tile, images);
+      for (int64_t i = tile.junk_begin + threadIdx.x; i < tile.junk_end; i += kRankThreads) {
+        const int64_t g = p.order[i];
+        if (!is_row(p, g)) continue;
         const T d = distance[g];
-        for (int k = 0; k < kRankTile; ++k) {
-          const int before = ranks_before(d, g, tile.distance[k], tile.row[k]);
-          images[k] += before;
-          matches[k] += before & (other == pid);
-        }
+        each_match(tile.size, [&](int k) { images[k] -= ranks_before(d, g, tile.distance[k], int64_t{tile.row[k]}); });
       }
-      for (int k = 0; k < kRankTile; ++k) {
+      each_match(tile.size, [&](int k) {
         const int warp_images = warp_sum(images[k]);
-        const int warp_matches = warp_sum(matches[k]);
-        if (lane == 0) {
-          tile.images[warp][k] = warp_images;
-          tile.matches[warp][k] = warp_matches;
-        }
-      }
+        if (lane == 0) atomicAdd(&tile.images[k], warp_images);
+      });
+      count_persons(p, q, distance, &tile);
       __syncthreads();
-      if (threadIdx.x == 0) {
-        for (int k = 0; k < tile.size; ++k) {
-          int64_t rank = 1, matches_so_far = 1;
-          for (int w = 0; w < kRankWarps; ++w) {
-            rank += tile.images[w][k];
-            matches_so_far += tile.matches[w][k];
-          }
-          add_match(&score, matches_so_far, rank);
-        }
-        fill_tile(p, q, &tile);
+      if (warp == 0) {
+        for (int k = 0; k < tile.size && lane == 0; ++k) add_match(&score, 1 + tile.matches[k], 1 + tile.images[k]);
+        __syncwarp(kAllLanes);
+        fill_tile(p, q, lane, &tile);
       }
       __syncthreads();
     }
@@ -107,7 +200,7 @@ __global__ void __launch_bounds__(kThreads) ranking_kernel(RankingParams<T> p) {
 template <class T>
 void launch_ranking(const RankingParams<T>& p, GclStream stream) {
   if (p.num_query == 0) return;
-  GCL_LAUNCH(ranking_kernel<T>, capped_blocks(p.num_query), kThreads, 0, stream, p);
+  GCL_LAUNCH(ranking_kernel<T>, capped_blocks(p.num_query), kRankThreads, 0, stream, p);
 }
 
 }  // namespace gcl

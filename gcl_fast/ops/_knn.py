@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -69,14 +70,17 @@ class Products:
         return block
 
     def within(self, x: Tensor, first: int, lists: Lists) -> None:
-        """Rows of x, the first of which has the number `first`, among themselves: each pair is multiplied once."""
-        for row in range(0, len(x), self.side):
+        """Rows of x, the first of which has the number `first`, among themselves: each pair is multiplied once.
+
+        The blocks on the diagonal come first: from then on every list is full, and few similarities get past its last."""
+        starts = range(0, len(x), self.side)
+        for row in starts:
             left = x[row : row + self.side]
-            for column in range(row, len(x), self.side):
-                block = self._block(left, x[column : column + self.side])
-                self._update(block, lists, row, first + row, first + column)
-                if column > row:
-                    self._update(block.T, lists, column, first + column, first + row)
+            self._update(self._block(left, left), lists, row, first + row, first + row)
+        for row, column in combinations(starts, 2):
+            block = self._block(x[row : row + self.side], x[column : column + self.side])
+            self._update(block, lists, row, first + row, first + column)
+            self._update(block.T, lists, column, first + column, first + row)
 
     def between(self, left: Tensor, first: int, lists: Lists, right: Tensor, right_first: int, right_lists: Lists) -> None:
         """Two runs of rows: each pair is multiplied once, for the lists of both."""

@@ -10,6 +10,7 @@ from gcl_fast.ops._knn import Lists, Products, nearest
 FROM_ROWS = 4096  # fewer are quick in any way
 LONGEST = 256  # k above: too many candidates to score again
 PAIRS = 1 << 22  # scored at a time
+WIDTH = 64  # products have a multiple of it as columns: the kernels of sm_90 write lines of whole 16 bytes
 
 
 def nearest_rows(x: Tensor, k: int) -> Lists:
@@ -68,8 +69,10 @@ class HalfProducts(Products):
 
     def _block(self, left: Tensor, right: Tensor) -> Tensor:
         if left.device.type == "cuda":
-            product: Tensor = torch.mm(left, right.T, out_dtype=torch.float32)
-            return product
+            missing = -len(right) % WIDTH
+            wide = torch.nn.functional.pad(right, (0, 0, 0, missing)) if missing else right
+            product: Tensor = torch.mm(left, wide.T, out_dtype=torch.float32)
+            return product[:, : len(right)]
         return super()._block(left.float(), right.float())  # the same numbers, without tensor cores
 
 

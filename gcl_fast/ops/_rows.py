@@ -14,25 +14,27 @@ def unit(x: Tensor) -> Tensor:
 
 def normalised(op: str, name: str, x: Tensor) -> Tensor:
     """Rows of length 1, float32 at least, contiguous, outside autograd; ValueError where x is not finite."""
-    x, length = _measured(op, name, x)
+    x, length, _ = _measured(op, name, x)
     return (x / length[:, None]).contiguous()
 
 
 def with_scales(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and the factors [N] that bring them to length 1, for those who multiply large x only once: no copy is made of it.
     float32 at least, outside autograd; ValueError where x is not finite."""
-    x, length = _measured(op, name, x)
-    if not bool(torch.isfinite(length).all()):  # products could be as large
+    x, length, fits = _measured(op, name, x)
+    if not fits:  # products could be as large
         return x / length[:, None], torch.ones_like(length)
     return x, length.reciprocal()
 
 
-def _measured(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+def _measured(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """x, the lengths [N] of its rows and whether they are finite: read on the host once."""
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     length: Tensor = torch.linalg.vector_norm(x, dim=1)  # [N]
-    if not bool(torch.isfinite(length).all()):
+    fits = bool(torch.isfinite(length).all())
+    if not fits:
         finite(op, name, x)  # names what is wrong, or the squares alone were too large
-    return x, length.clamp_min(1e-12)
+    return x, length.clamp_min(1e-12), fits
 
 
 def finite(op: str, name: str, x: Tensor) -> Tensor:

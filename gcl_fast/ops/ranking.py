@@ -18,6 +18,8 @@ from gcl_fast.ops._sets import expanded_sets, overlap_terms
 __all__ = ["RankMetrics", "rank_metrics", "rank_metrics_from_distances", "rerank"]
 
 BLOCK = 1 << 23  # distances alive at once
+CUDA_BLOCK = 1 << 28  # the same of rank_metrics on a GPU (1 GiB of float32): a product fills it with several waves of tiles
+ROWS = 128  # a multiple of it is the height of such a block
 MAX_GALLERY = (1 << 31) - 1
 MAX_RANK = 1 << 20
 
@@ -36,7 +38,8 @@ def rank_metrics(
 
     Average precision is the mean over the matches of (matches so far / rank), as scikit-learn's without ties; equally
     similar gallery images rank by index. Queries without a match are not counted; with none left the scores are nan.
-    Products in float32 at least. Never holds all Q x G similarities. Deterministic.
+    Products in float32 at least. Holds at most 2^23 similarities at once, on a GPU 2^28 (1 GiB) and, where Q > D, a copy of the
+    gallery. Deterministic.
 
     Arguments:
         query, gallery: [Q, D], [G, D] float, one dtype; L2-normalised inside.
@@ -63,11 +66,17 @@ def rank_metrics(
     shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, query.device)
     query = normalised("rank_metrics", "query", query).neg_()  # the nearest has the largest product
-    gallery, scales = with_scales("rank_metrics", "gallery", gallery)
+    # Scaling the products passes over Q x G numbers, a copy of the gallery over G x D: on a GPU the copy where it is less.
+    scales: Tensor | None = None
+    if query.is_cuda and shapes["Q"] > shapes["D"]:
+        gallery = normalised("rank_metrics", "gallery", gallery)
+    else:
+        gallery, scales = with_scales("rank_metrics", "gallery", gallery)
 
     def rows(first: int, last: int) -> Tensor:
         with exact_products(query.device):
-            return (query[first:last] @ gallery.T).mul_(scales)
+            product = query[first:last] @ gallery.T
+        return product if scales is None else product.mul_(scales)
 
     return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
 
@@ -228,6 +237,14 @@ def _checked_rank(op: str, max_rank: int) -> int:
     return int(max_rank)
 
 
+def _step(size: int, device: torch.device) -> int:
+    """Queries whose distances to a gallery of this size are alive at once."""
+    if device.type == "cpu":
+        return max(1, BLOCK // max(size, 1))
+    step = CUDA_BLOCK // max(size, 1)
+    return max(1, step // ROWS * ROWS or step)
+
+
 def _scores(
     op: str, rows: Callable[[int, int], Tensor], qp: Tensor, gp: Tensor, qc: Tensor, gc: Tensor, *, max_rank: int
 ) -> RankMetrics:
@@ -236,15 +253,19 @@ def _scores(
     if size > MAX_GALLERY:
         raise ValueError(f"{op}: the gallery must have fewer than 2^31 images, got {size}")
     _native.require(op, qp.device)
+    step = _step(size, qp.device)
+    starts = range(0, total if size else 0, step)
+    distance = rows(0, min(step, total)) if len(starts) else None  # first, so that a GPU has work while the rest is prepared
     sorted_pids, order = torch.sort(gp, stable=True)  # [G], [G]
     begin, end = (torch.searchsorted(sorted_pids, qp, right=right) for right in (False, True))  # [Q]
     unranked = 0 if size else total  # queries before an empty gallery
     precisions, places = [begin.new_zeros(unranked, dtype=torch.float64)], [begin.new_zeros(unranked, 3)]
-    step = max(1, BLOCK // max(size, 1))
-    for first in range(0, total if size else 0, step):
+    for first in starts:
         part = slice(first, min(first + step, total))
-        distance = rows(part.start, part.stop)  # [b, G]
+        if distance is None:
+            distance = rows(part.start, part.stop)  # [b, G]
         of_block = torch.ops.gcl_fast.ranking_scores(distance, qp[part], gp, qc[part], gc, order, begin[part], end[part])
+        distance = None  # no two blocks at once
         precisions.append(of_block[0])
         places.append(of_block[1])
     precision, (count, best, worst) = torch.cat(precisions).cpu(), torch.cat(places).cpu().T

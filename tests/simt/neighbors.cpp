@@ -14,13 +14,14 @@ const T* if_any(Case& c, const char* name) {
   return c.size(name, 0) == 0 ? nullptr : c.input<T>(name);
 }
 
-// One update with the whole of x, from empty lists.
+// One update; by_columns: the block is given as its columns.
 template <class T>
 void knn(Case& c) {
   gcl::KnnParams<T> p{};
   p.block = c.input<T>("block");
-  p.height = c.size("block", 0), p.width = c.size("block", 1);
-  p.row_stride = p.width, p.column_stride = 1;
+  const bool by_columns = c.integer("by_columns") != 0;
+  p.height = c.size("block", by_columns ? 1 : 0), p.width = c.size("block", by_columns ? 0 : 1);
+  p.row_stride = by_columns ? 1 : p.width, p.column_stride = by_columns ? p.height : 1;
   p.rows = if_any<int64_t>(c, "rows");
   p.first_row = c.integer("first_row"), p.first_column = c.integer("first_column");
   p.penalty = if_any<T>(c, "penalty");
