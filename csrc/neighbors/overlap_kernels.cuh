@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/launch.cuh"
+#include "neighbors/ascending_search.h"
 #include "neighbors/overlap_math.h"
 
 namespace gcl {
@@ -18,15 +19,6 @@ constexpr int32_t kNoRow = 0x7fffffff;                           // sorts behind
 template <class T>
 __global__ void overlap_room_kernel(RoomParams<T> p) {
   GCL_EACH_ITEM(r, p.results) { p.room[r] = room_of_row(p, p.first + r * p.step); }
-}
-
-GCL_HD int64_t first_at_least(const int32_t* list, int64_t low, int64_t high, int64_t wanted) {
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (list[middle] < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 // Where `row` stands in the table, or -1 where no place was found. *is_new: nobody had put it there.
