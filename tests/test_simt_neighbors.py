@@ -79,12 +79,12 @@ def test_knn_update_of_a_wide_block(by_columns: bool, penalised: bool, order: st
     same(out["index"], index, "index")
 
 
-def chain(dtype: torch.dtype, n: int = 40) -> dict[str, Tensor]:
+def chain(dtype: torch.dtype, n: int = 40, k: int = 9, half: int = 5) -> dict[str, Tensor]:
     """Every intermediate result of one Jaccard distance, from the CPU ops."""
     x = torch.nn.functional.normalize(crowd(n, 40, seed=4).to(dtype), dim=1)
-    similarity, index = ops.knn(x, 9)
+    similarity, index = ops.knn(x, k)
     rank = index.int()
-    sets = dict(zip(("near", "num_near", "close", "num_close"), native.reciprocal_sets(rank, 5), strict=True))
+    sets = dict(zip(("near", "num_near", "close", "num_close"), native.reciprocal_sets(rank, half), strict=True))
     accepted, count = native.expansion_count(*sets.values())
     start, total = _jaccard.starts_of(count)
     columns, weight = native.expansion_weights(*sets.values(), accepted, rank, similarity, x, start, total)
@@ -148,6 +148,33 @@ def test_similarities_alone_and_products_of_pairs(dtype: torch.dtype, race: bool
     want = native.row_products(*pairs.values())
     got = emulated("products", order, race, **pairs)["product"]
     assert np.abs(got - want.numpy()).max() < (1e-6 if dtype == torch.float32 else 1e-14)  # another order
+
+
+@pytest.mark.parametrize(("order", "race"), [("random", False), ("random", True)])
+def test_more_lists_than_a_warp_has_lanes(race: bool, order: str) -> None:
+    """40 neighbours and 33 rows averaged: lanes with two lists, and a thread for the mean."""
+    c = chain(torch.float32, 50, 40, 20)
+    sets = {name: c[name] for name in ("near", "num_near", "close", "num_close")}
+    for name, got in emulated("sets", order, race, rank=c["rank"], half_width=20).items():
+        same(got, c[name], name)
+    out = emulated("expansion_count", order, race, **sets)
+    same(out["accepted"], c["accepted"])
+    same(out["count"], c["count"])
+    assert c["num_near"].max() > 33 and c["accepted"][:, 33:].any()
+    arguments = sets | {name: c[name] for name in ("accepted", "rank", "similarity")}
+    arguments |= {"features": c["x"].new_zeros(0), "start": c["start"], "total": int(c["start"][-1])}
+    columns, known = native.expansion_weights(*arguments.values(), False)
+    out = emulated("expansion_weights", order, race, **arguments, finished=0)
+    same(out["columns"], columns)
+    assert np.array_equal(out["values"], known.numpy(), equal_nan=True)
+    rows = {"start": c["start"], "columns": c["columns"], "values": c["weight"]}
+    for group in (32, 33):
+        start, total = _jaccard.starts_of(native.mean_rows_count(*rows.values(), c["rank"], group))
+        columns, values = native.mean_rows(*rows.values(), c["rank"], group, start, total)
+        out = emulated("mean", order, race, **rows, rank=c["rank"], group=group, out_start=start, total=total)
+        same(out["count"], start.diff(), "count")
+        same(out["out_columns"], columns, "columns")
+        same(out["out_values"], values, "values")
 
 
 @watched

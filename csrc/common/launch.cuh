@@ -7,6 +7,7 @@
 //   GCL_ALLOW_SHARED(kernel, bytes)                          before a launch that needs more than 48 KiB of it
 //   gcl::load_relaxed(address)                               in a kernel: a number that others update atomically meanwhile
 //   GCL_EACH_ITEM(i, count)                                  in a kernel: a loop over the items of this thread, by grid stride
+//   GCL_EACH_WARP(i, count)                                  the same of this warp; blocks have whole warps
 #pragma once
 
 #include "common/device.h"
@@ -27,6 +28,10 @@ using GclStream = cudaStream_t;
 
 #define GCL_EACH_ITEM(i, count)                                                                                             \
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, i##_step = int64_t{gridDim.x} * blockDim.x; \
+       i < (count); i += i##_step)
+#define GCL_EACH_WARP(i, count)                                                        \
+  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32, \
+               i##_step = int64_t{gridDim.x} * blockDim.x / 32;                        \
        i < (count); i += i##_step)
 
 namespace gcl {

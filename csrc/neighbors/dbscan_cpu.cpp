@@ -28,7 +28,7 @@ struct DbscanCpu : CpuBackend {
       return old;
     };
     in_parallel(p.rows, kGrain, [&](int64_t i) {
-      if (core[i]) unite_row(p, i, [&](int64_t j) { return core[j] != 0; }, load, lower);
+      if (core[i]) unite_entries(p, i, p.indptr[i], 1, [&](int64_t j) { return core[j] != 0; }, load, lower);
     });
     for (int64_t i = 0; i < p.rows; ++i) {  // in ascending order a parent is already a root
       if (core[i]) p.root[i] = p.root[p.root[i]];

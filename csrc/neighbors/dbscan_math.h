@@ -37,10 +37,11 @@ GCL_HD void unite(int32_t a, int32_t b, Load&& load, Lower&& lower) {
   }
 }
 
-// Each pair once, from its larger end.
+// Entries first, first + step ... of row i: each pair once, from its larger end.
 template <class T, class IsCore, class Load, class Lower>
-GCL_HD void unite_row(const DbscanParams<T>& p, int64_t i, IsCore&& core, Load&& load, Lower&& lower) {
-  for (int64_t e = p.indptr[i]; e < p.indptr[i + 1]; ++e) {
+GCL_HD void unite_entries(const DbscanParams<T>& p, int64_t i, int64_t first, int64_t step, IsCore&& core, Load&& load,
+                          Lower&& lower) {
+  for (int64_t e = first; e < p.indptr[i + 1]; e += step) {
     const int64_t j = p.indices[e];
     if (j < i && p.values[e] <= p.eps && core(j)) unite(static_cast<int32_t>(i), static_cast<int32_t>(j), load, lower);
   }

@@ -48,46 +48,16 @@ GCL_HD int64_t size_of_intersection(const int32_t* a, int64_t size_a, const int3
   return common;
 }
 
-// Which of the sets R(c, k1 / 2), c in R(i, k1), have more than two thirds of themselves in R(i, k1).
-template <class T>
-GCL_HD void accept_row(const ExpansionParams<T>& p, int64_t i) {
-  const int32_t* near = p.near + i * p.width;
-  const int64_t num_near = p.num_near[i];
-  for (int64_t t = 0; t < p.width; ++t) {
-    bool joins = false;
-    if (t < num_near) {
-      const int64_t c = near[t], size = p.num_close[c];
-      joins = 3 * size_of_intersection(p.close + c * p.half_width, size, near, num_near) > 2 * size;
-    }
-    p.accepted[i * p.width + t] = joins;
-  }
-}
+constexpr int32_t kNoMember = 0x7fffffff;  // behind all others
 
-// Calls emit(j) for the members j of R*(i) in ascending order: a merge of R(i, k1) with the accepted sets. at [K] is scratch.
-template <class T, class Emit>
-GCL_HD void for_each_expanded(const ExpansionParams<T>& p, int64_t i, int32_t* at, Emit&& emit) {
-  constexpr int32_t kEnd = 0x7fffffff;
+// Whether R(c, k1 / 2) of the t-th c in R(i, k1) has more than two thirds of itself in R(i, k1).
+template <class T>
+GCL_HD bool accepts(const ExpansionParams<T>& p, int64_t i, int64_t t) {
   const int32_t* near = p.near + i * p.width;
-  const uint8_t* accepted = p.accepted + i * p.width;
   const int64_t num_near = p.num_near[i];
-  for (int64_t t = 0; t < num_near; ++t) at[t] = 0;
-  int64_t member = 0;
-  for (int32_t last = -1;;) {
-    while (member < num_near && near[member] <= last) ++member;
-    int32_t next = member < num_near ? near[member] : kEnd;
-    for (int64_t t = 0; t < num_near; ++t) {
-      if (!accepted[t]) continue;
-      const int64_t c = near[t], size = p.num_close[c];
-      const int32_t* list = p.close + c * p.half_width;
-      int32_t head = at[t];
-      while (head < size && list[head] <= last) ++head;
-      at[t] = head;
-      if (head < size) next = minimum(next, list[head]);
-    }
-    if (next == kEnd) return;
-    emit(next);
-    last = next;
-  }
+  if (t >= num_near) return false;
+  const int64_t c = near[t], size = p.num_close[c];
+  return 3 * size_of_intersection(p.close + c * p.half_width, size, near, num_near) > 2 * size;
 }
 
 // The known similarity of i and j, where j is among the neighbours of i or i among those of j.
@@ -121,15 +91,14 @@ GCL_HD void softmax_row(T* values, int64_t size) {
 // neighbours. at [group] is scratch.
 template <class T, class Emit>
 GCL_HD void for_each_mean(const MeanParams<T>& p, int64_t i, int64_t* at, Emit&& emit) {
-  constexpr int32_t kEnd = 0x7fffffff;
   const int32_t* rank = p.rank + i * p.width;
   for (int64_t t = 0; t < p.group; ++t) at[t] = p.start[rank[t]];
   while (true) {
-    int32_t next = kEnd;
+    int32_t next = kNoMember;
     for (int64_t t = 0; t < p.group; ++t) {
       if (at[t] < p.start[rank[t] + 1]) next = minimum(next, p.columns[at[t]]);
     }
-    if (next == kEnd) return;
+    if (next == kNoMember) return;
     T sum = 0;
     for (int64_t t = 0; t < p.group; ++t) {
       if (at[t] >= p.start[rank[t] + 1] || p.columns[at[t]] != next) continue;

@@ -32,7 +32,7 @@ struct OverlapParams {
   int64_t rows;                 // N
   int64_t first, step, results;
   double max_distance;  // pairs farther apart are left out; above 1: none is
-  int64_t slots;        // of the table in which a block of threads sums up a row, a power of two (GPU)
+  int64_t slots;        // of a block's table: a power of two, at least 64 (GPU)
   const int64_t* room;  // [results + 1]
   int64_t* count;       // [results]
   int32_t* indices;     // [room[results]]  ascending in each row

@@ -1,32 +1,28 @@
-// GPU kernels of the overlaps: one block per row. Its sums stand in a table in shared memory, found by a hash of the other row's
-// number. Columns are taken one after the other with a barrier between: the holders of a column are different rows, so no sum
-// has two writers, and terms are added in the CPU's order. A table that gets crowded is left for one of twice the size, the
-// largest one for half of the other rows at a time. What is near enough is sorted, which brings the CPU's order of entries.
+// GPU kernels of the overlaps. A warp takes a row: its sums stand in a table in shared memory, found by a hash of the other row's
+// number. First come the rows that can be near, then columns are taken one after the other with a barrier of the warp between:
+// the holders of a column are different rows, so no sum has two writers, and terms are added in the CPU's order. What is near
+// enough is sorted, which brings the CPU's order of entries. A row whose table gets crowded is left to a whole block with a
+// larger one, the other rows in halves if need be.
 #pragma once
 
 #include "common/launch.cuh"
+#include "neighbors/ascending_search.h"
 #include "neighbors/overlap_math.h"
 
 namespace gcl {
 
 template <class T>
 constexpr int64_t kOverlapSlots = sizeof(T) == 4 ? 4096 : 2048;  // 32 KiB of shared memory, 24 for double
-constexpr int64_t kFirstSlots = 512;                             // of the first try
-constexpr int kMaxProbes = 64;                                   // a key that finds no place in so many: the table is crowded
-constexpr int32_t kNoRow = 0x7fffffff;                           // sorts behind all others
+constexpr int kOverlapWarps = 4;  // of a block whose warps take rows,
+constexpr int64_t kWarpShare = 8;  // each with this part of the slots
+constexpr int64_t kLeftBlocks = 2048;  // at most so many look for rows that are left
+constexpr int kAhead = 2;  // holders of the next column that a lane has read
+constexpr int kMaxProbes = 64;  // a key that finds no place in so many: the table is crowded
+constexpr int32_t kNoRow = 0x7fffffff;  // sorts behind all others
 
 template <class T>
 __global__ void overlap_room_kernel(RoomParams<T> p) {
   GCL_EACH_ITEM(r, p.results) { p.room[r] = room_of_row(p, p.first + r * p.step); }
-}
-
-GCL_HD int64_t first_at_least(const int32_t* list, int64_t low, int64_t high, int64_t wanted) {
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (list[middle] < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 // Where `row` stands in the table, or -1 where no place was found. *is_new: nobody had put it there.
@@ -88,15 +84,27 @@ __device__ int near_to_front(const OverlapParams<T>& p, int64_t i, int slots, T*
   return num_near;
 }
 
-// All threads of the block: puts the first `size` of the table in the order of the keys. A bitonic network: pairs `apart` are
+// Threads that share a table.
+struct BlockTeam {
+  __device__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ int threads() const { return static_cast<int>(blockDim.x); }
+  __device__ void sync() const { __syncthreads(); }
+};
+struct WarpTeam {
+  __device__ int thread() const { return static_cast<int>(threadIdx.x) % kWarpLanes; }
+  __device__ int threads() const { return kWarpLanes; }
+  __device__ void sync() const { __syncwarp(kAllLanes); }
+};
+
+// All threads of the team: puts the first `size` of the table in the order of the keys. A bitonic network: pairs `apart` are
 // put in order, up or down by the run of length `run` that they are in.
-template <class T>
-__device__ void sort_front(int size, T* sums, int32_t* keys) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+template <class Team, class T>
+__device__ void sort_front(const Team& team, int size, T* sums, int32_t* keys) {
+  const int thread = team.thread(), threads = team.threads();
   int width = 2;
   while (width < size) width *= 2;  // the table has as many slots
   for (int s = size + thread; s < width; s += threads) keys[s] = kNoRow;
-  __syncthreads();
+  team.sync();
   for (int run = 2; run <= width; run *= 2) {
     for (int apart = run / 2; apart > 0; apart /= 2) {
       for (int n = thread; n < width / 2; n += threads) {
@@ -109,28 +117,204 @@ __device__ void sort_front(int size, T* sums, int32_t* keys) {
           sums[a] = sum_b, sums[b] = sum_a;
         }
       }
-      __syncthreads();
+      team.sync();
     }
   }
 }
 
+// Where `row` stands in a table that nobody writes to, or -1.
+__device__ inline int found_at(const int32_t* keys, int slots, int32_t row) {
+  unsigned at = (static_cast<unsigned>(row) * 2654435761u) >> 7;
+  for (int probe = 0; probe < kMaxProbes; ++probe, ++at) {
+    const int slot = static_cast<int>(at & static_cast<unsigned>(slots - 1));
+    if (keys[slot] == row) return slot;
+    if (keys[slot] == kNoRow) break;
+  }
+  return -1;
+}
+
+// One warp's table.
+template <class T>
+struct WarpTable {
+  T* sums;
+  int32_t* keys;
+  int slots;
+
+  __device__ void clear(int lane) const {
+    for (int s = lane; s < slots; s += kWarpLanes) keys[s] = kNoRow, sums[s] = 0;
+  }
+  // False: the table is crowded.
+  __device__ bool hold(int32_t j) const {
+    bool is_new = false;
+    return place_of(keys, slots, j, &is_new) >= 0;
+  }
+  __device__ void add(int32_t j, T value) const {
+    const int slot = found_at(keys, slots, j);
+    if (slot >= 0) sums[slot] += value;
+  }
+};
+
+// A lane's first holders of a column, read before the column before is done with.
+template <class T>
+struct Ahead {
+  int32_t row[kAhead];
+  T value[kAhead];
+
+  __device__ void read(const OverlapParams<T>& p, int64_t begin, int64_t end, int lane) {
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+      const int64_t h = begin + n * kWarpLanes + lane;
+      row[n] = h < end ? p.holder_rows[h] : kNoRow;
+      value[n] = h < end ? p.holder_values[h] : T(0);
+    }
+  }
+};
+
+// All lanes of the warp: a bound below which the values of entries [begin, end) are together less than `least`; one of the
+// largest. What a row shares in those columns alone is too little.
+template <class T>
+__device__ T light_below(const T* values, int64_t begin, int64_t end, double least, int lane) {
+  constexpr int kHalvings = 8;
+  T low = 0, high = 0;
+  for (int64_t e = begin + lane; e < end; e += kWarpLanes) high = maximum(high, values[e]);
+  for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) high = maximum(high, __shfl_xor_sync(kAllLanes, high, flip));
+  for (int n = 0; n < kHalvings; ++n) {
+    const T middle = (low + high) / 2;
+    double light = 0;
+    for (int64_t e = begin + lane; e < end; e += kWarpLanes) {
+      if (values[e] < middle) light += static_cast<double>(values[e]);
+    }
+    for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) light += __shfl_xor_sync(kAllLanes, light, flip);
+    if (light + 1e-9 < least) low = middle;  // with room for rounding
+    else high = middle;
+  }
+  return low;
+}
+
+// All lanes of the warp: puts row i and the rows that share one of its heavy columns into the table; whether it held them.
+template <class T>
+__device__ bool hold_by_warp(const OverlapParams<T>& p, int64_t i, const WarpTable<T>& table, int lane) {
+  const int64_t begin = p.start[i], end = p.start[i + 1];
+  const T bound = light_below(p.values, begin, end, least_shared<T>(p.max_distance, end - begin), lane);
+  table.clear(lane);
+  __syncwarp(kAllLanes);
+  bool held = lane > 0 || table.hold(static_cast<int32_t>(i));
+  for (int64_t first = begin; first < end; first += kWarpLanes) {
+    int64_t my_begin = 0, my_end = 0;
+    if (first + lane < end && !(p.values[first + lane] < bound)) {  // a lane looks a column up
+      const int64_t n = p.columns[first + lane];
+      my_begin = p.holder_start[n], my_end = p.holder_start[n + 1];
+    }
+    for (unsigned heavy = __ballot_sync(kAllLanes, my_begin < my_end); heavy != 0; heavy &= heavy - 1) {
+      const int c = __ffs(static_cast<int>(heavy)) - 1;
+      const int64_t column_begin = __shfl_sync(kAllLanes, my_begin, c), column_end = __shfl_sync(kAllLanes, my_end, c);
+      for (int64_t h = column_begin + lane; h < column_end && held; h += kWarpLanes) held = table.hold(p.holder_rows[h]);
+    }
+  }
+  __syncwarp(kAllLanes);
+  return __all_sync(kAllLanes, held) != 0;
+}
+
+// All lanes of the warp: sums up what row i shares with the rows in the table.
+template <class T>
+__device__ void sum_by_warp(const OverlapParams<T>& p, int64_t i, const WarpTable<T>& table, int lane) {
+  const int64_t begin = p.start[i], end = p.start[i + 1];
+  for (int64_t first = begin; first < end; first += kWarpLanes) {
+    int64_t my_begin = 0, my_end = 0;
+    T my_value = 0;
+    if (first + lane < end) {
+      const int64_t n = p.columns[first + lane];
+      my_begin = p.holder_start[n], my_end = p.holder_start[n + 1], my_value = p.values[first + lane];
+    }
+    const int num = static_cast<int>(minimum<int64_t>(kWarpLanes, end - first));
+    Ahead<T> now, next;
+    next.read(p, __shfl_sync(kAllLanes, my_begin, 0), __shfl_sync(kAllLanes, my_end, 0), lane);
+    for (int c = 0; c < num; ++c) {
+      const int64_t column_begin = __shfl_sync(kAllLanes, my_begin, c), column_end = __shfl_sync(kAllLanes, my_end, c);
+      const int after = minimum(c + 1, num - 1);
+      const int64_t next_begin = __shfl_sync(kAllLanes, my_begin, after), next_end = __shfl_sync(kAllLanes, my_end, after);
+      const T value = __shfl_sync(kAllLanes, my_value, c);
+      now = next;
+      if (c + 1 < num) next.read(p, next_begin, next_end, lane);
+#pragma unroll
+      for (int n = 0; n < kAhead; ++n) {
+        if (now.row[n] != kNoRow) table.add(now.row[n], minimum(value, now.value[n]));
+      }
+      for (int64_t h = column_begin + kAhead * kWarpLanes + lane; h < column_end; h += kWarpLanes) {
+        table.add(p.holder_rows[h], minimum(value, p.holder_values[h]));
+      }
+      __syncwarp(kAllLanes);
+    }
+  }
+}
+
+// All lanes of the warp: near_to_front for its table, in the order of the slots.
+template <class T>
+__device__ int near_to_front_by_warp(const OverlapParams<T>& p, int64_t i, const WarpTable<T>& table, int lane) {
+  const T farthest = static_cast<T>(p.max_distance);
+  int num_near = 0;
+  for (int s = lane; s < table.slots; s += kWarpLanes) {  // slots: a multiple of 32
+    const int32_t j = table.keys[s];
+    T distance = 0;
+    if (j != kNoRow && j != i) distance = jaccard_of(table.sums[s]);
+    const bool near = j != kNoRow && distance <= farthest;
+    const unsigned all_near = __ballot_sync(kAllLanes, near);
+    __syncwarp(kAllLanes);
+    if (near) {
+      const int at = num_near + __popc(all_near & ((1u << lane) - 1));
+      table.keys[at] = j;
+      table.sums[at] = distance;
+    }
+    num_near += __popc(all_near);
+  }
+  __syncwarp(kAllLanes);
+  return num_near;
+}
+
+GCL_HD int warp_slots(int64_t slots) { return static_cast<int>(maximum<int64_t>(slots / kWarpShare, kWarpLanes)); }
+
+template <class T>
+__global__ void overlap_warp_kernel(OverlapParams<T> p) {
+  GCL_DYNAMIC_SHARED(T, shared);  // sums of each warp, behind them the keys of each
+  const int lane = threadIdx.x % kWarpLanes, warp = threadIdx.x / kWarpLanes, slots = warp_slots(p.slots);
+  int32_t* keys = reinterpret_cast<int32_t*>(shared + kOverlapWarps * slots);
+  const WarpTable<T> table{shared + warp * slots, keys + warp * slots, slots};
+  GCL_EACH_WARP(r, p.results) {
+    const int64_t i = p.first + r * p.step, begin = p.room[r], end = p.room[r + 1];
+    const bool held = hold_by_warp(p, i, table, lane);
+    int near = 0;
+    if (held) {
+      sum_by_warp(p, i, table, lane);
+      near = near_to_front_by_warp(p, i, table, lane);
+      sort_front(WarpTeam{}, near, table.sums, table.keys);
+    }
+    for (int64_t e = lane; e < near && begin + e < end; e += kWarpLanes) {
+      p.indices[begin + e] = table.keys[e];
+      p.distance[begin + e] = table.sums[e];
+    }
+    if (lane == 0) p.count[r] = held ? near : -1;
+    __syncwarp(kAllLanes);
+  }
+}
+
+// The rows that were left.
 template <class T>
 __global__ void overlap_kernel(OverlapParams<T> p) {
   GCL_DYNAMIC_SHARED(T, sums);  // [slots], behind them the keys [slots]
   int32_t* keys = reinterpret_cast<int32_t*>(sums + p.slots);
   for (int64_t r = blockIdx.x; r < p.results; r += gridDim.x) {
     const int64_t i = p.first + r * p.step, begin = p.room[r], end = p.room[r + 1];
+    if (p.count[r] >= 0) continue;  // all threads see the same
     int64_t done = 0, low = 0, span = p.rows;
-    int slots = static_cast<int>(minimum(p.slots, kFirstSlots));
+    const int slots = static_cast<int>(p.slots);
     while (low < p.rows) {
       const int64_t high = minimum(low + span, p.rows);
       if (!sum_overlaps(p, i, low, high, slots, sums, keys)) {  // all threads see the same
-        if (slots < p.slots) slots *= 2;
-        else span = maximum<int64_t>(span / 2, kMaxProbes);  // so few never crowd a table
+        span = maximum<int64_t>(span / 2, kMaxProbes);  // so few never crowd a table
         continue;
       }
       const int near = near_to_front(p, i, slots, sums, keys);
-      sort_front(near, sums, keys);
+      sort_front(BlockTeam{}, near, sums, keys);
       for (int64_t e = threadIdx.x; e < near && begin + done + e < end; e += blockDim.x) {
         p.indices[begin + done + e] = keys[e];
         p.distance[begin + done + e] = sums[e];
@@ -151,8 +335,11 @@ void launch_overlap_room(const RoomParams<T>& p, GclStream stream) {
 template <class T>
 void launch_overlaps(const OverlapParams<T>& p, GclStream stream) {
   if (p.results == 0) return;
-  const size_t bytes = static_cast<size_t>(p.slots) * (sizeof(T) + sizeof(int32_t));
-  GCL_LAUNCH((overlap_kernel<T>), capped_blocks(p.results), kThreads, bytes, stream, p);
+  constexpr size_t kSlot = sizeof(T) + sizeof(int32_t);
+  const int64_t warps = (p.results + kOverlapWarps - 1) / kOverlapWarps;
+  GCL_LAUNCH((overlap_warp_kernel<T>), capped_blocks(warps), kOverlapWarps * kWarpLanes,
+             kOverlapWarps * warp_slots(p.slots) * kSlot, stream, p);
+  GCL_LAUNCH((overlap_kernel<T>), capped_blocks(minimum(p.results, kLeftBlocks)), kThreads, p.slots * kSlot, stream, p);
 }
 
 }  // namespace gcl

@@ -85,41 +85,49 @@ def distances(sets: Overlapping, max_distance: float = ALL, first: int = 0, last
     into room that is surely enough and then packed."""
     last = len(sets.rows.start) - 1 if last is None else last
     room = torch.ops.gcl_fast.overlap_room(*sets.rows, sets.holders.start, first, last, step, max_distance)
+    begins, total = starts_of(room)
+    blocks = _blocks(begins, total, ROOM.get(room.device.type, ROOM["cuda"]))
     packed, counts = [], []
-    for begin, end in _blocks(room, ROOM.get(room.device.type, ROOM["cuda"])):
-        starts, total = starts_of(room[begin:end])
+    for begin, end in blocks:
+        if len(blocks) == 1:
+            starts, size = begins, total
+        else:
+            starts = begins[begin : end + 1] - begins[begin]
+            size = int(starts[-1])
         span = first + begin * step, min(first + end * step, last), step
-        count, indices, values = torch.ops.gcl_fast.overlap_rows(*sets.rows, *sets.holders, *span, max_distance, starts, total)
+        count, indices, values = torch.ops.gcl_fast.overlap_rows(*sets.rows, *sets.holders, *span, max_distance, starts, size)
         packed.append(_packed(starts, count, indices, values))
         counts.append(count)
+    if len(packed) == 1:
+        return packed[0]
     indptr, total = starts_of(torch.cat(counts) if counts else room)
     return Distances(indptr, *_joined(packed, total, sets.rows.values))
 
 
-def _blocks(room: Tensor, most: int) -> list[tuple[int, int]]:
-    """Runs of rows that have `most` room together, or little more."""
-    if not len(room):
+def _blocks(begins: Tensor, total: int, most: int) -> list[tuple[int, int]]:
+    """Runs of rows that have `most` room together, or little more; rows have room from begins[r] to begins[r + 1], `total` in
+    all."""
+    rows = len(begins) - 1
+    if rows == 0:
         return []
-    ends = room.cumsum(0)
-    cuts = torch.arange(most, max(most, int(ends[-1])), most, device=room.device)
-    cuts = torch.unique(torch.searchsorted(ends, cuts, right=True))
-    edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < len(room)), len(room)]
+    if total <= most:
+        return [(0, rows)]
+    cuts = torch.arange(most, total, most, device=begins.device)
+    cuts = torch.unique(torch.searchsorted(begins[1:], cuts, right=True))
+    edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < rows), rows]
     return list(itertools.pairwise(edges))
 
 
-def _packed(starts: Tensor, count: Tensor, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(starts: Tensor, count: Tensor, indices: Tensor, values: Tensor) -> Distances:
     """The first count[r] entries from starts[r] on, row after row."""
-    packed, total = starts_of(count)
-    gap = starts[:-1] - packed[:-1]
-    kept = torch.repeat_interleave(gap, count, output_size=total)
+    indptr, total = starts_of(count)
+    kept = torch.repeat_interleave(starts[:-1] - indptr[:-1], count, output_size=total)
     kept += torch.arange(total, device=kept.device)
-    return indices[kept], values[kept]
+    return Distances(indptr, indices[kept], values[kept])
 
 
-def _joined(parts: list[tuple[Tensor, Tensor]], total: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(parts: list[Distances], total: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The parts in one; each is freed as soon as it is copied, so that no second copy of all is held."""
-    if len(parts) == 1:
-        return parts[0]
     indices, values = (
         torch.empty(total, dtype=torch.int32, device=like.device),
         torch.empty(total, dtype=like.dtype, device=like.device),
@@ -127,7 +135,7 @@ def _joined(parts: list[tuple[Tensor, Tensor]], total: int, like: Tensor) -> tup
     at = 0
     parts.reverse()
     while parts:
-        some, theirs = parts.pop()
+        _, some, theirs = parts.pop()
         indices[at : at + len(some)], values[at : at + len(some)] = some, theirs
         at += len(some)
     return indices, values

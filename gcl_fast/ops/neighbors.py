@@ -174,7 +174,8 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
         )
     min_samples = min(integer("dbscan", "min_samples", min_samples, 1), total + 1)
     _native.require("dbscan", values.device)
-    if not bool(((values >= 0) & (values <= 1)).all()):  # NaN too
+    low, high = torch.stack(torch.aminmax(values)).tolist() if len(values) else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):  # NaN too
         raise ValueError("dbscan: distance must hold values from 0 to 1, as pairs not stored are 1 apart, got others")
     eps = float(torch.tensor(eps, dtype=values.dtype))
     if eps >= 1:  # every pair is within eps
@@ -215,14 +216,18 @@ def _neighbours(index: Tensor, k: int) -> Tensor:
     rank = index[:, :k].long()
     if total == 0:
         return rank
-    check_index(op, "x", rank, total, f"row numbers from 0 to {total - 1}", wait=True)
-    wrong = (rank[:, 0] != torch.arange(total, device=rank.device)).nonzero()[:, 0]
-    if len(wrong):
-        raise ValueError(f"{op}: x must have each row itself in column 0, got {int(rank[wrong[0], 0])} in row {int(wrong[0])}")
+    wrong = rank[:, 0] != torch.arange(total, device=rank.device)  # [N]
     ordered = rank.sort(dim=1).values
-    twice = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1).nonzero()[:, 0]
-    if len(twice):
-        raise ValueError(f"{op}: x must name each neighbour once a row, got a repeated one in row {int(twice[0])}")
+    twice = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)  # [N]
+    # the device is waited for once
+    low, high, any_wrong, any_twice = torch.stack([*torch.aminmax(rank), wrong.any().long(), twice.any().long()]).tolist()
+    if low < 0 or high >= total:
+        check_index(op, "x", rank, total, f"row numbers from 0 to {total - 1}", wait=True)
+    if any_wrong:
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"{op}: x must have each row itself in column 0, got {int(rank[row, 0])} in row {row}")
+    if any_twice:
+        raise ValueError(f"{op}: x must name each neighbour once a row, got a repeated one in row {int(twice.nonzero()[0])}")
     return rank
 
 
