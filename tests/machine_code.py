@@ -49,7 +49,7 @@ SHAPES = (
 
 # Bytes of stack (spilled registers, arrays in local memory), by architecture where they are known. Every other kernel has none.
 STACK: dict[str, dict[str, int]] = {
-    "gcl_finish_kernelId": {"sm_75": 0, "sm_80": 8, "sm_90": 8, "sm_120": 0},
+    "gcl_finish_kernelId": {"sm_75": 0, "sm_80": 8, "sm_90": 0, "sm_120": 0},
     "gcl_finish_kernelIf": {"sm_75": 0, "sm_80": 0, "sm_90": 0, "sm_120": 8},
 }
 

@@ -10,15 +10,16 @@
 
 namespace gcl {
 
-// One block adds the parts of 256 columns of one query, in order; the block of the first columns has the losses too.
+// One block adds the parts of 256 columns of one query, in an order that never changes; the block of the first columns has the
+// losses too.
 template <class T, class S>
 __global__ void bank_combine_kernel(NceParams<T> p, int64_t slices) {
   __shared__ double room[kMostWarps];
   const int64_t b = blockIdx.x / slices, slice = blockIdx.x % slices, t = threadIdx.x, d = slice * kRowThreads + t;
-  const Negatives negatives = add_parts_once(p, b);
+  const Negatives negatives = add_parts_together(p, b);
   const double lse = negatives.lse();
   T mean = T(0);
-  if (p.with_grad) mean = average_column(p, b, d, negatives);
+  if (p.with_grad) mean = average_column(p, b, slice * kRowThreads, negatives);
   const bool known = names_a_row(p, p.positive[b * p.positives]);
   for (int64_t k = 0; k < p.positives; ++k) {
     const int64_t at = b * p.positives + k, n = p.positive[at];

@@ -37,18 +37,32 @@ __device__ V fold_warp_all(V value, F&& f) {
   return value;
 }
 
-// Folds the block's values in an order that the block's size alone decides; every thread gets the result. `room` [kMostWarps] may
-// be used again at once.
+// Folds COUNT values of the block each, in an order that the block's size alone decides; every thread gets the results. A block
+// has 32, 64, 128, ... threads. `room` [COUNT * kMostWarps] may be used again at once.
+template <int COUNT, class V, class F>
+__device__ void fold_block_each(V (&value)[COUNT], V* room, F&& f) {
+  const int t = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / 32;
+  GCL_UNROLL
+  for (int k = 0; k < COUNT; ++k) {
+    value[k] = fold_warp_all(value[k], f);
+    if (t % 32 == 0) room[k * warps + t / 32] = value[k];
+  }
+  __syncthreads();
+  GCL_UNROLL
+  for (int k = 0; k < COUNT; ++k) value[k] = room[k * warps + t % 32 % warps];
+  for (int offset = warps / 2; offset > 0; offset /= 2) {
+    GCL_UNROLL
+    for (int k = 0; k < COUNT; ++k) value[k] = f(value[k], __shfl_xor_sync(kAllLanes, value[k], offset));
+  }
+  __syncthreads();
+}
+
+// The same of one value, which is returned.
 template <class V, class F>
 __device__ V fold_block(V value, V* room, F&& f) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
-  value = fold_warp_all(value, f);
-  if (threadIdx.x % 32 == 0) room[warp] = value;
-  __syncthreads();
-  V result = room[0];
-  for (int w = 1; w < warps; ++w) result = f(result, room[w]);
-  __syncthreads();
-  return result;
+  V one[1] = {value};
+  fold_block_each(one, room, f);
+  return one[0];
 }
 
 template <class T>
@@ -82,52 +96,108 @@ struct Negatives {
   __device__ double lse() const { return sum != 0 ? top + ::log(sum) : -std::numeric_limits<double>::infinity(); }
 };
 
-// Adds the parts of query b; all lanes of a warp get it, in one order.
-template <class T>
-__device__ Negatives add_parts(const NceParams<T>& p, int64_t b) {
-  const double nothing = -std::numeric_limits<double>::infinity();
-  Negatives n{nothing, 0, 0};
-  for (int64_t c = threadIdx.x % 32; c < p.chunks; c += 32)
-    n.top = maximum(n.top, static_cast<double>(p.part_max[c * p.batch + b]));
-  n.top = fold_warp_all(n.top, [](double x, double y) { return maximum(x, y); });
-  for (int64_t c = threadIdx.x % 32; c < p.chunks; c += 32) {
-    const double share = n.top > nothing ? ::exp(p.part_max[c * p.batch + b] - n.top) : 0.0;
-    n.sum += share * p.part_sum[c * p.batch + b];
-    n.average += share * p.part_logit[c * p.batch + b];
+constexpr double kNothing = -std::numeric_limits<double>::infinity();
+
+// One part of query b, and what it adds to its sums below `top`.
+struct Part {
+  double top = kNothing, sum = 0, logit = 0;
+
+  template <class T>
+  __device__ void read(const NceParams<T>& p, int64_t b, int64_t chunk) {
+    const int64_t at = chunk * p.batch + b;
+    top = p.part_max[at];
+    sum = p.part_sum[at];
+    logit = p.part_logit[at];
   }
-  n.sum = fold_warp_all(n.sum, Sum{});
-  n.average = fold_warp_all(n.average, Sum{});
-  n.average = n.sum != 0 ? n.average / n.sum : 0.0;
-  return n;
+  __device__ void add_to(double new_top, double (&total)[2]) const {
+    const double share = new_top > kNothing ? ::exp(top - new_top) : 0.0;
+    total[0] += share * sum;
+    total[1] += share * logit;
+  }
+};
+
+// Adds the parts of query b, each by one of `lanes` (a power of two) lanes of the warp, which lie 32 / lanes apart and all get
+// it. Every lane of the warp takes part, for its own query.
+template <class T>
+__device__ Negatives add_parts(const NceParams<T>& p, int64_t b, int lanes) {
+  const int apart = 32 / lanes, first = static_cast<int>(threadIdx.x) % 32 / apart;
+  double top = kNothing, total[2] = {0, 0};
+  for (int64_t c = first; c < p.chunks; c += lanes) top = maximum(top, static_cast<double>(p.part_max[c * p.batch + b]));
+  for (int offset = 16; offset >= apart; offset /= 2) top = maximum(top, __shfl_xor_sync(kAllLanes, top, offset));
+  for (int64_t c = first; c < p.chunks; c += lanes) {
+    Part part;
+    part.read(p, b, c);
+    part.add_to(top, total);
+  }
+  for (int offset = 16; offset >= apart; offset /= 2) {
+    total[0] += __shfl_xor_sync(kAllLanes, total[0], offset);
+    total[1] += __shfl_xor_sync(kAllLanes, total[1], offset);
+  }
+  return {top, total[0], total[0] != 0 ? total[1] / total[0] : 0.0};
 }
 
-// The same for every thread of a block; one warp does the work.
+// The same by all threads of a block, each of which gets it; they read their first parts at once.
 template <class T>
-__device__ Negatives add_parts_once(const NceParams<T>& p, int64_t b) {
-  __shared__ Negatives found;
-  if (threadIdx.x < 32) {
-    const Negatives n = add_parts(p, b);
-    if (threadIdx.x == 0) found = n;
+__device__ Negatives add_parts_together(const NceParams<T>& p, int64_t b) {
+  __shared__ double room[2 * kMostWarps];
+  const int64_t t = threadIdx.x, threads = blockDim.x;
+  Part first, part;
+  if (t < p.chunks) first.read(p, b, t);
+  double top = first.top, total[2] = {0, 0};
+  for (int64_t c = t + threads; c < p.chunks; c += threads) {
+    part.read(p, b, c);
+    top = maximum(top, part.top);
   }
-  __syncthreads();
-  return found;
+  top = fold_block(top, room, [](double x, double y) { return maximum(x, y); });
+  first.add_to(top, total);
+  for (int64_t c = t + threads; c < p.chunks; c += threads) {
+    part.read(p, b, c);
+    part.add_to(top, total);
+  }
+  fold_block_each(total, room, Sum{});
+  return {top, total[0], total[0] != 0 ? total[1] / total[0] : 0.0};
 }
 
-// The average negative of query b at column d, 0 without any. All threads of the block take part, for one query.
+// The average negative of query b at column column0 + threadIdx.x, 0 without any. All kRowThreads threads of the block take part,
+// for one query and first column: each adds every fourth part of four columns, several at once in flight.
 template <class T>
-__device__ T average_column(const NceParams<T>& p, int64_t b, int64_t d, const Negatives& n) {
+__device__ T average_column(const NceParams<T>& p, int64_t b, int64_t column0, const Negatives& n) {
+  constexpr int kWays = 4, kFours = kRowThreads / kWays, kFlight = sizeof(T) == 4 ? 8 : 2;
   __shared__ T share[kRowThreads];
-  T mean = T(0);
+  __shared__ T added[kWays][kRowThreads];
+  const int t = static_cast<int>(threadIdx.x), way = t / kFours, own = t % kFours * 4;
+  const int64_t d = column0 + own, row = p.batch * padded_dim(p.dim);
+  const bool whole = d + 4 <= p.dim;  // what lies behind D was not written
+  T mean[4] = {};
   for (int64_t c0 = 0; c0 < p.chunks; c0 += kRowThreads) {
-    const int64_t t = threadIdx.x, count = minimum(p.chunks - c0, int64_t{kRowThreads});
+    const int count = static_cast<int>(minimum(p.chunks - c0, int64_t{kRowThreads}));
     if (t < count) share[t] = n.sum != 0 ? static_cast<T>(::exp(p.part_max[(c0 + t) * p.batch + b] - n.top)) : T(0);
     __syncthreads();
-    for (int64_t c = 0; c < count && d < p.dim; ++c) {
-      mean = fused(share[c], p.part_mean[((c0 + c) * p.batch + b) * padded_dim(p.dim) + d], mean);
+    const T* at = p.part_mean + (c0 + way) * row + b * padded_dim(p.dim) + d;
+    for (int c = way; c < count && d < p.dim; c += kWays * kFlight, at += kWays * kFlight * row) {
+      T x[kFlight][4];
+      GCL_UNROLL
+      for (int i = 0; i < kFlight; ++i) {
+        if (c + i * kWays >= count) break;
+        if (whole) load_four<true>(at + i * kWays * row, 0, 4, x[i]);
+        else load_four<false>(at + i * kWays * row, 0, p.dim - d, x[i]);
+      }
+      GCL_UNROLL
+      for (int i = 0; i < kFlight; ++i) {
+        if (c + i * kWays >= count) break;
+        GCL_UNROLL
+        for (int e = 0; e < 4; ++e) mean[e] = fused(share[c + i * kWays], x[i][e], mean[e]);
+      }
     }
     __syncthreads();
   }
-  return n.sum != 0 ? static_cast<T>(mean / n.sum) : T(0);
+  GCL_UNROLL
+  for (int e = 0; e < 4; ++e) added[way][own + e] = mean[e];
+  __syncthreads();
+  T total = added[0][t];
+  GCL_UNROLL
+  for (int w = 1; w < kWays; ++w) total += added[w][t];
+  return n.sum != 0 ? static_cast<T>(total / n.sum) : T(0);
 }
 
 }  // namespace gcl

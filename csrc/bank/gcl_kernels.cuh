@@ -8,45 +8,74 @@
 
 namespace gcl {
 
-template <class T>
-__device__ void normalise_row(const T* from, int64_t dim, T* to, T* length, double* room) {
-  double square = 0;
-  for (int64_t d = threadIdx.x; d < dim; d += blockDim.x) square += static_cast<double>(from[d]) * from[d];
-  const T norm = static_cast<T>(::sqrt(fold_block(square, room, Sum{})));
-  const T divide = norm == T(0) ? T(1) : norm;
-  for (int64_t d = threadIdx.x; d < dim; d += blockDim.x) to[d] = from[d] / divide;
-  if (threadIdx.x == 0) *length = divide;
-}
-
 // Unit features of row b, its positives, their rows (where gradients are asked for) and their products with it, NaN for a row
-// that is not there. A thread reads only the unit features that it wrote.
+// that is not there. What is needed of memory is asked for together: there is one block a row, which waits for little else.
 template <class T, class S>
 __device__ void prepare_row(const GclParams<T>& q, const NceParams<T>& p, int64_t b) {
-  __shared__ double room[kMostWarps];
-  const int64_t index = q.index[b];
-  normalise_row(q.photo + b * p.dim, p.dim, q.unit_photo + b * p.dim, q.photo_length + b, room);
-  normalise_row(q.view + b * p.dim, p.dim, q.unit_view + b * p.dim, q.view_length + b, room);
+  constexpr int kFlight = 2;  // columns of a thread at once: all of 2,048 with 1,024 threads
+  __shared__ double room[3 * kMostWarps];
+  const int64_t index = q.index[b], t = threadIdx.x, threads = blockDim.x;
+  const T *photo = q.photo + b * p.dim, *view = q.view + b * p.dim;
+  double square[2] = {0, 0};
+  for (int64_t d = t; d < p.dim; d += threads) {
+    square[0] += static_cast<double>(photo[d]) * photo[d];
+    square[1] += static_cast<double>(view[d]) * view[d];
+  }
   int64_t rows[3] = {index, index, index};
   draw_rows(p.labels, p.num_rows, index, seed_of(p), b, rows + 1);
+  fold_block_each(square, room, Sum{});
+  T length[2];
+  GCL_UNROLL
+  for (int k = 0; k < 2; ++k) {
+    length[k] = static_cast<T>(::sqrt(square[k]));
+    if (length[k] == T(0)) length[k] = T(1);
+  }
+  bool there[3];
+  const S* row[3];
+  double dot[3] = {0, 0, 0};
+  GCL_UNROLL
   for (int k = 0; k < 3; ++k) {
-    if (threadIdx.x == 0) q.positive[3 * b + k] = rows[k];
-    const bool there = names_a_row(p, rows[k]);
-    const S* row = static_cast<const S*>(p.bank) + (there ? rows[k] : 0) * p.stride;
-    const T* unit = (k < 2 ? q.unit_view : q.unit_photo) + b * p.dim;
-    double dot = 0;
-    for (int64_t d = threadIdx.x; d < p.dim && there; d += blockDim.x) {
-      const T element = static_cast<T>(widen(row[d]));
-      dot += static_cast<double>(unit[d]) * element;
-      if (p.with_grad) q.view_grad[(3 * b + k) * p.dim + d] = element;
+    there[k] = names_a_row(p, rows[k]);
+    row[k] = static_cast<const S*>(p.bank) + (there[k] ? rows[k] : 0) * p.stride;
+  }
+  for (int64_t d0 = t; d0 < p.dim; d0 += kFlight * threads) {
+    T unit[kFlight][2], element[kFlight][3];
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i) {
+      const int64_t d = d0 + i * threads;
+      if (d >= p.dim) break;
+      GCL_UNROLL
+      for (int k = 0; k < 3; ++k) element[i][k] = there[k] ? static_cast<T>(widen(row[k][d])) : T(0);
+      unit[i][0] = photo[d] / length[0];
+      unit[i][1] = view[d] / length[1];
     }
-    dot = fold_block(dot, room, Sum{});
-    if (threadIdx.x == 0) q.dot[3 * b + k] = there ? dot : std::numeric_limits<double>::quiet_NaN();
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i) {
+      const int64_t d = d0 + i * threads;
+      if (d >= p.dim) break;
+      q.unit_photo[b * p.dim + d] = unit[i][0];
+      q.unit_view[b * p.dim + d] = unit[i][1];
+      GCL_UNROLL
+      for (int k = 0; k < 3; ++k) {
+        dot[k] += static_cast<double>(unit[i][k < 2 ? 1 : 0]) * element[i][k];
+        if (p.with_grad && there[k]) q.view_grad[(3 * b + k) * p.dim + d] = element[i][k];
+      }
+    }
+  }
+  fold_block_each(dot, room, Sum{});
+  if (t != 0) return;
+  q.photo_length[b] = length[0];
+  q.view_length[b] = length[1];
+  GCL_UNROLL
+  for (int k = 0; k < 3; ++k) {
+    q.positive[3 * b + k] = rows[k];
+    q.dot[3 * b + k] = there[k] ? dot[k] : std::numeric_limits<double>::quiet_NaN();
   }
 }
 
 // For each row of the batch one block that prepares it, and `splits` (0 where all negatives count) that choose its negatives.
 template <class T, class S>
-__global__ void gcl_prepare_kernel(GclParams<T> q, NceParams<T> p, int64_t splits) {
+__global__ void __launch_bounds__(kMostWarps * 32) gcl_prepare_kernel(GclParams<T> q, NceParams<T> p, int64_t splits) {
   const int64_t b = blockIdx.x % p.batch, part = blockIdx.x / p.batch;
   if (part < splits) select_rows(p, b, part, splits, 0);
   else prepare_row<T, S>(q, p, b);
@@ -57,44 +86,59 @@ __global__ void gcl_prepare_kernel(GclParams<T> q, NceParams<T> p, int64_t split
 template <class T>
 __device__ void write_gradients(const GclParams<T>& q, const NceParams<T>& p, int64_t b, int64_t slice) {
   __shared__ double scale[3];
-  const int64_t d = slice * kRowThreads + threadIdx.x;
-  const Negatives negatives = add_parts_once(p, b);
+  const int64_t column0 = slice * kRowThreads, d = column0 + threadIdx.x;
+  T row[3] = {}, view{}, photo{};
+  T* grad = q.view_grad + 3 * b * p.dim + d;  // holds the positive rows
+  const auto read = [&] {
+    if (d >= p.dim) return;
+    view = q.unit_view[b * p.dim + d];
+    photo = q.unit_photo[b * p.dim + d];
+    GCL_UNROLL
+    for (int k = 0; k < 3; ++k) row[k] = grad[k * p.dim];
+  };
+  if constexpr (sizeof(T) == 4) read();  // ahead, where registers allow
+  const Negatives negatives = add_parts_together(p, b);
   if (threadIdx.x < 3) {
     const PairLoss pair = pair_loss(q.dot[3 * b + threadIdx.x] / p.temperature, negatives.lse());
     scale[threadIdx.x] = pair.weight / (p.temperature * p.batch);
   }
-  const T mean = average_column(p, b, d, negatives);  // with a barrier
+  const T mean = average_column(p, b, column0, negatives);  // with a barrier
   const double average = negatives.average * p.temperature;  // of products with the unit vector
   if (d >= p.dim) return;
-  const T view = q.unit_view[b * p.dim + d], photo = q.unit_photo[b * p.dim + d];
-  for (int64_t k = 0; k < 3; ++k) {
-    const double dot = q.dot[3 * b + k];
-    T* grad = q.view_grad + (3 * b + k) * p.dim + d;  // holds the positive row
-    const double row = dot == dot ? static_cast<double>(*grad) : 0.0;
-    if (k == 2) q.photo_grad[b * p.dim + d] = static_cast<T>(-scale[k] * (row - dot * photo) / q.photo_length[b]);
-    const double base = k < 2 ? mean - row : static_cast<double>(mean), along = k < 2 ? average - dot : average;
-    *grad = static_cast<T>(scale[k] * (base - along * view) / q.view_length[b]);
+  if constexpr (sizeof(T) != 4) read();
+  GCL_UNROLL
+  for (int k = 0; k < 3; ++k) {
+    const double dot = q.dot[3 * b + k], positive = dot == dot ? static_cast<double>(row[k]) : 0.0;
+    if (k == 2) q.photo_grad[b * p.dim + d] = static_cast<T>(-scale[k] * (positive - dot * photo) / q.photo_length[b]);
+    const double base = k < 2 ? mean - positive : static_cast<double>(mean), along = k < 2 ? average - dot : average;
+    grad[k * p.dim] = static_cast<T>(scale[k] * (base - along * view) / q.view_length[b]);
   }
 }
 
-// The means of the three terms, by one block: a warp adds the losses of every so many rows, in order.
+// The means of the three terms, by one block: so many lanes to a query that it takes as many queries at once as it can.
 template <class T>
 __device__ void write_terms(const GclParams<T>& q, const NceParams<T>& p) {
-  __shared__ double room[kMostWarps][3];
-  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
+  __shared__ double room[3 * kMostWarps];
+  const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  int lanes = 32;
+  while (lanes > 1 && threads / lanes < p.batch) lanes /= 2;
+  const int apart = 32 / lanes, first = t % 32 / apart;
   double sum[3] = {0, 0, 0};
-  for (int64_t b = warp; b < p.batch; b += warps) {
-    const double lse = add_parts(p, b).lse();
-    for (int k = 0; k < 3; ++k) sum[k] += pair_loss(q.dot[3 * b + k] / p.temperature, lse).loss;
+  for (int64_t b0 = 0; b0 < p.batch; b0 += threads / lanes) {
+    const int64_t b = b0 + t / 32 * apart + t % apart;
+    const double lse = add_parts(p, minimum(b, p.batch - 1), lanes).lse();
+    GCL_ROLLED
+    for (int k = first; k < 3 && b < p.batch; k += lanes) {
+      const double loss = pair_loss(q.dot[3 * b + k] / p.temperature, lse).loss;
+      GCL_UNROLL
+      for (int j = 0; j < 3; ++j) sum[j] += j == k ? loss : 0.0;
+    }
   }
-  if (threadIdx.x % 32 == 0) {
-    for (int k = 0; k < 3; ++k) room[warp][k] = sum[k];
+  fold_block_each(sum, room, Sum{});
+  GCL_UNROLL
+  for (int k = 0; k < 3; ++k) {
+    if (t == k) q.terms[k] = static_cast<T>(sum[k] / p.batch);
   }
-  __syncthreads();
-  if (threadIdx.x >= 3) return;
-  double total = 0;
-  for (int w = 0; w < warps; ++w) total += room[w][threadIdx.x];
-  q.terms[threadIdx.x] = static_cast<T>(total / p.batch);
 }
 
 // Blocks: one for the terms, one for each row of the batch that moves its row of the bank (none without u.bank), the gradients'.

@@ -35,11 +35,13 @@ __device__ inline bool descend(const uint32_t* counts, int bits, uint32_t* prefi
   }
   if (lane == 31) warp_total[warp] = upto;
   __syncthreads();
-  uint32_t before = upto - own, total = 0;
-  for (int w = 0; w < threads / 32; ++w) {
-    if (w < warp) before += warp_total[w];
-    total += warp_total[w];
+  uint32_t warps = lane < threads / 32 ? warp_total[lane] : 0;  // then of the warps up to this one
+  for (int step = 1; step < 32; step *= 2) {
+    const uint32_t sooner = __shfl_up_sync(kAllLanes, warps, step);
+    if (lane >= step) warps += sooner;
   }
+  const uint32_t total = __shfl_sync(kAllLanes, warps, 31), sooner = __shfl_sync(kAllLanes, warps, warp > 0 ? warp - 1 : 0);
+  uint32_t before = upto - own + (warp > 0 ? sooner : 0);
   if (before < *wanted && *wanted <= before + own) {
     int i = begin;
     for (; *wanted > before + counts[i]; ++i) before += counts[i];
@@ -56,16 +58,63 @@ __device__ inline bool descend(const uint32_t* counts, int bits, uint32_t* prefi
   return enough;
 }
 
+// What a block counts of query b: rows begin, begin + step, ... of this thread.
+struct OwnRows {
+  RowWords words;
+  int64_t own_label, first, begin, step;
+
+  __device__ uint32_t key(int64_t n) const { return sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n)); }
+};
+
+// Counts the first digit of each negative. Returns which of the thread's first 64 rows are negatives.
+template <class T>
+__device__ uint64_t count_first_digit(const NceParams<T>& p, const OwnRows& own, uint32_t* counts) {
+  constexpr int kFlight = 4;  // labels on their way at once
+  uint64_t marked = 0;
+  int64_t n = own.begin;
+  for (int64_t i0 = 0; n < p.num_rows; i0 += kFlight) {
+    int64_t label[kFlight];
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i) label[i] = p.labels[minimum(n + i * own.step, p.num_rows - 1)];
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i, n += own.step) {
+      if (n >= p.num_rows || !is_negative(own.own_label, own.first, label[i], n)) continue;
+      if (i0 + i < 64) marked |= uint64_t{1} << (i0 + i);
+      atomicAdd(&counts[own.key(n) >> digit_shift(0)], 1u);
+    }
+  }
+  return marked;
+}
+
+// Counts a later digit of the negatives whose key begins with `prefix`. `marks`: `marked` says which rows may be such, and then,
+// after the second digit, which are.
+template <class T>
+__device__ void count_digit(const NceParams<T>& p, const OwnRows& own, int digit, uint32_t prefix, bool marks, uint64_t* marked,
+                            uint32_t* counts) {
+  const int shift = digit_shift(digit), above = shift + digit_bits(digit);
+  uint64_t kept = 0;
+  int64_t n = own.begin;
+  for (int64_t i = 0; n < p.num_rows; ++i, n += own.step) {
+    if (marks && (*marked >> i & 1) == 0) continue;
+    const uint32_t key = own.key(n);
+    if (key >> above != prefix) continue;
+    if (!marks && !is_negative(own.own_label, own.first, p.labels[n], n)) continue;
+    if (marks) kept |= uint64_t{1} << i;
+    atomicAdd(&counts[key >> shift & ((1u << digit_bits(digit)) - 1)], 1u);
+  }
+  *marked = kept;
+}
+
 // The rows of one of `splits` blocks that share query b, counted by digit `from`, or, where the block has them all, by each
 // digit; then it writes p.last. Digits before `from` are in p.counts.
 template <class T>
 __device__ void select_rows(const NceParams<T>& p, int64_t b, int64_t split, int64_t splits, int from) {
   __shared__ uint32_t counts[kMostBins];
-  const int64_t first = p.first[b * p.first_stride], threads = blockDim.x, begin = split * threads + threadIdx.x;
+  const int64_t first = p.first[b * p.first_stride], threads = blockDim.x;
   if (!names_a_row(p, first)) return;
-  const int64_t own_label = p.labels[first], step = splits * threads;
-  const RowWords words = row_words(kNegatives, seed_of(p), b);
-  const bool marks = splits == 1 && p.num_rows <= 64 * step;
+  const OwnRows own{row_words(kNegatives, seed_of(p), b), p.labels[first], first, split * threads + threadIdx.x,
+                    splits * threads};
+  const bool marks = splits == 1 && p.num_rows <= 64 * own.step;
   uint64_t marked = 0;  // which of this thread's rows share the prefix
   uint32_t prefix = 0;
   int64_t wanted = p.count;
@@ -74,16 +123,8 @@ __device__ void select_rows(const NceParams<T>& p, int64_t b, int64_t split, int
     if (digit >= from) {
       for (int i = threadIdx.x; i < 1 << digit_bits(digit); i += static_cast<int>(threads)) counts[i] = 0;
       __syncthreads();
-      const int shift = digit_shift(digit), above = shift + digit_bits(digit);
-      int64_t n = begin;
-      for (int64_t i = 0; n < p.num_rows; ++i, n += step) {
-        if (digit == 2 && marks && (marked >> i & 1) == 0) continue;
-        const uint32_t key = sampling_key<uint32_t>(words.inner, words.outer, static_cast<uint32_t>(n));
-        if (digit > 0 && key >> above != prefix) continue;
-        if (!is_negative(own_label, first, p.labels[n], n)) continue;
-        if (digit == 1 && marks) marked |= uint64_t{1} << i;
-        atomicAdd(&counts[key >> shift & ((1u << digit_bits(digit)) - 1)], 1u);
-      }
+      if (digit == 0) marked = count_first_digit(p, own, counts);
+      else count_digit(p, own, digit, prefix, marks, &marked, counts);
       __syncthreads();
       if (splits > 1) {
         for (int i = threadIdx.x; i < 1 << digit_bits(digit); i += static_cast<int>(threads)) {
@@ -101,13 +142,13 @@ __device__ void select_rows(const NceParams<T>& p, int64_t b, int64_t split, int
 }
 
 template <class T>
-__global__ void bank_select_kernel(NceParams<T> p, int64_t splits, int from) {
+__global__ void __launch_bounds__(kMostWarps * 32) bank_select_kernel(NceParams<T> p, int64_t splits, int from) {
   select_rows(p, blockIdx.x / splits, blockIdx.x % splits, splits, from);
 }
 
 // Where blocks shared the queries: one block each reads what they counted.
 template <class T>
-__global__ void bank_last_key_kernel(NceParams<T> p) {
+__global__ void __launch_bounds__(kMostWarps * 32) bank_last_key_kernel(NceParams<T> p) {
   const int64_t b = blockIdx.x;
   uint32_t prefix = 0;
   int64_t wanted = p.count;
@@ -149,24 +190,31 @@ inline int64_t select_splits(int64_t batch, int64_t rows, int64_t processors) {
 // Rows of the label of `index` with the smallest keys of streams 1 and 2; `index` where it has no label or is no row. Every
 // thread gets both.
 __device__ inline void draw_rows(const int64_t* labels, int64_t size, int64_t index, int64_t seed, int64_t b, int64_t out[2]) {
-  __shared__ unsigned long long room[kMostWarps];
+  constexpr int kFlight = 4;  // labels on their way at once
+  __shared__ unsigned long long room[2 * kMostWarps];
   out[0] = out[1] = index;
   if (index < 0 || index >= size) return;
   const int64_t own_label = labels[index];
   if (own_label < 0) return;
   const RowWords words[2] = {row_words(1, seed, b), row_words(2, seed, b)};
   unsigned long long best[2] = {~0ull, ~0ull};
-  for (int64_t n = threadIdx.x; n < size; n += blockDim.x) {
-    if (labels[n] != own_label) continue;
-    for (int s = 0; s < 2; ++s) {
-      const uint32_t key = sampling_key<uint32_t>(words[s].inner, words[s].outer, static_cast<uint32_t>(n));
-      best[s] = minimum(best[s], static_cast<unsigned long long>(key) << 32 | static_cast<uint32_t>(n));
+  const int64_t step = blockDim.x;
+  for (int64_t n0 = threadIdx.x; n0 < size; n0 += kFlight * step) {
+    int64_t label[kFlight];
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i) label[i] = labels[minimum(n0 + i * step, size - 1)];
+    GCL_UNROLL
+    for (int i = 0; i < kFlight; ++i) {
+      const int64_t n = n0 + i * step;
+      if (n >= size || label[i] != own_label) continue;
+      for (int s = 0; s < 2; ++s) {
+        const uint32_t key = sampling_key<uint32_t>(words[s].inner, words[s].outer, static_cast<uint32_t>(n));
+        best[s] = minimum(best[s], static_cast<unsigned long long>(key) << 32 | static_cast<uint32_t>(n));
+      }
     }
   }
-  for (int s = 0; s < 2; ++s) {
-    best[s] = fold_block(best[s], room, [](unsigned long long a, unsigned long long b) { return minimum(a, b); });
-    out[s] = static_cast<int64_t>(best[s] & 0xffffffffu);
-  }
+  fold_block_each(best, room, [](unsigned long long a, unsigned long long b) { return minimum(a, b); });
+  for (int s = 0; s < 2; ++s) out[s] = static_cast<int64_t>(best[s] & 0xffffffffu);
 }
 
 static __global__ void draw_positives_kernel(const int64_t* labels, int64_t size, const int64_t* index, const int64_t* seed,

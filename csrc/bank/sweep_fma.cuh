@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_kernel(NceParams<T> 
       if (lane % kLanesPerPair == 0) partial[(warp * QUERIES + side) * kRows + lane / kLanesPerPair] = folded;
     }
     __syncthreads();
-    const bool moved = queries.template weigh<kRows>(p, n0, place.end, partial, weight);
+    const bool moved = queries.template weigh<kRows>(p, queries.template negatives<kRows>(p, n0, place.end), partial, weight);
     const bool any_moved = __syncthreads_or(moved) != 0;
     if (!p.with_grad) continue;
     GCL_UNROLL

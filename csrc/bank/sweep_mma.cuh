@@ -1,8 +1,8 @@
 // The sweep on tensor cores, for aligned rows of up to 2,048 float32, bfloat16 or float16 elements, from sm_80 on.
 //
-// A warp owns 256 columns: of the tile's rows in shared memory, which nobody else reads, of 16 queries, and of their weighted
-// sums in registers. Only logits go from warp to warp. A tile's rows give the logits and then, weighted, the sums; as each 128
-// bytes of columns are done with, the next tile's are asked for in their place.
+// A warp owns 128 columns (256 of 16 bits): of the tile's rows in shared memory, which nobody else reads, of 16 queries, and of
+// their weighted sums in registers. Only logits go from warp to warp. A tile's rows give the logits and then, weighted, the sums;
+// as each 128 bytes of columns are done with, the next tile's are asked for in their place.
 //
 // float32 by three products (common/mma.cuh); numbers of 16 bits are one tf32 already, so the queries alone are split. The cores
 // cut what they add, so they add twice to the large terms of a logit and 6 times to a sum; the rest is added in float32, rounded
@@ -17,26 +17,31 @@
 namespace gcl {
 
 constexpr int kMmaQueries = 16;
-constexpr int kMmaColumns = 256;  // of a warp
-constexpr int64_t kMmaWidest = kMmaColumns * kSweepThreads / 32;
+constexpr int64_t kMmaWidest = 2048;
+// Columns of a warp. With 128 its sums leave room for four warps on each scheduler, which hide one another's waits; two tiles'
+// worth of 16 bits would spill.
+template <class S>
+constexpr int kMmaColumns = sizeof(S) == 4 ? 128 : 256;
+template <class S>
+constexpr int kMmaThreads = kMmaWidest / kMmaColumns<S> * 32;  // at most
 
 template <class S>
-constexpr int kMmaRows = sizeof(S) == 4 ? 8 : 16;  // of a tile: 8 KiB a warp
+constexpr int kMmaRows = sizeof(S) == 4 ? 8 : 16;  // of a tile: 4 KiB a warp, 8 of 16 bits
 
 // Bytes of dynamic shared memory: rows, queries where they lie there, logits of each warp, weights.
 template <class S>
 constexpr int64_t mma_shared_bytes(int64_t dim, bool queries_shared) {
-  const int64_t warps = (dim + kMmaColumns - 1) / kMmaColumns, pairs = kMmaQueries * kMmaRows<S>;
-  const int64_t columns = kMmaColumns * (kMmaRows<S> * int64_t{sizeof(S)} + (queries_shared ? kMmaQueries * 4 : 0));
+  const int64_t warps = (dim + kMmaColumns<S> - 1) / kMmaColumns<S>, pairs = kMmaQueries * kMmaRows<S>;
+  const int64_t columns = kMmaColumns<S> * (kMmaRows<S> * int64_t{sizeof(S)} + (queries_shared ? kMmaQueries * 4 : 0));
   return warps * (columns + pairs * 4) + pairs * 4;
 }
 
 // Where byte `byte` of a row's 128 bytes of columns lies. They are turned, 16 at a time, so that no two rows that are read
 // together share a bank.
 constexpr int kSpanBytes = 128;
-template <class S>
+template <int ROW_BYTES>
 __device__ int span_place(int row, int span, int byte, int turn) {
-  return row * kMmaColumns * static_cast<int>(sizeof(S)) + span * kSpanBytes + (byte ^ turn << 4);
+  return row * ROW_BYTES + span * kSpanBytes + (byte ^ turn << 4);
 }
 
 // Bits of the numbers, that a core takes as tf32: low only where S has more than tf32.
@@ -47,7 +52,8 @@ struct TileFour {
   // `turn` is that of the row.
   __device__ void load(const unsigned char* rows, int row, int span, int column, int turn) {
     const int byte = column * static_cast<int>(sizeof(S));
-    const Four<S> four = *reinterpret_cast<const Four<S>*>(rows + span_place<S>(row, span, byte, turn));
+    const Four<S> four =
+        *reinterpret_cast<const Four<S>*>(rows + span_place<kMmaColumns<S>* static_cast<int>(sizeof(S))>(row, span, byte, turn));
     GCL_UNROLL
     for (int e = 0; e < 4; ++e) {
       if constexpr (sizeof(S) == 4) {
@@ -71,38 +77,41 @@ __device__ void each_span(F&& f) {
 
 // SHARED: the queries lie in shared memory too, else each tile reads them through the first cache.
 template <class S, bool SHARED>
-__global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams<float> p) {
+__global__ void __launch_bounds__(kMmaThreads<S>) bank_sweep_mma_kernel(NceParams<float> p) {
   constexpr int kRows = kMmaRows<S>, kEights = kRows / 8, kPairs = kMmaQueries * kRows;
-  constexpr int kSpan = kSpanBytes / sizeof(S), kSpans = kMmaColumns / kSpan, kPieces = kSpan / 32;
+  constexpr int kSpan = kSpanBytes / sizeof(S), kSpans = kMmaColumns<S> / kSpan, kPieces = kSpan / 32;
   constexpr int kElements = 16 / sizeof(S), kCopies = kRows / 4;  // of a lane in a span: 16 bytes of every fourth row
   GCL_DYNAMIC_SHARED(unsigned char, shared);
   __shared__ Queries<float, kMmaQueries> queries;
 
   const int t = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / 32, warp = t / 32, lane = t % 32;
   const int group = lane / 4, quad = lane % 4;
-  unsigned char* rows = shared + warp * kMmaColumns * kRows * static_cast<int>(sizeof(S));
-  unsigned char* after = shared + warps * kMmaColumns * kRows * static_cast<int>(sizeof(S));
-  unsigned char* own_queries = after + warp * kMmaColumns * kMmaQueries * 4;
-  if constexpr (SHARED) after += warps * kMmaColumns * kMmaQueries * 4;
+  unsigned char* rows = shared + warp * kMmaColumns<S> * kRows * static_cast<int>(sizeof(S));
+  unsigned char* after = shared + warps * kMmaColumns<S> * kRows * static_cast<int>(sizeof(S));
+  unsigned char* own_queries = after + warp * kMmaColumns<S> * kMmaQueries * 4;
+  if constexpr (SHARED) after += warps * kMmaColumns<S> * kMmaQueries * 4;
   float* partial = reinterpret_cast<float*>(after);
   float* weight = partial + warps * kPairs;
 
   const SweepPlace place = sweep_place(p, kMmaQueries, kRows);
-  const int64_t b0 = place.b0, column0 = int64_t{warp} * kMmaColumns;
+  const int column0 = warp * kMmaColumns<S>;
+  const int64_t b0 = place.b0;
   const S* bank = static_cast<const S*>(p.bank);
   queries.start(p, b0);
 
-  // The lane's share of a tile: columns left from its first on, in the rows left from its first on.
-  const int64_t lane_column = column0 + lane % 8 * kElements;
-  const int columns_left = static_cast<int>(minimum(p.dim - lane_column, int64_t{kMmaColumns}));
+  // The lane's share of a tile: columns left from its first on, and rows of the tile.
+  const int lane_column = column0 + lane % 8 * kElements;
+  const int columns_left = static_cast<int>(minimum(p.dim - lane_column, int64_t{kMmaColumns<S>}));
   const S* next = bank + (place.begin + lane / 8) * p.stride + lane_column;
-  int64_t rows_left = p.num_rows - place.begin - lane / 8;
+  const auto rows_from = [&](int64_t n) { return static_cast<int>(minimum(place.end - n, int64_t{kRows})) - lane / 8; };
+  int rows_left = rows_from(place.begin);
   const auto fetch = [&](int span) {
     GCL_UNROLL
     for (int i = 0; i < kCopies; ++i) {
       const bool there = span * kSpan < columns_left && 4 * i < rows_left;
-      copy_16(rows + span_place<S>(4 * i + lane / 8, span, lane % 8 * 16, (lane / 8) << 1),
-              next + 4 * i * p.stride + span * kSpan, there);
+      copy_16(
+          rows + span_place<kMmaColumns<S>* static_cast<int>(sizeof(S))>(4 * i + lane / 8, span, lane % 8 * 16, (lane / 8) << 1),
+          next + 4 * i * p.stride + span * kSpan, there);
     }
     end_copy_group();
   };
@@ -127,16 +136,18 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
   }
   if constexpr (SHARED) {
     GCL_ROLLED
-    for (int i = lane; i < kMmaQueries * kMmaColumns / 4; i += 32) {
-      const int q = i / (kMmaColumns / 4), column = i % (kMmaColumns / 4) * 4;
+    for (int i = lane; i < kMmaQueries * kMmaColumns<S> / 4; i += 32) {
+      const int q = i / (kMmaColumns<S> / 4), column = i % (kMmaColumns<S> / 4) * 4;
       Four<float> four;
       query_four(q, column, four.v);
-      *reinterpret_cast<Four<float>*>(own_queries + span_place<float>(q, column / 32, column % 32 * 4, (q & 1) << 2)) = four;
+      *reinterpret_cast<Four<float>*>(own_queries +
+                                      span_place<kMmaColumns<S> * 4>(q, column / 32, column % 32 * 4, (q & 1) << 2)) = four;
     }
   }
   __syncthreads();
 
   for (int64_t n0 = place.begin; n0 < place.end; n0 += kRows) {
+    const uint32_t kept = queries.template negatives<kRows>(p, n0, place.end);
     // Logits of 16 queries and 8 rows at a time: the core's row g is row `row` of the eight, which keeps reads apart.
     float large[kEights][4] = {}, small[kEights][4] = {};
     const int row = (group & 4) | (group & 1) << 1 | (group >> 1 & 1);
@@ -151,8 +162,8 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
           Four<float> four;
           if constexpr (SHARED) {
             const int byte = step % 2 * 64 + quad * 16;
-            four = *reinterpret_cast<const Four<float>*>(own_queries +
-                                                         span_place<float>(q, span_of_queries, byte, (group & 1) << 2));
+            four = *reinterpret_cast<const Four<float>*>(
+                own_queries + span_place<kMmaColumns<S> * 4>(q, span_of_queries, byte, (group & 1) << 2));
           } else {
             query_four(q, span * kSpan + column, four.v);
           }
@@ -191,12 +202,12 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
       }
     }
     __syncthreads();
-    queries.template weigh<kRows>(p, n0, place.end, partial, weight);
+    queries.template weigh<kRows>(p, kept, partial, weight);
     __syncthreads();
 
     const bool more = n0 + kRows < place.end;
     next += kRows * p.stride;
-    rows_left -= kRows;
+    rows_left = rows_from(n0 + kRows);
     uint32_t high[kEights][4], low[kEights][4];  // the weights
     GCL_UNROLL
     for (int eight = 0; eight < kEights; ++eight) {
@@ -259,7 +270,10 @@ __global__ void __launch_bounds__(kSweepThreads) bank_sweep_mma_kernel(NceParams
   }
 }
 
-inline int mma_threads(int64_t dim) { return static_cast<int>(maximum((dim + kMmaColumns - 1) / kMmaColumns, int64_t{1})) * 32; }
+template <class S>
+int mma_threads(int64_t dim) {
+  return static_cast<int>(maximum((dim + kMmaColumns<S> - 1) / kMmaColumns<S>, int64_t{1})) * 32;
+}
 
 // Parts of the bank: one block for each place on `processors` with `shared_bytes` each, at least two tiles each.
 template <class S>
@@ -267,7 +281,7 @@ int64_t mma_chunks(int64_t batch, int64_t rows, int64_t dim, int64_t processors,
   constexpr int64_t kReserved = 2048;  // of a block besides: its queries, and what the system takes
   const int64_t groups = (batch + kMmaQueries - 1) / kMmaQueries,
                 fit = shared_bytes / (mma_shared_bytes<S>(dim, queries_shared) + kReserved);
-  const int64_t each = maximum(minimum(int64_t{kSweepThreads} / mma_threads(dim), fit), int64_t{1});
+  const int64_t each = maximum(minimum(int64_t{kMmaThreads<S>} / mma_threads<S>(dim), fit), int64_t{1});
   const int64_t wanted = processors * each / maximum(groups, int64_t{1});
   return maximum(minimum(wanted, rows / (2 * kMmaRows<S>)), int64_t{1});
 }
@@ -275,7 +289,7 @@ int64_t mma_chunks(int64_t batch, int64_t rows, int64_t dim, int64_t processors,
 template <class S>
 void launch_sweep_mma(const NceParams<float>& p, GclStream stream) {
   const int64_t blocks = (p.batch + kMmaQueries - 1) / kMmaQueries * p.chunks;
-  const int threads = mma_threads(p.dim);
+  const int threads = mma_threads<S>(p.dim);
   if (p.sweep == Sweep::tensor_cores) {
     const int64_t bytes = mma_shared_bytes<S>(p.dim, true);
     GCL_ALLOW_SHARED((bank_sweep_mma_kernel<S, true>), bytes);

@@ -43,24 +43,47 @@ struct Queries {
     }
   }
 
-  // From the warps' parts of the logits of ROWS rows from n0 on, [warps][QUERIES][ROWS], to weights exp(logit - top), 0 where the
-  // row is no negative. Returns whether this thread saw a query's top move. A barrier comes before and after.
+  // Which of ROWS rows from n0 on are negatives: bit i for the i-th pair (query, row) that this thread weighs. Asked for ahead of
+  // the logits, labels are there in time.
   template <int ROWS>
-  __device__ bool weigh(const NceParams<T>& p, int64_t n0, int64_t end, const T* partial, T* weight) {
-    constexpr int kPairs = QUERIES * ROWS;
+  __device__ uint32_t negatives(const NceParams<T>& p, int64_t n0, int64_t end) const {
+    static_assert(QUERIES * ROWS <= 32 * 32);
+    const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+    uint32_t bits = 0;
+    GCL_ROLLED
+    for (int i = 0, k = t; k < QUERIES * ROWS; ++i, k += threads) {
+      const int q = k / ROWS;
+      const int64_t n = n0 + k % ROWS;
+      const bool keep = used[q] && n < end && is_negative(own_label[q], first[q], p.labels[n], n) &&
+                        sampling_key<uint32_t>(words[q].inner, words[q].outer, static_cast<uint32_t>(n)) <= last[q];
+      bits |= static_cast<uint32_t>(keep) << i;
+    }
+    return bits;
+  }
+
+  // From the warps' parts of the logits of ROWS rows, [warps][QUERIES][ROWS], to weights exp(logit - top), 0 where the row is no
+  // negative (`kept`, of `negatives`). Returns whether this thread saw a query's top move. A barrier comes before and after.
+  template <int ROWS>
+  __device__ bool weigh(const NceParams<T>& p, uint32_t kept, const T* partial, T* weight) {
+    constexpr int kPairs = QUERIES * ROWS, kFlight = 4;  // parts read at once
     const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
     bool moved = false;
     GCL_ROLLED
-    for (int k0 = 0; k0 + t / 32 * 32 < kPairs; k0 += threads) {  // whole warps
+    for (int k0 = 0; k0 + t / 32 * 32 < kPairs; k0 += threads, kept >>= 1) {  // whole warps
       const bool there = k0 + t < kPairs;
       const int k = there ? k0 + t : 0, q = k / ROWS, r = k % ROWS;
-      const int64_t n = n0 + r;
       T value = T(0);
+      const int warps = threads / 32;
       GCL_ROLLED
-      for (int w = 0; w < threads / 32; ++w) value += partial[w * kPairs + k];
+      for (int w = 0; w < warps; w += kFlight) {
+        T part[kFlight];
+        GCL_UNROLL
+        for (int i = 0; i < kFlight; ++i) part[i] = w + i < warps ? partial[(w + i) * kPairs + k] : T(0);
+        GCL_UNROLL
+        for (int i = 0; i < kFlight; ++i) value += part[i];
+      }
       value /= p.temperature;
-      const bool keep = there && used[q] && n < end && is_negative(own_label[q], first[q], p.labels[n], n) &&
-                        sampling_key<uint32_t>(words[q].inner, words[q].outer, static_cast<uint32_t>(n)) <= last[q];
+      const bool keep = there && (kept & 1u) != 0;
       const T nothing = -std::numeric_limits<T>::infinity(), before = top[q];
       T now = keep && value > before ? value : before;
       GCL_UNROLL

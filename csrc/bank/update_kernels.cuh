@@ -28,12 +28,17 @@ __device__ void move_row(const UpdateParams<T>& p, int64_t b) {
   __shared__ double room[kMostWarps];
   const int64_t n = p.index[b];
   if (n < 0 || n >= p.num_rows) return;
-  bool earlier = false;  // a row belongs to the first batch position that names it
-  for (int64_t o = threadIdx.x; o < b; o += blockDim.x) earlier = earlier || p.index[o] == n;
+  bool earlier = false, later = false;  // a row belongs to the first batch position that names it
+  for (int64_t o = threadIdx.x; o < p.batch; o += blockDim.x) {
+    const bool same = p.index[o] == n;
+    earlier = earlier || (same && o < b);
+    later = later || (same && o > b);
+  }
   if (__syncthreads_or(earlier)) return;
+  const int64_t end = __syncthreads_or(later) ? p.batch : b + 1;
   S* row = static_cast<S*>(p.bank) + n * p.stride;
   const T kept = static_cast<T>(p.momentum), fresh = static_cast<T>(1 - p.momentum);
-  for (int64_t o = b; o < p.batch; ++o) {
+  for (int64_t o = b; o < end; ++o) {
     if (p.index[o] != n) continue;
     if (p.hard) {
       const T similarity = p.similarity[o];
