@@ -4,7 +4,8 @@
 
 MARKET is the folder Market-1501-v15.09.15 (research only, not to be passed on: this command fetches nothing). The network is
 EfficientNet-Lite0 from ImageNet, whose weights a package brings; every other setting is that of
-configs/cluster_contrast_market.yaml but for what `whole` changes. --labels recommended: debias_cameras, and the hardest image of each class in the memory.
+configs/cluster_contrast_market.yaml but for what `whole` changes. --labels recommended: debias_cameras, and the hardest image of
+each class in the memory.
 """
 
 from __future__ import annotations

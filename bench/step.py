@@ -19,6 +19,7 @@ from gcl_fast.records import Batch
 from gcl_fast.reference.step import Contrast, plain_cluster_contrast_step, plain_step
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
+from gcl_fast.stages.optimizer_state import load_optimizer
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.views import draw_mix
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
@@ -171,9 +172,10 @@ def side(implementation: str, case: dict, device: torch.device) -> tuple[Stage, 
 
 def take_over(stage: Stage, other: Stage) -> None:
     """The other's weights, optimisers and bank: from its own, rounding would soon lead a stage elsewhere."""
-    for kind in ("modules", "optimizers"):
-        for name, part in getattr(stage, kind).items():
-            part.load_state_dict(copy.deepcopy(getattr(other, kind)[name].state_dict()))
+    for name, module in stage.modules.items():
+        module.load_state_dict(copy.deepcopy(other.modules[name].state_dict()))
+    for name, optimizer in stage.optimizers.items():
+        load_optimizer(optimizer, copy.deepcopy(other.optimizers[name].state_dict()))
     stage.load_extra_state(copy.deepcopy(other.extra_state()))
 
 

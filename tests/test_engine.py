@@ -108,7 +108,7 @@ def test_resume_reaches_the_same_weights(tmp_path, kill_at, device):
     optimizers = (whole.optimizers["net"].state_dict()["state"], resumed.optimizers["net"].state_dict()["state"])
     for key, state in optimizers[0].items():
         for name, value in state.items():
-            assert torch.equal(value, optimizers[1][key][name])
+            assert torch.equal(value.cpu(), optimizers[1][key][name].cpu())  # a counter of steps may lie on either
 
 
 @pytest.mark.parametrize("kill_at", [0, 9, 16])

@@ -18,6 +18,7 @@ from gcl_fast.ops import bank
 from gcl_fast.stages import layout
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.losses import fake_terms, pixel_weights, real_terms
+from gcl_fast.stages.optimizer_state import load_optimizer
 from tests.test_step import IMAGES, SIZE, make_batch, make_config, make_networks, make_stage
 
 CPU = torch.device("cpu")
@@ -189,3 +190,16 @@ def test_no_step_waits_for_the_device(name: str, monkeypatch) -> None:
     with Waits() as waits:
         float(torch.ones(()))
     assert waits.found == ["aten::_local_scalar_dense"]
+
+
+def test_moments_of_another_layout_are_laid_out_as_the_weights() -> None:
+    """Fused optimisers on a GPU refuse others: a run that began on a CPU must go on there."""
+    there, here = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizers = [torch.optim.Adam(module.parameters(), fused=True) for module in (there, here)]
+    there(torch.ones(1, 3, 5, 5)).sum().backward()
+    optimizers[0].step()
+    load_optimizer(optimizers[1], optimizers[0].state_dict())
+    for before, after in zip(there.parameters(), here.parameters(), strict=True):
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = optimizers[1].state[after][name]
+            assert torch.equal(moment, optimizers[0].state[before][name]) and moment.stride() == after.stride()

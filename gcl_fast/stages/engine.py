@@ -22,6 +22,7 @@ from gcl_fast.stages.core_use import StepWatch
 from gcl_fast.stages.epoch_progress import EpochProgress
 from gcl_fast.stages.finite import broken_learning, broken_state, restorable, way_on
 from gcl_fast.stages.log import RunLog
+from gcl_fast.stages.optimizer_state import load_optimizer
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.stop_signals import stops_put_off
 
@@ -231,7 +232,7 @@ class Engine:
         for name, module in stage.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in stage.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
         try:
             stage.load_extra_state(state["extra"])
         except RuntimeError as error:  # tensors of another number of images

@@ -16,6 +16,7 @@ from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch, Record
 from gcl_fast.stages.amp import full, use_bfloat16
 from gcl_fast.stages.layout import prepare
+from gcl_fast.stages.optimizer_state import load_optimizer
 from gcl_fast.stages.stage import Stage, stepped_lr
 from gcl_fast.stages.training_data import TrainingData
 
@@ -119,4 +120,4 @@ class WarmupStage(Stage):
 
     def go_on_from(self, state: Mapping[str, Any]) -> None:
         """Take over what a finished run of this method left besides the encoder (a checkpoint's content)."""
-        self.optimizers["encoder"].load_state_dict(state["optimizers"]["encoder"])
+        load_optimizer(self.optimizers["encoder"], state["optimizers"]["encoder"])
