@@ -18,7 +18,7 @@ CSRC = Path(os.environ.get("GCL_SIMT_CSRC") or ROOT / "csrc")  # faults.py names
 BUILD = CSRC.parent / "build" / "simt"
 ORDERS = ("forward", "reverse", "random")
 MIXED = "mixed"  # random, several blocks at once, and a thread stops after every atomic; not with the race detector
-FLAGS = ("-std=c++20", "-g", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-DGCL_SIMT", f"-I{HERE}", f"-I{CSRC}")
+FLAGS = ("-std=c++20", "-g1", "-O1", "-Wall", "-Wextra", "-ffp-contract=off", "-DGCL_SIMT", f"-I{HERE}", f"-I{CSRC}")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 RACE = ("-fsanitize=thread", "-DSIMT_RACE")  # instruments accesses; race.h is what they call
 SECONDS = 120  # of one run; a kernel that loops for ever is an error, not a hang
