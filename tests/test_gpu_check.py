@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ BENCH = Path(__file__).resolve().parent.parent / "bench"
 MACHINE = machine.Machine(
     None, "cuda", "A GPU", "90", "580.1", "3.12.0", "2.11.0", "13.0", "/opt/compute-sanitizer", 16, True, True, "abc", "source1"
 )
+FILES = sorted(f"tests/{name}" for name in commands.NATIVE_OP_TESTS)
 GOOD = {"passed": 9, "passed_on_cuda": 4, "failed": 0, "failed_tests": [], "skipped": [], "left_out": []}
+GOOD |= {"not_reached": 0, "files": FILES}
 UNINITIALISED = (
     "========= Uninitialized __global__ memory read of size 4 bytes\n"
     "=========     at void {kernel}+0x10\n"
@@ -164,6 +167,9 @@ FAULTS = [
     ("sanitizer", "initcheck", {"code": 86}, "exit code 86"),
     ("sanitizer", "initcheck", {"code": 1, "output": UNINITIALISED.format(kernel="at::fill")}, "exit code 1"),
     ("sanitizer", "racecheck", {"report": {"passed_on_cuda": 0}}, "no test passed on CUDA"),
+    ("sanitizer", "racecheck", {"report": {"passed_on_cuda": 0, "not_reached": 7}}, "not tested (7 not reached in the time)"),
+    ("sanitizer", "memcheck", {"report": {"files": FILES[1:], "not_reached": 7}}, f"no test ran of {FILES[0]} (7 not reached"),
+    ("sanitizer", "memcheck", {"timed_out": True, "output": UNINITIALISED.format(kernel="gcl::k")}, "limit, with 1 findings"),
     ("sanitizer", "synccheck", {"code": 5}, "exit code 5"),
 ]
 
@@ -239,6 +245,19 @@ def test_uninitialised_reads_in_torchs_own_kernels_are_counted_apart(tmp_path: P
     assert code == 0
     steps = part_of(summary, "sanitizer")["steps"]
     assert next(step for step in steps if step["name"] == "initcheck")["findings_elsewhere"] == 1
+
+
+def test_the_sanitizer_ends_by_itself_and_says_what_it_did_not_reach(tmp_path: Path) -> None:
+    begin = time.time()
+    code, summary, runner = check(tmp_path, faults={"memcheck": {"report": {"not_reached": 138}}})
+    assert code == 0 and part_of(summary, "sanitizer")["status"] == "ok"
+    assert "memcheck: 9 tests ran, 138 not reached in the time; racecheck: 9 tests ran, 0 not" in why(summary, "sanitizer")
+    told = next(step for step in part_of(summary, "sanitizer")["steps"] if step["name"] == "memcheck")
+    assert told["tests"]["not_reached"] == 138 and told["tests"]["left_out"] == 0
+    until = [float(step.env["GCL_TEST_UNTIL"]) for step, _ in runner.steps if step.name in commands.TOOLS]
+    end = checking.SECONDS["sanitizer"] - commands.SPARE
+    assert len(until) == 4 and all(begin + end <= time_ <= time.time() + end for time_ in until)
+    assert not [step.name for step, _ in runner.steps if step.name not in commands.TOOLS and "GCL_TEST_UNTIL" in step.env]
 
 
 def test_a_missing_sanitizer_fails_and_says_how_to_get_it(tmp_path: Path) -> None:
@@ -388,23 +407,66 @@ def test_it_stops_where_another_package_would_be_tested(tmp_path: Path) -> None:
     assert done.returncode == 3 and "gcl_fast was imported from" in done.stdout + done.stderr
 
 
+def run_tests(folder: Path, *select: str, **env: str) -> tuple[int, dict, str]:
+    """Exit code, report and what was said, of pytest with the plugin in a folder."""
+    report = folder / "report.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    environment = {"PYTHONPATH": str(BENCH.parent), "GCL_TEST_REPORT": str(report), "PATH": "/usr/bin:/bin", **env}
+    done = subprocess.run([*command, *select], env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert report.is_file(), done.stdout + done.stderr
+    return done.returncode, json.loads(report.read_text()), done.stdout
+
+
+TURNS = """
+import time
+import pytest
+import bench.gpu_check.left_out as left_out
+
+@pytest.mark.parametrize("case", [1, 2])
+def test_a(case): pass
+@pytest.mark.parametrize("case", [1, 2])
+def test_b(case, request):
+    if request.path.name == "test_two.py":
+        left_out.UNTIL = time.time()
+"""
+ORDER = ["one.py::test_a[1]", "two.py::test_a[1]", "one.py::test_b[1]", "two.py::test_b[1]"]
+ORDER += [test.replace("[1]", "[2]") for test in ORDER]
+
+
+def test_files_and_functions_take_turns_and_what_begins_too_late_is_not_reached(tmp_path: Path) -> None:
+    for name in ("test_one.py", "test_two.py"):
+        (tmp_path / name).write_text(TURNS)
+    (tmp_path / "test_three.py").write_text("def test_c(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    code, said, shown = run_tests(tmp_path, "-vv", "-k", "not three", GCL_TEST_UNTIL=str(time.time() + 600))
+    begun = [line.split()[0].removeprefix("test_") for line in shown.splitlines() if line.startswith("test_")]
+    assert begun == ORDER
+    # the first four passed; the last of them set the end of the time
+    assert code == 0 and said["passed"] == 4 and said["not_reached"] == 4 and said["failed"] == 0
+    assert said["skipped"] == said["left_out"] == [] and said["files"] == ["test_one.py", "test_two.py"]
+    code, said, shown = run_tests(tmp_path, "-vv", "test_one.py")  # without that variable the order is pytest's
+    begun = [line.split()[0].partition("::")[2] for line in shown.splitlines() if line.startswith("test_")]
+    assert begun == ["test_a[1]", "test_a[2]", "test_b[1]", "test_b[2]"] and said["not_reached"] == 0
+
+
+def test_a_slow_test_is_cut_off_at_the_end_of_the_time(tmp_path: Path) -> None:
+    (tmp_path / "test_slow.py").write_text("import time\ndef test_a(): time.sleep(100)\ndef test_b(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    begin = time.time()
+    code, said, _ = run_tests(tmp_path, GCL_TEST_UNTIL=str(begin + 4))
+    assert time.time() - begin < 90
+    assert code == 0 and (said["passed"], said["failed"], said["not_reached"], said["files"]) == (0, 0, 2, [])
+
+
 def test_only_tests_that_lack_an_optional_package_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_whole_file.py").write_text("import gone_body\ndef test_it(): pass\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    report = tmp_path / "report.json"
     (tmp_path / "conftest.py").write_text(f"import {PLUGIN} as left_out\nleft_out.OPTIONAL['gone_body'] = 'gone-body'\n")
 
-    def run(*select: str) -> tuple[int, dict]:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:benchmark"]
-        environment = {"PYTHONPATH": str(BENCH.parent), "GCL_TEST_REPORT": str(report), "PATH": "/usr/bin:/bin"}
-        done = subprocess.run([*command, *select], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert report.is_file(), done.stdout + done.stderr
-        return done.returncode, json.loads(report.read_text())
-
-    code, said = run("test_whole_file.py", "test_some.py::test_passes", "test_some.py::test_needs_it")
+    code, said, _ = run_tests(tmp_path, "test_whole_file.py", "test_some.py::test_passes", "test_some.py::test_needs_it")
     assert code == 0 and said["passed"] == 1 and len(said["left_out"]) == 2
-    code, said = run(".")
+    code, said, _ = run_tests(tmp_path, ".")
     assert code == 1
     assert (said["passed"], said["passed_on_cuda"], said["failed"]) == (2, 1, 3)
     assert said["skipped"] == [{"test": "test_some.py::test_skipped", "reason": "for another reason"}]

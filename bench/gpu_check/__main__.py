@@ -9,7 +9,7 @@ nothing; what this Python lacks (pytest, cmake, Pillow, ...) can be carried as w
     kernels    the tests of the native ops on CUDA, a minute
     targets    ceilings (copy, read, products), then each op at its sizes beside its goal and its floor
     train      an iteration of stages 1 to 3, plain and fast, eager and as CUDA graphs, with the GPU's busy share
-    sanitizer  compute-sanitizer (memcheck, racecheck, initcheck, synccheck) over the tests of the native ops
+    sanitizer  compute-sanitizer (memcheck, racecheck, initcheck, synccheck) over as many tests of each native op as fit in
     (numbers)  what did not fit into targets and train: the largest sizes, torch.compile
     suite      the whole suite on CPU and CUDA; tests that need an optional package that is missing are listed
 

@@ -29,7 +29,7 @@ SECONDS = {
     "sanitizer": 90,
     "suite": 400,
 }  # at most, in the first round
-LEAST = {"build": 5, "kernels": 5, "sanitizer": 10, "suite": 40}  # seconds below which a part is left for the next run
+LEAST = {"build": 5, "kernels": 5, "sanitizer": 45, "suite": 40}  # seconds below which a part is left for the next run
 TAIL = 6000  # characters
 
 
@@ -145,7 +145,9 @@ class Check:
                 if "why" in told[-1]:
                     break
         failed = [step for step in told if "why" in step]
-        self._ended(part, "failed" if failed else "ok", told, "; ".join(f"{step['name']}: {step['why']}" for step in failed))
+        said = told if part == "sanitizer" else failed  # how much of it was tested is to be known where it is well, too
+        why = "; ".join(f"{step['name']}: {step.get('why') or step['says']}" for step in said)
+        self._ended(part, "failed" if failed else "ok", told, why)
 
     def _ended(self, part: str, status: str, steps: Sequence[dict[str, Any]], why: str) -> None:
         if why:
@@ -156,7 +158,7 @@ class Check:
         if step.report is not None:
             step.report.unlink(missing_ok=True)
         print(f"gpu-check: {step.name} ...", flush=True)
-        outcome = self.runner(step, max(1.0, end - time.time()))
+        outcome = self.runner(step.ending(end), max(1.0, end - time.time()))
         report = read_json(step.report)
         why = judge(step, outcome, report, self.commands.machine.kind)
         print(f"gpu-check: {step.name}: {'ok' if why is None else why} ({outcome.seconds:.0f} s)", flush=True)
@@ -175,11 +177,14 @@ class Check:
         if report is not None:
             told["tests"] = {key: report[key] for key in ("passed", f"passed_on_{self.commands.machine.kind}", "failed")}
             told["tests"] |= {key: len(report[key]) for key in ("skipped", "left_out")}
+            told["tests"]["not_reached"] = report["not_reached"]
             told |= {key: report[key] for key in ("failed_tests", "left_out") if report[key]}
         if step.name in ("import", "wheels") and why is None:
             told["says"] = plain(outcome.output.strip())
         if step.part == "sanitizer":
             told["findings_elsewhere"] = len(findings(outcome.output)[1])
+            if why is None and report is not None:
+                told["says"] = f"{report['passed']} tests ran, {report['not_reached']} not reached in the time"
         if why is not None:
             told |= {"why": why, "output_tail": plain(outcome.output[-TAIL:])}
         return told

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.gpu_check.machine import ROOT, Machine
@@ -28,6 +28,7 @@ NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
 OWN_PACKAGES = ("bench", "tests")
 OURS = "N3gcl"  # in the mangled name of every kernel of this package
 FOUND = 86  # compute-sanitizer's exit code when it found something
+SPARE = 15.0  # seconds of the part in which a tool of compute-sanitizer ends and says what it found
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ TOY_SCOPE = Scope(
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a part; `report` is the JSON that it writes, if any."""
+    """One command of a part.
+
+    report the JSON that it writes, if any
+    spare  if not 0, its tests end so many seconds before the part does, wherever they are then
+    files  at least one test of each must have run
+    """
 
     part: str
     name: str
@@ -64,6 +70,12 @@ class Step:
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path = ROOT
     report: Path | None = None
+    spare: float = 0.0
+    files: tuple[str, ...] = ()
+
+    def ending(self, end: float) -> Step:
+        """This step in a part that ends at `end`, seconds since the epoch."""
+        return replace(self, env={**self.env, "GCL_TEST_UNTIL": f"{end - self.spare:.3f}"}) if self.spare else self
 
 
 @dataclass(frozen=True)
@@ -184,8 +196,8 @@ class Commands:
         return ("-n", str(workers), "--dist", "worksteal") if self.machine.xdist and workers > 1 else ()
 
     def sanitizer(self) -> list[Step]:
-        """Only kernels of ours are looked at; but by initcheck all are, which must see who wrote what ours read. On a CPU the
-        same tests run without it."""
+        """Only kernels of ours are looked at; but by initcheck all are, which must see who wrote what ours read. Not all tests
+        fit into the part's time: a tool takes some of every file, and ends by itself. On a CPU the same tests run without it."""
         files = (
             "-p",
             "no:benchmark",
@@ -193,8 +205,9 @@ class Commands:
             f"{self.machine.kind} and not compile and not graph",
             *self.paths(self.scope.sanitized),
         )
+        names = tuple(dict.fromkeys(name.partition("::")[0] for name in self.scope.sanitized))
         if not self.cuda and self.machine.sanitizer is None:
-            return [self.pytest("sanitizer", "without a sanitizer", *files)]
+            return [replace(self.pytest("sanitizer", "without a sanitizer", *files), spare=SPARE, files=names)]
         # Without torch's memory pool, where an access behind a tensor may end in its neighbour, unseen.
         pool = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         steps = []
@@ -203,7 +216,8 @@ class Commands:
             before += ["--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "1000"]
             before += ["--target-processes", "application-only"]
             before += [] if tool == "initcheck" else ["--kernel-name", f"kns={OURS}"]
-            steps.append(self.pytest("sanitizer", tool, *files, before=tuple(before), **pool))
+            step = self.pytest("sanitizer", tool, *files, before=tuple(before), **pool)
+            steps.append(replace(step, spare=SPARE, files=names))
         return steps
 
     def pytest(self, part: str, name: str, *arguments: str, before: tuple[str, ...] = (), **env: str) -> Step:

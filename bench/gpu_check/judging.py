@@ -37,7 +37,8 @@ def read_json(path: Path | None) -> dict | None:
 def judge(step: Step, outcome: Outcome, report: dict | None, device: str) -> str | None:
     """None if all is well, else what is wrong."""
     if outcome.timed_out:
-        return f"ended after {outcome.seconds:.0f} s, its time limit"
+        found = len(findings(outcome.output)[0])  # the tools say each finding when it comes
+        return f"ended after {outcome.seconds:.0f} s, its time limit" + (f", with {found} findings" if found else "")
     if step.part == "build":
         return None if outcome.code == 0 else f"exit code {outcome.code}"
     ours, others = findings(outcome.output)
@@ -50,10 +51,14 @@ def judge(step: Step, outcome: Outcome, report: dict | None, device: str) -> str
         return "pytest wrote no report"
     if report["failed"]:
         return f"{report['failed']} tests failed"
+    late = f" ({report['not_reached']} not reached in the time)" if report["not_reached"] else ""
     if step.part != "suite" or device == "cuda":
         if not report[f"passed_on_{device}"]:
-            return f"no test passed on {device.upper()}: it was not tested"
+            return f"no test passed on {device.upper()}: it was not tested" + late
     elif not report["passed"]:
         return "no test passed"
+    never = [name for name in step.files if name not in report["files"]]
+    if never:
+        return f"no test ran of {', '.join(never)}{late}"
     native = [entry["test"] for entry in report["left_out"] if any(name in entry["test"] for name in NATIVE_OP_TESTS)]
     return f"tests of native ops were left out: {', '.join(native[:3])}" if native else None

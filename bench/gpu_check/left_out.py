@@ -3,6 +3,9 @@
 Only that is left out: the package is one of OPTIONAL, it cannot be found here, and the error, one that caused it, or what
 the test printed says that it is missing. Everything else stays a failure. What happened is written to $GCL_TEST_REPORT;
 $GCL_TESTED is the folder that gcl_fast must come from.
+
+$GCL_TEST_UNTIL (seconds since the epoch), where it is set, is when testing ends: the test that runs then is cut off, those after
+it are skipped, and all of them are counted as not reached. The order is then such that some of each file are tested early.
 """
 
 from __future__ import annotations
@@ -11,7 +14,11 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Generator, Iterable
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -35,6 +42,8 @@ OPTIONAL = {
     "yaml": "pyyaml",
 }
 MARK = "left out: needs "
+NOT_REACHED = "not reached in the time"
+UNTIL = float(os.environ.get("GCL_TEST_UNTIL", "inf"))
 DEVICE = os.environ.get("GCL_TEST_DEVICE", "cuda")  # that is to be tested
 
 
@@ -71,6 +80,70 @@ def messages(error: BaseException | None) -> list[str]:
     return found
 
 
+def in_turns(groups: Iterable[Sequence]) -> list:
+    """The first of each group, then the second of each, and so on."""
+    return [one for turn in zip_longest(*groups) for one in turn if one is not None]
+
+
+def early(items: Iterable) -> list:
+    """The tests in the order in which every op is reached early: files take turns, and in a file its test functions."""
+    files: dict[Path, dict[str, list]] = {}
+    for item in items:
+        files.setdefault(item.path, {}).setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return in_turns(in_turns(functions.values()) for functions in files.values())
+
+
+@pytest.hookimpl(trylast=True)  # after -k
+def pytest_collection_modifyitems(items: list) -> None:
+    if "GCL_TEST_UNTIL" in os.environ:
+        items[:] = early(items)
+
+
+class _Clock:
+    """Cuts off the test that runs at UNTIL: one slow test must not take what its tool needs to end. Signals reach Python's main
+    thread alone, and SIGALRM is pytest-timeout's; between tests, and in pytest's own code, nothing may be raised."""
+
+    in_test = False
+
+    def start(self) -> None:
+        signal.signal(signal.SIGUSR1, self.cut)
+        main = threading.main_thread().ident
+        timer = threading.Timer(max(0.0, UNTIL - time.time()), lambda: signal.pthread_kill(main, signal.SIGUSR1))
+        timer.daemon = True
+        timer.start()
+
+    def cut(self, *_) -> None:
+        if self.in_test:
+            self.in_test = False
+            pytest.skip(NOT_REACHED)
+
+
+clock = _Clock()
+
+
+def pytest_configure(config) -> None:
+    if "GCL_TEST_UNTIL" in os.environ:
+        clock.start()
+
+
+def _skip_if_late() -> None:
+    if time.time() > UNTIL:
+        pytest.skip(NOT_REACHED)
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture
+def pytest_runtest_setup(item) -> None:
+    _skip_if_late()
+
+
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_call(item) -> Generator[None, object, None]:
+    _skip_if_late()  # it was time while a fixture was made
+    clock.in_test = True
+    yield
+    clock.in_test = False
+
+
 def _leave_out(report, call, where) -> None:
     if report.outcome != "failed" or call is None or call.excinfo is None:
         return
@@ -100,11 +173,15 @@ class _Tally:
         self.failed: set[str] = set()  # each worker of pytest-xdist reports a file that does not import
         self.skipped: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
+        self.not_reached: set[str] = set()
+        self.files: set[str] = set()  # of which a test passed or failed
 
     def add(self, report, *, counts: bool) -> None:
         reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
         if reason.startswith(MARK):
             self.left_out[report.nodeid] = reason.removeprefix(MARK)
+        elif reason.endswith(NOT_REACHED):
+            self.not_reached.add(report.nodeid)
         elif report.failed:
             self.failed.add(report.nodeid)
         elif report.skipped:
@@ -130,6 +207,8 @@ def pytest_sessionstart(session) -> None:
 def pytest_runtest_logreport(report) -> None:
     if report.when == "call" or not report.passed:
         tally.add(report, counts=True)
+        if not report.skipped:
+            tally.files.add(report.nodeid.partition("::")[0])
 
 
 def pytest_collectreport(report) -> None:
@@ -145,5 +224,7 @@ def pytest_sessionfinish(session) -> None:
             "failed_tests": sorted(tally.failed),
             "skipped": [{"test": test, "reason": reason} for test, reason in sorted(tally.skipped.items())],
             "left_out": [{"test": test, "needs": package} for test, package in sorted(tally.left_out.items())],
+            "not_reached": len(tally.not_reached),
+            "files": sorted(tally.files),
         }
         Path(path).write_text(json.dumps(found))
