@@ -189,6 +189,111 @@ def scale() -> str:
     return markdown(["features", "kNN, s", "Jaccard, s", "DBSCAN, s", "peak memory"], rows)
 
 
+GPU = RESULTS / "gpu_nvidia_h100_80gb_hbm3.jsonl"
+GPU_SPEED: list[tuple[str, str, str, str, str]] = [  # work, number, how it was timed, beside, the rival's name there
+    (
+        "memory contrast and update, 16 of 12,936 x 2048, 8,192 negatives",
+        "bank 16 fp32",
+        "call",
+        "the official algorithm",
+        "official",
+    ),
+    ("", "bank 16 fp32", "call", "product, mask and cross-entropy in PyTorch", "eager"),
+    ("", "bank 16 fp32", "graph", "the same", "eager"),
+    ("the same, bfloat16 bank", "bank 16 bf16", "graph", "the same", "eager"),
+    ("64 queries, float32 bank", "bank 64 fp32", "graph", "", ""),
+    ("64 queries, bfloat16 bank", "bank 64 bf16", "graph", "", ""),
+    ("k-nearest neighbours, exact, 12,936 x 2048", "knn 12936", "call", "the bare float32 product in blocks", "product"),
+    ("32,621", "knn 32621", "call", "the same", "product"),
+    ("200,000", "knn 200000", "call", "the same", "product"),
+    ("Jaccard distance after them, 12,936", "jaccard 12936", "call", "", ""),
+    ("32,621", "jaccard 32621", "call", "", ""),
+    ("200,000", "jaccard 200000", "call", "", ""),
+    ("DBSCAN on it, 12,936", "dbscan 12936", "call", "", ""),
+    ("32,621", "dbscan 32621", "call", "", ""),
+    ("200,000", "dbscan 200000", "call", "", ""),
+    ("all three, 12,936", "labels 12936", "call", "", ""),
+    ("200,000", "labels 200000", "call", "", ""),
+    ("mAP, CMC, mINP, 3,368 x 15,913 x 2048", "ranking market", "call", "product and argsort, no scores", "argsort"),
+    ("", "ranking market", "call", "the bare product", "product"),
+    ("11,659 x 82,161 x 2048", "ranking msmt17", "call", "product and argsort, no scores", "argsort"),
+    ("", "ranking msmt17", "call", "the bare product", "product"),
+    ("rasterize, 13,464 faces, 256x128, batch 16", "rasterize 16", "graph", "", ""),
+    ("batch 64", "rasterize 64", "graph", "", ""),
+    ("batch 512", "rasterize 512", "graph", "", ""),
+    ("render_mesh, 16 bodies, 1 view", "render 16x1", "graph", "", ""),
+    ("16 bodies, 8 views", "render 16x8", "graph", "", ""),
+    ("64 bodies, 8 views", "render 64x8", "graph", "", ""),
+    ("mesh_flow, batch 16", "flow 16", "graph", "plain PyTorch", "pytorch"),
+    ("mesh_warp, batch 16, 3 channels", "warp 16", "graph", "plain PyTorch", "pytorch"),
+    ("interpolate, batch 16, 3 channels", "interpolate 16", "graph", "plain PyTorch", "pytorch"),
+]
+
+
+def gpu_lines() -> list[dict]:
+    """The numbers that gpu-check measured, oldest first."""
+    lines = [json.loads(line) for line in GPU.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["kind"] == "number" and line["status"] == "ok"]
+
+
+def gpu_seconds(key: str, how: str) -> float:
+    """Of the newest line of a number: a call after another ("call"), or a replay of its CUDA graph ("graph")."""
+    found = [line[{"call": "eager_seconds", "graph": "graph_seconds"}[how]] for line in gpu_lines() if line["key"] == key]
+    if not found:
+        raise LookupError(f"{GPU.name} has no {key!r}")
+    return found[-1]
+
+
+def duration(seconds: float) -> str:
+    unit, size = next((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)) if seconds >= size or unit == "us")
+    return f"{seconds / size:.3g} {unit}"
+
+
+def gpu_speed() -> str:
+    sources = {line["key"]: line["source"] for line in gpu_lines()}
+    newest = gpu_lines()[-1]["source"]
+    rows = []
+    for work, key, how, beside, rival in GPU_SPEED:
+        ours, mark = gpu_seconds(key, how), "" if sources[key] == newest else " *"
+        theirs = gpu_seconds(f"{key} / {rival}", how) if rival else None
+        rows.append(
+            [
+                work,
+                how,
+                duration(ours) + mark,
+                beside,
+                *(("", "") if theirs is None else (duration(theirs), times(theirs / ours))),
+            ]
+        )
+    return markdown(["work", "timed", "ours", "beside", "theirs", "faster"], rows) + (
+        "\n\\* of the first run, before the kernels were tuned; the second did not measure it.\n"
+    )
+
+
+def gpu_line() -> str:
+    """The short table of the README, in milliseconds."""
+
+    def ms(key: str, how: str = "call") -> str:
+        return f"{1000 * gpu_seconds(key, how):.2g}"
+
+    images = [ms(f"{op} 12936") for op in ("knn", "jaccard", "dbscan", "labels")]
+    bodies = [ms(f"rasterize {batch}", "graph") for batch in (16, 64, 512)]
+    product = ms("ranking market / product")
+    loss = "bank 16 fp32"
+    rows = [
+        [
+            "memory loss, update",
+            f"{ms(loss)}; graph {ms(loss, 'graph')}",
+            f"official {ms(f'{loss} / official')}; PyTorch {ms(f'{loss} / eager')}, graph {ms(f'{loss} / eager', 'graph')}",
+        ],
+        ["kNN; Jaccard; DBSCAN; all", "; ".join(images), f"product {ms('knn 12936 / product')}"],
+        ["ranking", ms("ranking market"), f"argsort {ms('ranking market / argsort')}, product {product}"],
+        ["rasterize 16; 64; 512 bodies, graph", "; ".join(bodies), ""],
+        ["warp 16 photos, graph", ms("warp 16", "graph"), f"PyTorch {ms('warp 16 / pytorch', 'graph')}"],
+    ]
+    return markdown(["H100, Market-1501's sizes, ms", "ours", "beside"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo_scores": demo_scores,
     "demo_views": demo_views,
@@ -198,6 +303,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "speed_line": speed_line,
     "scale": scale,
+    "gpu_speed": gpu_speed,
+    "gpu_line": gpu_line,
 }
 
 
