@@ -58,6 +58,15 @@ def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
         torch.library.opcheck(getattr(native, name).default, arguments, test_utils=tests)
 
 
+@pytest.mark.parametrize("at", [2, 3])
+@pytest.mark.parametrize("number", [-1, 2**63 - 1])
+def test_a_first_row_or_column_whose_last_would_overflow_is_an_error(at: int, number: int) -> None:
+    arguments = list(dict(calls(torch.device("cpu")))["knn_update_"])
+    arguments[at] = number
+    with pytest.raises(RuntimeError, match=f"first_row and first_column must be from 0 to .*{number}"):
+        native.knn_update_(*arguments)
+
+
 def test_a_wrong_number_in_a_direct_call_is_an_error_not_a_crash() -> None:
     for name, arguments in calls(torch.device("cpu")):
         op = getattr(native, name)

@@ -37,6 +37,9 @@ struct KnnTensors {
 
   template <class T>
   KnnParams<T> params(int64_t first_row, int64_t first_column, Tensor& value, Tensor& index) const {
+    constexpr int64_t most = int64_t{1} << 62;  // far from where a row's or a column's number would overflow
+    STD_TORCH_CHECK(first_row >= 0 && first_row < most && first_column >= 0 && first_column < most,
+                    "knn_update_: first_row and first_column must be from 0 to 2^62 - 1, got ", first_row, " and ", first_column);
     KnnParams<T> p{};
     p.block = block.const_data_ptr<T>();
     p.row_stride = block.stride(0), p.column_stride = block.stride(1);
