@@ -55,8 +55,8 @@ struct Gpu {
   int64_t cache_bytes;      // second level
 };
 
-// Whether the fused kernel draws: where it is asked for, float32, an image of a few strips. Left to us it never is: on an H100 the
-// plain kernels are faster at every size that was measured (bench/results/gpu_*.md).
+// Whether the fused kernel draws: where it is asked for, float32, an image of a few strips. Left to us it never is: on an H100
+// the plain kernels are faster at every size that was measured (bench/results/gpu_*.md).
 template <class T>
 bool draws_fused(Method method, int64_t images, int64_t height, int64_t width, const Gpu& gpu) {
   if (method != Method::fused || sizeof(T) != 4) return false;
