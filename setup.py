@@ -1,8 +1,8 @@
 """Builds gcl_fast._C with CMake; everything else about the package is in pyproject.toml.
 
 Environment: GCL_CUDA=0|1 turns the CUDA kernels off or demands them (default: on when nvcc is found and torch is a CUDA build);
-GCL_CUDA_ARCHITECTURES ("80;90-real", or "native" for the GPUs of this machine) or TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX") choose the
-GPU architectures; CUDA_HOME or CUDACXX name the toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
+GCL_CUDA_ARCHITECTURES ("80;90-real", "native": the GPUs of this machine, "all": the usual ones) or TORCH_CUDA_ARCH_LIST
+("8.0;9.0+PTX") choose the GPU architectures (default: native where torch sees a GPU, else all); CUDA_HOME or CUDACXX name the toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 # Machine code for T4 and RTX 20; for A100, which A10, RTX 30 and RTX 40 run, too (86 and 89 have the same major number); for H100
 # and H200; for RTX 50. On others from 90 on, B200 (100) among them, the driver compiles the PTX of 90 or 120 at the first use:
-# each architecture more makes the build a third longer, and whoever has such a GPU builds with "native".
+# each architecture more makes the build a third longer, and where such a GPU is, it is built for.
 ARCHITECTURES = ("75", "80", "90", "120")
 TEXT = ("90", "120")  # of these the PTX, too
 FALSE = ("0", "off", "false", "no")
@@ -65,11 +65,12 @@ def want_cuda(torch_cuda: str | None, nvcc: Path | None) -> bool:
 
 
 def architectures(nvcc: Path) -> str:
-    """CMake's list of CUDA architectures: as asked, else the default ones this nvcc knows, the newest as PTX too."""
+    """CMake's list of CUDA architectures: as asked, else this machine's GPUs, as torch's own extensions are built and in a third
+    of the time; without one, or where this nvcc does not know it, the usual ones that it knows, the newest as PTX too."""
     asked = os.environ.get("GCL_CUDA_ARCHITECTURES", "").replace(",", ";").replace(" ", ";").strip(";")
     if asked == "native":
         return native()
-    if asked:
+    if asked not in ("", "all"):
         return asked
     names: list[str] = []
     for item in re.split(r"[;, ]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()):
@@ -79,24 +80,32 @@ def architectures(nvcc: Path) -> str:
         if match:
             number = "".join(match.groups("")[:3])
             names.append(number if match[4] else f"{number}-real")
-    if names:
+    if names and asked != "all":
         return ";".join(names)
     supported = subprocess.run([str(nvcc), "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
+    if asked != "all" and (here := visible()) and all(f"compute_{a}" in supported for a in here):
+        return ";".join(f"{a}-real" for a in here)
     known = [a for a in ARCHITECTURES if f"compute_{a}" in supported]
     if not known:
         raise SystemExit(f"{nvcc} knows none of the architectures {', '.join(ARCHITECTURES)}: set GCL_CUDA_ARCHITECTURES")
     return ";".join(a if a in TEXT or a == known[-1] else f"{a}-real" for a in known)
 
 
-def native() -> str:
-    """Machine code for the GPUs of this machine."""
+def visible() -> list[str]:
+    """The architectures of this machine's GPUs."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
+    return [f"{major}{minor}" for major, minor in found]
+
+
+def native() -> str:
+    """Machine code for the GPUs of this machine."""
+    found = visible()
     if not found:
         raise SystemExit("GCL_CUDA_ARCHITECTURES=native, but torch finds no CUDA GPU here: give a number, such as 90 for H100")
-    return ";".join(f"{major}{minor}-real" for major, minor in found)
+    return ";".join(f"{a}-real" for a in found)
 
 
 class CMakeBuild(build_ext):

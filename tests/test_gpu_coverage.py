@@ -72,8 +72,27 @@ def build(monkeypatch) -> ModuleType:
         ("compute_75 compute_80", "75-real;80"),
     ],
 )
-def test_the_default_list_is_what_the_compiler_knows(build, monkeypatch, known, chosen):
+def test_without_a_gpu_the_default_list_is_what_the_compiler_knows(build, monkeypatch, known, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=known))
+    assert build.architectures(Path("nvcc")) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "chosen"),
+    [
+        ("", (9, 0), "90-real"),
+        ("all", (9, 0), "75-real;80-real;90"),
+        ("", (7, 0), "75-real;80-real;90"),  # a GPU that the compiler does not know
+        ("80", (9, 0), "80"),
+    ],
+)
+def test_where_a_gpu_is_the_default_is_that_one(build, monkeypatch, asked, gpu, chosen):
+    monkeypatch.setenv("GCL_CUDA_ARCHITECTURES", asked)
+    monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout="compute_75 compute_80 compute_90"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: gpu)
     assert build.architectures(Path("nvcc")) == chosen
 
 
