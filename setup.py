@@ -2,7 +2,8 @@
 
 Environment: GCL_CUDA=0|1 turns the CUDA kernels off or demands them (default: on when nvcc is found and torch is a CUDA build);
 GCL_CUDA_ARCHITECTURES ("80;90-real", "native": the GPUs of this machine, "all": the usual ones) or TORCH_CUDA_ARCH_LIST
-("8.0;9.0+PTX") choose the GPU architectures (default: native where torch sees a GPU, else all); CUDA_HOME or CUDACXX name the toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
+("8.0;9.0+PTX") choose the GPU architectures (default: native where torch sees a GPU, else all); CUDA_HOME or CUDACXX name the
+toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class DaliLoader(Loader):
         ]
         if not mixed:
             return decoded
-        return [fn.resize(d, size=self.image_size, interp_type=types.INTERP_CUBIC, antialias=True) for d in decoded]
+        return [resized(fn, types, pictures, self.image_size) for pictures in decoded]
 
     def _drain(self) -> None:
         """Take what DALI worked ahead for an epoch that was left."""
@@ -228,6 +228,13 @@ class DaliLoader(Loader):
     def close(self) -> None:
         self._turn += 1
         self._stop()
+
+
+def resized(fn: Any, types: Any, pictures: Any, size: tuple[int, int]) -> Any:
+    """Resized by DALI across, then down, each to uint8, as Pillow does: bicubic weights overshoot at an edge, which is cut off
+    after each. In one go a body's outline differs from the other loaders' by up to 15 levels, so by 2."""
+    way = {"mode": "stretch", "interp_type": types.INTERP_CUBIC, "antialias": True}
+    return fn.resize(fn.resize(pictures, resize_x=size[1], **way), resize_y=size[0], **way)
 
 
 def _is_plain(path: pathlib.Path) -> bool:
