@@ -35,7 +35,7 @@ SHAPES = (
     Shape("bank_sweep_kernelIffLi16ELi2ELb1E", WIDE_LOAD, 16),  # bank and query rows, fp32
     Shape("bank_sweep_kernelIffLi16ELi2E", WIDE_SHARED, 8),
     Shape("bank_sweep_kernelIfNS_8BFloat16ELi16ELi2ELb1E", WIDE_LOAD, 8),
-    Shape("bank_sweep_mma_kernelIf", TENSOR, 144, since=80),
+    Shape("bank_sweep_mma_kernelIf", TENSOR, 72, since=80),  # of 128 columns a warp; of 256 it has twice as many
     Shape("bank_sweep_mma_kernelINS_8BFloat16E", TENSOR, 160, since=80),
     Shape("bank_sweep_mma_kernelI", WIDE_COPY, 1, since=80),
     Shape("rasterize_fused_kernelI", WIDE_STORE, 1),  # results of rasterize, pictures of render

@@ -8,9 +8,9 @@ import torch
 
 from gcl_fast import ops, reference
 from gcl_fast.reference.bank import negative_rows, sampling_keys
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 REAL = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "brain": torch.bfloat16}
 
 
@@ -57,7 +57,7 @@ CASES = {  # B, N, D, K, parts: one warp and several, groups that are not full, 
 
 
 NARROW = [name for name, case in CASES.items() if case[2] <= 512]
-RUNS = [("float", name, order) for name in CASES for order in ORDERS]
+RUNS = [("float", name, order) for name in CASES for order in KERNEL_ORDERS]
 RUNS += [(kind, name, order) for kind in ("double", "brain") for name in NARROW for order in ("forward", "random")]
 
 
@@ -141,7 +141,7 @@ MMA = [  # kind, way, B, N, D, K, parts: tiles and groups that are not full, col
 ]
 
 
-@pytest.mark.parametrize(("case", "order"), [(case, order) for case in MMA for order in ORDERS])
+@pytest.mark.parametrize(("case", "order"), [(case, order) for case in MMA for order in KERNEL_ORDERS])
 def test_tensor_cores_are_the_cpu(case: tuple[str, int, int, int, int, int | None, int], order: str) -> None:
     kind, way, b, n, d, k, chunks = case
     query, bank, labels, positive = problem(b, n, d, kind)

@@ -7,11 +7,11 @@ import torch
 
 from gcl_fast import ops
 from gcl_fast.ops.interpolate import _entries_by_row
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_simt import same_bits
 from tests.test_simt_rasterize import soup
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 
 CASES = {
     "float": (2, 40, 60, (13, 11), torch.float32, 3, False),

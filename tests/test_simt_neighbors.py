@@ -9,13 +9,13 @@ from torch import Tensor
 
 from gcl_fast import ops
 from gcl_fast.ops import _jaccard, _knn
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_neighbors import crowd, signs
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 # The race detector is slow and finds a race in any order: one of them.
-watched = pytest.mark.parametrize(("order", "race"), [*((o, False) for o in ORDERS), ("random", True)])
+watched = pytest.mark.parametrize(("order", "race"), [*((o, False) for o in KERNEL_ORDERS), ("random", True)])
 native = torch.ops.gcl_fast
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_ranking import identities
 
 
@@ -41,7 +41,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KERNEL_ORDERS)
 @pytest.mark.parametrize(("case", "race"), [*((name, False) for name in CASES), ("float", True), ("ties", True)])
 def test_the_kernel_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: str) -> None:
     given = arguments(*CASES[case])
@@ -53,7 +53,7 @@ def test_the_kernel_gives_the_bits_of_the_cpu_op(case: str, race: bool, order: s
         assert (want[1][1:, 0] > 0).all() and int(want[1][0, 0]) == 0
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", KERNEL_ORDERS)
 def test_rows_that_do_not_exist_are_passed_over(order: str) -> None:
     given = arguments(*CASES["float"])
     want = torch.ops.gcl_fast.ranking_scores(*given.values())

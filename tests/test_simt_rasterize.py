@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gcl_fast import ops
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_simt import same_bits
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 
 
 def soup(

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from gcl_fast import ops  # noqa: F401  registers the operator
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_simt import same_bits
 from tests.toy_meshes import EYE, WEAK, ellipsoid
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 
 F4, F8 = torch.float32, torch.float64
 CASES = {  # type, index, camera, views, size

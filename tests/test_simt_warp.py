@@ -8,12 +8,12 @@ import torch
 
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
-from tests.simt.harness import ORDERS, run
+from tests.simt.harness import KERNEL_ORDERS, run
 from tests.test_simt import same_bits
 from tests.test_simt_rasterize import soup
 from tests.toy_meshes import EYE, ellipsoid
 
-every_order = pytest.mark.parametrize("order", ORDERS)
+every_order = pytest.mark.parametrize("order", KERNEL_ORDERS)
 
 F4, F8 = torch.float32, torch.float64
 CASES = {  # vertices, image, size

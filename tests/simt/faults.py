@@ -71,28 +71,28 @@ FAULTS = (
         "warp/warp_kernels.cuh",
         r"\n *__syncthreads\(\);(\n    \}\n    if \(t == 0\))",
         r"\1",
-        "tests/test_simt_warp.py::test_flow_gives_the_bits_of_the_cpu_op[body float-True-forward]",
+        "tests/test_simt_warp.py::test_flow_gives_the_bits_of_the_cpu_op[body float-True-reverse]",
     ),
     Fault(
         "a tile that the next query overwrites",
         "ranking/ranking_kernels.cuh",
         r"__syncthreads\(\);  // the tile",
         "// the tile",
-        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-forward]",
+        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-reverse]",
     ),
     Fault(
         "lanes that leave before a warp sum",
         "ranking/ranking_kernels.cuh",
         r"(\n *const int warp_images)",
         r"\n        if (threadIdx.x == 77) return;\1",
-        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-forward]",
+        "tests/test_simt_ranking.py::test_the_kernel_gives_the_bits_of_the_cpu_op[float-True-reverse]",
     ),
     Fault(
         "one channel too many",
         "interpolate/interpolate_kernels.cuh",
         r"c < f\.channels",
         "c <= f.channels",
-        "tests/test_simt_interpolate.py::test_its_backward_gives_the_bits_of_the_cpu_op[float-False-forward]",
+        "tests/test_simt_interpolate.py::test_its_backward_gives_the_bits_of_the_cpu_op[float-False-reverse]",
     ),
     Fault("blocks rounded down", "common/launch.cuh", r"\(items \+ kThreads - 1\) / kThreads", "items / kThreads", JACCARD),
     Fault(
@@ -100,7 +100,7 @@ FAULTS = (
         "warp/warp_kernels.cuh",
         r"\(b \* p\.channels \+ c\) \* pixels",
         "c * pixels",
-        "tests/test_simt_warp.py::test_warp_gives_the_bits_of_the_cpu_op[False-body-False-forward]",
+        "tests/test_simt_warp.py::test_warp_gives_the_bits_of_the_cpu_op[False-body-False-reverse]",
     ),
 )
 QUICK = FAULTS[:2]
