@@ -6,6 +6,12 @@ import pytest
 import torch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+LONG = {"test_warmup_stages", "test_gpu_check_cpu", "test_docs", "test_simt_bank"}  # files of a minute or two
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin first: a worker that began one last would leave the others idle for its time."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(params=DEVICES)
