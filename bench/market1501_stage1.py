@@ -21,6 +21,7 @@ import torch
 
 from gcl_fast.config import TrainConfig, load_shipped, to_dict
 from gcl_fast.files import write_whole
+from gcl_fast.report.run_data import read_history
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics
 from gcl_fast.runs.networks import build_networks
@@ -77,7 +78,6 @@ def main() -> int:
     began = time.perf_counter()
     train(config, (1,), resume=True)
     seconds = time.perf_counter() - began
-    history = [json.loads(line) for line in (config.run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     gpu = opened.device.type == "cuda"
     result = {
         "command": "python bench/market1501_stage1.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
@@ -87,7 +87,7 @@ def main() -> int:
         "seconds": round(seconds, 1),
         "untrained": {name: untrained[name] for name in SCORES},
         "scores": {name: read_metrics(config.run_dir)["stage1"][name] for name in SCORES},
-        "history": history,
+        "history": read_history(config.run_dir / "history.jsonl"),
         "settings": {key: value for key, value in to_dict(config).items() if key not in ("root", "runs", "mesh_root", "init")},
     }
     write_whole(options.out, json.dumps(result, indent=1) + "\n")

@@ -299,7 +299,7 @@ WHOLE = {"recommended": "`debias_cameras`, memory of the hardest image", "publis
 
 def market_whole() -> str:
     """Stage 1 on all of Market-1501: a row for each way that was scored."""
-    runs = json.loads((RESULTS / "market1501_stage1_h100.json").read_text(encoding="utf-8"))["runs"]
+    runs = read("market1501_stage1_h100")["runs"]
     scored = {name: run for name, run in runs.items() if "scores" in run}
     before = next(iter(runs.values()))["untrained"]
     rows = [["untrained", "", *(f"{100 * before[score]:.1f}" for score in ("mAP", "rank1", "rank5", "mINP"))]]
@@ -311,7 +311,7 @@ def market_whole() -> str:
 
 def market_line() -> str:
     """The sentence of the README."""
-    run = json.loads((RESULTS / "market1501_stage1_h100.json").read_text(encoding="utf-8"))["runs"]["recommended"]
+    run = read("market1501_stage1_h100")["runs"]["recommended"]
     scores = run["scores"]
     return (
         f"\nMarket-1501 without labels: stage 1 alone, EfficientNet-Lite0, {run['seconds'] / 60:.1f} minutes on a shared H100: "

@@ -5,7 +5,7 @@
 
 #include "bank/bank.h"
 #include "bank/bank_math.h"
-#include "common/launch.cuh"
+#include "common/warp_fold.cuh"
 
 namespace gcl {
 
@@ -22,20 +22,6 @@ constexpr int kMostWarps = 32;     // of any block
 
 __device__ inline float fused(float a, float b, float c) { return ::fmaf(a, b, c); }
 __device__ inline double fused(double a, double b, double c) { return ::fma(a, b, c); }
-
-struct Sum {
-  template <class V>
-  __device__ V operator()(V a, V b) const {
-    return a + b;
-  }
-};
-
-// Every lane gets the warp's values folded by a commutative f, in an order that never changes.
-template <class V, class F>
-__device__ V fold_warp_all(V value, F&& f) {
-  for (int offset = 16; offset > 0; offset /= 2) value = f(value, __shfl_xor_sync(kAllLanes, value, offset));
-  return value;
-}
 
 // Folds COUNT values of the block each, in an order that the block's size alone decides; every thread gets the results. A block
 // has 32, 64, 128, ... threads. `room` [COUNT * kMostWarps] may be used again at once.
@@ -148,7 +134,7 @@ __device__ Negatives add_parts_together(const NceParams<T>& p, int64_t b) {
     part.read(p, b, c);
     top = maximum(top, part.top);
   }
-  top = fold_block(top, room, [](double x, double y) { return maximum(x, y); });
+  top = fold_block(top, room, Largest{});
   first.add_to(top, total);
   for (int64_t c = t + threads; c < p.chunks; c += threads) {
     part.read(p, b, c);

@@ -2,7 +2,7 @@
 // the longest chain of reads is what takes the time. No atomics: each sum has one order.
 #pragma once
 
-#include "common/launch.cuh"
+#include "common/warp_fold.cuh"
 #include "neighbors/ascending_search.h"
 #include "neighbors/jaccard_math.h"
 
@@ -13,8 +13,7 @@ __device__ inline int32_t warp_least(int32_t value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   return __reduce_min_sync(kAllLanes, value);
 #else
-  for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) value = minimum(value, __shfl_xor_sync(kAllLanes, value, flip));
-  return value;
+  return fold_warp_all(value, [](int32_t a, int32_t b) { return minimum(a, b); });
 #endif
 }
 
@@ -235,7 +234,7 @@ __global__ void softmax_kernel(SoftmaxParams<T> p) {
     if (begin == end) continue;
     T top = p.values[begin], total = 0;
     for (int64_t e = begin + lane; e < end; e += kWarpLanes) top = maximum(top, p.values[e]);
-    for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) top = maximum(top, __shfl_xor_sync(kAllLanes, top, flip));
+    top = fold_warp_all(top, Largest{});
     for (int64_t first = begin; first < end; first += kWarpLanes) {
       const int size = static_cast<int>(minimum<int64_t>(kWarpLanes, end - first));
       const T value = lane < size ? std::exp(T(2) * (p.values[first + lane] - top)) : T(0);

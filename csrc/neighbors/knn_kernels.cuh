@@ -5,13 +5,11 @@
 //   by columns  a block per 32 rows, whose warps read whole lines across them; each warp then serves the lists of its own rows
 #pragma once
 
-#include "common/launch.cuh"
+#include "common/warp_fold.cuh"
 #include "neighbors/knn_math.h"
 
 namespace gcl {
 
-constexpr int kWarpSize = 32;
-constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kKnnAhead = 16;  // similarities that a lane has under way
 constexpr int kTurnWarps = 8;  // of a block of 32 rows, where the similarities lie by columns
 constexpr int kTurnColumns = kTurnWarps * kKnnAhead;  // that such a block looks at in a round
@@ -23,22 +21,22 @@ __device__ bool warp_insert(const KnnParams<T>& p, int64_t r, int lane, T value,
   int64_t* indices = p.index + r * p.k;
   const int64_t last = p.k - 1;
   const bool takes = last >= 1 && comes_before(value, index, values[last], indices[last]);
-  __syncwarp(kWholeWarp);
+  __syncwarp(kAllLanes);
   if (!takes) return false;
   // From the end, 32 at a time: whoever comes after the candidate moves up by one.
   int64_t place = 1;
-  for (int64_t high = last; high >= 1; high -= kWarpSize) {  // entries high - 32 to high - 1 move to high - 31 to high
+  for (int64_t high = last; high >= 1; high -= kWarpLanes) {  // entries high - 32 to high - 1 move to high - 31 to high
     const int64_t n = high - 1 - lane;
     const bool moves = n >= 1 && comes_before(value, index, values[n], indices[n]);
     const T moved_value = moves ? values[n] : T(0);
     const int64_t moved_index = moves ? indices[n] : 0;
-    const unsigned moving = __ballot_sync(kWholeWarp, moves);
+    const unsigned moving = __ballot_sync(kAllLanes, moves);
     if (moves) {
       values[n + 1] = moved_value;
       indices[n + 1] = moved_index;
     }
-    __syncwarp(kWholeWarp);
-    if (moving != kWholeWarp) {  // the list is sorted, so the first lanes move, the rest stay
+    __syncwarp(kAllLanes);
+    if (moving != kAllLanes) {  // the list is sorted, so the first lanes move, the rest stay
       place = high - __popc(moving);
       break;
     }
@@ -47,17 +45,16 @@ __device__ bool warp_insert(const KnnParams<T>& p, int64_t r, int lane, T value,
     values[place] = value;
     indices[place] = index;
   }
-  __syncwarp(kWholeWarp);
+  __syncwarp(kAllLanes);
   return true;
 }
 
 // The bits that any lane has, in every lane: one instruction from sm_80 on.
 __device__ inline unsigned warp_or(unsigned bits) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) bits |= __shfl_xor_sync(kWholeWarp, bits, offset);
-  return bits;
+  return fold_warp_all(bits, [](unsigned a, unsigned b) { return a | b; });
 #else
-  return __reduce_or_sync(kWholeWarp, bits);
+  return __reduce_or_sync(kAllLanes, bits);
 #endif
 }
 
@@ -68,7 +65,7 @@ __device__ void place_itself(const KnnParams<T>& p, int64_t r, int lane) {
     p.value[r * p.k] = entry(p, r, diagonal);
     p.index[r * p.k] = row;
   }
-  __syncwarp(kWholeWarp);
+  __syncwarp(kAllLanes);
 }
 
 // Which of the lane's similarities, column `first` + 32 u of the row, are not below `last`, as bits u. Others may be among them.
@@ -76,14 +73,14 @@ template <class T>
 __device__ unsigned look_along(const KnnParams<T>& p, int64_t r, int64_t first, T last) {
   const T* values = p.block + r * p.row_stride + first;
   T seen[kKnnAhead];
-  if (first + (kKnnAhead - 1) * kWarpSize < p.width) {
-    for (int u = 0; u < kKnnAhead; ++u) seen[u] = values[u * kWarpSize];
+  if (first + (kKnnAhead - 1) * kWarpLanes < p.width) {
+    for (int u = 0; u < kKnnAhead; ++u) seen[u] = values[u * kWarpLanes];
     if (p.penalty != nullptr) {
-      for (int u = 0; u < kKnnAhead; ++u) seen[u] -= p.penalty[first + u * kWarpSize];
+      for (int u = 0; u < kKnnAhead; ++u) seen[u] -= p.penalty[first + u * kWarpLanes];
     }
   } else {
     for (int u = 0; u < kKnnAhead; ++u) {
-      const int64_t c = first + u * kWarpSize;
+      const int64_t c = first + u * kWarpLanes;
       seen[u] = c < p.width ? entry(p, r, c) : -std::numeric_limits<T>::infinity();
     }
   }
@@ -94,29 +91,29 @@ __device__ unsigned look_along(const KnnParams<T>& p, int64_t r, int64_t first, 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) knn_update_kernel(KnnParams<T> p) {
-  const int lane = static_cast<int>(threadIdx.x % kWarpSize);
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
-  for (int64_t r = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; r < p.height; r += warps) {
+  const int lane = static_cast<int>(threadIdx.x % kWarpLanes);
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpLanes;
+  for (int64_t r = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpLanes; r < p.height; r += warps) {
     const int64_t row = row_number(p, r);
     place_itself(p, r, lane);
     if (p.k == 1) continue;
     T last = p.value[r * p.k + p.k - 1];
-    for (int64_t first = 0; first < p.width; first += kKnnAhead * kWarpSize) {
+    for (int64_t first = 0; first < p.width; first += kKnnAhead * kWarpLanes) {
       unsigned strips = look_along(p, r, first + lane, last);
-      if (!__any_sync(kWholeWarp, strips != 0)) continue;
+      if (!__any_sync(kAllLanes, strips != 0)) continue;
       for (strips = warp_or(strips); strips != 0; strips &= strips - 1) {
-        const int64_t begin = first + (__ffs(static_cast<int>(strips)) - 1) * kWarpSize, c = begin + lane;
+        const int64_t begin = first + (__ffs(static_cast<int>(strips)) - 1) * kWarpLanes, c = begin + lane;
         const T similarity = c < p.width ? entry(p, r, c) : T(0);
-        unsigned left = __ballot_sync(kWholeWarp, c < p.width && !(similarity < last));
+        unsigned left = __ballot_sync(kAllLanes, c < p.width && !(similarity < last));
         if (left == 0) continue;
         for (; left != 0; left &= left - 1) {
           const int source = __ffs(static_cast<int>(left)) - 1;
-          const T value = __shfl_sync(kWholeWarp, similarity, source);
+          const T value = __shfl_sync(kAllLanes, similarity, source);
           offer(p, row, p.first_column + begin + source, value,
                 [&](T candidate, int64_t index) { return warp_insert(p, r, lane, candidate, index); });
         }
         last = p.value[r * p.k + p.k - 1];
-        __syncwarp(kWholeWarp);
+        __syncwarp(kAllLanes);
       }
     }
   }
@@ -142,8 +139,8 @@ __device__ void look_across(const KnnParams<T>& p, int64_t r, int64_t first, T (
 template <class T>
 __device__ void offer_round(const KnnParams<T>& p, int64_t r, int bit, int lane, int64_t first, const unsigned* passing) {
   const int64_t row = row_number(p, r);
-  for (int part = 0; part < kTurnColumns; part += kWarpSize) {
-    unsigned left = __ballot_sync(kWholeWarp, (passing[part + lane] >> bit) & 1u);
+  for (int part = 0; part < kTurnColumns; part += kWarpLanes) {
+    unsigned left = __ballot_sync(kAllLanes, (passing[part + lane] >> bit) & 1u);
     for (; left != 0; left &= left - 1) {
       const int64_t c = first + part + __ffs(static_cast<int>(left)) - 1;
       offer(p, row, p.first_column + c, entry(p, r, c),
@@ -153,12 +150,12 @@ __device__ void offer_round(const KnnParams<T>& p, int64_t r, int bit, int lane,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kTurnWarps* kWarpSize, 2) knn_update_columns_kernel(KnnParams<T> p) {
+__global__ void __launch_bounds__(kTurnWarps* kWarpLanes, 2) knn_update_columns_kernel(KnnParams<T> p) {
   __shared__ unsigned passing[kTurnColumns];  // of each column of a round: the rows, as bits, whose lists it may enter
-  __shared__ T last[kWarpSize];
-  const int lane = static_cast<int>(threadIdx.x % kWarpSize), warp = static_cast<int>(threadIdx.x / kWarpSize);
-  for (int64_t from = int64_t{blockIdx.x} * kWarpSize; from < p.height; from += int64_t{gridDim.x} * kWarpSize) {
-    const int64_t rows = minimum<int64_t>(kWarpSize, p.height - from);
+  __shared__ T last[kWarpLanes];
+  const int lane = static_cast<int>(threadIdx.x % kWarpLanes), warp = static_cast<int>(threadIdx.x / kWarpLanes);
+  for (int64_t from = int64_t{blockIdx.x} * kWarpLanes; from < p.height; from += int64_t{gridDim.x} * kWarpLanes) {
+    const int64_t rows = minimum<int64_t>(kWarpLanes, p.height - from);
     T next[kKnnAhead] = {};
     look_across(p, from + lane, warp, next);
     for (int n = warp; n < rows; n += kTurnWarps) {
@@ -171,7 +168,7 @@ __global__ void __launch_bounds__(kTurnWarps* kWarpSize, 2) knn_update_columns_k
       bool any = false;
       for (int u = 0; u < kKnnAhead; ++u) {
         const bool is_there = lane < rows && first + warp + u * kTurnWarps < p.width;
-        const unsigned mask = __ballot_sync(kWholeWarp, is_there && !(next[u] < least));
+        const unsigned mask = __ballot_sync(kAllLanes, is_there && !(next[u] < least));
         if (lane == 0) passing[warp + u * kTurnWarps] = mask;
         any = any || mask != 0;
       }
@@ -190,10 +187,10 @@ template <class T>
 void launch_knn_update(const KnnParams<T>& p, GclStream stream) {
   if (p.height == 0 || p.width == 0) return;
   if (p.column_stride == 1) {
-    GCL_LAUNCH((knn_update_kernel<T>), blocks_for(p.height * kWarpSize), kThreads, 0, stream, p);
+    GCL_LAUNCH((knn_update_kernel<T>), blocks_for(p.height * kWarpLanes), kThreads, 0, stream, p);
   } else {
-    const int64_t blocks = capped_blocks((p.height + kWarpSize - 1) / kWarpSize);
-    GCL_LAUNCH((knn_update_columns_kernel<T>), blocks, kTurnWarps * kWarpSize, 0, stream, p);
+    const int64_t blocks = capped_blocks((p.height + kWarpLanes - 1) / kWarpLanes);
+    GCL_LAUNCH((knn_update_columns_kernel<T>), blocks, kTurnWarps * kWarpLanes, 0, stream, p);
   }
 }
 

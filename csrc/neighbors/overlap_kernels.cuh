@@ -5,7 +5,7 @@
 // larger one, the other rows in halves if need be.
 #pragma once
 
-#include "common/launch.cuh"
+#include "common/warp_fold.cuh"
 #include "neighbors/ascending_search.h"
 #include "neighbors/overlap_math.h"
 
@@ -177,14 +177,14 @@ __device__ T light_below(const T* values, int64_t begin, int64_t end, double lea
   constexpr int kHalvings = 8;
   T low = 0, high = 0;
   for (int64_t e = begin + lane; e < end; e += kWarpLanes) high = maximum(high, values[e]);
-  for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) high = maximum(high, __shfl_xor_sync(kAllLanes, high, flip));
+  high = fold_warp_all(high, Largest{});
   for (int n = 0; n < kHalvings; ++n) {
     const T middle = (low + high) / 2;
     double light = 0;
     for (int64_t e = begin + lane; e < end; e += kWarpLanes) {
       if (values[e] < middle) light += static_cast<double>(values[e]);
     }
-    for (int flip = kWarpLanes / 2; flip > 0; flip /= 2) light += __shfl_xor_sync(kAllLanes, light, flip);
+    light = fold_warp_all(light, Sum{});
     if (light + 1e-9 < least) low = middle;  // with room for rounding
     else high = middle;
   }

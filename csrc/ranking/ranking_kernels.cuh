@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "common/launch.cuh"
+#include "common/warp_fold.cuh"
 #include "ranking/ranking.h"
 #include "ranking/ranking_math.h"
 
@@ -32,8 +32,7 @@ struct RankTile {
 // The sum over a warp, in every lane: one instruction from sm_80 on.
 __device__ inline int warp_sum(int value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
-  return value;
+  return fold_warp_all(value, Sum{});
 #else
   return __reduce_add_sync(kAllLanes, value);
 #endif
@@ -89,8 +88,7 @@ __device__ void fill_tile(const RankingParams<T>& p, int64_t q, int lane, RankTi
     next += beyond != 0 ? __ffs(static_cast<int>(beyond)) - 1 : 32;
   }
   __syncwarp(kAllLanes);
-  T farthest = tile->distance[lane];
-  for (int offset = 16; offset > 0; offset /= 2) farthest = maximum(farthest, __shfl_xor_sync(kAllLanes, farthest, offset));
+  const T farthest = fold_warp_all(tile->distance[lane], Largest{});
   if (lane == 0) {
     tile->farthest = farthest;
     tile->size = size;
