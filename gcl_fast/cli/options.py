@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import inspect
+import io
 import sys
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import TypeVar, get_type_hints
 
 import tyro
 
@@ -40,10 +44,40 @@ def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options |
     Errors: SystemExit 2 after a message for a flag or value that cannot be, 0 after --help.
     """
     description = f"{inspect.getdoc(kind)}\n\n{TRACEBACK_HELP}"
+    said = io.StringIO()
     try:
-        if default is None:
-            return tyro.cli(kind, args=argv, prog=prog, description=description)
-        return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
-    except ConfigError as error:  # tyro shows a bad value of a named section itself, one of a nameless section not
-        print(f"{prog}: {error}", file=sys.stderr)
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(kind, args=argv, prog=prog, description=description)
+            return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
+    except (SystemExit, ConfigError) as end:
+        error = _cause(end)
+        if error is None:
+            sys.stderr.write(said.getvalue())
+            raise
+        print(f"{prog}: {_by_flag(error, argv)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _cause(end: BaseException | None) -> ConfigError | None:
+    """The bad setting that tyro ended over, which it would show by the names of our classes."""
+    while end is not None and not isinstance(end, ConfigError):
+        end = end.__context__
+    return end
+
+
+def _by_flag(error: ConfigError, argv: list[str]) -> str:
+    """'Stage1Config.lr must be ...' -> '--stage1.lr must be ...'; the flag that was given where two sections are of one class."""
+    name, _, words = str(error).partition(" ")
+    owner, _, field = name.partition(".")
+    flags = [f"--{section}{field}".replace("_", "-") for section, kind in _sections(TrainConfig) if kind.__name__ == owner]
+    given = [flag for flag in flags if any(word.partition("=")[0] == flag for word in argv)]
+    return f"{(given or flags or [name])[0]} {words}"
+
+
+def _sections(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """What stands before the settings of each section of `kind`, itself first: ("", TrainConfig), ("stage1.", Stage1Config)."""
+    yield prefix, kind
+    for name, inner in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            yield from _sections(inner, f"{prefix}{name}.")

@@ -78,7 +78,10 @@ def from_dict(kind: type[Section], values: Mapping[str, Any], where: str = "", b
             hint = f"; did you mean {where}{near[0]}?" if near else f"; known keys: {', '.join(sorted(merged))}"
             raise ConfigError(f"unknown configuration key {where}{key}{hint}")
         merged[key] = _convert(value, hints[key], where + key, getattr(start, key))
-    return kind(**merged)
+    try:
+        return kind(**merged)
+    except ConfigError as error:  # names the class, which somebody who writes YAML does not know
+        raise ConfigError(where + str(error).removeprefix(f"{kind.__name__}.")) from None
 
 
 def _convert(value: Any, kind: Any, where: str, base: Any = None) -> Any:
