@@ -12,18 +12,14 @@ the product is not run.
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-from gcl_fast.runs.resolved import processor
+from provenance import commit, device_name
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -138,21 +134,6 @@ def _queued(call: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return begin.elapsed_time(end) / QUEUED / 1000
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{processor()}, {usable} cores"
-
-
-@cache
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--tags", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or os.environ.get("GCL_COMMIT", "unknown")
 
 
 def command(config: pytest.Config) -> str:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from provenance import command, commit, device_name
 
-from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import run_demo, summary
 
 try:
@@ -65,14 +62,11 @@ def main() -> int:
         metrics = run_demo(options.runs / f"seed{seed}", seed=seed, device=options.device)
         print(f"seed {seed}\n{summary(metrics)}\n", flush=True)
         runs[str(seed)] = {name: metrics[name] for name in KEEP if name in metrics}
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     result = {
-        "command": "python bench/demo_seeds.py " + " ".join(sys.argv[1:]),
-        "commit": commit,
+        "command": command(),
+        "commit": commit(),
         "training_code": fingerprint(),
-        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "device": f"{device_name()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": options.note,
         "gain_over_control": gain(runs),

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
+from provenance import command, commit, device_name
+
 from gcl_fast.config import TrainConfig, VarianceConfig
 from gcl_fast.files import write_whole
 from gcl_fast.runs.folder import read_metrics
-from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import demo_config
 from gcl_fast.runs.training import train
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
@@ -111,11 +109,10 @@ def main() -> int:
     demos = {str(seed): read_metrics(options.demos / f"seed{seed}") for seed in options.seeds}
     shipped = {seed: {part: kept(m[part]) for part in ("stage2", "stage3", "control")} for seed, m in demos.items()}
     controls = {seed: run["control"] for seed, run in shipped.items()}
-    describe = ["git", "describe", "--always", "--dirty"]
     head = {
-        "command": "python bench/demo_variants.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
-        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip(),
-        "device": f"{processor()}, {os.cpu_count()} cores",
+        "command": command(),
+        "commit": commit(),
+        "device": device_name(),
         "note": options.note,
         "variants": {name: VARIANTS[name].what for name in options.variants},
     }

@@ -16,9 +16,6 @@ import argparse
 import contextlib
 import csv
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from statistics import mean, stdev
 
 import torch
 from plain_cluster_contrast import train_plainly
+from provenance import command, commit, device_name
 
 from gcl_fast import distributed
 from gcl_fast.config import ClusterConfig, LossConfig, TrainConfig, VarianceConfig, load_shipped, to_dict
@@ -40,7 +38,6 @@ from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import read_metrics
 from gcl_fast.runs.networks import build_networks
-from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.training import Training
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 
@@ -300,7 +297,6 @@ def write(options: argparse.Namespace, head: dict[str, object]) -> None:
 
 
 def head_of(options: argparse.Namespace, full: ReIDData, data: ReIDData) -> dict[str, object]:
-    describe = ["git", "describe", "--always", "--dirty"]
     configs = {
         start: to_dict(settings(options, start, 1, "texture"))
         for start in options.starts
@@ -310,9 +306,9 @@ def head_of(options: argparse.Namespace, full: ReIDData, data: ReIDData) -> dict
         for key in ("root", "mesh_root", "runs", "name", "seed", "init"):
             del config[key]
     return {
-        "command": "python bench/market1501.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
-        "commit": subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip(),
-        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "command": command(),
+        "commit": commit(),
+        "device": f"{device_name()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": f"{NOTE} {options.note}".strip(),
         "counts": counts(full),

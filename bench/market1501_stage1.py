@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from provenance import command, commit, device_name
 
 from gcl_fast.config import TrainConfig, load_shipped, to_dict
 from gcl_fast.files import write_whole
@@ -80,8 +81,9 @@ def main() -> int:
     seconds = time.perf_counter() - began
     gpu = opened.device.type == "cuda"
     result = {
-        "command": "python bench/market1501_stage1.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
-        "device": torch.cuda.get_device_name(opened.device) if gpu else "CPU",
+        "command": command(),
+        "commit": commit(),
+        "device": device_name(opened.device),
         "torch": torch.__version__,
         "peak_bytes": torch.cuda.max_memory_allocated(opened.device) if gpu else None,
         "seconds": round(seconds, 1),

@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from provenance import commit, device_name
+
 K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.55, 4
 DIM, MARKET = 256, (12936, 2048)  # Market-1501's training set
 
@@ -142,14 +144,6 @@ def measured(rows: int, dim: int, device: str, *, approximate: bool, every: bool
     }
 
 
-def name_of(device: str) -> str:
-    import torch
-
-    from gcl_fast.runs.resolved import processor
-
-    return torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10000, 50000, 200000])
@@ -171,10 +165,9 @@ def main() -> None:
     given = (("--approximate", options.approximate), ("--all", options.all))
     flags = [flag for flag, asked in given if asked]
     flags += ["--device", options.device] if options.device != "cpu" else []
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {
-        "device": name_of(options.device),
-        "commit": commit.stdout.strip(),
+        "device": device_name(options.device),
+        "commit": commit(),
         "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
         "command": " ".join(["python bench/neighbors_scale.py", *flags, "--rows", *map(str, options.rows)]),
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())),

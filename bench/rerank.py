@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from neighbors import features
-from neighbors_scale import processor
+from provenance import commit, device_name
 
 from gcl_fast.compat.ranking import re_ranking
 
@@ -74,10 +73,9 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - begin)
     difference = float(np.abs(results["native"] - results["usual"]).max())
     best = {name: round(min(values), 4) for name, values in seconds.items()}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     result = {
-        "device": processor(),
-        "commit": commit.stdout.strip(),
+        "device": device_name(),
+        "commit": commit(),
         "command": f"python bench/rerank.py --queries {q} --gallery {options.gallery} --rounds {options.rounds}",
         "threads": torch.get_num_threads(),
         "note": options.note,

@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from provenance import command, commit, device_name
 
 from gcl_fast.config import Stage1Config, TrainConfig, load_shipped
 from gcl_fast.runs.folder import read_metrics
-from gcl_fast.runs.resolved import processor
 from gcl_fast.runs.synthetic_demo import WORLD
 from gcl_fast.runs.training import train
 from gcl_fast.synthetic import write_world
@@ -172,13 +169,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench/results/stage1.json"))
     parser.add_argument("--note", default="", help="how the runs were made, where not one after the other by this command")
     options = parser.parse_args()
-    describe = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     runs: dict[str, dict[str, dict]] = {settings: {method: {} for method in options.methods} for settings in options.settings}
     result: dict = {
-        "command": "python bench/stage1.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/")),
-        "commit": commit,
-        "device": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "command": command(),
+        "commit": commit(),
+        "device": f"{device_name()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": f"{NOTE} {options.note}".strip(),
         "mAP": {},

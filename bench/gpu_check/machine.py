@@ -12,6 +12,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.provenance import commit
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("csrc", "gcl_fast", "bench", "tests", "setup.py", "CMakeLists.txt", "pyproject.toml")
 SUFFIXES = (".py", ".h", ".cpp", ".cu", ".cuh", ".txt", ".toml")
@@ -116,20 +118,6 @@ def find_sanitizer() -> str | None:
         if found := shutil.which(name):
             return found
     return None
-
-
-def commit() -> str:
-    """The commit as git describes it, "-dirty" where a file but a result is changed; without git GCL_COMMIT."""
-    try:
-        described = _git("describe", "--always", "--tags")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
-    except OSError:
-        described = changed = ""
-    return f"{described}{'-dirty' if changed else ''}" if described else os.environ.get("GCL_COMMIT", "unknown")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def digest() -> str:
