@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -88,3 +89,26 @@ def test_committed_results_name_device_commit_and_command_and_no_folder() -> Non
             info = measured["extra_info"]
             assert all(info[name] for name in ("device", "commit", "command", "check", "torch"))
             assert "dirty" not in info["commit"] and "/" not in info["command"].replace("bench/", "")
+
+
+def defined(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return names
+
+
+def test_benches_take_of_each_other_what_is_there() -> None:
+    trees = {path.stem: ast.parse(path.read_text()) for path in (ROOT / "bench").glob("*.py")}
+    taken = [
+        (stem, node.module, name.name)
+        for stem, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in trees
+        for name in node.names
+    ]
+    assert len(taken) > 10
+    assert [entry for entry in taken if entry[2] not in defined(trees[entry[1]])] == []
