@@ -12,6 +12,9 @@ DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 OWN_DATA: tuple[DatasetName, ...] = ("csv", "folder")
 """A user's own images, whose names and folders say nothing."""
 
+LEARNING_ENCODER = "encoder_learning"
+"""In checkpoints: the encoder that learns, where "encoder" is the moving average of its weights."""
+
 NOVEL_YAWS = (45, 90, 135, 180, 225, 270, 315)
 """Turns of a body about its vertical axis from which new views are drawn, degrees."""
 ALL_YAWS = (0, *NOVEL_YAWS)

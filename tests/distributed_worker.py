@@ -120,6 +120,7 @@ def make_stage(case: str, *, batch_norm: bool = False):
     if case.startswith("guided"):
         kind, data.bodies = GuidedGenerator, toy_bodies()
         config.stage3.variance = VarianceConfig(background=0.5, colour=0.5, occluder=0.5, crop=0.5)
+        config.stage3.average_encoder = 0.9
     networks = Networks(encoder, kind(encoder.code_dim, width=2, mlp_width=6).double(), Discriminator(3).double())
     if case in ("stage2", "guided2"):
         stage = GenerativeStage(config, networks, data)
@@ -127,7 +128,7 @@ def make_stage(case: str, *, batch_norm: bool = False):
         stage = JointStage(config, networks, data)
         stage.memory.double()
     # Adam would blow the rounding of a gradient that is zero (a bias before a norm) up to a step.
-    stage.optimizers = {k: torch.optim.SGD(stage.modules[k].parameters(), 1e-3, momentum=0.9) for k in stage.optimizers}
+    stage.optimizers = {k: torch.optim.SGD(getattr(stage, k).parameters(), 1e-3, momentum=0.9) for k in stage.optimizers}
     return stage
 
 

@@ -13,8 +13,9 @@ import time
 import pytest
 import torch
 
+import gcl_fast
 from gcl_fast.cli.main import main
-from gcl_fast.constants import NOVEL_YAWS
+from gcl_fast.constants import LEARNING_ENCODER, NOVEL_YAWS
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
@@ -37,6 +38,8 @@ def train(settings, root, runs, *more):
 def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
     root = write_toy_world(tmp_path / "data", layout)
     command = train(settings, root, tmp_path / "runs", "--dataset", layout, "--name", layout, "--stage", "all", "--control")
+    averaged = layout == "market1501"
+    command += ["--stage3.average-encoder", "0.5"] * averaged
     assert main(command) == 0, capsys.readouterr().err
     run = tmp_path / "runs" / layout
     metrics = json.loads((run / "metrics.json").read_text())
@@ -45,7 +48,11 @@ def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
     assert metrics["seconds"] > 0
     joint, control = (load_checkpoint(run / stage / "last.pt") for stage in ("stage3", "control"))
     assert joint["iteration"] == control["iteration"] == 6
-    assert "memory" in joint["extra"] and set(joint["modules"]) == {"encoder", "generator", "discriminator"}
+    learning = {LEARNING_ENCODER} if averaged else set()
+    assert "memory" in joint["extra"] and set(joint["modules"]) == {"encoder", "generator", "discriminator"} | learning
+    assert set(control["modules"]) == {"encoder"} | learning
+    encoder = gcl_fast.load_encoder(run).network.state_dict()
+    assert all(torch.equal(value, joint["modules"]["encoder"][name]) for name, value in encoder.items())
     for picture in ("stage2_train.png", "stage2_test.png", "stage3_train.png", "stage1_ranked_lists.png"):
         assert (run / "pictures" / picture).stat().st_size > 0
     assert "stage3" in (run / "report.html").read_text()

@@ -121,6 +121,9 @@ class Stage3Config(Stage2Config):
     running_stats: Literal["all", "real"] = "all"
     """Which passes move the encoder's batch-norm averages: all, as the official code, or the real images' alone, since
     tests are on real images."""
+    average_encoder: float = 0.0
+    """Share of a moving average of the encoder's weights that stays at an update; that average is then what is scored and kept,
+    also of the control. 0 (published): the weights themselves."""
     memory_w: float = 1.0
     id_w: float = 1.0
     temperature: float = 0.04
@@ -135,6 +138,8 @@ class Stage3Config(Stage2Config):
         super().__post_init__()
         positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
         not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
+        average = self.average_encoder
+        require(0 <= average < 1, "Stage3Config.average_encoder", "a share, 0 to below 1", average)
 
 
 @dataclass

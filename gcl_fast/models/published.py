@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.errors import InputError
 from gcl_fast.models.convert import convert_official
 from gcl_fast.models.identity import IdentityEncoder
@@ -85,7 +86,7 @@ def recognise(content: Mapping[str, object], kind: str = "auto") -> list[Part]:
     modules = content.get("modules")
     if isinstance(modules, Mapping):
         whose = f"gcl_fast checkpoint of {content.get('stage', 'a stage')}"
-        return [_of_ours(name, state, whose) for name, state in modules.items()]
+        return [_of_ours(name, state, whose) for name, state in modules.items() if name != LEARNING_ENCODER]
     wrapped = [state for state in (content.get(key) for key in MODULES) if isinstance(state, Mapping)]
     return [_network(entries(state)) for state in wrapped or [content]]
 

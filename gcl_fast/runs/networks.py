@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig, from_values
+from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
@@ -144,6 +145,8 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
         raise CheckpointError(f"{path}: {error}") from error
     networks = build_networks(config, start=False)
     for name, weights in state["modules"].items():
+        if name == LEARNING_ENCODER:
+            continue
         if not hasattr(networks, name):
             raise CheckpointError(f"{path}: 'modules' must be of {', '.join(vars(networks))}, got {name!r}")
         load_module(getattr(networks, name), weights, str(path))

@@ -183,13 +183,13 @@ class Training:
         self._train(JointStage(self.config, networks, self.dataset))
 
     def control(self) -> None:
-        """Stage 1 continued for as many updates of the encoder as stage 3 made."""
+        """Stage 1 continued for as many updates of the encoder as stage 3 made, its weights averaged as there."""
         updates = load_trained(self._checkpoint("stage3"))["iteration"]
         path = self._checkpoint("stage1")
         finished = load_trained(path)
         encoder = build_networks(self.config, start=False).encoder
         load_module(encoder, finished["modules"]["encoder"], str(path))
-        continuation = Continuation("control", finished["epoch"], updates)
+        continuation = Continuation("control", finished["epoch"], updates, self.config.stage3.average_encoder)
         stage = stage_of_method(self.config, self._learning(encoder), self.dataset, continuation)
         stage.go_on_from(finished)
         self._train(stage)

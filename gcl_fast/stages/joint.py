@@ -58,6 +58,7 @@ class JointStage(AdversarialStage):
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        self.keep_average(settings.average_encoder)
         self._figures: dict[str, float] = {}
         self.watch = ClusterWatch("stage3.cluster", settings.cluster)
 
@@ -123,7 +124,7 @@ class JointStage(AdversarialStage):
         return draw_variance(config, len(batch), size, self.iteration_rng(iteration, stream=1), self.device)
 
     def score(self) -> dict[str, float]:
-        return self.data.score(self.encoder)
+        return self.data.score(self.kept_encoder)
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.data.plans import Plan
+from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast
 from gcl_fast.stages.labels import ClusterWatch
+from gcl_fast.stages.weight_average import WeightAverage
 
 
 class Stage(ABC):
@@ -27,6 +30,8 @@ class Stage(ABC):
     epochs: int
     seed: int
     device: torch.device
+    encoder: IdentityEncoder
+    """The one that learns."""
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     eval_every: int = 1
@@ -40,6 +45,8 @@ class Stage(ABC):
     """Rows of a batch that must stay in one process."""
     watch: ClusterWatch | None = None
     """Keeps an eye on the pseudo-labels that `plan_epoch` makes."""
+    average: WeightAverage[IdentityEncoder] | None = None
+    """Of the encoder, where `keep_average` asked for it."""
 
     def enter_epoch(self, epoch: int) -> None:  # noqa: B027  a stage without a schedule has nothing to set
         """Set what follows from the epoch's number alone (learning rates, momenta). Called at the start of every epoch, also
@@ -100,6 +107,17 @@ class Stage(ABC):
             np.random.Philox(key=np.array([self.seed, (tag << 32) | iteration], dtype=np.uint64), counter=[0, 0, 0, stream])
         )
 
+    def keep_average(self, decay: float) -> None:
+        """What is scored, and saved as the encoder, is from now on a moving average of its weights; decay 0: nothing changes."""
+        if decay:
+            self.average = WeightAverage(self.encoder, decay)
+            self.modules = {**self.modules, "encoder": self.average.module, LEARNING_ENCODER: self.encoder}
+
+    @property
+    def kept_encoder(self) -> IdentityEncoder:
+        """The encoder that is scored and saved as such."""
+        return self.encoder if self.average is None else self.average.module
+
     def autocast(self) -> torch.autocast:
         """The precision in which this stage's networks run."""
         return autocast(self.bf16, self.device)
@@ -112,6 +130,8 @@ class Stage(ABC):
         torch.autograd.backward(loss)
         for optimizer in optimizers:
             optimizer.step()
+        if self.average is not None and "encoder" in names:
+            self.average.update()
 
 
 def stepped_lr(base: float, gamma: float, steps: Iterable[int], epoch: int) -> float:

@@ -81,7 +81,7 @@ class MLCStage(MemoryStage):
         return {name: value.detach() for name, value in figures.items()}
 
     def score(self) -> dict[str, float]:
-        return self.data.score(BeforeNorm(self.encoder) if self.rule.test_feature == "before-norm" else self.encoder)
+        return self.data.score(BeforeNorm(self.kept_encoder) if self.rule.test_feature == "before-norm" else self.kept_encoder)
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures

@@ -34,11 +34,12 @@ class Schedule(Protocol):
 @dataclass(frozen=True)
 class Continuation:
     """A warm-up that goes on after a finished run of its method, under a name of its own: after so many finished epochs, for so
-    many updates (at the last learning rate)."""
+    many updates (at the last learning rate). average: see `Stage.keep_average`."""
 
     name: str
     finished_epochs: int
     updates: int
+    average: float = 0.0
 
 
 def augmentation(settings: AugmentConfig) -> Augment:
@@ -77,6 +78,8 @@ class WarmupStage(Stage):
         self.encoder = encoder.requires_grad_(True)
         self.modules = {"encoder": encoder}
         self.memory_format = prepare(self.modules, config, self.device)
+        if continuation is not None:
+            self.keep_average(continuation.average)
         self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
         self.fused = self.device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
 
@@ -116,7 +119,7 @@ class WarmupStage(Stage):
         return full(feature)
 
     def score(self) -> dict[str, float]:
-        return self.data.score(self.encoder)
+        return self.data.score(self.kept_encoder)
 
     def go_on_from(self, state: Mapping[str, Any]) -> None:
         """Take over what a finished run of this method left besides the encoder (a checkpoint's content)."""
