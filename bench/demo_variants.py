@@ -39,21 +39,32 @@ class Variant:
     change: Callable[[TrainConfig], TrainConfig]
     begins_after: int = 2  # the demo's stage from which it goes on
     control: bool = False  # trained anew under these settings too
+    against: str = "shipped"  # whose control it is compared with, where it has none
+
+
+def of_last_weights(what: str, change: Callable[[TrainConfig], TrainConfig], begins_after: int = 2) -> Variant:
+    """Measured without the average of the encoder's weights, which the demo has had since."""
+    return Variant(
+        f"last weights, {what}", lambda c: change(with_stage3(average_encoder=0.0)(c)), begins_after, against="last_weights"
+    )
 
 
 VARIANTS = {
-    "mesh": Variant(
+    "last_weights": Variant(
+        "last weights of the encoder, not their average", with_stage3(average_encoder=0.0), begins_after=1, control=True
+    ),
+    "mesh": of_last_weights(
         "model.guide mesh from stage 2 on, nothing varied but the turn",
         lambda c: replace(with_stage3(variance=VarianceConfig())(c), model=replace(c.model, guide="mesh")),
         begins_after=1,
     ),
-    "turn_alone": Variant("nothing varied but the turn", with_stage3(variance=VarianceConfig())),
-    "all_variance": Variant(
+    "turn_alone": of_last_weights("nothing varied but the turn", with_stage3(variance=VarianceConfig())),
+    "all_variance": of_last_weights(
         "colour, occluder and crop 0.3 each, beside background 0.5",
         with_stage3(variance=VarianceConfig(background=0.5, colour=0.3, occluder=0.3, crop=0.3)),
     ),
-    "running_stats_all": Variant("stage3.running_stats all, as published", with_stage3(running_stats="all")),
-    "yaws_published": Variant("turns without 315 degrees, as published", lambda c: replace(c, yaws=c.yaws[:-1])),
+    "running_stats_all": of_last_weights("stage3.running_stats all, as published", with_stage3(running_stats="all")),
+    "yaws_published": of_last_weights("turns without 315 degrees, as published", lambda c: replace(c, yaws=c.yaws[:-1])),
     "bf16": Variant("all in bfloat16", lambda c: replace(c, precision="bf16"), begins_after=1, control=True),
 }
 
@@ -84,6 +95,12 @@ def kept(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(float(scores[name]), 4) for name in KEEP if name in scores}
 
 
+def controls_of(name: str, found: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """By seed, what the variant of this name is compared with."""
+    against = VARIANTS[name].against if name in VARIANTS else "shipped"
+    return {seed: run["control"] for seed, run in found[against].items()}
+
+
 def gains(controls: dict[str, dict[str, float]], runs: dict[str, dict]) -> dict[str, float]:
     """Points of mAP of stage 3 over the control of the same precision, by seed; mean and standard deviation."""
     points = {
@@ -108,7 +125,6 @@ def main() -> int:
         import bf16_numbers  # noqa: F401
     demos = {str(seed): read_metrics(options.demos / f"seed{seed}") for seed in options.seeds}
     shipped = {seed: {part: kept(m[part]) for part in ("stage2", "stage3", "control")} for seed, m in demos.items()}
-    controls = {seed: run["control"] for seed, run in shipped.items()}
     head = {
         "command": command(),
         "commit": commit(),
@@ -120,7 +136,7 @@ def main() -> int:
     for name in options.variants:
         for seed in options.seeds:
             found.setdefault(name, {})[str(seed)] = run_variant(name, seed, options)
-            over = {variant: gains(controls, runs) for variant, runs in found.items()}
+            over = {variant: gains(controls_of(variant, found), runs) for variant, runs in found.items()}
             write_whole(options.out, json.dumps({**head, "points_over_control": over, "runs": found}, indent=2) + "\n")
             print(f"{name} seed {seed}: {found[name][str(seed)]}", flush=True)
     return 0

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
-from bench.demo_variants import VARIANTS, gains
+import pytest
+
 from gcl_fast.config import to_dict
 from gcl_fast.runs.synthetic_demo import demo_config
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch):
+    """The module, which finds its neighbours as a script does."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "bench"))
+    return importlib.import_module("demo_variants")
 
 
 def flat(settings: dict, above: str = "") -> dict[str, object]:
@@ -16,26 +25,30 @@ def flat(settings: dict, above: str = "") -> dict[str, object]:
     return lines
 
 
-def test_each_variant_changes_what_it_says_alone(tmp_path: Path) -> None:
+def test_each_variant_changes_what_it_says_alone(bench, tmp_path: Path) -> None:
     demo = demo_config(1, tmp_path / "seed1")
     before = flat(to_dict(demo))
     changed = {
         name: sorted(key for key, value in flat(to_dict(variant.change(demo))).items() if value != before[key])
-        for name, variant in VARIANTS.items()
+        for name, variant in bench.VARIANTS.items()
     }
     assert changed == {
-        "mesh": ["model.guide", "stage3.variance.background"],
-        "turn_alone": ["stage3.variance.background"],
-        "all_variance": ["stage3.variance.colour", "stage3.variance.crop", "stage3.variance.occluder"],
-        "running_stats_all": ["stage3.running_stats"],
-        "yaws_published": ["yaws"],
+        "last_weights": ["stage3.average_encoder"],
+        "mesh": ["model.guide", "stage3.average_encoder", "stage3.variance.background"],
+        "turn_alone": ["stage3.average_encoder", "stage3.variance.background"],
+        "all_variance": ["stage3.average_encoder", "stage3.variance.colour", "stage3.variance.crop", "stage3.variance.occluder"],
+        "running_stats_all": ["stage3.average_encoder", "stage3.running_stats"],
+        "yaws_published": ["stage3.average_encoder", "yaws"],
         "bf16": ["precision"],
     }
-    assert 315 not in VARIANTS["yaws_published"].change(demo).yaws
+    assert 315 not in bench.VARIANTS["yaws_published"].change(demo).yaws
 
 
-def test_a_variant_with_its_own_control_is_counted_against_that() -> None:
+def test_a_variant_with_its_own_control_is_counted_against_that(bench) -> None:
     controls = {"1": {"mAP": 0.5}, "2": {"mAP": 0.6}}
     runs = {"1": {"stage3": {"mAP": 0.55}}, "2": {"stage3": {"mAP": 0.58}}}
-    assert gains(controls, runs) == {"1": 5.0, "2": -2.0, "mean": 1.5, "stdev": 4.95}
-    assert gains(controls, {"1": {**runs["1"], "control": {"mAP": 0.54}}}) == {"1": 1.0}
+    assert bench.gains(controls, runs) == {"1": 5.0, "2": -2.0, "mean": 1.5, "stdev": 4.95}
+    assert bench.gains(controls, {"1": {**runs["1"], "control": {"mAP": 0.54}}}) == {"1": 1.0}
+    found = {"shipped": {"1": {"control": {"mAP": 0.5}}}, "last_weights": {"1": {"control": {"mAP": 0.4}}}}
+    assert bench.controls_of("mesh", found) == {"1": {"mAP": 0.4}}
+    assert bench.controls_of("bf16", found) == bench.controls_of("shipped", found) == {"1": {"mAP": 0.5}}
