@@ -19,7 +19,7 @@ from statistics import mean, stdev
 
 from provenance import command, commit, device_name
 
-from gcl_fast.config import TrainConfig, VarianceConfig
+from gcl_fast.config import TrainConfig, VarianceConfig, to_dict
 from gcl_fast.files import write_whole
 from gcl_fast.runs.folder import read_metrics
 from gcl_fast.runs.synthetic_demo import demo_config
@@ -81,7 +81,7 @@ def run_variant(name: str, seed: int, options: argparse.Namespace) -> dict[str, 
         if variant.control:  # goes on in a folder that holds stage 1, under these settings
             stages = (1, *stages)
             state = load_checkpoint(demo / "stage1" / "last.pt")
-            state["config"]["precision"] = config.precision
+            state["config"] = to_dict(config)
             for file in ("last.pt", "best.pt"):
                 save_checkpoint(config.run_dir / "stage1" / file, state)
         else:
