@@ -8,13 +8,21 @@ from types import SimpleNamespace
 import pytest
 
 from gcl_fast import synthetic
+from gcl_fast.config import to_dict, yaml_text
 from gcl_fast.errors import RunError
 from gcl_fast.runs import synthetic_demo as demo
 from gcl_fast.runs import training
+from gcl_fast.runs.folder import write_metrics
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def stopped() -> list[bool]:
+    """Not empty: training is stopped in stage 1."""
+    return []
+
+
+@pytest.fixture
+def calls(monkeypatch, stopped):
     made: list[str] = []
 
     def write_world(root, **options):
@@ -24,8 +32,11 @@ def calls(monkeypatch):
 
     def train(config, stages, *, resume, control):
         made.append(f"train {stages} {resume} {control}")
-        (config.run_dir / "config.yaml").write_text("")
-        (config.run_dir / "report.html").write_text("")
+        (config.run_dir / "config.yaml").write_text(yaml_text(to_dict(config)))
+        (config.run_dir / "report.html").write_text("")  # written while it trains, too
+        write_metrics(config.run_dir, {"stage1": {"mAP": 0.5, "rank1": 0.5}})
+        if not stopped:
+            write_metrics(config.run_dir, {"control": {"mAP": 0.5, "rank1": 0.5}})
 
     monkeypatch.setattr(synthetic, "write_world", write_world)
     monkeypatch.setattr(training, "train", train)
@@ -42,6 +53,23 @@ def test_a_finished_demo_is_not_repeated_unless_fresh(tmp_path, calls):
     (out / "stage1").mkdir()
     demo.run_demo(out, fresh=True)
     assert len(calls) == 4 and not (out / "stage1").exists()
+
+
+def test_a_stopped_demo_goes_on(tmp_path, calls, stopped):
+    stopped.append(True)
+    demo.run_demo(tmp_path / "demo")
+    assert not demo.finished(tmp_path / "demo")
+    stopped.clear()
+    demo.run_demo(tmp_path / "demo")
+    assert calls.count("train (1, 2, 3) True True") == 2 and demo.finished(tmp_path / "demo")
+
+
+def test_the_demo_of_another_seed_is_not_shown_for_this_one(tmp_path, calls):
+    demo.run_demo(tmp_path / "demo", seed=1)
+    with pytest.raises(RunError, match="holds the demo of seed 1: --fresh removes it and makes that of seed 5"):
+        demo.run_demo(tmp_path / "demo", seed=5)
+    demo.run_demo(tmp_path / "demo", seed=5, fresh=True)
+    assert len(calls) == 4
 
 
 def test_the_command_says_what_is_to_come_and_what_came(tmp_path, calls, capsys):

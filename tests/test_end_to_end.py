@@ -151,6 +151,7 @@ def test_a_generator_guided_by_the_photos_pixels(tmp_path, settings, capsys):
     assert main(["generate", str(run), "--num", "1", "--out", str(tmp_path / "out"), "--turntable", "--scores", str(scores)]) == 0
     assert (tmp_path / "out/turntable.gif").is_file()
     facts = json.loads(scores.read_text())
+    assert 0 < facts["carried_pixels_psnr"] < 100 and "carried_pixels_psnr_body" in facts
     assert facts["source_image_psnr"] == 100 and facts["novel_view_psnr_body_per_yaw"].keys() == {"90"}
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):

@@ -22,8 +22,13 @@ from gcl_fast.generation import (
     reconstruct,
     score_novel_views,
 )
-from gcl_fast.images import normalise
+from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.generation.novel_view_scores import ViewMaker
+from gcl_fast.images import mesh_to_unit, normalise, photo_to_unit
+from gcl_fast.meshes import open_mesh_source
 from gcl_fast.models import Generator, IdentityEncoder
+from gcl_fast.records import Record
+from tests import toy_world
 
 PIL_Image = pytest.importorskip("PIL.Image")
 SIZE = (48, 40)
@@ -307,3 +312,20 @@ def test_generate_pictures_errors(world, tmp_path):
         generate_pictures(MeanCode(), Paint(), [], Bars(), tmp_path)
     with pytest.raises(ValueError, match="mixing needs at least 2"):
         generate_pictures(MeanCode(), Paint(), records[:1], Bars(), tmp_path, what="mix", image_size=SIZE)
+
+
+def test_carried_pixels_are_the_photos_own(tmp_path):
+    """Not turned, they are the photo wherever the body is; turned, something else."""
+    root = toy_world.write_toy_world(tmp_path)
+    meshes, photo = (
+        open_mesh_source(root / "mesh", "market1501", "test", toy_world.SIZE),
+        next((root / "market1501/query").glob("*.jpg")),
+    )
+    maker = ViewMaker(MeanCode(), Paint(), meshes, toy_world.SIZE, "cpu")
+    image = load_photos([photo], toy_world.SIZE)
+    drawn = render_meshes(meshes, [Record(path=photo, pid=-1, camera=-1)], [0.0, 90.0])[0]
+    same, turned = maker.carried(photo, image, drawn, [0.0, 90.0])
+    body = (mesh_to_unit(drawn) > 0.02).expand(-1, 3, -1, -1)
+    assert body[0].sum() > 300
+    torch.testing.assert_close(same[body[0]], photo_to_unit(image)[0][body[0]], rtol=0, atol=1e-4)
+    assert (turned - same).abs()[body[1] & body[0]].mean() > 0.01 and turned.min() >= 0 and turned.max() <= 1

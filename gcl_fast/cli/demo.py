@@ -26,11 +26,10 @@ class DemoOptions:
 def main(argv: list[str]) -> int:
     options = parse(DemoOptions, argv, prog="gcl-fast demo")
 
-    if options.fresh or not (options.out / "report.html").exists():
-        print(f"{TO_COME}, in {options.out}", flush=True)  # before the imports below, which take seconds
+    from gcl_fast.runs.synthetic_demo import finished, run_demo, summary
 
-    from gcl_fast.runs.synthetic_demo import run_demo, summary
-
+    if options.fresh or not finished(options.out):
+        print(f"{TO_COME}, in {options.out}", flush=True)
     print(summary(run_demo(options.out, seed=options.seed, fresh=options.fresh)))
     if (options.out / "report.html").exists():
         print(f"report: {options.out / 'report.html'}")

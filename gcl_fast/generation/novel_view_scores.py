@@ -17,6 +17,7 @@ from gcl_fast.generation.inputs import bodies_for, load_photos, load_units, rend
 from gcl_fast.generation.measures import psnr, ssim
 from gcl_fast.generation.true_views import TrueView, by_source, read_truth
 from gcl_fast.generation.warps import warped_views
+from gcl_fast.guides import Bodies, turned_view
 from gcl_fast.images import mesh_to_unit, photo_to_unit
 from gcl_fast.meshes import MeshSource, VertexMeshes
 from gcl_fast.models import Generator, IdentityEncoder
@@ -32,7 +33,8 @@ class NovelViewScores:
     """How near generated views come to the true ones, and how near guesses come that need no generator.
 
     Each score is named as in metrics.json: who made the view ("novel_view", the generator's; "mean_image", the mean
-    training image; "blank_background", the scene without a person; "source_image", the photo, not turned), then the measure
+    training image; "blank_background", the scene without a person; "source_image", the photo, not turned; "carried_pixels", where
+    meshes have vertices, the photo's pixels carried by them, nothing painted: what a guided generator is given), then the measure
     ("psnr", dB on RGB in [0, 1], the mean over images of each image's own; "psnr_body", inside the silhouette of the turned
     mesh; "ssim" in [-1, 1], where asked for): "novel_view_psnr_body".
 
@@ -80,6 +82,13 @@ class ViewMaker:
         bodies = bodies_for(self.generator, self.mesh_source, [record], self.device)
         return photo, meshes, novel_views(self.encoder, self.generator, photo, meshes, bodies=bodies, yaws=yaws)
 
+    def carried(self, source: Path, photo: Tensor, meshes: Tensor, yaws: Sequence[float]) -> Tensor:
+        """The views without a generator, [R, 3, H, W] RGB in [0, 1]."""
+        bodies = Bodies(self.mesh_source, [Record(path=source, pid=-1, camera=-1)], self.device)
+        index = torch.zeros(len(yaws), dtype=torch.int64, device=self.device)
+        seen, turned = bodies.seen(index), bodies.seen(index, torch.tensor(yaws, device=self.device))
+        return photo_to_unit(turned_view(photo.expand(len(yaws), -1, -1, -1), seen, turned, meshes).composite())
+
     def units(self, paths: Sequence[Path]) -> Tensor:
         """[R, 3, H, W] RGB in [0, 1], on the device."""
         return load_units(paths, self.image_size).to(self.device)
@@ -89,7 +98,8 @@ def _scores_of_photo(
     maker: ViewMaker, source: Path, views: Sequence[TrueView], mean_image: Tensor, with_ssim: bool
 ) -> dict[str, Tensor]:
     """Names of `NovelViewScores` -> one value a true view, [R]."""
-    photo, meshes, generated = maker.views(source, [view.yaw for view in views])
+    yaws = [view.yaw for view in views]
+    photo, meshes, generated = maker.views(source, yaws)
     truth = maker.units([view.image for view in views])
     body = mesh_to_unit(meshes[0]) > BODY_LEVEL  # [R, 1, H, W]
     guesses = {
@@ -98,6 +108,8 @@ def _scores_of_photo(
         "blank_background": maker.units([view.background for view in views]),
         "source_image": photo_to_unit(photo).expand_as(truth),
     }
+    if isinstance(maker.mesh_source, VertexMeshes):
+        guesses["carried_pixels"] = maker.carried(source, photo, meshes[0], yaws)
     scores = {}
     for author, guess in guesses.items():
         scores[f"{author}_psnr"] = psnr(guess, truth)

@@ -19,6 +19,7 @@ GUESSES = {  # who made a view, as scores in metrics.json begin
     "blank_background": "Guess: background without a person",
     "mean_image": "Guess: mean training image",
     "source_image": "Guess: the photo, not turned",
+    "carried_pixels": "No generator: the photo's pixels, turned by the mesh",
 }
 
 

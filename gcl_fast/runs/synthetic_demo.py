@@ -10,10 +10,15 @@ from typing import Any
 
 from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.errors import RunError
-from gcl_fast.runs.folder import read_metrics, write_metrics
+from gcl_fast.runs.folder import holds_run, read_config, read_metrics, write_metrics
 from gcl_fast.runs.run_files import remove_run
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
+
+
+def finished(out: Path) -> bool:
+    """Whether the demo in this folder needs no more training: its last part is scored."""
+    return "control" in read_metrics(out)
 
 
 def demo_config(seed: int, out: Path) -> TrainConfig:
@@ -25,7 +30,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
     A finished demo is not repeated unless `fresh`, which removes its run and its world first; a stopped one goes on where it
-    stopped.
+    stopped. Errors: RunError where `out` holds the demo of another seed.
     """
     from gcl_fast.progress import counting
     from gcl_fast.runs.training import train
@@ -40,7 +45,11 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
         remove_run(out)
         if (out / "data" / "world.json").exists():  # another seed has another world
             shutil.rmtree(out / "data")
-    if not (out / "report.html").exists():
+    elif holds_run(out) and (made := read_config(out).seed) != seed:
+        raise RunError(
+            f"{out} holds the demo of seed {made}: --fresh removes it and makes that of seed {seed}, --out names another"
+        )
+    if not finished(out):
         began = time.perf_counter()
         with counting("write the world") as progress:
             root, size = Path(config.root), config.image_size
@@ -70,8 +79,9 @@ def view_scores(metrics: dict[str, Any]) -> list[str]:
     if not stages:
         return []
     rows = {f"after {stage}": (metrics[stage], "novel_view") for stage in stages}
-    for guess in ("mean_image", "blank_background", "source_image"):
-        rows[f"guess: {guess.replace('_', ' ')}"] = (metrics[stages[-1]], guess)
+    for guess in ("mean_image", "blank_background", "source_image", "carried_pixels"):
+        if f"{guess}_psnr" in metrics[stages[-1]]:
+            rows[f"guess: {guess.replace('_', ' ')}"] = (metrics[stages[-1]], guess)
     lines = ["", f"{'novel views of new people':28}{'PSNR':>10}{'body':>10}{'SSIM':>8}"]
     for title, (scores, author) in rows.items():
         decibels = [scores.get(f"{author}_{measure}") for measure in ("psnr", "psnr_body")]
