@@ -271,27 +271,18 @@ def gpu_speed() -> str:
 
 
 def gpu_line() -> str:
-    """The short table of the README, in milliseconds."""
+    """The sentence of the README."""
 
-    def ms(key: str, how: str = "call") -> str:
-        return f"{1000 * gpu_seconds(key, how):.2g}"
+    def took(key: str, how: str = "call") -> str:
+        return duration(float(f"{gpu_seconds(key, how):.2g}"))
 
-    images = [ms(f"{op} 12936") for op in ("knn", "jaccard", "dbscan", "labels")]
-    bodies = [ms(f"rasterize {batch}", "graph") for batch in (16, 64, 512)]
-    product = ms("ranking market / product")
     loss = "bank 16 fp32"
-    rows = [
-        [
-            "memory loss, update",
-            f"{ms(loss)}; graph {ms(loss, 'graph')}",
-            f"official {ms(f'{loss} / official')}; PyTorch {ms(f'{loss} / eager')}, graph {ms(f'{loss} / eager', 'graph')}",
-        ],
-        ["kNN; Jaccard; DBSCAN; all", "; ".join(images), f"product {ms('knn 12936 / product')}"],
-        ["ranking", ms("ranking market"), f"argsort {ms('ranking market / argsort')}, product {product}"],
-        ["rasterize 16; 64; 512 bodies, graph", "; ".join(bodies), ""],
-        ["warp 16 photos, graph", ms("warp 16", "graph"), f"PyTorch {ms('warp 16 / pytorch', 'graph')}"],
-    ]
-    return markdown(["H100, Market-1501's sizes, ms", "ours", "beside"], rows)
+    return (
+        f"On an H100, sizes of Market-1501: pseudo-labels {took('labels 12936')} (the bare product for them alone "
+        f"{took('knn 12936 / product')}), memory loss with its update {took(loss)} (official {took(f'{loss} / official')}, PyTorch "
+        f"{took(f'{loss} / eager')}), ranking {took('ranking market')} (product and argsort {took('ranking market / argsort')}), 64 bodies "
+        f"drawn in {took('rasterize 64', 'graph')}.\n"
+    )
 
 
 WHOLE = {"recommended": "`debias_cameras`, memory of the hardest image", "published": "as published"}

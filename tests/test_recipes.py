@@ -265,6 +265,7 @@ def test_recommended_has_what_is_better_than_published():
     assert config.stage1.jvtc.target_norm == "l2"
     assert config.stage1.mlc == load_shipped("mlc_market").stage1.mlc  # better as published
     assert config.model.weights == "imagenet" and config.model.pooling == "gem"
+    assert config.stage1.memory == "hard" and config.model.guide == "texture" and config.stage3.variance.background == 0.5
 
 
 def test_every_data_set_asks_for_pretrained_weights():
