@@ -34,6 +34,8 @@ LIMBS = (
 ACROSS = (("shoulder", 0.82, 0.087), ("hip", 0.91, 0.141))  # from right to left
 TRUNK = (0.646, 0.145)
 PITCH, PITCH_UP = 0.146, 0.095
+# Arms begin half bent before the body, degrees: from a straight one behind it descent does not find a hand that is held up
+ARMS_START = {"arm": -10.0, "elbow": 20.0}
 # Usual errors of landmarks, in FitSettings.pixel
 ERRORS = {
     "nose": 1.23,
@@ -144,7 +146,10 @@ def start(body: PosableBody, observed: Landmarks, energy: _Energy) -> tuple[Fit,
     tried = Fit(angles, shape, camera, torch.full((len(angles),), ELEVATION[0], device=device))
     best = many(tried, gaits.repeat(batch, 1)).unflatten(0, (batch, count)).argmin(1)
     rows = best + torch.arange(batch, device=device) * count
-    return Fit(angles[rows], shape[rows], camera[rows], tried.elevation[rows]), gaits[best]
+    first = angles[rows]
+    for name, degrees in ARMS_START.items():
+        first[:, [number(f"{name}.{side}") for side in "LR"]] = math.radians(degrees)
+    return Fit(first, shape[rows], camera[rows], tried.elevation[rows]), gaits[best]
 
 
 def _placed(model: Tensor, points: Tensor, visible: Tensor) -> Tensor:
