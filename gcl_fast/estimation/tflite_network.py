@@ -170,12 +170,8 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[in
 
 
 def _onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-    )
+    library = torch.backends.mkldnn
+    return x.device.type == "cpu" and x.dtype == torch.float32 and library.is_available() and bool(library.enabled)
 
 
 def _activated(x: Tensor, step: Operation) -> Tensor:
