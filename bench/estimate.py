@@ -7,7 +7,9 @@
 WORLD is a synthetic world with true views (gcl-fast synth, or the data of a demo): how near its photos come to them when they are
 turned by estimated, true and mean bodies, with nothing trained.
 
-The fit's constants were set on the world of seed 1: report other seeds. FOLDER is PennFudanPed (images, masks, annotations; 170
+The fit's constants were set on the worlds of seeds 1, 4 and 5 and checked on 6 and 7: report other seeds.
+
+FOLDER is PennFudanPed (images, masks, annotations; 170
 street photos, http://www.cis.upenn.edu/~jshi/ped_html), which this command does not fetch. The pose model's weights:
 gcl-fast estimate-meshes --weights download. Nothing is timed here.
 """

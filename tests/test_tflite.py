@@ -75,6 +75,21 @@ def test_a_graph_is_computed_as_pytorch_would(model: tuple[Path, dict[str, np.nd
     assert "dequantize" not in kinds and "pad" not in kinds  # done once, and by the convolution itself
 
 
+def test_a_large_batch_goes_through_few_at_a_time(
+    model: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = model
+    network = TfliteNetwork(read_tflite(path))
+    image = torch.from_numpy(numbers(9, 3, 9, 12))
+    sizes, run = [], TfliteNetwork._run
+    monkeypatch.setattr(TfliteNetwork, "_run", lambda self, part: sizes.append(len(part)) or run(self, part))
+    for fused in (True, False):  # oneDNN's own convolutions, and those of every build of PyTorch
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda fused=fused: fused)
+        for found, wanted in zip(network(image), expected(image, weights), strict=True):
+            torch.testing.assert_close(found, wanted)
+    assert max(sizes) < 9 and sum(sizes) == 18
+
+
 def test_only_what_the_chosen_outputs_need_is_computed(model: tuple[Path, dict[str, np.ndarray]]) -> None:
     path, weights = model
     read = read_tflite(path)

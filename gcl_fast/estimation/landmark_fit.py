@@ -20,18 +20,35 @@ from gcl_fast.estimation.posture import ARMS, limits, number, usual
 from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
 
 DISTANCE = 8.0  # metres to the person: perspective is weak, and this is usual for surveillance
-ELEVATION = (0.25, 0.15)  # usual, and its spread
-# How BlazePose's world shows directions, measured on photos of the synthetic world, seed 1: from, to, the part of their depth
-# that is seen, the spread of what is seen, whether it is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP
-# times the elevation.
+ELEVATION = (0.3, 0.13)  # usual, and its spread
+SHAPE = ((0.0, 0.83), (-0.09, 0.59), (0.07, 0.49), (-0.03, 0.5))  # the same of `posable_body.DIRECTIONS`
+# How BlazePose's world shows directions: from, to, the part of their depth that is seen, the spread of what is seen, whether it
+# is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP times the elevation. These and ERRORS were set
+# together with the prior, by gradient, for bodies that sit well when turned; see docs/photos.md.
 LIMBS = (
-    ("shoulder", "elbow", 0.52, 0.18, False),
+    ("shoulder", "elbow", 0.54, 0.155, False),
     ("elbow", "wrist", 0.7, 0.25, False),
-    ("hip", "knee", 0.38, 0.15, True),
-    ("knee", "ankle", 0.38, 0.15, True),
+    ("hip", "knee", 0.34, 0.163, True),
+    ("knee", "ankle", 0.353, 0.2, True),
 )
-ACROSS, TRUNK = (0.94, 0.17), (0.66, 0.11)
-PITCH, PITCH_UP = 0.15, 0.1
+ACROSS = (("shoulder", 0.82, 0.087), ("hip", 0.91, 0.141))  # from right to left
+TRUNK = (0.646, 0.145)
+PITCH, PITCH_UP = 0.146, 0.095
+# Arms begin half bent before the body, degrees: from a straight one behind it descent does not find a hand that is held up
+ARMS_START = {"arm": -10.0, "elbow": 20.0}
+# Usual errors of landmarks, in FitSettings.pixel
+ERRORS = {
+    "nose": 1.23,
+    "ear": 0.88,
+    "shoulder": 0.96,
+    "elbow": 1.14,
+    "wrist": 0.83,
+    "hip": 1.09,
+    "knee": 0.8,
+    "ankle": 0.81,
+    "heel": 0.77,
+    "toes": 1.19,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,7 @@ class FitSettings:
     """How the fit goes.
 
     steps, rate  of Adam, radians; the second half slows down to 0
-    pixel        usual error of a landmark in image heights
+    pixel        usual error of a landmark in image heights, times its ERRORS
     prior        how much the usual posture counts; above 1, since the errors of landmarks go together
     phases       of a stride that are tried at the start
     stride       usual length of strides and its spread, see `walking`
@@ -49,10 +66,10 @@ class FitSettings:
     steps: int = 60
     rate: float = 0.06
     pixel: float = 0.016
-    prior: float = 1.5
+    prior: float = 1.8
     phases: int = 4
-    stride: tuple[float, float] = (0.9, 0.2)
-    arm_tail: float = 2.0
+    stride: tuple[float, float] = (0.89, 0.375)
+    arm_tail: float = 1.1
 
 
 @dataclass(frozen=True)
@@ -122,14 +139,17 @@ def start(body: PosableBody, observed: Landmarks, energy: _Energy) -> tuple[Fit,
     shoulder, hip = _landmark("shoulder"), _landmark("hip")
     across = (observed.world[:, [shoulder, hip]] - observed.world[:, [shoulder + 1, hip + 1]]).sum(1)  # left minus right
     angles[:, number("yaw")] = torch.atan2(-across[:, 2], across[:, 0]).repeat_interleave(count)
-    shape = torch.zeros(len(angles), (len(body.rest) - 1) // 2, device=device)
+    shape = energy.shape.repeat(len(angles), 1)
     place, turn, _ = body.skeleton(angles, shape)
     many = energy.repeated(count)
     camera = _placed(body.landmark_positions(place, turn)[..., :2], many.points, many.weight)
     tried = Fit(angles, shape, camera, torch.full((len(angles),), ELEVATION[0], device=device))
     best = many(tried, gaits.repeat(batch, 1)).unflatten(0, (batch, count)).argmin(1)
     rows = best + torch.arange(batch, device=device) * count
-    return Fit(angles[rows], shape[rows], camera[rows], tried.elevation[rows]), gaits[best]
+    first = angles[rows]
+    for name, degrees in ARMS_START.items():
+        first[:, [number(f"{name}.{side}") for side in "LR"]] = math.radians(degrees)
+    return Fit(first, shape[rows], camera[rows], tried.elevation[rows]), gaits[best]
 
 
 def _placed(model: Tensor, points: Tensor, visible: Tensor) -> Tensor:
@@ -156,10 +176,12 @@ class _Energy:
         self.points, self.weight = observed.points[:, body.landmarks], observed.visible[:, body.landmarks]
         rows = [(a, b, s, part, spread, pitched) for a, b, part, spread, pitched in LIMBS for s in (0, 1)]
         pairs = [(_landmark(a) + s, _landmark(b) + s) for a, b, s, *_ in rows]
-        pairs += [(_landmark(name) + 1, _landmark(name)) for name in ("shoulder", "hip")]
-        parts = [row[3] for row in rows] + [ACROSS[0]] * 2
-        spreads = [row[4] for row in rows] + [ACROSS[1]] * 2
-        pitched = [float(row[5]) for row in rows] + [0.0] * 2
+        pairs += [(_landmark(name) + 1, _landmark(name)) for name, *_ in ACROSS]
+        parts = [row[3] for row in rows] + [part for _, part, _ in ACROSS]
+        spreads = [row[4] for row in rows] + [spread for *_, spread in ACROSS]
+        pitched = [float(row[5]) for row in rows] + [0.0] * len(ACROSS)
+        pixels = [settings.pixel * ERRORS[name] for name, (first, *_) in LANDMARKS.items() for _ in range(2 if first else 1)]
+        self.pixel, (self.shape, self.shapes) = torch.tensor(pixels, device=device), torch.tensor(SHAPE, device=device).T
         self.part, self.spread, self.pitched = (torch.tensor(v, device=device) for v in (parts, spreads, pitched))
         self.pairs = torch.tensor([[body.landmarks.index(n) for n in pair] for pair in pairs], device=device)
         shoulder, hip = (body.landmarks.index(_landmark(name)) for name in ("shoulder", "hip"))
@@ -192,7 +214,7 @@ class _Energy:
         place, turn, _ = self.body.skeleton(fit.angles, fit.shape)
         points = self.body.landmark_positions(place, turn)
         away = (seen(points, fit.camera, fit.elevation) - self.points).square().sum(-1)
-        total = (self.weight * _linear_far(away / self.settings.pixel**2)).sum(1)
+        total = (self.weight * _linear_far(away / self.pixel.square())).sum(1)
         pitch = PITCH + PITCH_UP * fit.elevation[:, None]
         limbs = self._directions(points)
         expected = self.part * limbs[..., 2] + self.pitched * pitch * limbs[..., 1]
@@ -209,7 +231,7 @@ class _Energy:
             posture = posture + settings.arm_tail * _linear_far(2 * away[:, arm].sum(1) / settings.arm_tail)
         outside = (fit.angles - self.high).clamp(min=0) + (self.low - fit.angles).clamp(min=0)
         camera = ((fit.elevation - ELEVATION[0]) / ELEVATION[1]).square()
-        shape = (fit.shape / 0.5).square().sum(1)
+        shape = ((fit.shape - self.shape) / self.shapes).square().sum(1)
         length = (gait.square().sum(1) + 1e-4).sqrt()
         stride = ((length - settings.stride[0]) / settings.stride[1]).square()
         return settings.prior * posture + (outside / 0.05).square().sum(1) + camera + shape + stride

@@ -33,18 +33,18 @@ BONES = (
 AVERAGE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.46, "proportions": 0.5}
 DIRECTIONS = (("gender", 0.45), ("height", 0.25), ("proportions", 0.4), ("weight", 0.45))
 # BlazePose landmark: (its number, bone whose start it is near, bone it moves with, offset in metres on the left side).
-# Offsets: the median difference on photos of the synthetic world, seed 1.
+# Offsets: where the model shows them, set on three synthetic worlds (docs/photos.md).
 LANDMARKS: dict[str, tuple[int, str, str, tuple[float, float, float]]] = {
-    "nose": (0, "head", "head", (0.0, -0.026, -0.105)),
-    "ear": (7, "head", "head", (0.056, -0.042, -0.025)),
-    "shoulder": (11, "upperarm01", "spine01", (-0.003, -0.035, 0.006)),
-    "elbow": (13, "lowerarm01", "upperarm01", (-0.005, -0.008, -0.007)),
-    "wrist": (15, "wrist", "lowerarm01", (-0.014, 0.008, -0.014)),
-    "hip": (23, "upperleg01", "root", (-0.018, 0.030, -0.006)),
-    "knee": (25, "lowerleg01", "upperleg01", (-0.012, 0.003, 0.014)),
-    "ankle": (27, "foot", "lowerleg01", (-0.006, -0.044, -0.008)),
-    "heel": (29, "foot", "foot", (-0.007, 0.023, 0.033)),
-    "toes": (31, "foot", "foot", (0.004, 0.035, -0.154)),
+    "nose": (0, "head", "head", (0.0, -0.028, -0.102)),
+    "ear": (7, "head", "head", (0.059, -0.046, -0.017)),
+    "shoulder": (11, "upperarm01", "spine01", (0.0, -0.039, 0.003)),
+    "elbow": (13, "lowerarm01", "upperarm01", (-0.012, -0.022, -0.007)),
+    "wrist": (15, "wrist", "lowerarm01", (-0.002, 0.004, -0.016)),
+    "hip": (23, "upperleg01", "root", (-0.02, 0.019, -0.01)),
+    "knee": (25, "lowerleg01", "upperleg01", (-0.014, 0.011, 0.004)),
+    "ankle": (27, "foot", "lowerleg01", (-0.013, -0.044, -0.003)),
+    "heel": (29, "foot", "foot", (-0.01, 0.017, 0.043)),
+    "toes": (31, "foot", "foot", (0.001, 0.045, -0.156)),
 }
 
 

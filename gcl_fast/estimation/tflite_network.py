@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from gcl_fast.errors import InputError
 from gcl_fast.estimation.tflite_file import Operation, TfliteModel
 
+# Photos that the CPU takes at a time: what passes between operations of so few fits its caches
+CHUNK = 4
+
 
 class TfliteNetwork(nn.Module):
     """The graph of a model file, in inference. Weights are buffers, float32.
@@ -77,6 +80,11 @@ class TfliteNetwork(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         if image.dim() != 4 or tuple(image.shape[1:]) != self.input_shape:
             raise ValueError(f"image must be [B, {', '.join(map(str, self.input_shape))}], got {list(image.shape)}")
+        if image.device.type == "cpu" and len(image) > CHUNK:
+            return [torch.cat(parts) for parts in zip(*map(self._run, image.split(CHUNK)), strict=True)]
+        return self._run(image)
+
+    def _run(self, image: Tensor) -> list[Tensor]:
         values = {self.input: image.contiguous(memory_format=torch.channels_last)}
         for number, step in enumerate(self.steps):
             values[step.output] = self._step(step, values)
@@ -93,7 +101,7 @@ class TfliteNetwork(nn.Module):
             padding = self._padding.get(step.output, (0, 0))
             if step.same:
                 x, padding = _same(x, weight.shape[2:], step, 0.0)
-            return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
+            return _convolved(x, weight, bias, padding, groups, step)
         if step.kind == "max_pool":
             padding = (0, 0)
             if step.same:
@@ -146,6 +154,24 @@ def _same(x: Tensor, window: Sequence[int], step: Operation, value: float) -> tu
     if down % 2 == 0 and across % 2 == 0:
         return x, (down // 2, across // 2)
     return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), value=value), (0, 0)
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int, step: Operation) -> Tensor:
+    """The convolution with its activation.
+
+    On the CPU by oneDNN's own operation, which TorchInductor calls too: it activates while a value is at hand. `F.conv2d`
+    takes a plain loop instead where the batch is small and the thread one.
+    """
+    fused = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _onednn(x) else None
+    if fused is None:
+        return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
+    name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
+    return fused(x, weight, bias, padding, step.stride, step.dilation, groups, name, bounds, "")
+
+
+def _onednn(x: Tensor) -> bool:
+    library = torch.backends.mkldnn
+    return x.device.type == "cpu" and x.dtype == torch.float32 and library.is_available() and bool(library.enabled)
 
 
 def _activated(x: Tensor, step: Operation) -> Tensor:

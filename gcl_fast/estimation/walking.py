@@ -6,7 +6,7 @@ squared.
 
 The curves are round figures of the shape that textbooks of human gait show (Winter, "The Biomechanics and Motor Control of Human
 Gait", 1991: hip, knee, ankle; Perry and Burnfield, "Gait Analysis", 2010: arms, elbows, pelvis against shoulders); they were not
-read off their tables.
+read off their tables. Each curve was then stretched and shifted as a whole, as served on three synthetic worlds (docs/photos.md).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gcl_fast.estimation.posture import ANGLES, number
 # Degrees at each tenth of the cycle of the leg of the same side, and where somebody stands. Signs as in `posture.ANGLES`:
 # thighs and arms are negative forwards, feet positive with the toes down; the elbow's zero is a bend of 42 degrees.
 CYCLES: dict[str, tuple[float, tuple[float, ...]]] = {
-    "thigh": (-3, (-21, -19, -12, -3, 5, 10, 8, -5, -18, -22)),
-    "knee": (8, (5, 18, 19, 12, 8, 13, 36, 62, 52, 20)),
-    "foot": (-2, (0, 4, -3, -7, -9, -4, 18, 12, 0, -1)),
-    "arm": (2, (18, 17, 12, 4, -5, -10, -11, -7, 2, 13)),
-    "elbow": (-22, (-24, -24, -21, -16, -9, -3, -2, -6, -14, -21)),
+    "thigh": (-2, (-21, -18, -10, 1, 10, 16, 14, -2, -17, -22)),
+    "knee": (10, (8, 22, 23, 16, 12, 17, 42, 70, 59, 24)),
+    "foot": (-2, (1, 5, -2, -6, -8, -3, 19, 13, 1, 0)),
+    "arm": (5, (21, 20, 15, 7, -3, -8, -9, -5, 4, 16)),
+    "elbow": (-24, (-26, -26, -23, -19, -12, -7, -6, -9, -17, -23)),
 }
-TWIST = -10.0  # of the shoulders against the pelvis: the side whose leg is in front has its shoulder behind
+TWIST = -12.0  # of the shoulders against the pelvis: the side whose leg is in front has its shoulder behind
 
 
 def _coefficients() -> Tensor:
