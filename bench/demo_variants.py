@@ -50,6 +50,10 @@ def of_last_weights(what: str, change: Callable[[TrainConfig], TrainConfig], beg
 
 
 VARIANTS = {
+    "unturned": Variant(
+        "no new views: the photo painted again, not turned, nothing varied",
+        lambda c: replace(with_stage3(variance=VarianceConfig())(c), yaws=(0,)),
+    ),
     "last_weights": Variant(
         "last weights of the encoder, not their average", with_stage3(average_encoder=0.0), begins_after=1, control=True
     ),

@@ -33,6 +33,7 @@ def test_each_variant_changes_what_it_says_alone(bench, tmp_path: Path) -> None:
         for name, variant in bench.VARIANTS.items()
     }
     assert changed == {
+        "unturned": ["stage3.variance.background", "yaws"],
         "last_weights": ["stage3.average_encoder"],
         "mesh": ["model.guide", "stage3.average_encoder", "stage3.variance.background"],
         "turn_alone": ["stage3.average_encoder", "stage3.variance.background"],
