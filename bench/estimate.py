@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import command, commit, device_name
 from torch import Tensor
 
 from gcl_fast.data.datasets.load import load_dataset
@@ -45,7 +46,6 @@ from gcl_fast.ops import rasterize
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record, ReIDData
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.resolved import processor
 
 SIZE = (128, 64)
 YAWS = (0, 45, 90, 135)
@@ -67,9 +67,9 @@ def main() -> int:
     device = choose_device(options.device)
     estimator = BlazePose(pose_weights(options.weights), device, mirror=not options.no_mirror)
     result: dict[str, object] = {
-        "command": "python bench/estimate.py " + " ".join(sys.argv[1:]),
+        "command": command(),
         "commit": commit(),
-        "device": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": device_name(device),
         "torch": torch.__version__,
         "note": "IoU of silhouettes at 128x64; vertex error after moving and scaling the body onto the true one; the mean body "
         "is that of the world's own true bodies.",
@@ -86,10 +86,6 @@ def main() -> int:
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0
-
-
-def commit() -> str:
-    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def world(folder: Path, seed: int, people: int) -> Path:
