@@ -280,8 +280,8 @@ def gpu_line() -> str:
     ranking, argsort = took("ranking market"), took("ranking market / argsort")
     labels, product, bodies = took("labels 12936"), took("knn 12936 / product"), took("rasterize 64", "graph")
     return (
-        f"On an H100, sizes of Market-1501: pseudo-labels {labels} (the bare product for them alone {product}), memory loss with its "
-        f"update {loss} (official {official}, PyTorch {pytorch}), ranking {ranking} (product and argsort {argsort}), 64 bodies "
+        f"On an H100, sizes of Market-1501: pseudo-labels {labels} (the bare product for them alone {product}), memory loss with "
+        f"its update {loss} (official {official}, PyTorch {pytorch}), ranking {ranking} (product and argsort {argsort}), 64 bodies "
         f"drawn in {bodies}.\n"
     )
 
