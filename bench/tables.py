@@ -281,8 +281,8 @@ def gpu_line() -> str:
     labels, product, bodies = took("labels 12936"), took("knn 12936 / product"), took("rasterize 64", "graph")
     return (
         f"On an H100, sizes of Market-1501: pseudo-labels {labels} (the bare product for them alone {product}), memory loss with "
-        f"its update {loss} (official {official}, PyTorch {pytorch}), ranking {ranking} (product and argsort {argsort}), 64 bodies "
-        f"drawn in {bodies}.\n"
+        f"its update {loss} (official {official}, PyTorch {pytorch}), ranking {ranking} (product and argsort {argsort}), 64 "
+        f"bodies drawn in {bodies}.\n"
     )
 
 
