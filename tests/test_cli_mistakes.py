@@ -1,0 +1,87 @@
+"""What a newcomer types wrongly, and the one line that says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+
+import pytest
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
+from gcl_fast.cli.evaluate import EvaluateOptions
+from gcl_fast.cli.main import main
+from gcl_fast.cli.mistyped import _flags, mistakes
+from gcl_fast.cli.options import default_config, parse
+from gcl_fast.cli.search import SearchOptions
+from gcl_fast.cli.train import TrainOptions
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
+    """The one line, after the command's name, that a call ends with."""
+    try:
+        ended = main(argv)
+    except SystemExit as end:
+        ended = end.code
+    printed = capsys.readouterr().err
+    start = f"gcl-fast {argv[0]}: "
+    assert ended == code and printed.startswith(start) and printed.count("\n") == 1, printed
+    return printed.removeprefix(start).strip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "argv", "words"),
+    [
+        (TrainOptions, "--lr 0.1", "no option --lr; did you mean --stage1.lr? There are also --stage2.lr, --stage3.lr, "),
+        (TrainOptions, "--method mlc --lr 0.1", "no option --lr; did you mean --stage1.mlc.lr? "),
+        (TrainOptions, "--weights none", "no option --weights; did you mean --model.weights?; it --help lists them"),
+        (TrainOptions, "--batch_size=8", "no option --batch-size; did you mean --stage1.batch-size? "),
+        (TrainOptions, "--rot photos", "no option --rot; did you mean --root?; it --help lists them"),
+        (TrainOptions, "--no-resme", "no option --no-resme; did you mean --resume?; "),
+        (TrainOptions, "--zzzz", "no option --zzzz; it --help lists them"),
+        (EvaluateOptions, "run --datset csv", "no option --datset; did you mean --dataset?; "),
+        (
+            TrainOptions,
+            "--dataset market",
+            "--dataset must be market1501, dukemtmc, msmt17, csv or folder, got 'market'; did you mean market1501?",
+        ),
+        (EvaluateOptions, "run --dataset=folders", "got 'folders'; did you mean folder?"),
+        (TrainOptions, "--stage 4", "--stage must be 1, 2, 3 or all, got '4'"),
+        (TrainOptions, "--model.guide textures", "--model.guide must be mesh or texture, got 'textures'; did you mean texture?"),
+    ],
+)
+def test_a_mistyped_flag_or_choice_is_told_with_what_was_meant(kind: type, argv: str, words: str) -> None:
+    (line,) = mistakes(kind, argv.split(), prog="it")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--no-resume --dataset csv --root -- --height 1 --stage1.method=mlc",
+        "--stage3.cluster.no-debias-cameras --method None --dataset",
+    ],
+)
+def test_what_is_right_is_no_mistake(argv: str) -> None:
+    assert mistakes(TrainOptions, argv.split(), prog="it") == []
+
+
+def test_mistakes_end_the_command_with_2_and_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean --sheet?" in refused(["search", "a.jpg", "photos", "--weights", "w", "--shet", "a.png"], capsys, code=2)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "run", "--datset", "csv", "--dataset", "cvs"])
+    first, second = capsys.readouterr().err.splitlines()
+    assert "no option --datset" in first and "got 'cvs'; did you mean csv?" in second
+    words = "--height and --width must be multiples of 4 and at least 40, got (8, 128)"
+    assert refused(["train", "--height", "8"], capsys, code=2) == words
+
+
+@pytest.mark.parametrize("kind", [TrainOptions, EvaluateOptions, SearchOptions])
+def test_the_flags_that_are_looked_through_are_those_of_the_help(kind: type) -> None:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
+        parse(kind, ["--help"], prog="it", default=TrainOptions(default_config([])) if kind is TrainOptions else None)
+    listed = set(re.findall(r"^\W*(--[a-z][\w.-]*)", shown.getvalue(), re.MULTILINE)) - {"--traceback"}
+    flags = {f"--{name}" for name, _ in _flags(kind)}
+    assert listed == flags and len(flags) > 5
