@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +89,14 @@ def test_the_flags_that_are_looked_through_are_those_of_the_help(kind: type) -> 
     listed = set(re.findall(r"^\W*(--[a-z][\w.-]*)", shown.getvalue(), re.MULTILINE)) - {"--traceback"}
     flags = {f"--{name}" for name, _ in _flags(kind)}
     assert listed == flags and len(flags) > 5
+
+
+def test_a_configuration_that_is_not_there_comes_with_the_nearest_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no configuration file at recomended; did you mean recommended?; shipped" in refused(
+        ["train", "--config", "recomended"], capsys
+    )
+    (tmp_path / "mine.yaml").write_text("seed: 1")
+    words = refused(["train", "--config", str(tmp_path / "mine.yml")], capsys)
+    assert f"did you mean {tmp_path / 'mine.yaml'}?" in words
