@@ -100,3 +100,15 @@ def test_a_configuration_that_is_not_there_comes_with_the_nearest_name(
     (tmp_path / "mine.yaml").write_text("seed: 1")
     words = refused(["train", "--config", str(tmp_path / "mine.yml")], capsys)
     assert f"did you mean {tmp_path / 'mine.yaml'}?" in words
+
+
+def test_estimate_meshes_asks_for_the_folder_of_the_photos(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    module = importlib.import_module("gcl_fast.estimation.pose_weights")  # the package has a function of this name
+    monkeypatch.setattr(module, "pose_weights", lambda name: asked.append(name) or "weights.tflite")
+    words = refused(["estimate-meshes", "--dataset", "folder", "--split=train"], capsys)
+    assert words.startswith("--root is missing") and "--dataset, --split" in words and not asked
+    assert main(["estimate-meshes", "--weights", "download"]) == 0 and asked == ["download"]
+    assert "--root PHOTOS estimates" in capsys.readouterr().out
