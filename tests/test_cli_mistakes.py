@@ -112,3 +112,10 @@ def test_estimate_meshes_asks_for_the_folder_of_the_photos(
     assert words.startswith("--root is missing") and "--dataset, --split" in words and not asked
     assert main(["estimate-meshes", "--weights", "download"]) == 0 and asked == ["download"]
     assert "--root PHOTOS estimates" in capsys.readouterr().out
+
+
+def test_a_photo_in_the_place_of_its_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2):
+        (tmp_path / f"img00{number}.jpg").write_bytes(b"photo")
+    words = refused(["train", "--dataset", "folder", "--root", str(tmp_path / "img001.jpg"), "--stage", "1"], capsys)
+    assert words.endswith(f"{tmp_path / 'img001.jpg'} is a file: give its folder {tmp_path}")
