@@ -119,3 +119,10 @@ def test_a_photo_in_the_place_of_its_folder_is_told(tmp_path: Path, capsys: pyte
         (tmp_path / f"img00{number}.jpg").write_bytes(b"photo")
     words = refused(["train", "--dataset", "folder", "--root", str(tmp_path / "img001.jpg"), "--stage", "1"], capsys)
     assert words.endswith(f"{tmp_path / 'img001.jpg'} is a file: give its folder {tmp_path}")
+
+
+def test_features_that_are_not_there_do_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, missing = tmp_path / "a.jpg", tmp_path / "missing.npz"
+    photo.write_bytes(b"photo")
+    words = refused(["search", str(photo), str(missing), "--weights", "run", "--sheet", str(tmp_path / "sheet.png")], capsys)
+    assert f"{missing} does not exist" in words and "gcl-fast embed" in words and "Errno" not in words
