@@ -126,3 +126,11 @@ def test_features_that_are_not_there_do_not_exist(tmp_path: Path, capsys: pytest
     photo.write_bytes(b"photo")
     words = refused(["search", str(photo), str(missing), "--weights", "run", "--sheet", str(tmp_path / "sheet.png")], capsys)
     assert f"{missing} does not exist" in words and "gcl-fast embed" in words and "Errno" not in words
+
+
+def test_without_torch_a_command_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from gcl_fast.cli.main import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", program, "train"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "gcl-fast train: gcl_fast needs torch, which is not installed: pip install torch\n"
