@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from gcl_fast.cli.mistyped import _flags, mistakes
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
+from gcl_fast.config import load_shipped
+from gcl_fast.progress import clock, counted
+from gcl_fast.runs.start_summary import settings_summary
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
@@ -102,9 +106,7 @@ def test_a_configuration_that_is_not_there_comes_with_the_nearest_name(
     assert f"did you mean {tmp_path / 'mine.yaml'}?" in words
 
 
-def test_estimate_meshes_asks_for_the_folder_of_the_photos(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_estimate_meshes_asks_for_the_photos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[str] = []
     module = importlib.import_module("gcl_fast.estimation.pose_weights")  # the package has a function of this name
     monkeypatch.setattr(module, "pose_weights", lambda name: asked.append(name) or "weights.tflite")
@@ -134,3 +136,17 @@ def test_without_torch_a_command_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, "train"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "gcl-fast train: gcl_fast needs torch, which is not installed: pip install torch\n"
+
+
+def test_numbers_have_their_plurals_and_long_times_are_days() -> None:
+    assert [counted(1, "epoch"), counted(2, "epoch"), counted(1, "identity"), counted(1200, "identity")] == [
+        "1 epoch",
+        "2 epochs",
+        "1 identity",
+        "1,200 identities",
+    ]
+    assert clock(48 * 3600) == "48:00:00" and clock(5681 * 3600 + 67) == "236.7 days"
+    config = load_shipped("folder")
+    stage1 = replace(config.stage1, epochs=1, iters=1, batch_size=16)
+    words = settings_summary(replace(config, stage1=stage1), (1,))
+    assert "1 identity x 16 images" in words and "1 epoch of 1 iteration ·" in words
