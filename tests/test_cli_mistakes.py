@@ -150,3 +150,17 @@ def test_numbers_have_their_plurals_and_long_times_are_days() -> None:
     stage1 = replace(config.stage1, epochs=1, iters=1, batch_size=16)
     words = settings_summary(replace(config, stage1=stage1), (1,))
     assert "1 identity x 16 images" in words and "1 epoch of 1 iteration ·" in words
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_stage_without_the_one_before_it_is_known_before_any_data(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--root", "/nowhere", "--runs", str(tmp_path), "--name", "mine", *flags, "--stage"]
+    words = refused([*command, "2"], capsys)
+    assert words.startswith(
+        f"stage 2 starts from an identity encoder, and {tmp_path / 'mine/stage1/last.pt'} is missing: train --stage 1"
+    )
+    assert "stage2/last.pt is missing: train --stage 2 in this run first (--name mine;" in refused([*command, "3"], capsys)
+    assert "/nowhere" in refused([*command, "all"], capsys)
+    assert "/nowhere" in refused([*command, "2", "--init", "encoder.pth"], capsys)

@@ -19,7 +19,7 @@ from gcl_fast.errors import GclError, InputError, RunError
 from gcl_fast.progress import clock
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
-from gcl_fast.runs.folder import check_run, read_resolved, stage_checkpoint
+from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks, load_networks
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.start_summary import settings_summary, start_box
@@ -67,6 +67,7 @@ def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False,
     if distributed.launched() > 1:
         raise RunError("--dry-run looks at one process: start it without torchrun")
     check_run(config, stages, resume=resume, overwrite=overwrite)
+    check_start(config, stages)
     threads = torch.get_num_threads()
     try:
         _look(config, stages, resume=resume)

@@ -26,6 +26,7 @@ from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import (
     check_run,
+    check_start,
     prepare_run,
     read_metrics,
     read_resolved,
@@ -66,6 +67,7 @@ class Training:
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
+        distributed.from_first(lambda: check_start(config, stages))
         check_shares(config, stages)
         before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
