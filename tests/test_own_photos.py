@@ -14,6 +14,7 @@ from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.stages.checkpoint import load_trained
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -154,3 +155,15 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
         assert words in printed, words
     assert ("stage 3: 2 epochs" in printed) == (stage == "all") and "in all about" in printed and "not measured" not in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_epochs_by_the_number_of_photos_train_and_go_on(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    command += ["--runs", str(tmp_path), "--name", "by-number", "--stage1.iters", "-1", "--stage1.batch-size", "64"]
+    assert main(command) == 0
+    assert "an epoch of stage 1 has 3 steps" in capsys.readouterr().out
+    state = load_trained(tmp_path / "by-number/stage1/last.pt")
+    assert state["iteration"] == 3 and state["config"]["stage1"]["iters"] == -1
+    assert main([*command, "--resume"]) == 0

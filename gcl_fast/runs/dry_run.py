@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, InputError, RunError
+from gcl_fast.errors import GclError, RunError
 from gcl_fast.progress import clock
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks, load_networks
+from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.start_summary import settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
@@ -81,9 +82,9 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     if words := choose_threads(config.threads, before):
         print(words)
     dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
-    count = len(dataset.data.train)
-    if count < 2:
-        raise InputError(f"{config.dataset} in {config.root} has {count} training image: training needs at least two")
+    count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
+    check_count(config, stages, count)
+    config = with_iterations(config, resolved["images"])
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
     print(start_box(config, stages, goes_on=goes_on))
     if 1 in stages and not (goes_on or config.init) and config.model.weights not in ("none", "imagenet"):
@@ -91,8 +92,10 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     if config.init and not goes_on:
         load_networks(build_networks(config, start=False), config.init, stages[0])
     print(dataset.table())
-    print(line_of(dataset.resolved()))
+    print(line_of(resolved))
     print(settings_summary(config, stages))
+    for note in count_notes(config, stages, count, iters=asked):
+        print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
     _estimate(config, stages, count)
     print("dry run: nothing was written")
