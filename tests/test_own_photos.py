@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.runs.folder import read_metrics
-from gcl_fast.stages.checkpoint import load_trained
+from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -155,6 +156,21 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
         assert words in printed, words
     assert ("stage 3: 2 epochs" in printed) == (stage == "all") and "in all about" in printed and "not measured" not in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_run_that_goes_on_shows_what_is_left(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "own")
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    command += ["--runs", str(tmp_path), "--name", "own", "--resume", "--dry-run"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "stage 1: done" in printed and "nothing is left to train" in printed and "images/s" not in printed
+    path = tmp_path / "own/stage1/last.pt"
+    save_checkpoint(path, {**load_trained(path), "epoch": 0, "position": 1})
+    assert main(command) == 0
+    assert "stage 1: left of 1 epoch: 1 epoch of 2 steps, 8 images (of the first 1 step done); about" in capsys.readouterr().out
 
 
 def test_epochs_by_the_number_of_photos_train_and_go_on(
