@@ -183,3 +183,19 @@ def test_epochs_by_the_number_of_photos_train_and_go_on(
     state = load_trained(tmp_path / "by-number/stage1/last.pt")
     assert state["iteration"] == 3 and state["config"]["stage1"]["iters"] == -1
     assert main([*command, "--resume"]) == 0
+
+
+def test_a_run_of_a_plain_folder_says_how_it_gets_scores(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "photos"
+    shutil.copytree(photos, place)
+    command = ["evaluate", str(run), "--root", str(place), "--device", "cpu"]
+    assert main(command) == 1
+    words = capsys.readouterr().err
+    assert "query.csv and gallery.csv with columns path and pid, and train.csv with path, and give --dataset csv" in words
+    names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.jpg"))
+    (place / "train.csv").write_text("\n".join(["path", *names]) + "\n")
+    for part, chosen in (("query", names[:4]), ("gallery", names[4:])):
+        (place / f"{part}.csv").write_text("\n".join(["path,pid", *(f"{n},{i % 4}" for i, n in enumerate(chosen))]) + "\n")
+    assert main([*command, "--dataset", "csv"]) == 0 and "mAP" in capsys.readouterr().out

@@ -74,8 +74,8 @@ def main(argv: list[str]) -> int:
     of_photos = [flag for word in argv if word.startswith("--") and (flag := word.partition("=")[0]) not in OF_WEIGHTS]
     if options.root is None and of_photos:
         raise InputError(
-            f"--root is missing: the folder of the photos that {', '.join(of_photos)} are meant for (--dataset folder --root PHOTOS); "
-            "without photos --weights download alone fetches the weights"
+            f"--root is missing: without photos there is nothing to do for {', '.join(of_photos)}. Give the folder they are in "
+            "(--dataset folder --root PHOTOS), or --weights download alone, which fetches the weights"
         )
 
     from gcl_fast.estimation.pose_weights import pose_weights
