@@ -73,7 +73,7 @@ class ClusterWatch:
         self, section: str, rule: ClusterConfig, *, config: TrainConfig | None = None, cameras: Tensor | None = None
     ) -> None:
         flag = f"--{section.replace('_', '-')}"
-        debias = not rule.debias_cameras and (cameras is None or len(cameras.unique()) > 1)
+        debias = not rule.debias_cameras and (cameras is None or bool((cameras != cameras[:1]).any()))
         self.advice = Advice(
             eps=f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})",
             k1=f"{flag}.k1 (now {rule.k1})",
