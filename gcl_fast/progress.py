@@ -9,11 +9,20 @@ from contextlib import contextmanager
 
 from gcl_fast import distributed
 
+LONG = 48 * 3600.0  # seconds, above which hours say little
 LINE_SECONDS = 20.0  # between two lines where there is no terminal; what is quicker says nothing
 
 
+def counted(number: int, noun: str) -> str:
+    """1 epoch, 2 epochs, 1 identity, 1,200 identities."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else several}"
+
+
 def clock(seconds: float) -> str:
-    """Seconds as 1:05 or 2:01:05."""
+    """Seconds as 1:05 or 2:01:05; more than two days as 3.5 days."""
+    if seconds > LONG:
+        return f"{seconds / 86400:,.1f} days"
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
 

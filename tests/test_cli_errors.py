@@ -26,14 +26,14 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train", "--height", "130"], "height and width must be multiples of 4"),
+        (["train", "--height", "130"], "--height and --width must be multiples of 4"),
         (["train", "--stage1.lr", "fast"], "fast"),
         (["train", "--stage1.lr", "0"], "gcl-fast train: --stage1.lr must be above 0, got 0.0\n"),
         (["train", "--stage3.cluster.k1", "0"], "train: --stage3.cluster.k1 must be above 0, got 0\n"),
         (["train", "--stage1.cluster.min-samples=0"], "train: --stage1.cluster.min-samples must be above 0, got 0\n"),
         (["train", "--dataset", "market"], "market1501"),
         (["train", "--config"], "--config"),
-        (["train", "--lr", "1"], "--lr"),
+        (["train", "--lr", "1"], "gcl-fast train: no option --lr; did you mean --stage1.lr?"),
         (["evaluate", "run", "--dataset", "market"], "dukemtmc"),
         (["synth"], "Required options"),
         (["generate", "run", "--angles", "nan"], "--angles must be finite"),

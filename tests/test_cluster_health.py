@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score
 
 from gcl_fast.cluster_health import adjusted_mutual_information, camera_agreement, cluster_warnings
-from gcl_fast.config import ClusterConfig
+from gcl_fast.config import ClusterConfig, TrainConfig, load_shipped
+from gcl_fast.errors import StageError
 from gcl_fast.pseudo_labels import cluster, described
 from gcl_fast.report.page import render_page
 from gcl_fast.report.run_data import read_run
-from gcl_fast.stages.labels import ClusterWatch
+from gcl_fast.stages.labels import ClusterWatch, epoch_labels
 from gcl_fast.stages.log import RunLog
 
 labellings = st.integers(1, 60).flatmap(
@@ -125,3 +127,35 @@ def test_warnings_reach_history_and_report(tmp_path: Path) -> None:
     assert "stage 1, epochs 1 to 3, 3 of them" in page and "Agreement of clusters with cameras" in page
     log.rewind("stage1", 1)
     assert "holds 91" not in (tmp_path / "history.jsonl").read_text()
+
+
+def test_a_clustering_without_clusters_names_its_flags() -> None:
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(9, 16) * 0.01 + 1, dim=1)
+    with pytest.raises(
+        StageError, match=r"found 1 cluster and .*: lower --stage1.cluster.eps \(now 1\), or lower --stage1.cluster.k1 \(now 30\)"
+    ):
+        epoch_labels("stage1", 0, features, torch.zeros(9, dtype=torch.int64), ClusterConfig(eps=1.0))
+    rule = ClusterConfig(eps=1e-6, min_samples=9)
+    with pytest.raises(
+        StageError, match=r"raise --stage3.cluster.eps \(now 1e-06\), or lower --stage3.cluster.min-samples \(now 9\), or warm"
+    ):
+        epoch_labels("stage3", 0, features, torch.zeros(9, dtype=torch.int64), rule)
+
+
+def advised(config: TrainConfig, cameras: list[int]) -> str:
+    watch = ClusterWatch("stage1.cluster", config.stage1.cluster, config=config, cameras=torch.tensor(cameras))
+    watch.look(described(torch.arange(200) // 100, 0.6))
+    return " ".join(watch.take_notes()[1])
+
+
+def test_what_is_so_already_is_not_advised() -> None:
+    config = load_shipped("folder")
+    assert config.model.weights == "imagenet"
+    words = advised(config, [0, 0])
+    assert "--model.weights imagenet" not in words and "debias" not in words and "--init FILE" in words and "k1" in words
+    assert "--stage1.cluster.debias-cameras" in advised(config, [0, 1])
+    random = replace(config, model=replace(config.model, weights="none"))
+    assert "--model.weights imagenet" in advised(random, [0])
+    given = advised(replace(config, init="mine.pth"), [0])
+    assert "--init" not in given and "imagenet" not in given and "k1" in given

@@ -175,7 +175,7 @@ def test_missing_folders_say_what_was_expected_and_found(tmp_path):
     (tmp_path / "deep" / "market1501" / "images").mkdir(parents=True)
     check(FileNotFoundError, "market1501", tmp_path / "deep", f"{tmp_path / 'deep' / 'market1501'} holds images/")
     (tmp_path / "file").write_text("")
-    check(FileNotFoundError, "csv", tmp_path / "file", "is a file, not a folder")
+    check(FileNotFoundError, "csv", tmp_path / "file", "file is a file: give its folder")
     make_msmt(tmp_path / "msmt17" / "MSMT17_V2", "mask_train_v2", "mask_test_v2")
     (tmp_path / "msmt17" / "MSMT17_V2" / "list_val.txt").unlink()
     check(FileNotFoundError, "msmt17", tmp_path, "MSMT17_V2, which lacks list_val.txt", "list_gallery.txt")

@@ -69,7 +69,7 @@ def test_errors_name_the_data_set_and_folder_asked_for(world, encoder, tmp_path,
     (tmp_path / "own/train.csv").write_text("path\na.jpg\n")
     (tmp_path / "own/a.jpg").write_bytes(next(world.rglob("*.jpg")).read_bytes())
     code, _, err = run(capsys, "evaluate", tmp_path / "enc.safetensors", "--dataset", "csv", "--root", tmp_path / "own")
-    assert code == 1 and f"csv at {tmp_path / 'own'}: no scores: no query or no gallery images" in err
+    assert code == 1 and f"csv at {tmp_path / 'own'}: no scores: no query or no gallery images: scores need photos" in err
 
 
 PREFIXES = ["_orig_mod.", "model.", "net.", "encoder.", "module.", "module._orig_mod.", "model.encoder."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -154,3 +156,46 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
         assert words in printed, words
     assert ("stage 3: 2 epochs" in printed) == (stage == "all") and "in all about" in printed and "not measured" not in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_run_that_goes_on_shows_what_is_left(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "own")
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    command += ["--runs", str(tmp_path), "--name", "own", "--resume", "--dry-run"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "stage 1: done" in printed and "nothing is left to train" in printed and "images/s" not in printed
+    path = tmp_path / "own/stage1/last.pt"
+    save_checkpoint(path, {**load_trained(path), "epoch": 0, "position": 1})
+    assert main(command) == 0
+    assert "stage 1: left of 1 epoch: 1 epoch of 2 steps, 8 images (of the first 1 step done); about" in capsys.readouterr().out
+
+
+def test_epochs_by_the_number_of_photos_train_and_go_on(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    command += ["--runs", str(tmp_path), "--name", "by-number", "--stage1.iters", "-1", "--stage1.batch-size", "64"]
+    assert main(command) == 0
+    assert "an epoch of stage 1 has 3 steps" in capsys.readouterr().out
+    state = load_trained(tmp_path / "by-number/stage1/last.pt")
+    assert state["iteration"] == 3 and state["config"]["stage1"]["iters"] == -1
+    assert main([*command, "--resume"]) == 0
+
+
+def test_a_run_of_a_plain_folder_says_how_it_gets_scores(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "photos"
+    shutil.copytree(photos, place)
+    command = ["evaluate", str(run), "--root", str(place), "--device", "cpu"]
+    assert main(command) == 1
+    words = capsys.readouterr().err
+    assert "query.csv and gallery.csv with columns path and pid, and train.csv with path, and give --dataset csv" in words
+    names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*.jpg"))
+    (place / "train.csv").write_text("\n".join(["path", *names]) + "\n")
+    for part, chosen in (("query", names[:4]), ("gallery", names[4:])):
+        (place / f"{part}.csv").write_text("\n".join(["path,pid", *(f"{n},{i % 4}" for i, n in enumerate(chosen))]) + "\n")
+    assert main([*command, "--dataset", "csv"]) == 0 and "mAP" in capsys.readouterr().out

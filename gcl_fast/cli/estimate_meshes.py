@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from gcl_fast.records import ReIDData
 
 
+OF_WEIGHTS = ("--weights", "--device")  # what makes sense without photos
+
+
 @dataclass
 class EstimateMeshesOptions:
     """Estimate the body in each photo and write the mesh files that stages 2 and 3 read.
@@ -68,12 +71,19 @@ def main(argv: list[str]) -> int:
     options = parse(EstimateMeshesOptions, argv, prog="gcl-fast estimate-meshes")
     if options.preview is not None and options.preview.suffix.lower() != ".png":
         raise InputError(f"--preview must be a .png, got {options.preview}")
+    of_photos = [flag for word in argv if word.startswith("--") and (flag := word.partition("=")[0]) not in OF_WEIGHTS]
+    if options.root is None and of_photos:
+        raise InputError(
+            f"--root is missing: without photos there is nothing to do for {', '.join(of_photos)}. Give the folder they are in "
+            "(--dataset folder --root PHOTOS), or --weights download alone, which fetches the weights"
+        )
 
     from gcl_fast.estimation.pose_weights import pose_weights
 
     weights = pose_weights(options.weights)
     print(f"weights: {weights}")
     if options.root is None:
+        print("no --root, so no photos: --dataset folder --root PHOTOS estimates the bodies in them")
         return 0
 
     from gcl_fast.data.datasets.load import load_dataset

@@ -10,11 +10,12 @@ import tyro
 
 from gcl_fast.cli.options import parse
 from gcl_fast.config import TrainConfig
-from gcl_fast.constants import DatasetName
+from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
 
 if TYPE_CHECKING:
     from gcl_fast.models import IdentityEncoder
+    from gcl_fast.runs.dataset import OpenedDataset
 
 
 @dataclass
@@ -73,6 +74,18 @@ def on_data(config: TrainConfig, dataset: DatasetName | None, root: str | None, 
     return config
 
 
+def _how_to_score(dataset: OpenedDataset) -> str:
+    """What a user's own data lacks to be scored; nothing where it has query and gallery."""
+    if dataset.data.query and dataset.data.gallery:
+        return ""
+    if dataset.config.dataset not in OWN_DATA:
+        return "; another data set: --dataset and --root"
+    return (
+        f": scores need photos with who is on them. Into {dataset.config.root} (or a folder that --root names) put query.csv and "
+        "gallery.csv with columns path and pid, and train.csv with path, and give --dataset csv (docs/own_photos.md)"
+    )
+
+
 def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
@@ -86,7 +99,7 @@ def main(argv: list[str]) -> int:
     config = replace(config, same_camera=config.same_camera or options.same_camera)
     dataset = OpenedDataset(config, with_meshes=False)
     if not dataset.can_score:
-        raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}")
+        raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")
     print(dataset.table())
     encoder = encoder.to(dataset.device)
     scores = {"plain": dataset.score(encoder)}

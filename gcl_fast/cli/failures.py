@@ -6,12 +6,11 @@ import errno
 import sys
 import traceback
 
-import torch
-
 from gcl_fast.errors import GclError
 from gcl_fast.packages import package_of
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch raises a plain RuntimeError for it
+NEEDED = ("torch", "numpy")  # by the package itself
 # What the machine refuses, whoever asks.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 TRACEBACK_HELP = "--traceback, known to every command, shows where an error came from."
@@ -27,9 +26,12 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, GclError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
+        if error.name in NEEDED:
+            return f"gcl_fast needs {error.name}, which is not installed: pip install {error.name}"
         package = package_of(error.name or "")
         return None if package is None else f"{package.purpose} needs {error.name}, which is not installed: {package.install}"
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # not imported for this: it may be what is missing
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return f"not enough memory on the GPU: {SMALLER}. torch says: {_first_line(error)}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)):
         reason = _first_line(error)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import re
 import sys
 from collections.abc import Iterator
 from typing import TypeVar, get_type_hints
@@ -14,6 +15,7 @@ from typing import TypeVar, get_type_hints
 import tyro
 
 from gcl_fast.cli.failures import TRACEBACK_HELP
+from gcl_fast.cli.mistyped import mistakes
 from gcl_fast.config import METHODS, TrainConfig, load_shipped, load_yaml, recipe, shipped
 from gcl_fast.constants import DATASETS
 from gcl_fast.errors import ConfigError
@@ -52,10 +54,15 @@ def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options |
             return tyro.cli(kind, args=argv, prog=prog, description=description, default=default)
     except (SystemExit, ConfigError) as end:
         error = _cause(end)
-        if error is None:
+        if error is not None:
+            lines = [_by_flag(error, argv)]
+        else:
+            lines = mistakes(kind, argv, prog=prog) if isinstance(end, SystemExit) and end.code else []
+        if not lines:
             sys.stderr.write(said.getvalue())
             raise
-        print(f"{prog}: {_by_flag(error, argv)}", file=sys.stderr)
+        for line in lines:
+            print(f"{prog}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -72,6 +79,7 @@ def _by_flag(error: ConfigError, argv: list[str]) -> str:
     owner, _, field = name.partition(".")
     flags = [f"--{section}{field}".replace("_", "-") for section, kind in _sections(TrainConfig) if kind.__name__ == owner]
     given = [flag for flag in flags if any(word.partition("=")[0] == flag for word in argv)]
+    words = re.sub(r"^and (\w+) must", lambda match: f"and --{match[1].replace('_', '-')} must", words)  # two settings together
     return f"{(given or flags or [name])[0]} {words}"
 
 

@@ -54,7 +54,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Stage 1": (
         ("method", "NAME", "cluster-contrast, mlc or jvtc: sets all that belongs to it"),
         ("stage1.epochs", "N", "of cluster-contrast; the others: --stage1.mlc.epochs ..."),
-        ("stage1.iters", "N", "steps an epoch; 0: one pass"),
+        ("stage1.iters", "N", "steps an epoch; 0: one pass; -1: by the number of images"),
         ("stage1.batch-size", "N", "images a step"),
         ("stage1.num-instances", "N", "images of each person in it"),
         ("stage1.lr", "X", "learning rate"),

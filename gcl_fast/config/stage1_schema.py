@@ -195,7 +195,8 @@ class Stage1Config:
     method: Literal["cluster-contrast", "mlc", "jvtc"] = "cluster-contrast"
     epochs: int = 50
     iters: int = 400
-    """Iterations an epoch; 0: one pass over the clusters."""
+    """Iterations an epoch; 0: one pass over the clusters; -1: by the number of images, each about 8 times at most, and
+    400 at most."""
     batch_size: int = 256
     num_instances: int = 16
     """Images of each identity in a batch (P x K: K)."""
@@ -223,7 +224,8 @@ class Stage1Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
         two_images(self, self.batch_size)
-        not_negative(self, "iters", "weight_decay", "momentum")
+        not_negative(self, "weight_decay", "momentum")
+        require(self.iters >= -1, "Stage1Config.iters", "at least -1", self.iters)
         require(
             self.batch_size % self.num_instances == 0,
             "Stage1Config.batch_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ def load_yaml(path: str | Path, base: TrainConfig | None = None, *, method: str 
         raise missing("yaml", "reading configuration files", error) from error
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"no configuration file at {path}; shipped ones: {', '.join(shipped())}")
+        raise ConfigError(f"no configuration file at {path}{_alike(path)}; shipped ones: {', '.join(shipped())}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except UnicodeDecodeError as error:
@@ -59,6 +60,13 @@ def _problem(error: yaml.YAMLError) -> str:
     if mark is None:
         return " ".join(str(error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem or 'it ends early'}"
+
+
+def _alike(path: Path) -> str:
+    """'; did you mean NAME?', a shipped name or a file beside; empty where nothing is called alike."""
+    beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.8) or difflib.get_close_matches(path.stem, shipped(), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def config_dir() -> Path:

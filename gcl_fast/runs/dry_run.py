@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, InputError, RunError
-from gcl_fast.progress import clock
+from gcl_fast.errors import GclError, RunError
+from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
-from gcl_fast.runs.folder import check_run, read_resolved, stage_checkpoint
+from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks, load_networks
+from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.start_summary import settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
+from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.epoch_progress import peak_memory
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
@@ -67,6 +69,7 @@ def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False,
     if distributed.launched() > 1:
         raise RunError("--dry-run looks at one process: start it without torchrun")
     check_run(config, stages, resume=resume, overwrite=overwrite)
+    check_start(config, stages)
     threads = torch.get_num_threads()
     try:
         _look(config, stages, resume=resume)
@@ -80,9 +83,9 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     if words := choose_threads(config.threads, before):
         print(words)
     dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
-    count = len(dataset.data.train)
-    if count < 2:
-        raise InputError(f"{config.dataset} in {config.root} has {count} training image: training needs at least two")
+    count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
+    check_count(config, stages, count)
+    config = with_iterations(config, resolved["images"])
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
     print(start_box(config, stages, goes_on=goes_on))
     if 1 in stages and not (goes_on or config.init) and config.model.weights not in ("none", "imagenet"):
@@ -90,34 +93,57 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     if config.init and not goes_on:
         load_networks(build_networks(config, start=False), config.init, stages[0])
     print(dataset.table())
-    print(line_of(dataset.resolved()))
+    print(line_of(resolved))
     print(settings_summary(config, stages))
+    for note in count_notes(config, stages, count, iters=asked):
+        print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
-    _estimate(config, stages, count)
+    _estimate(config, stages, count, resume=resume)
     print("dry run: nothing was written")
 
 
-def _estimate(config: TrainConfig, stages: Sequence[int], count: int) -> None:
+def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume: bool) -> None:
     total = 0.0
     for stage in stages:
         work = work_of(config, stage, count)
         upto = "" if settings_of(config, stage).iters else "about "
-        steps = f"{work.epochs} epochs of {upto}{work.iterations:,} steps, {upto}{work.images:,} images"
+        epochs, begun = _done(config, stage) if resume else (0, 0)
+        if epochs >= work.epochs:
+            print(f"stage {stage}: done")
+            continue
+        left = work.epochs - epochs
+        images = max(0, left * work.iterations - begun) * work.batch_size
+        steps = f"{counted(left, 'epoch')} of {upto}{counted(work.iterations, 'step')}, {upto}{images:,} images"
+        if epochs or begun:
+            behind = f" (of the first {counted(begun, 'step')} done)" if begun else ""
+            steps = f"left of {counted(work.epochs, 'epoch')}: {steps}{behind}"
         try:
             measured = measure(config, stage)
         except GclError as error:
             print(f"stage {stage}: {steps}; time not measured: {error}")
             total = float("nan")
             continue
-        seconds = work.images * measured.step + (work.epochs if stage == 1 else stage == 3) * count * measured.reading
+        reading = (left if stage == 1 else stage == 3) * count * measured.reading
+        seconds = images * measured.step + reading
         total += seconds
         scaled = f", from a batch of {measured.batch_size}" if measured.batch_size < work.batch_size else ""
         print(
             f"stage {stage}: {steps}; about {clock(seconds)} at {1 / measured.step:.1f} images/s, "
             f"about {measured.memory:.1f} GiB of memory ({'measured' if not scaled else 'scaled'}{scaled})"
         )
-    if not math.isnan(total):
+    if total == 0:
+        print("nothing is left to train")
+    elif not math.isnan(total):
         print(f"in all about {clock(total)}, clustering, scoring and pictures not counted, on this machine as busy as it is now")
+
+
+def _done(config: TrainConfig, stage: int) -> tuple[int, int]:
+    """Of a stage of the run that goes on: finished epochs, and steps of the next."""
+    path = stage_checkpoint(config.run_dir, f"stage{stage}")
+    if not path.exists():
+        return 0, 0
+    state = load_trained(path)
+    return int(state.get("epoch", 0)), int(state.get("position", 0))
 
 
 def measure(config: TrainConfig, stage: int) -> Measured:

@@ -80,6 +80,24 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
             )
 
 
+def check_start(config: TrainConfig, stages: Sequence[int]) -> None:
+    """Whether each stage has what it starts from: the stage before it, in this call or in the run folder. What --init gives the
+    first stage is looked at when it is read.
+
+    Errors: RunError that says what to train first.
+    """
+    for stage in stages:
+        path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
+        given = bool(config.init) and stage == stages[0]
+        if stage == 1 or stage - 1 in stages or given or path.exists():
+            continue
+        needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
+        raise RunError(
+            f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
+            f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
+        )
+
+
 def nothing_to_resume(run_dir: Path) -> str:
     """What to tell who asked to go on with a run that is not there, perhaps by a mistyped name; empty where one is."""
     if holds_run(run_dir):

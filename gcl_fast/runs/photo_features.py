@@ -133,7 +133,9 @@ def write_features(out: Path, found: PhotoFeatures, folder: Path) -> Path:
 
 
 def read_features(path: Path) -> tuple[PhotoFeatures, Path]:
-    """What `write_features` wrote as .npz, and its folder. Errors: InputError that names the file."""
+    """What `write_features` wrote as .npz, and its folder. Errors: MissingFileError, InputError that name the file."""
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist: gcl-fast embed PHOTOS --weights RUN --out {path} writes it")
     try:
         content = read_npz(path)
         names, features, folder = (content[name] for name in ("paths", "features", "folder"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gcl_fast.config import JVTCConfig, Stage1Config, Stage2Config, Stage3Config, TrainConfig, WarmupConfig
 from gcl_fast.models.start_weights import imagenet_source
+from gcl_fast.progress import counted
 
 PUBLISHED_START = {
     "cluster-contrast": "The published recipe (Cluster Contrast) starts from ImageNet weights.",
@@ -41,7 +42,7 @@ def _stage1_lines(config: TrainConfig) -> list[str]:
     if isinstance(settings, Stage1Config):
         identities = settings.batch_size // settings.num_instances
         how = "spread over cameras" if settings.camera_aware else settings.sampler
-        batches, share = f"{identities} identities x {settings.num_instances} images, {how}", 1.0
+        batches, share = f"{counted(identities, 'identity')} x {counted(settings.num_instances, 'image')}, {how}", 1.0
     else:
         batches, share = f"batches of {settings.batch_size}", settings.backbone_lr
         if isinstance(settings, JVTCConfig):
@@ -54,7 +55,7 @@ def _stage1_lines(config: TrainConfig) -> list[str]:
 
 
 def _epochs(stage: Stage1Config | WarmupConfig | Stage2Config) -> str:
-    return f"{stage.epochs} epochs" + (f" of {stage.iters} iterations" if stage.iters else "")
+    return counted(stage.epochs, "epoch") + (f" of {counted(stage.iters, 'iteration')}" if stage.iters else "")
 
 
 def _steps(steps: tuple[int, ...], gamma: float) -> str:

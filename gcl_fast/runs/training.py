@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import InputError, MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -26,6 +26,7 @@ from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import (
     check_run,
+    check_start,
     prepare_run,
     read_metrics,
     read_resolved,
@@ -36,6 +37,7 @@ from gcl_fast.runs.folder import (
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
+from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
@@ -66,6 +68,7 @@ class Training:
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
+        distributed.from_first(lambda: check_start(config, stages))
         check_shares(config, stages)
         before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
@@ -73,10 +76,10 @@ class Training:
             print(words)
         self.dataset = self._open(self.config, config)
         count = len(self.dataset.data.train)
-        if count < 2:
-            raise InputError(f"{config.dataset} in {config.root} has {count} training image: training needs at least two")
+        check_count(config, stages, count)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
+        self.config = with_iterations(self.config, self.resolved["images"])
         self.start = self._announce_start()
         try:
             distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
@@ -85,6 +88,8 @@ class Training:
             print(line_of(self.resolved))
             if distributed.first():
                 print(settings_summary(self.config, self.stages))
+                for note in count_notes(self.config, self.stages, count, iters=config.stage1.iters):
+                    print(f"note: {note}")
             self.log = self._open_log()
             _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
         except BaseException:

@@ -60,7 +60,7 @@ class JointStage(AdversarialStage):
         )
         self.keep_average(settings.average_encoder)
         self._figures: dict[str, float] = {}
-        self.watch = ClusterWatch("stage3.cluster", settings.cluster)
+        self.watch = ClusterWatch("stage3.cluster", settings.cluster, config=config, cameras=data.cameras)
 
     def lr_steps(self, name: str) -> tuple[int, ...]:
         own = self.settings.lr_steps_encoder

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.cluster_health import Advice
-from gcl_fast.config import ClusterConfig
+from gcl_fast.config import ClusterConfig, TrainConfig
 from gcl_fast.errors import StageError
+from gcl_fast.progress import counted
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
 
 
@@ -29,9 +30,13 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
         share=True,
     )
     if clusters.num_clusters < 2:
-        advice = f"{'raise' if clusters.num_clusters == 0 else 'lower'} {stage}.cluster.eps or change min_samples"
+        flag, none = f"--{stage}.cluster", clusters.num_clusters == 0
+        radius = f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})"
+        more = f"lower {flag}.min-samples (now {rule.min_samples})" if none else f"lower {flag}.k1 (now {rule.k1})"
+        advice = f"{'raise' if none else 'lower'} {radius}, or {more}"
         raise StageError(
-            f"{stage}, epoch {epoch + 1}: clustering found {clusters.num_clusters} clusters and {clusters.num_outliers} outliers "
+            f"{stage}, epoch {epoch + 1}: clustering found {counted(clusters.num_clusters, 'cluster')} and "
+            f"{counted(clusters.num_outliers, 'outlier')} "
             f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}"
             + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
         )
@@ -46,23 +51,34 @@ def from_first_rank(clustering: Callable[[], Sequence[PseudoLabels]], device: to
     return [replace(result, labels=result.labels.to(device)) for result in on_cpu]
 
 
+def _better_start(config: TrainConfig | None) -> str:
+    """What stage 1 could start from instead; empty where it starts from a whole encoder."""
+    if config is not None and config.init:
+        return ""
+    if config is not None and config.model.weights != "none":
+        return "start from an encoder trained on photos of people (--init FILE)"
+    return "start from weights trained on photos (--model.weights imagenet or FILE)"
+
+
 class ClusterWatch:
     """The clusterings of a stage, one after another: the figures of the last one, and what is wrong with it.
 
     Arguments:
         section: the settings it follows, such as "stage1.cluster".
         rule: those settings.
+        config: of the run, and cameras [N], of the training images: what is so already is not advised.
     """
 
-    def __init__(self, section: str, rule: ClusterConfig) -> None:
+    def __init__(
+        self, section: str, rule: ClusterConfig, *, config: TrainConfig | None = None, cameras: Tensor | None = None
+    ) -> None:
         flag = f"--{section.replace('_', '-')}"
+        debias = not rule.debias_cameras and (cameras is None or bool((cameras != cameras[:1]).any()))
         self.advice = Advice(
             eps=f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})",
             k1=f"{flag}.k1 (now {rule.k1})",
-            debias_cameras="" if rule.debias_cameras else f"{flag}.debias-cameras",
-            start="start from weights trained on photos (--model.weights imagenet or FILE)"
-            if section.startswith("stage1")
-            else "warm the encoder up longer in stage 1",
+            debias_cameras=f"{flag}.debias-cameras" if debias else "",
+            start=_better_start(config) if section.startswith("stage1") else "warm the encoder up longer in stage 1",
         )
         self.most_clusters = 0
         self._notes: tuple[str, list[str]] = "", []

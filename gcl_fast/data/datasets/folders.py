@@ -36,12 +36,13 @@ def check_folder(what: str, folder: str | os.PathLike[str]) -> pathlib.Path:
     folder = pathlib.Path(folder).expanduser()
     if folder.is_dir():
         return folder
-    kind = "is a file, not a folder" if folder.exists() else "does not exist"
+    if folder.exists():
+        raise MissingFileError(f"{what}: {folder} is a file: give its folder {folder.parent}")
     hint = ""
     if folder.parent.is_dir():
         near = difflib.get_close_matches(folder.name, [p.name for p in folder.parent.iterdir()], n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; {folder.parent} holds {listing(folder.parent)}"
-    raise MissingFileError(f"{what}: {folder} {kind}{hint}")
+    raise MissingFileError(f"{what}: {folder} does not exist{hint}")
 
 
 def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Place]) -> tuple[pathlib.Path, Place]:

@@ -65,7 +65,7 @@ class ClusterContrastStage(WarmupStage):
         self.labels = torch.full((len(self.cameras),), -1, dtype=torch.int64, device=self.device)
         self.memory = self._new_memory(1)
         self._figures: dict[str, float] = {}
-        self.watch = ClusterWatch("stage1.cluster", self.settings.cluster)
+        self.watch = ClusterWatch("stage1.cluster", self.settings.cluster, config=config, cameras=self.cameras)
 
     def _new_memory(self, num_clusters: int) -> ClusterMemory:
         settings = self.settings

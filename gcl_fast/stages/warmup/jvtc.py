@@ -52,7 +52,7 @@ class JVTCStage(MemoryStage):
         self.labels = torch.arange(self.num_images, device=self.device)  # each image alone
         self.number = 1  # the epoch, as the paper counts
         self._figures: dict[str, float] = {}
-        self.watch = ClusterWatch("stage1.jvtc.cluster", rule.cluster)
+        self.watch = ClusterWatch("stage1.jvtc.cluster", rule.cluster, config=config, cameras=self.cameras)
 
     def enter_epoch(self, epoch: int) -> None:
         super().enter_epoch(epoch)

@@ -1,0 +1,83 @@
+"""What the number of training images asks of the settings: whether there are enough, and how many steps an epoch has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gcl_fast.config import ClusterConfig, TrainConfig
+from gcl_fast.constants import OWN_DATA
+from gcl_fast.errors import InputError
+from gcl_fast.progress import counted
+
+BY_COUNT = -1  # stage1.iters: by the number of images
+TIMES = 8
+"""That an epoch of stage 1 shows each image, at most, where the iterations go by their number. The published 200 of 256 images
+are 4 times on Market-1501's 12,936; of few images a step or two would be too little."""
+MOST = 400  # iterations of such an epoch
+SHARE = 10  # k1 is large where it is more than this part of the images
+LEAST_K1 = 6  # that is advised
+
+
+def with_iterations(config: TrainConfig, images: int) -> TrainConfig:
+    """The settings with the iterations of stage 1 counted out, where they go by the number of images (listed, so that a resumed
+    run has as many)."""
+    stage1 = config.stage1
+    if stage1.iters != BY_COUNT:
+        return config
+    iters = min(MOST, max(1, TIMES * images // stage1.batch_size))
+    return replace(config, stage1=replace(stage1, iters=iters))
+
+
+def check_count(config: TrainConfig, stages: Sequence[int], images: int) -> None:
+    """Errors: InputError where there are too few images to cluster, which would otherwise be known after the first epoch's
+    features are read."""
+    place = f"{config.dataset} in {config.root} has {counted(images, 'training image')}"
+    if images < 2:
+        raise InputError(f"{place}: training needs at least two")
+    for section, rule in _rules(config, stages):
+        flag = f"--{section}"
+        if images < 2 * rule.min_samples:
+            raise InputError(
+                f"{place}, too few: at least two people are to be found, each in {rule.min_samples} images or more "
+                f"({flag}.min-samples), which takes {2 * rule.min_samples}; give more photos or a smaller {flag}.min-samples"
+            )
+        if config.dataset in OWN_DATA and images <= rule.k1:
+            raise InputError(
+                f"{place}, too few: people are told apart by their {rule.k1} nearest images ({flag}.k1), which would be all of "
+                f"them, and everybody one person. That takes {rule.k1 + 1} images, better {SHARE * rule.k1:,}; give more photos"
+                + (f", or try {flag}.k1 {_k1_for(images)}" if _k1_for(images) < images else "")
+            )
+
+
+def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iters: int) -> list[str]:
+    """What to know at the start of a run on so many images, a line each.
+
+    iters: of stage 1, as they were asked for.
+    """
+    notes = []
+    if 1 in stages and iters == BY_COUNT and config.stage1.method == "cluster-contrast":
+        notes.append(
+            f"an epoch of stage 1 has {counted(config.stage1.iters, 'step')}, which show each of {counted(images, 'image')} "
+            f"about {TIMES} times at most (--stage1.iters N sets another number)"
+        )
+    for section, rule in _rules(config, stages):
+        advised = _k1_for(images)
+        if rule.k1 * SHARE > images and advised < rule.k1:
+            notes.append(
+                f"{rule.k1} nearest images (--{section}.k1) are more than a tenth of {images:,}: different people may fall into "
+                f"one cluster; try --{section}.k1 {advised}"
+            )
+    return notes
+
+
+def _k1_for(images: int) -> int:
+    return max(LEAST_K1, images // SHARE)
+
+
+def _rules(config: TrainConfig, stages: Sequence[int]) -> list[tuple[str, ClusterConfig]]:
+    """How the stages cluster, with the section that says so."""
+    stage1 = config.stage1
+    first = {"cluster-contrast": ("stage1.cluster", stage1.cluster), "jvtc": ("stage1.jvtc.cluster", stage1.jvtc.cluster)}
+    found = [first[stage1.method]] if 1 in stages and stage1.method in first else []
+    return found + ([("stage3.cluster", config.stage3.cluster)] if 3 in stages else [])
