@@ -270,6 +270,21 @@ def test_chart_draws_rising_values_upwards():
     assert line[:, 0].max() <= WIDTH and "log scale" not in svg
 
 
+@pytest.mark.parametrize(("low", "high"), [(-0.0135, -0.0115), (-1.2e-7, -1e-8), (0.0, 1e6), (123.46, 123.48), (0.0, 1.0)])
+def test_labels_of_the_axes_stand_whole(low, high):
+    """0.62 of the font size a letter: in wide fonts (Verdana, DejaVu Sans) a digit is 0.64, a point or a minus sign 0.36."""
+    svg = chart({"a": ([0, 1_000_000], [low, high])})
+    labels = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]*)</text>', svg)
+    assert len(labels) > 4
+    for x, anchor, text in labels:
+        width = 0.62 * 11.5 * len(text)
+        begin = float(x) - (width if anchor == "end" else width / 2)
+        assert begin >= 0 and begin + width <= WIDTH + 0.1, text
+    grid = float(re.search(r'class="grid" x1="([\d.]+)"', svg)[1])
+    line = np.array([[float(v) for v in p.split(",")] for p in re.search(r'points="([^"]*)"', svg)[1].split()])
+    assert line[:, 0].min() == pytest.approx(grid, abs=0.1)
+
+
 def test_chart_leaves_out_what_is_not_finite():
     values = [1.0, math.nan, 2.0, math.inf, 3.0, -math.inf]
     svg = chart({"a": (range(6), values)})
