@@ -18,6 +18,7 @@ from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
 from gcl_fast.report.run_data import read_history
 from gcl_fast.report.titles import group_of
+from gcl_fast.report.warned import epochs_in_words
 
 METRICS = {
     "untrained": {"mAP": 0.123, "rank1": 0.2},
@@ -197,6 +198,33 @@ def test_a_loss_is_shown_as_a_loss(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"stage1": {"mAP": 0.5}, "stage3": {"mAP": 0.4}}))
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert '<b class="bad">-10.0</b>' in html
+
+
+def test_warnings_stand_above_the_scores_and_not_in_a_table(run):
+    """In a table a sentence has one line, however long it is."""
+    with (run / "history.jsonl").open("a") as file:
+        for epoch, size in ((0, 60), (1, 43), (4, 41)):
+            row = {"stage": "stage1", "epoch": epoch, "warnings": [f"one cluster holds {size} of 96 images: lower --<eps>"]}
+            file.write(json.dumps(row) + "\n")
+    html = write_report(run).read_text(encoding="utf-8")
+    Page(html)
+    told = "<b>Stage 1, epochs 1, 2 and 5 (figures of epoch 5)</b><br>one cluster holds 41 of 96 images: lower --&lt;eps&gt;"
+    assert html.count("one cluster holds") == 1
+    assert html.index("<h1>") < html.index(told) < html.index("<h2>Scores</h2>") < html.index("<table>")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ([4], "epoch 4"),
+        ([1, 2], "epochs 1 and 2"),
+        ([1, 2, 3], "epochs 1 to 3"),
+        ([2, 4, 9], "epochs 2, 4 and 9"),
+        ([1, 3, 5, 7, 9, 11], "6 of the epochs 1 to 11"),
+    ],
+)
+def test_epochs_in_words(epochs, words):
+    assert epochs_in_words(epochs) == words
 
 
 @pytest.mark.parametrize("value", [None, "n/a", float("nan"), True])

@@ -227,23 +227,6 @@ def _panels(rows: list[Row]) -> list[Panel]:
     return panels
 
 
-def warnings(run: Run) -> Table | None:
-    """What the run warned of; the same warning of several epochs is one row, in its last words."""
-    found: dict[tuple[str, str], tuple[list[int], str]] = {}
-    for row in run.history:
-        sentences = row.get("warnings")
-        for sentence in sentences if isinstance(sentences, list) else []:
-            kind = str(row["stage"]), re.sub(r"[\d.,]+", "", str(sentence))  # the figures change, the words stay
-            epochs, _ = found.setdefault(kind, ([], ""))
-            epoch = row.get("epoch")
-            found[kind] = ([*epochs, int(epoch) + 1] if is_number(epoch) else epochs, str(sentence))
-    rows = []
-    for (stage, _), (epochs, sentence) in found.items():
-        many = f"epochs {epochs[0]} to {epochs[-1]}, {len(epochs)} of them" if len(epochs) > 1 else f"epoch {epochs[0]}"
-        rows.append([f"{stage_name(stage) if stage in STAGES else stage}, {many}" if epochs else stage, sentence])
-    return Table([], rows) if rows else None
-
-
 def curves(run: Run) -> list[StageCurves]:
     """Loss curves, stage by stage."""
     rows: dict[str, list[Row]] = {}

@@ -16,9 +16,9 @@ _SERIES = "".join(_RULES.format(i=i) for i in range(len(_LIGHT)))
 STYLE = (
     f"""
 :root {{ color-scheme: light dark; --paper:#f6f7f9; --card:#fff; --ink:#1f2328; --faint:#656d76; --line:#d8dee4;
-  --good:#15803d; --bad:#b91c1c; --accent:#2563eb; {_variables(_LIGHT)} }}
+  --good:#15803d; --bad:#b91c1c; --warn:#b45309; --accent:#2563eb; {_variables(_LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ --paper:#0d1117; --card:#161b22; --ink:#e6edf3; --faint:#8d96a0;
-  --line:#30363d; --good:#4ade80; --bad:#f87171; --accent:#60a5fa; {_variables(_DARK)} }} }}
+  --line:#30363d; --good:#4ade80; --bad:#f87171; --warn:#fbbf24; --accent:#60a5fa; {_variables(_DARK)} }} }}
 """
     + """
 * { box-sizing: border-box }
@@ -35,6 +35,9 @@ p { margin: 6px 0 12px; max-width: 76ch }
 .card { padding: 12px 14px; min-width: 0; overflow-wrap: anywhere }
 .card b { display: block; font-size: 18px; line-height: 1.5; font-weight: 650 }
 .live { border-left: 3px solid var(--accent); padding-left: 10px; color: var(--faint) }
+.warnings { margin: 20px 0 0; padding: 14px 16px 4px; background: var(--card); border: 1px solid var(--line);
+  border-left: 4px solid var(--warn); border-radius: 10px; overflow-wrap: anywhere }
+.warnings h2 { margin: 0 0 8px; font-size: 16px } .warnings p { max-width: none }
 .card small { color: var(--faint); font-size: 13px; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .table { overflow-x: auto; margin: 10px 0 }
