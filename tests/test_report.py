@@ -140,9 +140,38 @@ def test_pictures_of_earlier_stages_are_folded(run):
 
     save_png(run / "pictures" / "stage3_novel_views.png", np.ones((8, 8, 3), dtype=np.uint8))
     html = write_report(run).read_text(encoding="utf-8")
-    summaries = re.findall(r"<details><summary>(.*?)</summary>", html)
-    assert summaries == ["Stage 2: novel views", "config.yaml"]
+    pictures = html[html.index("<h2>Novel views</h2>") : html.index("<h2>Times</h2>")]
+    assert re.findall(r"<details><summary>(.*?)</summary>", pictures) == ["Stage 2: novel views"]
     assert html.index("<b>Stage 3: novel views") < html.index("<summary>Stage 2: novel views")
+
+
+def test_what_is_rarely_read_is_folded(run):
+    """Angle by angle, the curves of stages gone by, the machine, further figures, settings; scores and pictures stand open."""
+    metrics = {**METRICS, "resolved": {"device": "cpu", "images": 96, "image_names": "466d4f3890c821f9", "loader_queue": 3}}
+    metrics["stage2"] = {**METRICS["stage2"], "same_view_psnr_body": 29.7523, "odd_figure": 0.5}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    html = write_report(run).read_text(encoding="utf-8")
+    Page(html)
+    folds = re.findall(r"<details([^>]*)><summary>(.*?)</summary>", html)
+    assert [title for attributes, title in folds if "open" in attributes] == ["Stage 3: joint training"]
+    assert [title for attributes, title in folds if "open" not in attributes] == [
+        "Whole image, PSNR, by angle",
+        "Stage 1: identity encoder warm-up",
+        "Stage 2: generator warm-up",
+        "Machine and automatic settings",
+        "Further figures",
+        "Configuration (config.yaml)",
+    ]
+    outside = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert "47.8%" in outside and "19.43 dB" in outside and outside.count("<img") == 3
+    assert "466d4f3890c821f9" not in html and "resolved" not in html
+    for title, value in (
+        ("Training images", "96"),
+        ("Loader queue", "3"),
+        ("Stage 2, the photo&#39;s own view (not turned): On the person&#39;s pixels alone, PSNR", "29.75 dB"),
+        ("stage2.odd_figure", "0.5"),
+    ):
+        assert f"<tr><th>{title}</th><td>{value}</td></tr>" in html
 
 
 def test_the_report_is_written_anew_by_a_command(run, capsys):

@@ -23,7 +23,7 @@ STYLE = (
     + """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+  overflow-wrap: break-word; font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
 main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 64px }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere }
 h2 { font-size: 19px; margin: 40px 0 12px }
@@ -48,6 +48,7 @@ thead + tbody tr:first-child > * { border-top: 1px solid var(--line) }
 th { font-weight: 600 } thead th { color: var(--faint); font-size: 13px }
 th:first-child, td:first-child { text-align: left }
 tbody th { white-space: normal; min-width: 9em; position: sticky; left: 0; background: var(--card) }
+.facts th { width: 60%; font-weight: 400 } .facts th, .facts td { min-width: 0; white-space: normal; overflow-wrap: anywhere }
 td.bar { width: 45%; min-width: 90px } td.bar i { display: block; height: 12px; border-radius: 4px; background: var(--line) }
 td.bar i.own { background: var(--accent) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 12px }
@@ -65,7 +66,9 @@ figure { margin: 14px 0; padding: 14px }
 figure img { display: block; max-width: max(100%, 760px); height: auto; margin: 0 auto; border-radius: 6px; background: #fff }
 figcaption { margin-top: 10px; font-size: 14px } figcaption b { color: var(--ink) }
 details { padding: 12px 16px; margin: 14px 0 } details figure { border: 0; padding: 0 }
-summary { cursor: pointer; font-weight: 600 }
+details .table { margin: 10px 0 0; border-radius: 0; border-width: 1px 0 0 }
+details.stage { padding: 0; background: none; border: 0 } .stage .panels { margin-top: 10px }
+summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere } .stage > summary { color: var(--faint) }
 pre { overflow-x: auto; margin: 12px 0 2px; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
 @media print { body { background: #fff } .card, .panel, figure, .table { break-inside: avoid } }
 """
