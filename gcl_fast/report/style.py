@@ -16,9 +16,9 @@ _SERIES = "".join(_RULES.format(i=i) for i in range(len(_LIGHT)))
 STYLE = (
     f"""
 :root {{ color-scheme: light dark; --paper:#f6f7f9; --card:#fff; --ink:#1f2328; --faint:#656d76; --line:#d8dee4;
-  --good:#15803d; --bad:#b91c1c; --warn:#b45309; --accent:#2563eb; {_variables(_LIGHT)} }}
+  --shade:#1f232838; --good:#15803d; --bad:#b91c1c; --warn:#b45309; --accent:#2563eb; {_variables(_LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ --paper:#0d1117; --card:#161b22; --ink:#e6edf3; --faint:#8d96a0;
-  --line:#30363d; --good:#4ade80; --bad:#f87171; --warn:#fbbf24; --accent:#60a5fa; {_variables(_DARK)} }} }}
+  --line:#30363d; --shade:#e6edf340; --good:#4ade80; --bad:#f87171; --warn:#fbbf24; --accent:#60a5fa; {_variables(_DARK)} }} }}
 """
     + """
 * { box-sizing: border-box }
@@ -40,7 +40,12 @@ p { margin: 6px 0 12px; max-width: 76ch }
 .warnings h2 { margin: 0 0 8px; font-size: 16px } .warnings p { max-width: none }
 .card small { color: var(--faint); font-size: 13px; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
-.table { overflow-x: auto; margin: 10px 0 }
+/* A shade at the edge behind which a table goes on: covers that scroll along hide it at the table's own ends. */
+.table { overflow-x: auto; margin: 10px 0; background: linear-gradient(to right, var(--card) 30%, transparent) 0 / 48px 100%,
+  linear-gradient(to left, var(--card) 30%, transparent) 100% / 48px 100%,
+  linear-gradient(to right, var(--shade), transparent) 0 / 16px 100%,
+  linear-gradient(to left, var(--shade), transparent) 100% / 16px 100%, var(--card);
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll, scroll }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: 8px 14px; text-align: right; border-top: 1px solid var(--line); white-space: nowrap }
 tr:first-child th, tbody tr:first-child td, tbody tr:first-child th { border-top: 0 }
