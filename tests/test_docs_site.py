@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -71,3 +73,11 @@ def test_search_has_a_worker_of_its_own() -> None:
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "polyfills: [iframe-worker.js]" in settings and "hooks: [docs/hooks/nothing_fetched.py]" in settings
     assert 'location.protocol === "file:"' in (ROOT / "docs/iframe-worker.js").read_text(encoding="utf-8")
+
+
+def test_the_picture_of_the_method_is_readable_on_a_phone() -> None:
+    """At 420 pixels the text column has 388: the smallest letters are still 10 high; and what E made of a view reaches M."""
+    text = (ROOT / "docs/method.svg").read_text(encoding="utf-8")
+    width = float(ElementTree.fromstring(text).attrib["width"])
+    assert min(float(size) for size in re.findall(r"font-size[:=]\"?(\d+)", text)) * min(1.0, 388 / width) >= 10
+    assert text.count(">E</text>") == 2 and "f of the new view" in text
