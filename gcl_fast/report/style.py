@@ -64,6 +64,7 @@ svg text { fill: var(--faint); font-size: 11.5px; font-family: inherit }
 .grid { stroke: var(--line); stroke-width: .7 } .axis { stroke: var(--faint); stroke-width: 1 }
 polyline { fill: none; stroke-linejoin: round } .raw { opacity: .22; stroke-width: 1 } .smooth { stroke-width: 1.8 }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; padding: 4px; font-size: 12.5px; color: var(--faint) }
+.legend span { min-width: 0; overflow-wrap: anywhere }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 5px }
 .legend .x { margin-left: auto }
 figure { margin: 14px 0; padding: 14px }
