@@ -18,6 +18,7 @@ from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
 from gcl_fast.report.run_data import read_history
 from gcl_fast.report.titles import group_of
+from gcl_fast.report.warned import epochs_in_words
 
 METRICS = {
     "untrained": {"mAP": 0.123, "rank1": 0.2},
@@ -139,9 +140,38 @@ def test_pictures_of_earlier_stages_are_folded(run):
 
     save_png(run / "pictures" / "stage3_novel_views.png", np.ones((8, 8, 3), dtype=np.uint8))
     html = write_report(run).read_text(encoding="utf-8")
-    summaries = re.findall(r"<details><summary>(.*?)</summary>", html)
-    assert summaries == ["Stage 2: novel views", "config.yaml"]
+    pictures = html[html.index("<h2>Novel views</h2>") : html.index("<h2>Times</h2>")]
+    assert re.findall(r"<details><summary>(.*?)</summary>", pictures) == ["Stage 2: novel views"]
     assert html.index("<b>Stage 3: novel views") < html.index("<summary>Stage 2: novel views")
+
+
+def test_what_is_rarely_read_is_folded(run):
+    """Angle by angle, the curves of stages gone by, the machine, further figures, settings; scores and pictures stand open."""
+    metrics = {**METRICS, "resolved": {"device": "cpu", "images": 96, "image_names": "466d4f3890c821f9", "loader_queue": 3}}
+    metrics["stage2"] = {**METRICS["stage2"], "same_view_psnr_body": 29.7523, "odd_figure": 0.5}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    html = write_report(run).read_text(encoding="utf-8")
+    Page(html)
+    folds = re.findall(r"<details([^>]*)><summary>(.*?)</summary>", html)
+    assert [title for attributes, title in folds if "open" in attributes] == ["Stage 3: joint training"]
+    assert [title for attributes, title in folds if "open" not in attributes] == [
+        "Whole image, PSNR, by angle",
+        "Stage 1: identity encoder warm-up",
+        "Stage 2: generator warm-up",
+        "Machine and automatic settings",
+        "Further figures",
+        "Configuration (config.yaml)",
+    ]
+    outside = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert "47.8%" in outside and "19.43 dB" in outside and outside.count("<img") == 3
+    assert "466d4f3890c821f9" not in html and "resolved" not in html
+    for title, value in (
+        ("Training images", "96"),
+        ("Loader queue", "3"),
+        ("Stage 2, the photo&#39;s own view (not turned): On the person&#39;s pixels alone, PSNR", "29.75 dB"),
+        ("stage2.odd_figure", "0.5"),
+    ):
+        assert f"<tr><th>{title}</th><td>{value}</td></tr>" in html
 
 
 def test_the_report_is_written_anew_by_a_command(run, capsys):
@@ -197,6 +227,33 @@ def test_a_loss_is_shown_as_a_loss(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"stage1": {"mAP": 0.5}, "stage3": {"mAP": 0.4}}))
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert '<b class="bad">-10.0</b>' in html
+
+
+def test_warnings_stand_above_the_scores_and_not_in_a_table(run):
+    """In a table a sentence has one line, however long it is."""
+    with (run / "history.jsonl").open("a") as file:
+        for epoch, size in ((0, 60), (1, 43), (4, 41)):
+            row = {"stage": "stage1", "epoch": epoch, "warnings": [f"one cluster holds {size} of 96 images: lower --<eps>"]}
+            file.write(json.dumps(row) + "\n")
+    html = write_report(run).read_text(encoding="utf-8")
+    Page(html)
+    told = "<b>Stage 1, epochs 1, 2 and 5 (figures of epoch 5)</b><br>one cluster holds 41 of 96 images: lower --&lt;eps&gt;"
+    assert html.count("one cluster holds") == 1
+    assert html.index("<h1>") < html.index(told) < html.index("<h2>Scores</h2>") < html.index("<table>")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ([4], "epoch 4"),
+        ([1, 2], "epochs 1 and 2"),
+        ([1, 2, 3], "epochs 1 to 3"),
+        ([2, 4, 9], "epochs 2, 4 and 9"),
+        ([1, 3, 5, 7, 9, 11], "6 of the epochs 1 to 11"),
+    ],
+)
+def test_epochs_in_words(epochs, words):
+    assert epochs_in_words(epochs) == words
 
 
 @pytest.mark.parametrize("value", [None, "n/a", float("nan"), True])
@@ -268,6 +325,21 @@ def test_chart_draws_rising_values_upwards():
     line = coordinates(svg, "smooth")
     assert len(line) == 40 and (np.diff(line[:, 0]) > 0).all() and (np.diff(line[:, 1]) < 0).all()
     assert line[:, 0].max() <= WIDTH and "log scale" not in svg
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.0135, -0.0115), (-1.2e-7, -1e-8), (0.0, 1e6), (123.46, 123.48), (0.0, 1.0)])
+def test_labels_of_the_axes_stand_whole(low, high):
+    """0.62 of the font size a letter: in wide fonts (Verdana, DejaVu Sans) a digit is 0.64, a point or a minus sign 0.36."""
+    svg = chart({"a": ([0, 1_000_000], [low, high])})
+    labels = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]*)</text>', svg)
+    assert len(labels) > 4
+    for x, anchor, text in labels:
+        width = 0.62 * 11.5 * len(text)
+        begin = float(x) - (width if anchor == "end" else width / 2)
+        assert begin >= 0 and begin + width <= WIDTH + 0.1, text
+    grid = float(re.search(r'class="grid" x1="([\d.]+)"', svg)[1])
+    line = np.array([[float(v) for v in p.split(",")] for p in re.search(r'points="([^"]*)"', svg)[1].split()])
+    assert line[:, 0].min() == pytest.approx(grid, abs=0.1)
 
 
 def test_chart_leaves_out_what_is_not_finite():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 import numpy as np
 
 WIDTH, HEIGHT = 340, 200
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 24  # room around the plot area
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 24  # room around the plot area; on the left more where labels are longer
+LETTER = 7.2  # room for a letter of a label, in the style sheet's size
+GAP = 7  # between a label and the plot area
 MAX_POINTS = 300  # drawn for a line; longer series are thinned
 MAX_SERIES = 8  # colours the style sheet has
 SAME = 1e-9  # values that differ by no more than this share of the largest are one value
@@ -93,8 +96,24 @@ class _Axes:
     logarithmic: bool
     unit: str
 
+    @cached_property
+    def marks(self) -> list[tuple[float, str]]:
+        """Places on the vertical axis, on its scale, and their labels."""
+        places = log_ticks(self.low, self.high) if self.logarithmic else ticks(self.low, self.high)
+        if len({self._text(place) for place in places}) < len(places):  # they differ in digits that are not shown
+            places = [(self.low + self.high) / 2]
+        return [(place, self._text(place)) for place in places]
+
+    @cached_property
+    def begin(self) -> float:
+        """Where the plot area begins: the longest label stands whole before it."""
+        return max(float(LEFT), GAP + LETTER * max(len(text) for _, text in self.marks))
+
+    def _text(self, place: float) -> str:
+        return _label(10**place if self.logarithmic else place) + self.unit
+
     def x(self, value: float) -> float:
-        return float(LEFT + (value - self.left) / (self.right - self.left) * (WIDTH - LEFT - RIGHT))
+        return float(self.begin + (value - self.left) / (self.right - self.left) * (WIDTH - self.begin - RIGHT))
 
     def y(self, scaled: float) -> float:
         return float(TOP + (self.high - scaled) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM))
@@ -139,19 +158,17 @@ def _axes(curves: Sequence[_Curve], percent: bool) -> _Axes:
 def _frame(axes: _Axes) -> list[str]:
     """Grid lines with their labels, the labels of x, and the x axis."""
     parts = []
-    marks = log_ticks(axes.low, axes.high) if axes.logarithmic else ticks(axes.low, axes.high)
-    texts = [_label(10**mark if axes.logarithmic else mark) + axes.unit for mark in marks]
-    if len(set(texts)) < len(texts):  # they differ in digits that are not shown
-        middle = (axes.low + axes.high) / 2
-        marks, texts = [middle], [_label(10**middle if axes.logarithmic else middle) + axes.unit]
-    for mark, text in zip(marks, texts, strict=True):
+    across = f'x1="{axes.begin:g}" x2="{WIDTH - RIGHT}"'
+    for mark, text in axes.marks:
         y = axes.y(mark)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+        parts.append(f'<line class="grid" {across} y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{axes.begin - GAP:g}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for mark in ticks(axes.left, axes.right, 4):
         if mark == int(mark):
-            parts.append(f'<text x="{axes.x(mark):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{mark:g}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
+            text = f"{mark:g}"
+            x = min(axes.x(mark), WIDTH - LETTER * len(text) / 2)  # a long one ends at the edge
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 7}" text-anchor="middle">{text}</text>')
+    parts.append(f'<line class="axis" {across} y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
     return parts
 
 

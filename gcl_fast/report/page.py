@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gcl_fast
 from gcl_fast.packages import missing
-from gcl_fast.report import sections
+from gcl_fast.report import facts, sections, warned
 from gcl_fast.report.run_data import Run
 from gcl_fast.report.style import STYLE
 
@@ -32,9 +32,10 @@ def render_page(run: Run, *, live: bool = False) -> str:
         cards=sections.cards(run),
         scores=sections.scores(run),
         novel_views=sections.novel_view_scores(run),
-        warnings=sections.warnings(run),
+        warnings=warned.warnings(run),
         curves=sections.curves(run),
         pictures=sections.pictures(run),
-        times=sections.times(run),
-        figures=sections.further_figures(run),
+        times=facts.times(run),
+        chosen=facts.chosen(run),
+        figures=facts.further_figures(run),
     )

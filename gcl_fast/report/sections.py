@@ -95,8 +95,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class StageCurves:
+    """folded: of a stage that a later one has gone beyond, or the control's."""
+
     title: str
     panels: list[Panel]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,31 +230,15 @@ def _panels(rows: list[Row]) -> list[Panel]:
     return panels
 
 
-def warnings(run: Run) -> Table | None:
-    """What the run warned of; the same warning of several epochs is one row, in its last words."""
-    found: dict[tuple[str, str], tuple[list[int], str]] = {}
-    for row in run.history:
-        sentences = row.get("warnings")
-        for sentence in sentences if isinstance(sentences, list) else []:
-            kind = str(row["stage"]), re.sub(r"[\d.,]+", "", str(sentence))  # the figures change, the words stay
-            epochs, _ = found.setdefault(kind, ([], ""))
-            epoch = row.get("epoch")
-            found[kind] = ([*epochs, int(epoch) + 1] if is_number(epoch) else epochs, str(sentence))
-    rows = []
-    for (stage, _), (epochs, sentence) in found.items():
-        many = f"epochs {epochs[0]} to {epochs[-1]}, {len(epochs)} of them" if len(epochs) > 1 else f"epoch {epochs[0]}"
-        rows.append([f"{stage_name(stage) if stage in STAGES else stage}, {many}" if epochs else stage, sentence])
-    return Table([], rows) if rows else None
-
-
 def curves(run: Run) -> list[StageCurves]:
-    """Loss curves, stage by stage."""
+    """Loss curves, stage by stage; the last stage's stand open."""
     rows: dict[str, list[Row]] = {}
     for row in run.history:
         rows.setdefault(str(row["stage"]), []).append(row)
     order = {name: place for place, name in enumerate(STAGES)}
     stages = sorted(rows, key=lambda name: (order.get(name, len(order)), name))
-    drawn = [StageCurves(stage_title(stage), _panels(rows[stage])) for stage in stages]
+    last = [stage for stage in stages if stage != "control"][-1:] or stages[-1:]
+    drawn = [StageCurves(stage_title(stage), _panels(rows[stage]), folded=stage not in last) for stage in stages]
     return [stage for stage in drawn if stage.panels]
 
 
@@ -274,38 +261,3 @@ def pictures(run: Run) -> list[PictureGroup]:
         png = base64.b64encode(file.read_bytes()).decode("ascii")
         groups[group].pictures.append(Picture(title, caption, png, folded))
     return [group for group in groups.values() if group.pictures]
-
-
-def times(run: Run) -> Table | None:
-    """Seconds of each part, the total last; without them, the times the history holds."""
-    seconds = run.metrics.get("seconds")
-    named = seconds if isinstance(seconds, Mapping) else section_of(run.metrics, "times")
-    parts = {str(name): float(value) for name, value in named.items() if is_number(value)}
-    if is_number(seconds):
-        parts["total"] = seconds
-    if not parts:
-        for row in run.history:
-            stage, time = str(row["stage"]), row.get("time")
-            if is_number(time):
-                parts[stage] = max(parts.get(stage, 0.0), time)
-    if not parts:
-        return None
-    if "total" in parts:
-        parts["total"] = parts.pop("total")
-    return Table([], [[STAGES.get(name, in_words(name)), duration(value)] for name, value in parts.items()])
-
-
-def further_figures(run: Run) -> Table | None:
-    """Whatever else metrics.json says."""
-    shown = {*SCORES, "novel_view_images", "same_view_psnr"}
-    for author in ("novel_view", *GUESSES):
-        shown |= {f"{author}_{measure.key}{end}" for measure in MEASURES for end in ("", "_per_yaw")}
-    rows = []
-    for key, value in run.metrics.items():
-        if key in ("seconds", "times"):
-            continue
-        named = {f"{key}.{k}": v for k, v in value.items() if k not in shown} if isinstance(value, Mapping) else {key: value}
-        for name, figure in named.items():
-            if isinstance(figure, str | int | float):
-                rows.append([name, f"{figure:.5g}" if isinstance(figure, float) else str(figure)])
-    return Table([], rows) if rows else None

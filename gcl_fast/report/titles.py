@@ -38,10 +38,25 @@ class Measure:
 
 
 MEASURES = (
-    Measure("psnr", "Whole image, PSNR", "On RGB in [0, 1], mean over images of each image's own; higher is better.", " dB", 2),
+    Measure(
+        "psnr", "Whole image, PSNR", "On RGB in [0, 1]; mean of the images' PSNRs; higher is better.", " dB", 2
+    ),
     Measure("psnr_body", "On the person's pixels alone, PSNR", "Within the silhouette of the turned mesh.", " dB", 2),
     Measure("ssim", "Structural similarity (SSIM)", "1 for equal images.", "", 3),
 )
+RESOLVED = {  # keys of what a run writes down of its machine and of settings on `auto`
+    "hardware": "Processor or GPU",
+    "device": "Device",
+    "processes": "Processes",
+    "threads": "CPU threads of a process",
+    "precision": "Precision",
+    "channels_last": "Channels-last memory layout",
+    "compile": "torch.compile",
+    "loader": "Image loader",
+    "meshes": "Meshes",
+    "images": "Training images",
+    "torch": "PyTorch",
+}
 CAPTIONS = {  # by the end of a picture's name
     "novel_views": "People not trained on, turned to new angles: guiding mesh, generated view, truth; warped: the photo's own "
     "pixels, carried to the new angle by the mesh.",
