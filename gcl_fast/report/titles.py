@@ -38,9 +38,7 @@ class Measure:
 
 
 MEASURES = (
-    Measure(
-        "psnr", "Whole image, PSNR", "On RGB in [0, 1]; mean of the images' PSNRs; higher is better.", " dB", 2
-    ),
+    Measure("psnr", "Whole image, PSNR", "On RGB in [0, 1]; mean of the images' PSNRs; higher is better.", " dB", 2),
     Measure("psnr_body", "On the person's pixels alone, PSNR", "Within the silhouette of the turned mesh.", " dB", 2),
     Measure("ssim", "Structural similarity (SSIM)", "1 for equal images.", "", 3),
 )
