@@ -27,8 +27,10 @@ def _git(*arguments: str) -> str:
 
 
 def command() -> str:
-    """This command without folders of this machine."""
-    words = [word for word in sys.argv[1:] if not word.startswith("/")]
+    """This command without its note and without folders of this machine."""
+    given = sys.argv[1:]
+    words = [word for word, before in zip(given, ["", *given], strict=False) if "--note" not in (word, before)]
+    words = [word for word in words if not word.startswith("/")]
     return " ".join([f"python bench/{Path(sys.argv[0]).name}", *words])
 
 

@@ -55,12 +55,16 @@ def demo_scores() -> str:
 
 
 def demo_views() -> str:
+    """ "Pixels carried": what the guided generator is given, nothing painted."""
     rows = []
     for seed, run in read("demo_seeds")["seeds"].items():
         last = run["stage3"]
-        guesses = [views(last, guess) for guess in ("mean_image", "blank_background", "source_image")]
+        guesses = [views(last, guess) for guess in ("mean_image", "blank_background", "source_image", "carried_pixels")]
         rows.append([seed, views(run["stage2"], "novel_view"), views(last, "novel_view"), *guesses])
-    return markdown(["seed", "after stage 2", "after stage 3", "mean training image", "empty scene", "photo, not turned"], rows)
+    return markdown(
+        ["seed", "after stage 2", "after stage 3", "mean training image", "empty scene", "photo, not turned", "pixels carried"],
+        rows,
+    )
 
 
 def stage1() -> str:
