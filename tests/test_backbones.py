@@ -183,7 +183,7 @@ def test_weights_that_nobody_offers_are_one_sentence(monkeypatch):
 
 
 def test_other_backbones_have_their_own_width():
-    with pytest.raises(ConfigError, match="ModelConfig.width must be 64 with backbone osnet_x1_0, got 32"):
+    with pytest.raises(ConfigError, match="^model.width must be 64 with backbone osnet_x1_0, got 32"):
         from_dict(TrainConfig, {"model": {"backbone": "osnet_x1_0", "width": 32}})
 
 

@@ -141,13 +141,14 @@ def test_training_names_bad_meshes_before_it_begins(root: Path, tmp_path: Path, 
     write_mesh(files[1], VERTICES, BESIDE)
     files[3].write_bytes(b"")
     command = ["train", "--config", str(settings), "--root", str(root), "--runs", str(tmp_path / "runs"), "--stage", "2"]
+    command += ["--init", str(tmp_path / "nowhere.pt")]
     assert main(command) == 1
     error = capsys.readouterr().err
     assert files[1].stem in error and files[3].stem in error and "--skip-unmeshed" in error
     assert not (tmp_path / "runs").exists()
-    assert main([*command, "--skip-unmeshed"]) == 1  # goes on to what stage 2 lacks
+    assert main([*command, "--skip-unmeshed"]) == 1  # goes on to what it starts from
     output = capsys.readouterr()
-    assert "2 of 8 train meshes cannot guide" in output.out and "train stage 1" in output.err
+    assert "2 of 8 train meshes cannot guide" in output.out and "nowhere.pt" in output.err
 
 
 def test_an_import_says_what_the_bodies_cover(root: Path, tmp_path: Path) -> None:

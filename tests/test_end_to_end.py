@@ -206,7 +206,7 @@ def test_stages_say_what_they_need(tmp_path, settings, capsys):
 
 def test_clusters_that_cannot_train_are_explained(tmp_path, settings, capsys):
     root = write_toy_world(tmp_path / "data")
-    command = train(settings, root, tmp_path / "runs", "--stage", "1", "--stage1.cluster.min-samples", "20")
+    command = train(settings, root, tmp_path / "runs", "--stage", "1", "--stage1.cluster.min-samples", "12")
     assert main(command) == 1
     error = capsys.readouterr().err
     assert "0 clusters" in error and "stage1.cluster.eps" in error

@@ -335,7 +335,7 @@ def test_weights_are_fetched_once_checked_and_never_by_themselves(
 def test_training_without_meshes_says_what_to_do(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(f"root: {world}\nruns: {tmp_path / 'runs'}\nheight: {SIZE[0]}\nwidth: {SIZE[1]}\ndevice: cpu\n")
-    assert main(["train", "--config", str(config), "--stage", "2"]) == 1
+    assert main(["train", "--config", str(config), "--stage", "all"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"gcl-fast estimate-meshes --root {world} --dataset market1501" in said

@@ -220,7 +220,7 @@ def test_what_auto_became_is_written_down(trained: Toy) -> None:
     assert written["threads"] == 1 and written["images"] == 12
     assert json.loads((trained.run / "metrics.json").read_text())["resolved"] == written
     page = (trained.run / "report.html").read_text()
-    assert "resolved.precision" in page and "resolved.loader" in page
+    assert "Precision</th><td>fp32<" in page and "Image loader</th><td>cached<" in page
     assert load_yaml(trained.run / "config.yaml") == read_config(trained.run)  # may be given to --config
 
 
