@@ -14,13 +14,9 @@ from statistics import mean, stdev
 
 import torch
 from provenance import command, commit, device_name
+from training_sources import fingerprint
 
 from gcl_fast.runs.synthetic_demo import run_demo, summary
-
-try:
-    from bench.training_sources import fingerprint
-except ImportError:  # run as a script
-    from training_sources import fingerprint
 
 GUESSES = ("mean_image", "blank_background", "source_image")
 KEEP = ("untrained", "stage1", "stage2", "stage3", "control", "times", "seconds")

@@ -37,8 +37,9 @@ from gcl_fast.estimation.body_estimates import bodies_from_landmarks
 from gcl_fast.generation.inputs import load_photos, load_units
 from gcl_fast.generation.measures import psnr
 from gcl_fast.generation.true_views import by_source, read_truth
-from gcl_fast.guides import Bodies, turned_view
-from gcl_fast.images import load_photo, photo_to_unit, pillow
+from gcl_fast.generation.warps import carried_views
+from gcl_fast.guides import Bodies
+from gcl_fast.images import load_photo, pillow
 from gcl_fast.meshes import Mesh, open_mesh_source
 from gcl_fast.meshes.anny_body import AnnyBody
 from gcl_fast.meshes.mean_body import mean_body
@@ -204,9 +205,8 @@ def score_views(root: Path, estimator: BlazePose) -> dict[str, object]:
         for row, (path, views) in enumerate(groups.items()):
             turned = [view for view in views if view.yaw % 360]
             index, yaws = torch.full((len(turned),), row), torch.tensor([view.yaw for view in turned])
-            source, target = kind.seen(index), kind.seen(index, yaws)
-            guide = turned_view(load_photos([path] * len(turned), size), source, target, target.mesh)
-            guess, truth = photo_to_unit(guide.composite()), load_units([view.image for view in turned], size)
+            guess = carried_views(load_photos([path], size), kind, row, [view.yaw for view in turned])
+            truth = load_units([view.image for view in turned], size)
             whole.append(psnr(guess, truth))
             inside.append(psnr(guess, truth, bodies["true_bodies"].seen(index, yaws).silhouette))
         scores |= {"views": sum(map(len, whole))}

@@ -6,6 +6,9 @@ Each also is the built-in error that fits, so that callers may catch either.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class GclError(Exception):
     """Base of the package's own errors. The message names what is wrong, what was expected and what to do."""
@@ -65,3 +68,10 @@ class ProgramError(GclError, RuntimeError):
 
 class ExportError(GclError, RuntimeError):
     """An exported file that failed its check and was not kept; the message names it and the difference."""
+
+
+def did_you_mean(given: str, names: Iterable[str], *, cutoff: float = 0.6, before: str = "") -> str:
+    """'; did you mean NAME?', for the end of a message: the name spelt most like the one given, what stands `before` it added;
+    empty where none is alike (cutoff: 0 any, 1 the same)."""
+    near = difflib.get_close_matches(given, list(names), n=1, cutoff=cutoff)
+    return f"; did you mean {before}{near[0]}?" if near else ""

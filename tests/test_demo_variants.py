@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
 
 from gcl_fast.config import to_dict
 from gcl_fast.runs.synthetic_demo import demo_config
+from tests.module_files import bench_module
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):
     """The module, which finds its neighbours as a script does."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "bench"))
-    return importlib.import_module("demo_variants")
+    return bench_module("demo_variants", monkeypatch)
 
 
 def flat(settings: dict, above: str = "") -> dict[str, object]:

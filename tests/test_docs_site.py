@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -11,15 +10,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.module_files import module_at
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def hook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nothing_fetched", ROOT / "docs/hooks/nothing_fetched.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def hook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return module_at("docs/hooks/nothing_fetched.py", monkeypatch)
 
 
 @pytest.mark.parametrize(

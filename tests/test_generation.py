@@ -23,7 +23,8 @@ from gcl_fast.generation import (
     score_novel_views,
 )
 from gcl_fast.generation.inputs import load_photos, render_meshes
-from gcl_fast.generation.novel_view_scores import ViewMaker
+from gcl_fast.generation.warps import carried_views
+from gcl_fast.guides import Bodies
 from gcl_fast.images import mesh_to_unit, normalise, photo_to_unit
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.models import Generator, IdentityEncoder
@@ -321,10 +322,10 @@ def test_carried_pixels_are_the_photos_own(tmp_path):
         open_mesh_source(root / "mesh", "market1501", "test", toy_world.SIZE),
         next((root / "market1501/query").glob("*.jpg")),
     )
-    maker = ViewMaker(MeanCode(), Paint(), meshes, toy_world.SIZE, "cpu")
     image = load_photos([photo], toy_world.SIZE)
-    drawn = render_meshes(meshes, [Record(path=photo, pid=-1, camera=-1)], [0.0, 90.0])[0]
-    same, turned = maker.carried(photo, image, drawn, [0.0, 90.0])
+    record = Record(path=photo, pid=-1, camera=-1)
+    drawn = render_meshes(meshes, [record], [0.0, 90.0])[0]
+    same, turned = carried_views(image, Bodies(meshes, [record]), 0, [0.0, 90.0])
     body = (mesh_to_unit(drawn) > 0.02).expand(-1, 3, -1, -1)
     assert body[0].sum() > 300
     torch.testing.assert_close(same[body[0]], photo_to_unit(image)[0][body[0]], rtol=0, atol=1e-4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +11,7 @@ import torch
 
 from gcl_fast.cli.gpu_coverage import coverage
 from gcl_fast.stages.amp import has_bfloat16
+from tests.module_files import module_at
 
 DEFAULT = ("75-real", "80-real", "90", "120")
 
@@ -56,12 +55,7 @@ def build(monkeypatch) -> ModuleType:
     monkeypatch.setattr(setuptools, "setup", lambda **options: None)
     for name in ("GCL_CUDA_ARCHITECTURES", "TORCH_CUDA_ARCH_LIST"):
         monkeypatch.delenv(name, raising=False)
-    path = Path(__file__).resolve().parent.parent / "setup.py"
-    spec = importlib.util.spec_from_file_location("gcl_setup", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "gcl_setup", module)
-    spec.loader.exec_module(module)
-    return module
+    return module_at("setup.py", monkeypatch)
 
 
 @pytest.mark.parametrize(

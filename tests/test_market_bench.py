@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ pytest.importorskip("sklearn", reason="the bench's baseline needs it")
 pytest.importorskip("torchvision", reason="the backbones need it")
 
 from gcl_fast.config import TrainConfig, load_yaml
+from tests.module_files import bench_module
 from tests.toy_world import SETTINGS, write_toy_world
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
@@ -23,8 +23,7 @@ BENCH = Path(__file__).resolve().parent.parent / "bench"
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The module, with networks and schedules of the toy world."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    module = importlib.import_module("market1501")
+    module = bench_module("market1501", monkeypatch)
     (tmp_path / "toy.yaml").write_text(SETTINGS)
 
     def toy(start: str) -> TrainConfig:

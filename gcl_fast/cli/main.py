@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import select
@@ -11,6 +10,7 @@ import sys
 import warnings
 
 from gcl_fast.cli.waits import wait_briefly
+from gcl_fast.errors import did_you_mean
 from gcl_fast.stages.stop_signals import stops_on_sigterm
 
 COMMANDS = {
@@ -115,9 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"gcl-fast: no command {name!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        print(f"gcl-fast: no command {name!r}{did_you_mean(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return 2
     wait_briefly()
     rank, refusal = _rank_or_refusal(name)

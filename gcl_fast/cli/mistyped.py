@@ -9,6 +9,8 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from gcl_fast.errors import did_you_mean
+
 SHOWN = 4  # flags of one name, of which the first is taken to be meant
 POSITIONAL = get_args(tyro.conf.Positional[int])[1:]  # how tyro marks what is no flag
 
@@ -39,8 +41,7 @@ def mistakes(kind: type, argv: list[str], *, prog: str) -> list[str]:
 def nearest(given: str, names: tuple[str, ...] | list[str]) -> str:
     """'; did you mean NAME?' for the name most like the one given; empty where none is."""
     within = [name for name in names if name.startswith(given)] if given else []
-    near = difflib.get_close_matches(given, within or names, n=1, cutoff=0.0 if within else 0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(given, within, cutoff=0.0) or did_you_mean(given, names)
 
 
 def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -84,9 +85,8 @@ def _meant(name: str, known: list[str], argv: list[str]) -> str:
         others = ", ".join(f"--{flag}" for flag in same[1:SHOWN])
         more = " ..." if len(same) > SHOWN else ""
         return f"; did you mean --{same[0]}?" + (f" There are also {others}{more}" if others else "")
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean --{near[0]}?"
+    if near := did_you_mean(name, known, before="--"):
+        return near
     leaves = {flag.rpartition(".")[2]: flag for flag in reversed(known)}  # the first of a name
     close = difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.75)
     return f"; did you mean --{leaves[close[0]]}?" if close else ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -74,8 +73,7 @@ def from_dict(kind: type[Section], values: Mapping[str, Any], where: str = "", b
         if (key, kind.__name__) in RENAMED:
             key, value = RENAMED[key, kind.__name__](value)
         if key not in merged:
-            near = difflib.get_close_matches(str(key), merged, n=1)
-            hint = f"; did you mean {where}{near[0]}?" if near else f"; known keys: {', '.join(sorted(merged))}"
+            hint = did_you_mean(str(key), merged, before=where) or f"; known keys: {', '.join(sorted(merged))}"
             raise ConfigError(f"unknown configuration key {where}{key}{hint}")
         merged[key] = _convert(value, hints[key], where + key, getattr(start, key))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gcl_fast.config.method_recipes import from_values
 from gcl_fast.config.plain_values import from_dict
 from gcl_fast.config.schema import TrainConfig
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, did_you_mean
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ def _problem(error: yaml.YAMLError) -> str:
 def _alike(path: Path) -> str:
     """'; did you mean NAME?', a shipped name or a file beside; empty where nothing is called alike."""
     beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.8) or difflib.get_close_matches(path.stem, shipped(), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(str(path), beside, cutoff=0.8) or did_you_mean(path.stem, shipped())
 
 
 def config_dir() -> Path:

@@ -16,8 +16,8 @@ from gcl_fast.generation.decoding import novel_views
 from gcl_fast.generation.inputs import bodies_for, load_photos, load_units, render_meshes
 from gcl_fast.generation.measures import psnr, ssim
 from gcl_fast.generation.true_views import TrueView, by_source, read_truth
-from gcl_fast.generation.warps import warped_views
-from gcl_fast.guides import Bodies, turned_view
+from gcl_fast.generation.warps import carried_views, warped_views
+from gcl_fast.guides import Bodies
 from gcl_fast.images import mesh_to_unit, photo_to_unit
 from gcl_fast.meshes import MeshSource, VertexMeshes
 from gcl_fast.models import Generator, IdentityEncoder
@@ -82,13 +82,6 @@ class ViewMaker:
         bodies = bodies_for(self.generator, self.mesh_source, [record], self.device)
         return photo, meshes, novel_views(self.encoder, self.generator, photo, meshes, bodies=bodies, yaws=yaws)
 
-    def carried(self, source: Path, photo: Tensor, meshes: Tensor, yaws: Sequence[float]) -> Tensor:
-        """The views without a generator, [R, 3, H, W] RGB in [0, 1]."""
-        bodies = Bodies(self.mesh_source, [Record(path=source, pid=-1, camera=-1)], self.device)
-        index = torch.zeros(len(yaws), dtype=torch.int64, device=self.device)
-        seen, turned = bodies.seen(index), bodies.seen(index, torch.tensor(yaws, device=self.device))
-        return photo_to_unit(turned_view(photo.expand(len(yaws), -1, -1, -1), seen, turned, meshes).composite())
-
     def units(self, paths: Sequence[Path]) -> Tensor:
         """[R, 3, H, W] RGB in [0, 1], on the device."""
         return load_units(paths, self.image_size).to(self.device)
@@ -109,7 +102,8 @@ def _scores_of_photo(
         "source_image": photo_to_unit(photo).expand_as(truth),
     }
     if isinstance(maker.mesh_source, VertexMeshes):
-        guesses["carried_pixels"] = maker.carried(source, photo, meshes[0], yaws)
+        bodies = Bodies(maker.mesh_source, [Record(path=source, pid=-1, camera=-1)], maker.device)
+        guesses["carried_pixels"] = carried_views(photo, bodies, 0, yaws)
     scores = {}
     for author, guess in guesses.items():
         scores[f"{author}_psnr"] = psnr(guess, truth)

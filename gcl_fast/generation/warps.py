@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gcl_fast.errors import InputError
 from gcl_fast.generation.inputs import load_photos, render_meshes
-from gcl_fast.images import mesh_to_uint8, normalise
+from gcl_fast.guides import Bodies, turned_view
+from gcl_fast.images import mesh_to_uint8, normalise, photo_to_unit
 from gcl_fast.meshes import MeshSource, VertexMeshes
 from gcl_fast.ops import mesh_warp
 from gcl_fast.records import Record
@@ -52,6 +53,20 @@ def warped_views(
         pictures.append(torch.where(level == SEEN, warped, torch.where(level == HIDDEN, mesh, paper)))
         visibility.append(seen)
     return torch.stack(pictures), torch.stack(visibility)
+
+
+def carried_views(photo: Tensor, bodies: Bodies, row: int, yaws: Sequence[float]) -> Tensor:
+    """What a guided generator is given, nothing painted: the photo's pixels on its turned body, its background elsewhere.
+
+    Arguments:
+        photo: [1, 3, H, W], ImageNet-normalised, on the device of the bodies; row: its body among them.
+        yaws: R turns, degrees.
+
+    Returns: [R, 3, H, W] RGB in [0, 1].
+    """
+    index = torch.full((len(yaws),), row, device=photo.device)
+    seen, turned = bodies.seen(index), bodies.seen(index, torch.tensor(yaws, device=photo.device))
+    return photo_to_unit(turned_view(photo.expand(len(yaws), -1, -1, -1), seen, turned, turned.mesh).composite())
 
 
 def warp_pictures(
