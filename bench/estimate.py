@@ -62,11 +62,11 @@ def main() -> int:
     parser.add_argument("--views", type=Path, nargs="*", default=[], help="worlds with true views")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--no-mirror", action="store_true")
+    parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = choose_device(options.device)
-    estimator = BlazePose(pose_weights(options.weights), device, mirror=not options.no_mirror)
+    estimator = BlazePose(pose_weights(options.weights), device, mirror=options.mirror)
     result: dict[str, object] = {
         "command": command(),
         "commit": commit(),

@@ -44,14 +44,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def estimated(world: Path, weights: Path) -> Path:
-    flags = ["--weights", str(weights), "--no-mirror", "--height", str(SIZE[0]), "--width", str(SIZE[1])]
+    flags = ["--weights", str(weights), "--height", str(SIZE[0]), "--width", str(SIZE[1])]
     assert main(["estimate-meshes", "--root", str(world), *flags, "--preview", str(world / "sheet.png")]) == 0
     return world
 
 
 def test_a_photo_and_its_mirror_image_agree(world: Path, weights: Path) -> None:
     photos = [load_photo(record.path) for record in load_dataset("market1501", world).train[:4]]
-    pose = BlazePose(weights)
+    pose = BlazePose(weights, mirror=True)
     seen, mirrored = pose.estimate(photos), pose.estimate([np.ascontiguousarray(photo[:, ::-1]) for photo in photos])
     assert seen.score.min() > 0.9 and seen.masks is not None and seen.masks[0].shape == (128, 64)
     left, right = [11, 23, 25, 27], [12, 24, 26, 28]

@@ -82,12 +82,51 @@ def test_a_large_batch_goes_through_few_at_a_time(
     network = TfliteNetwork(read_tflite(path))
     image = torch.from_numpy(numbers(9, 3, 9, 12))
     sizes, run = [], TfliteNetwork._run
-    monkeypatch.setattr(TfliteNetwork, "_run", lambda self, part: sizes.append(len(part)) or run(self, part))
+    monkeypatch.setattr(TfliteNetwork, "_run", lambda self, part, *rest: sizes.append(len(part)) or run(self, part, *rest))
     for fused in (True, False):  # oneDNN's own convolutions, and those of every build of PyTorch
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda fused=fused: fused)
         for found, wanted in zip(network(image), expected(image, weights), strict=True):
             torch.testing.assert_close(found, wanted)
     assert max(sizes) < 9 and sum(sizes) == 18
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> TfliteNetwork:
+    """A picture that comes back at its size, by way of one half as large, and a number, as BlazePose has them."""
+    g = Graph()
+    image = g.tensor((1, 8, 24, 3))
+    same = {0: ("b", 0), 1: ("i", 1), 2: ("i", 1), 3: ("b", 1)}
+    strided, depthwise = {**same, 1: ("i", 2), 2: ("i", 2)}, {0: ("b", 0), 1: ("i", 1), 2: ("i", 1), 3: ("i", 1)}
+    small = g.add("conv", [image, g.constant(numbers(4, 3, 3, 3))], (1, 4, 12, 4), strided)
+    deep = g.add("depthwise", [small, g.constant(numbers(1, 5, 5, 4))], (1, 4, 12, 4), depthwise)
+    both = g.add("add", [small, deep], (1, 4, 12, 4))
+    large = g.add("resize", [both, g.constant(np.array([8, 24], np.int32))], (1, 8, 24, 4), {3: ("B", 1)})
+    last = g.add("conv", [large, g.constant(numbers(2, 3, 3, 4)), g.constant(numbers(2))], (1, 8, 24, 2), same)
+    picture = g.add("sigmoid", [last], (1, 8, 24, 2))
+    pooled = g.add("max_pool", [small], (1, 1, 1, 4), {0: ("b", 1), 1: ("i", 4), 2: ("i", 12), 3: ("i", 12), 4: ("i", 4)})
+    flat = g.add("reshape", [pooled, g.constant(np.array([-1, 4], np.int32))], (1, 4))
+    path = tmp_path_factory.mktemp("decoder") / "decoder.tflite"
+    path.write_bytes(g.write([image], [flat, picture]))
+    return TfliteNetwork(read_tflite(path))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("columns", [(0, 24), (0, 9), (3, 21), (8, 13), (11, 12), (13, 24), (9, 16)])
+def test_some_columns_of_a_picture_are_those_of_the_whole(
+    decoder: TfliteNetwork, columns: tuple[int, int], fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: fused)
+    image = torch.from_numpy(numbers(5, 3, 8, 24))
+    flat, picture = decoder(image)
+    widths, convolved = [], TfliteNetwork._convolved
+    monkeypatch.setattr(
+        TfliteNetwork, "_convolved", lambda self, step, x, *rest: widths.append(x.shape[3]) or convolved(self, step, x, *rest)
+    )
+    same, part = decoder(image, {1: columns})
+    torch.testing.assert_close(same, flat, rtol=0, atol=0)
+    torch.testing.assert_close(part, picture[..., columns[0] : columns[1]])
+    if columns == (9, 16):  # the last convolution looks at one more on each side; the 6 below those need 10; the first is padded
+        assert widths[:3] == [25, 10, 9]
 
 
 def test_only_what_the_chosen_outputs_need_is_computed(model: tuple[Path, dict[str, np.ndarray]]) -> None:

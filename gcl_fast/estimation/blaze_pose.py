@@ -1,4 +1,4 @@
-"""BlazePose in plain torch: photos -> landmarks and masks, each photo averaged with its mirror image.
+"""BlazePose in plain torch: photos -> landmarks and masks, averaged with those of the mirror image where asked.
 
 Source: Bazarevsky et al., "BlazePose: On-device Real-time Body Pose tracking", 2020; Grishchenko et al., "BlazePose GHUM
 Holistic", 2022 (landmarks in metres). The weights are the authors', see `pose_weights`.
@@ -24,16 +24,18 @@ POINTS = 33
 # Number of each landmark's mirror image: nose, eyes and mouth by their places, from the shoulders on left and right in turn
 MIRRORED = (0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(i + 1 if i % 2 else i - 1 for i in range(11, POINTS)))
 MASK_HEIGHT = 128
+MASK = 2  # its place among the outputs, see _outputs
 
 
 class BlazePose:
     """An `Estimator` of landmarks.
 
-    path: a BlazePose landmark model (.tflite; lite, full or heavy); mirror: average with the mirrored photo. Errors:
+    path: a BlazePose landmark model (.tflite; lite, full or heavy); mirror: average with the mirrored photo (better masks
+    for twice the time; bodies are the same, docs/photos.md). Errors:
     MissingFileError, InputError naming the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu", *, mirror: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], device: torch.device | str = "cpu", *, mirror: bool = False) -> None:
         model = read_tflite(path)
         try:
             outputs = _outputs(model)
@@ -46,9 +48,11 @@ class BlazePose:
     def estimate(self, photos: Sequence[Pixels]) -> Landmarks:
         boxes = [self._box(photo) for photo in photos]
         canvas = torch.stack([self._canvas(photo, box) for photo, box in zip(photos, boxes, strict=True)]).to(self.device)
-        points, metres, score, masks = self._seen(canvas)
+        # of the masks only the columns in which there are photos are computed
+        left, right = min(box[1] for box in boxes), max(box[1] + box[3] for box in boxes)
+        points, metres, score, masks = self._seen(canvas, left, right)
         if self.mirror:
-            points_m, metres_m, score_m, masks_m = self._seen(canvas.flip(3))
+            points_m, metres_m, score_m, masks_m = self._seen(canvas.flip(3), self.size - right, self.size - left)
             points_m, metres_m = points_m[:, MIRRORED], metres_m[:, MIRRORED]
             points_m[..., 0], metres_m[..., 0] = 1 - points_m[..., 0], -metres_m[..., 0]
             points, metres = (points + points_m) / 2, (metres + metres_m) / 2
@@ -57,12 +61,12 @@ class BlazePose:
         longer = torch.tensor([max(photo.shape[:2]) / photo.shape[0] for photo in photos], device=self.device)
         placed = (points[..., :2] - 0.5) * (SIDE * longer)[:, None, None]
         seen = points[..., 3:5].amin(2).sigmoid()
-        return Landmarks(placed, metres, seen, score, self._masks(masks, boxes, photos))
+        return Landmarks(placed, metres, seen, score, self._masks(masks, left, boxes, photos))
 
-    def _seen(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _seen(self, canvas: Tensor, left: int, right: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[B, 33, 5] x, y, z in [0, 1] of the square, visibility and presence before the sigmoid; metres [B, 33, 3]; score [B];
-        masks [B, 1, S, S]."""
-        flat, score, mask, world = self.network(canvas)
+        masks [B, 1, S, right - left]."""
+        flat, score, mask, world = self.network(canvas, {MASK: (left, right)})
         points = flat.unflatten(1, (-1, 5))[:, :POINTS].clone()
         points[..., :3] /= self.size
         return points, world.unflatten(1, (-1, 3))[:, :POINTS].clone(), score[:, 0], mask.sigmoid()
@@ -81,11 +85,14 @@ class BlazePose:
         pads = (left, self.size - columns - left, top, self.size - rows - top)
         return F.pad(pixels[None], pads, mode="replicate")[0]
 
-    def _masks(self, masks: Tensor, boxes: Sequence[tuple[int, int, int, int]], photos: Sequence[Pixels]) -> list[Tensor]:
+    def _masks(
+        self, masks: Tensor, first: int, boxes: Sequence[tuple[int, int, int, int]], photos: Sequence[Pixels]
+    ) -> list[Tensor]:
+        """Each photo's part of the masks, which begin at column `first`."""
         cut = []
         for mask, (top, left, rows, columns), photo in zip(masks, boxes, photos, strict=True):
             size = (MASK_HEIGHT, max(1, round(MASK_HEIGHT * photo.shape[1] / photo.shape[0])))
-            part = mask[None, :, top : top + rows, left : left + columns]
+            part = mask[None, :, top : top + rows, left - first : left - first + columns]
             cut.append(unit_to_levels(F.interpolate(part, size, mode="bilinear", antialias=True)[0, 0].clamp(0, 1)).cpu())
         return cut
 

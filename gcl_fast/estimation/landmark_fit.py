@@ -36,6 +36,7 @@ TRUNK = (0.646, 0.145)
 PITCH, PITCH_UP = 0.146, 0.095
 # Arms begin half bent before the body, degrees: from a straight one behind it descent does not find a hand that is held up
 ARMS_START = {"arm": -10.0, "elbow": 20.0}
+PACES = (1.0, 1.0, 1 / 3, 1 / 3, 1.0)  # of angles, shape, camera, elevation, gait
 # Usual errors of landmarks, in FitSettings.pixel
 ERRORS = {
     "nose": 1.23,
@@ -113,20 +114,25 @@ def fit_landmarks(body: PosableBody, observed: Landmarks, settings: FitSettings 
     energy = _Energy(body, observed, settings)
     with torch.no_grad():
         first, gait = start(body, observed, energy)
+    parts = (first.angles, first.shape, first.camera, first.elevation[:, None], gait)
+    widths = [part.shape[1] for part in parts]
+    # Adam's steps are as long for every unknown: scale and place, and the elevation, go at a third of the pace
+    rates = torch.cat([torch.full((width,), pace) for width, pace in zip(widths, PACES, strict=True)]).to(gait.device)
     with torch.enable_grad():
-        parts = [part.clone().requires_grad_() for part in (first.angles, first.shape, first.camera, first.elevation, gait)]
-        rates = (1.0, 1.0, 1 / 3, 1 / 3, 1.0)
-        groups = [{"params": [part]} for part in parts]
-        optimizer = torch.optim.Adam(groups, lr=settings.rate, betas=(0.9, 0.98))
+        unknowns = (torch.cat(parts, 1) / rates).requires_grad_()
+        optimizer = torch.optim.Adam([unknowns], lr=settings.rate, betas=(0.9, 0.98), fused=True)
         for step in range(settings.steps):
-            slowing = min(1.0, 2 * (1 - step / settings.steps))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = settings.rate * rate * slowing
+            optimizer.param_groups[0]["lr"] = settings.rate * min(1.0, 2 * (1 - step / settings.steps))
             optimizer.zero_grad()
-            energy(Fit(*parts[:4]), parts[4]).sum().backward()
+            energy(*_split(unknowns * rates, widths)).sum().backward()
             optimizer.step()
-    fit = Fit(*(part.detach() for part in parts[:4]))
+    fit, _ = _split(unknowns.detach() * rates, widths)
     return fit, energy.off(fit)
+
+
+def _split(unknowns: Tensor, widths: list[int]) -> tuple[Fit, Tensor]:
+    angles, shape, camera, elevation, gait = unknowns.split(widths, 1)
+    return Fit(angles, shape, camera, elevation[:, 0]), gait
 
 
 def start(body: PosableBody, observed: Landmarks, energy: _Energy) -> tuple[Fit, Tensor]:
@@ -183,19 +189,22 @@ class _Energy:
         pixels = [settings.pixel * ERRORS[name] for name, (first, *_) in LANDMARKS.items() for _ in range(2 if first else 1)]
         self.pixel, (self.shape, self.shapes) = torch.tensor(pixels, device=device), torch.tensor(SHAPE, device=device).T
         self.part, self.spread, self.pitched = (torch.tensor(v, device=device) for v in (parts, spreads, pitched))
-        self.pairs = torch.tensor([[body.landmarks.index(n) for n in pair] for pair in pairs], device=device)
+        self.pairs = torch.tensor([[body.landmarks.index(n) for n in pair] for pair in pairs], device=device).T.contiguous()
         shoulder, hip = (body.landmarks.index(_landmark(name)) for name in ("shoulder", "hip"))
-        self.ends = ([shoulder, shoulder + 1], [hip, hip + 1])
+        self.ends = [torch.tensor([left, left + 1], device=device) for left in (shoulder, hip)]
         world = observed.world[:, body.landmarks]
         self.depth, self.trunk = self._directions(world)[..., 2], self._trunk(world)[:, 2]
-        self.limb_weight = self.weight[:, self.pairs].amin(2)
+        self.limb_weight = torch.minimum(*(self.weight[:, row] for row in self.pairs))
+        self.arms = [torch.tensor(arm, device=device) for arm in ARMS]
 
     def _directions(self, points: Tensor) -> Tensor:  # [B, P, 3]
-        return F.normalize(points[:, self.pairs[:, 1]] - points[:, self.pairs[:, 0]], dim=-1)
+        first, second = (points.index_select(1, row) for row in self.pairs)
+        return F.normalize(second - first, dim=-1)
 
     def _trunk(self, points: Tensor) -> Tensor:
         """From the middle of the hips to that of the shoulders, [B, 3]."""
-        return F.normalize(points[:, self.ends[0]].mean(1) - points[:, self.ends[1]].mean(1), dim=-1)
+        shoulders, hips = (points.index_select(1, pair).mean(1) for pair in self.ends)
+        return F.normalize(shoulders - hips, dim=-1)
 
     def off(self, fit: Fit) -> Tensor:
         """[B] mean distance of landmarks from where they should be, image heights, by visibility."""
@@ -227,8 +236,8 @@ class _Energy:
         settings = self.settings
         away = ((fit.angles - usual_angles(gait, self.coefficients)) / self.spreads).square()
         posture = away[:, : ARMS[0][0]].sum(1)
-        for arm in ARMS:
-            posture = posture + settings.arm_tail * _linear_far(2 * away[:, arm].sum(1) / settings.arm_tail)
+        for arm in self.arms:
+            posture = posture + settings.arm_tail * _linear_far(2 * away.index_select(1, arm).sum(1) / settings.arm_tail)
         outside = (fit.angles - self.high).clamp(min=0) + (self.low - fit.angles).clamp(min=0)
         camera = ((fit.elevation - ELEVATION[0]) / ELEVATION[1]).square()
         shape = ((fit.shape - self.shape) / self.shapes).square().sum(1)

@@ -62,7 +62,7 @@ def estimate_meshes(
     mesh_root: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] = (256, 128),
     missing: str = "mean",
-    batch_size: int = 32,
+    batch_size: int = 128,
     overwrite: bool = False,
     splits: Sequence[str] = SPLITS,
     progress: Callable[[int, int], None] | None = None,
@@ -80,7 +80,7 @@ def estimate_meshes(
         image_size: (height, width) that images are resized to for training; bodies are stretched alike.
         missing: images that cannot be read, or show nobody: "mean" (the mean body of the split), "leave-out" (listed in the
             report), "error" (the others are written, then MissingFileError lists them).
-        batch_size: photos at a time.
+        batch_size: photos at a time; bodies are fitted to so many at once, which takes little more time than to one.
         overwrite: estimate anew where a file exists.
         splits: "train", which training needs, "test" (query and gallery), which pictures of held-out people need.
         progress: called with (images done, images to do).

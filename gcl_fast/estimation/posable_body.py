@@ -66,12 +66,17 @@ class PosableBody:
         self.weights = _weights(body, owners).to(device)  # [V, K]
         self.rest = rest.to(device)  # [1 + 2 S, V, 3]: average, then each direction down and up
         self.joints = joints[:, bones].to(device)  # [1 + 2 S, K, 3]
-        self._levels = _levels(self.parents)
-        self._axes, self._slots = self._turns()
+        levels = _levels(self.parents)
+        self._levels = [[self._numbers(part) for part in level] for level in levels]
+        self._skews = self._turns()
+        self._squares = self._skews @ self._skews
+        order = [0, *(bone for bones, *_ in levels for bone in bones)]
+        self._order = self._numbers([order.index(bone) for bone in range(len(BONES))])
+        self._layers = [self._numbers(layer) for layer in _layers([BONES.index(angle.bone) for angle in ANGLES])]
         self.landmarks, self._near, self._with, self._offsets = self._landmarks()
 
-    def _turns(self) -> tuple[Tensor, list[int]]:
-        """Cross-product matrices of the angles' axes [A, 3, 3], and the bone of each."""
+    def _turns(self) -> Tensor:
+        """Cross-product matrices of the angles' axes [A, 3, 3]."""
         rest = self.joints[0].cpu()
         skews = []
         for angle in ANGLES:
@@ -85,9 +90,9 @@ class PosableBody:
                 axis = axis / axis.norm()
             x, y, z = axis.tolist()
             skews.append([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-        return torch.tensor(skews, device=self.device), [BONES.index(angle.bone) for angle in ANGLES]
+        return torch.tensor(skews, device=self.device)
 
-    def _landmarks(self) -> tuple[list[int], list[int], list[int], Tensor]:
+    def _landmarks(self) -> tuple[list[int], Tensor, Tensor, Tensor]:
         numbers, near, moved, offsets = [], [], [], []
         for start, near_bone, with_bone, offset in LANDMARKS.values():
             for i, side in enumerate("L" if start == 0 else "LR"):
@@ -99,37 +104,40 @@ class PosableBody:
                 near.append(bone(near_bone))
                 moved.append(bone(with_bone))
                 offsets.append((-offset[0] if i else offset[0], *offset[1:]))
-        return numbers, near, moved, torch.tensor(offsets, device=self.device)
+        return numbers, self._numbers(near), self._numbers(moved), torch.tensor(offsets, device=self.device)
+
+    def _numbers(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.device)
 
     def shaped(self, shape: Tensor, table: Tensor) -> Tensor:
         """Rest positions [B, N, 3] of a shape [B, S] in [-1, 1], linear; table [1 + 2 S, N, 3] as `rest` and `joints`."""
         return table[0] + torch.einsum("bs,snc->bnc", shape, (table[2::2] - table[1::2]) / 2)
 
     def skeleton(self, angles: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Angles [B, A] in radians -> where bones start [B, K, 3], their rotations [B, K, 3, 3], where they start at rest."""
+        """Angles [B, A] in radians -> where bones start [B, K, 3], their rotations [B, K, 3, 3], where they start at rest.
+
+        The bones of a level together: of small batches the number of operations is what takes the time.
+        """
         rest = self.shaped(shape, self.joints)
-        sines, cosines = angles.sin()[..., None, None], angles.cos()[..., None, None]
-        turns = torch.eye(3, device=angles.device) + sines * self._axes + (1 - cosines) * (self._axes @ self._axes)
-        local: list[Tensor | None] = [None] * len(BONES)
-        for a, bone in enumerate(self._slots):
-            before = local[bone]
-            local[bone] = turns[:, a] if before is None else turns[:, a] @ before
-        still = torch.eye(3, device=angles.device).expand(len(angles), 3, 3)
-        turn: list[Tensor] = [still] * len(BONES)
-        place: list[Tensor] = [rest[:, 0]] * len(BONES)
-        for bone in self._levels:
-            own, parent = local[bone], self.parents[bone]
-            if parent < 0:
-                turn[bone] = still if own is None else own
-                continue
-            turn[bone] = turn[parent] if own is None else turn[parent] @ own
-            step = (rest[:, bone] - rest[:, parent]).unsqueeze(-1)
-            place[bone] = place[parent] + (turn[parent] @ step).squeeze(-1)
-        return torch.stack(place, 1), torch.stack(turn, 1), rest
+        still = torch.eye(3, device=angles.device)
+        # Rodrigues' formula
+        turns = still + angles.sin()[..., None, None] * self._skews + (1 - angles.cos())[..., None, None] * self._squares
+        turns = torch.cat((turns, still.expand(len(turns), 1, 3, 3)), 1)  # the last: no turn
+        local = turns.index_select(1, self._layers[0])
+        for layer in self._layers[1:]:
+            local = turns.index_select(1, layer) @ local
+        turn, place = [local[:, :1]], [rest[:, :1]]
+        for bones, parents, rows in self._levels:
+            step = (rest.index_select(1, bones) - rest.index_select(1, parents)).unsqueeze(-1)
+            above = turn[-1].index_select(1, rows)
+            place.append(place[-1].index_select(1, rows) + (above @ step).squeeze(-1))
+            turn.append(above @ local.index_select(1, bones))
+        return torch.cat(place, 1).index_select(1, self._order), torch.cat(turn, 1).index_select(1, self._order), rest
 
     def landmark_positions(self, place: Tensor, turn: Tensor) -> Tensor:
         """[B, L, 3] from what `skeleton` gives."""
-        return place[:, self._near] + (turn[:, self._with] @ self._offsets[..., None]).squeeze(-1)
+        moved = turn.index_select(1, self._with) @ self._offsets[..., None]
+        return place.index_select(1, self._near) + moved.squeeze(-1)
 
     def vertices(self, place: Tensor, turn: Tensor, rest: Tensor, shape: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Linear blend skinning: [B, V, 3], of the chosen vertices only where given."""
@@ -167,10 +175,17 @@ def _weights(body: AnnyBody, owners: list[int]) -> Tensor:
     return weights.scatter_add(1, torch.tensor(owners)[indices], values)
 
 
-def _levels(parents: list[int]) -> list[int]:
-    """Bones, each after its parent."""
+def _layers(slots: list[int]) -> list[list[int]]:
+    """The first angle of each bone, then the second, and so on; the number of angles where a bone has none (any more)."""
+    of_bone = [[a for a, bone in enumerate(slots) if bone == k] for k in range(len(BONES))]
+    return [[(own[depth : depth + 1] or [len(slots)])[0] for own in of_bone] for depth in range(max(map(len, of_bone)))]
 
-    def depth(bone: int) -> int:
-        return 0 if parents[bone] < 0 else 1 + depth(parents[bone])
 
-    return sorted(range(len(parents)), key=depth)
+def _levels(parents: list[int]) -> list[tuple[list[int], list[int], list[int]]]:
+    """Below the root, level by level: the bones, their parents, and the parents' places in the level above."""
+    levels, above = [], [0]
+    while bones := [bone for bone, parent in enumerate(parents) if parent in above]:
+        own = [parents[bone] for bone in bones]
+        levels.append((bones, own, [above.index(parent) for parent in own]))
+        above = bones
+    return levels

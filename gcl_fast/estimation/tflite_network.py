@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,17 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.errors import InputError
+from gcl_fast.estimation.tflite_columns import Columns, needed_columns, source_columns
 from gcl_fast.estimation.tflite_file import Operation, TfliteModel
 
 # Photos that the CPU takes at a time: what passes between operations of so few fits its caches
 CHUNK = 4
+CONVOLUTIONS = ("conv", "depthwise_conv")
+Sides = tuple[int, int, int, int]  # above, below, left, right
 
 
 class TfliteNetwork(nn.Module):
     """The graph of a model file, in inference. Weights are buffers, float32.
 
     Called with images [B, 3, H, W] float32; gives one tensor per output of the file, or per number in `outputs`: [B, C, H, W],
-    and [B, C] where the file's output is flat. Operations that none of the outputs needs are not computed.
+    and [B, C] where the file's output is flat. Operations that none of the outputs needs are not computed. Of a picture among the
+    outputs, `columns` ({place among the outputs: (first, past)}) leaves these alone; the others are not computed either.
     """
 
     def __init__(self, model: TfliteModel, outputs: tuple[int, ...] | None = None) -> None:
@@ -45,11 +49,14 @@ class TfliteNetwork(nn.Module):
         }
         self.steps, self._padding = self._folded(steps)
         for step in self.steps:
-            if step.kind in ("conv", "depthwise_conv"):
+            if step.kind in CONVOLUTIONS:
                 self._add_weights(step, constants)
+            if step.kind in (*CONVOLUTIONS, "max_pool") and step.same:
+                self._padding[step.output] = self._same(step)
+        self._reordered: dict[int, Tensor] = {}  # weights as oneDNN wants them, made when a CPU first needs them
         self._last_use = {i: number for number, step in enumerate(self.steps) for i in step.inputs}
 
-    def _folded(self, steps: list[Operation]) -> tuple[list[Operation], dict[int, tuple[int, int]]]:
+    def _folded(self, steps: list[Operation]) -> tuple[list[Operation], dict[int, Sides]]:
         """The steps without equal paddings before a convolution, which pads by itself, and how far each of those does."""
         uses = Counter(i for step in steps for i in step.inputs)
         pads = {}
@@ -57,10 +64,10 @@ class TfliteNetwork(nn.Module):
             if step.kind == "pad" and uses[step.output] == 1 and step.output not in self.outputs:
                 (n0, n1), (top, bottom), (left, right), (c0, c1) = self._sizes[step.output]
                 if top == bottom and left == right and not any((n0, n1, c0, c1)):
-                    pads[step.output] = (step.inputs[0], (top, left))
+                    pads[step.output] = (step.inputs[0], (top, bottom, left, right))
         kept, padding = [], {}
         for step in steps:
-            if step.kind in ("conv", "depthwise_conv") and not step.same and step.inputs[0] in pads:
+            if step.kind in CONVOLUTIONS and not step.same and step.inputs[0] in pads:
                 source, padding[step.output] = pads.pop(step.inputs[0])
                 step = replace(step, inputs=(source, *step.inputs[1:]))
             kept.append(step)
@@ -76,39 +83,67 @@ class TfliteNetwork(nn.Module):
             bias = torch.from_numpy(_constant(constants, step, 2, 1).astype(np.float32))
             self.register_buffer(f"bias_{step.output}", bias, persistent=False)
 
+    def _same(self, step: Operation) -> Sides:
+        """What "same" adds: the output is the input's size over the stride; the odd row or column goes below and right."""
+        window = step.window if step.kind == "max_pool" else self._weight(step).shape[2:]
+        if min(step.stride) < 1:
+            raise InputError(f"an operation {step.kind} of stride {step.stride}")
+        down, across = (
+            max((-(-size // stride) - 1) * stride + (wide - 1) * dilation + 1 - size, 0)
+            for size, wide, stride, dilation in zip(self._size(step.inputs[0]), window, step.stride, step.dilation, strict=True)
+        )
+        return down // 2, down - down // 2, across // 2, across - across // 2
+
+    def _size(self, tensor: int) -> tuple[int, int]:
+        """Height and width of a picture."""
+        shape = self.shapes[tensor]
+        if len(shape) != 4:
+            raise InputError(f"expected a picture, got a tensor of shape {shape}")
+        return shape[1], shape[2]
+
+    def _width(self, tensor: int) -> int:
+        return self._size(tensor)[1]
+
+    def _kernel(self, step: Operation) -> tuple[int, int]:
+        """Its width, and what is padded on the left."""
+        return self._weight(step).shape[3], self._padding.get(step.output, (0, 0, 0, 0))[2]
+
+    def _weight(self, step: Operation) -> Tensor:
+        weight: Tensor = getattr(self, f"weight_{step.output}")
+        return weight
+
     @torch.inference_mode()
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, columns: Mapping[int, Columns] | None = None) -> list[Tensor]:
         if image.dim() != 4 or tuple(image.shape[1:]) != self.input_shape:
             raise ValueError(f"image must be [B, {', '.join(map(str, self.input_shape))}], got {list(image.shape)}")
-        if image.device.type == "cpu" and len(image) > CHUNK:
-            return [torch.cat(parts) for parts in zip(*map(self._run, image.split(CHUNK)), strict=True)]
-        return self._run(image)
+        asked = {i: (columns or {}).get(place) for place, i in enumerate(self.outputs)}
+        stored = needed_columns(self.steps, asked, self._width, self._kernel) if columns else {}
+        parts = image.split(CHUNK) if image.device.type == "cpu" else [image]
+        outputs = zip(*(self._run(part, stored) for part in parts), strict=True)
+        return [_cut(torch.cat(values), asked[i], stored.get(i)) for i, values in zip(self.outputs, outputs, strict=True)]
 
-    def _run(self, image: Tensor) -> list[Tensor]:
+    def _run(self, image: Tensor, stored: Mapping[int, Columns]) -> list[Tensor]:
+        """The outputs; of tensors in `stored` these columns alone."""
         values = {self.input: image.contiguous(memory_format=torch.channels_last)}
+        onednn = _onednn(image)
         for number, step in enumerate(self.steps):
-            values[step.output] = self._step(step, values)
+            values[step.output] = self._step(step, values, stored, onednn)
             for i in step.inputs:
                 if self._last_use.get(i) == number and i not in self.outputs:
                     values.pop(i, None)
         return [values[i] for i in self.outputs]
 
-    def _step(self, step: Operation, values: dict[int, Tensor]) -> Tensor:
-        x = values[step.inputs[0]]
-        if step.kind in ("conv", "depthwise_conv"):
-            weight, bias = getattr(self, f"weight_{step.output}"), getattr(self, f"bias_{step.output}", None)
-            groups = x.shape[1] if step.kind == "depthwise_conv" else 1
-            padding = self._padding.get(step.output, (0, 0))
-            if step.same:
-                x, padding = _same(x, weight.shape[2:], step, 0.0)
-            return _convolved(x, weight, bias, padding, groups, step)
+    def _step(self, step: Operation, values: dict[int, Tensor], stored: Mapping[int, Columns], onednn: bool) -> Tensor:
+        own = stored.get(step.output)
+        wanted = None if own is None else source_columns(step, own, self._width, self._kernel)
+        x, *others = (_cut(values[i], wanted, stored.get(i)) for i in step.inputs[: 2 if step.kind == "add" else 1])
+        if step.kind in CONVOLUTIONS:
+            return self._convolved(step, *self._padded(step, x, 0.0, own), onednn)
         if step.kind == "max_pool":
-            padding = (0, 0)
-            if step.same:
-                x, padding = _same(x, step.window, step, float("-inf"))
+            x, padding = self._padded(step, x, float("-inf"), own)
             return _activated(F.max_pool2d(x, step.window, step.stride, padding), step)
         if step.kind == "add":
-            return _activated(x + values[step.inputs[1]], step)
+            return _activated(x + others[0], step)
         if step.kind == "sigmoid":
             return x.sigmoid()
         if step.kind == "pad":
@@ -118,10 +153,50 @@ class TfliteNetwork(nn.Module):
             size = self._sizes[step.output]
             if not step.half_pixel and not step.align_corners:
                 raise InputError("a resize of whole-pixel corners is not known here; another model than BlazePose's?")
-            return F.interpolate(x, size, mode="bilinear", align_corners=step.align_corners)
+            if own is None or wanted is None:
+                return F.interpolate(x, size, mode="bilinear", align_corners=step.align_corners)
+            times = size[1] // self._width(step.inputs[0])
+            larger = F.interpolate(x, (size[0], times * x.shape[3]), mode="bilinear")
+            return _cut(larger, own, (times * wanted[0], times * wanted[1]))
         if step.kind == "reshape":  # the file's order is channels last
             return x.permute(0, 2, 3, 1).reshape(len(x), *self.shapes[step.output][1:]) if x.dim() == 4 else x.flatten(1)
         raise InputError(f"operation {step.kind} is not known here")
+
+    def _padded(self, step: Operation, x: Tensor, value: float, own: Columns | None) -> tuple[Tensor, tuple[int, int]]:
+        """`x` with what an operation cannot pad by itself, and what it can. Nothing is padded left and right inside a picture."""
+        above, below, left, right = self._padding.get(step.output, (0, 0, 0, 0))
+        if own is not None:
+            left = right = 0
+        if above == below and left == right:
+            return x, (above, left)
+        return F.pad(x, (left, right, above, below), value=value), (0, 0)
+
+    def _convolved(self, step: Operation, x: Tensor, padding: tuple[int, int], onednn: bool) -> Tensor:
+        """The convolution with its activation.
+
+        On the CPU by oneDNN's own operation, which TorchInductor calls too: it activates while a value is at hand. `F.conv2d`
+        takes a plain loop instead where the batch is small and the thread one.
+        """
+        weight, bias = self._weight(step), getattr(self, f"bias_{step.output}", None)
+        groups = x.shape[1] if step.kind == "depthwise_conv" else 1
+        if not onednn:
+            return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
+        if step.output not in self._reordered:
+            self._reordered[step.output] = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, padding, step.stride, step.dilation, groups, list(x.shape)
+            )
+        name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self._reordered[step.output], bias, padding, step.stride, step.dilation, groups, name, bounds, ""
+        )
+
+
+def _cut(x: Tensor, columns: Columns | None, stored: Columns | None) -> Tensor:
+    """These columns of a picture of which `stored` are at hand; None: all."""
+    if columns is None or columns == stored:
+        return x
+    first = stored[0] if stored else 0
+    return x[..., columns[0] - first : columns[1] - first]
 
 
 def _constant(constants: dict[int, np.ndarray], step: Operation, place: int, dimensions: int) -> np.ndarray:
@@ -141,37 +216,11 @@ def _needed(steps: list[Operation], outputs: tuple[int, ...]) -> list[Operation]
     return kept[::-1]
 
 
-def _same(x: Tensor, window: Sequence[int], step: Operation, value: float) -> tuple[Tensor, tuple[int, int]]:
-    """What "same" adds, where it is not equal on both sides, and the padding that is left to the operation itself.
-
-    The output is the input's size over the stride; the odd row or column goes below and right.
-    """
-    missing = [
-        max((-(-size // stride) - 1) * stride + (width - 1) * dilation + 1 - size, 0)
-        for size, width, stride, dilation in zip(x.shape[2:], window, step.stride, step.dilation, strict=True)
-    ]
-    down, across = missing
-    if down % 2 == 0 and across % 2 == 0:
-        return x, (down // 2, across // 2)
-    return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), value=value), (0, 0)
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int, step: Operation) -> Tensor:
-    """The convolution with its activation.
-
-    On the CPU by oneDNN's own operation, which TorchInductor calls too: it activates while a value is at hand. `F.conv2d`
-    takes a plain loop instead where the batch is small and the thread one.
-    """
-    fused = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _onednn(x) else None
-    if fused is None:
-        return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
-    name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
-    return fused(x, weight, bias, padding, step.stride, step.dilation, groups, name, bounds, "")
-
-
 def _onednn(x: Tensor) -> bool:
-    library = torch.backends.mkldnn
-    return x.device.type == "cpu" and x.dtype == torch.float32 and library.is_available() and bool(library.enabled)
+    library, operations = torch.backends.mkldnn, ("_convolution_pointwise", "_reorder_convolution_weight")
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not (library.is_available() and library.enabled):
+        return False
+    return all(hasattr(torch.ops.mkldnn, name) for name in operations)
 
 
 def _activated(x: Tensor, step: Operation) -> Tensor:
