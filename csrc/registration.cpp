@@ -48,6 +48,14 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       "overlap_rows(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
       " Tensor holder_values, int first, int last, int step, float max_distance, Tensor room, SymInt total)"
       " -> (Tensor count, Tensor indices, Tensor distance)");
+  m.def(
+      "overlap_upper_rows(Tensor start, Tensor columns, Tensor values, Tensor holder_start, Tensor holder_rows,"
+      " Tensor holder_values, int first, int last, int step, float max_distance, Tensor room, SymInt total)"
+      " -> (Tensor count, Tensor indices, Tensor distance)");
+  m.def("mirrored_count(Tensor start, Tensor columns, Tensor values) -> Tensor");
+  m.def(
+      "mirrored_rows(Tensor start, Tensor columns, Tensor values, Tensor out_start, SymInt total)"
+      " -> (Tensor columns, Tensor values)");
   m.def("dbscan_roots(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> Tensor");
   m.def("dbscan_labels(Tensor indptr, Tensor indices, Tensor values, float eps, Tensor core_label) -> Tensor");
   m.def("interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) -> Tensor");

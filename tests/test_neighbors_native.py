@@ -14,6 +14,12 @@ from tests.test_neighbors import crowd, ranking, sparse
 native = torch.ops.gcl_fast
 
 
+def compressed(dense: Tensor) -> _jaccard.Rows:
+    row, column = dense.nonzero(as_tuple=True)
+    start, _ = _jaccard.starts_of(torch.bincount(row, minlength=len(dense)))
+    return _jaccard.Rows(start, column.int(), dense[row, column])
+
+
 def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tuple[str, tuple]]:
     """One good call of every op."""
     x = torch.nn.functional.normalize(crowd(40, 8, seed=3).to(device, dtype), dim=1)
@@ -48,7 +54,19 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("dbscan_roots", (*graph, 0.5, 3)),
         ("dbscan_labels", (*graph, 0.5, core_label)),
     ]
-    return operators + ([("transpose_rows", matrix)] if device.type == "cpu" else [])
+    if device.type != "cpu":
+        return operators
+    dense = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)).triu().to(dtype)
+    dense[dense < 0.8] = 0
+    half = compressed(dense)
+    whole = _jaccard.starts_of(native.mirrored_count(*half))
+    return [
+        *operators,
+        ("transpose_rows", matrix),
+        ("overlap_upper_rows", (*matrix, *holders, *some, room, slots)),
+        ("mirrored_count", half),
+        ("mirrored_rows", (*half, *whole)),
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -163,6 +181,36 @@ def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch:
             near = whole.values[theirs] <= torch.tensor(reach, dtype=torch.float32)
             assert torch.equal(got.indices[mine], whole.indices[theirs][near]) and got.indices.dtype == torch.int32
             assert torch.equal(got.values[mine], whole.values[theirs][near])
+
+
+def test_the_whole_of_a_symmetric_matrix_comes_from_its_upper_half() -> None:
+    dense = torch.rand(70, 70, generator=torch.Generator().manual_seed(1))
+    dense = torch.where(dense + dense.T > 1.2, dense + dense.T, 0.0)  # some of the diagonal is empty too
+    dense[5], dense[:, 5] = 0, 0
+    rows, whole = compressed(dense.triu()), compressed(dense)
+    start, total = _jaccard.starts_of(native.mirrored_count(*rows))
+    columns, values = native.mirrored_rows(*rows, start, total)
+    assert all(torch.equal(found, wanted) for found, wanted in zip((start, columns, values), whole, strict=True))
+    below = rows._replace(columns=rows.columns.clone())
+    below.columns[-1] = 3
+    with pytest.raises(RuntimeError, match=r"mirrored_count: columns must be from the diagonal on, got 3 in row \d+"):
+        native.mirrored_count(*below)
+    start[1] -= 1
+    with pytest.raises(RuntimeError, match="mirrored_rows: out_start does not hold row 0"):
+        native.mirrored_rows(*rows, start, total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reach", [_jaccard.ALL, 0.6])
+def test_pairs_summed_once_have_the_bits_of_pairs_summed_twice(reach: float, dtype: torch.dtype) -> None:
+    x = torch.nn.functional.normalize(crowd(300, 8, seed=4).to(dtype), dim=1)
+    similarity, index = knn(x, 12)
+    sets = _jaccard.neighbour_sets(index, similarity, x, 12, 4)
+    once = _jaccard.distances(sets, reach)
+    twice = [_jaccard.distances(sets, reach, first, first + 150) for first in (0, 150)]
+    assert torch.equal(once.indptr.diff(), torch.cat([part.indptr.diff() for part in twice]))
+    for name in ("indices", "values"):
+        assert torch.equal(getattr(once, name), torch.cat([getattr(part, name) for part in twice]))
 
 
 def test_too_little_room_is_an_error_and_nothing_is_written_beyond() -> None:

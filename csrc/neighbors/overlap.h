@@ -32,6 +32,7 @@ struct OverlapParams {
   int64_t rows;                 // N
   int64_t first, step, results;
   double max_distance;  // pairs farther apart are left out; above 1: none is
+  bool upper;           // only columns from the diagonal on (CPU)
   int64_t slots;        // of a block's table: a power of two, at least 64 (GPU)
   const int64_t* room;  // [results + 1]
   int64_t* count;       // [results]

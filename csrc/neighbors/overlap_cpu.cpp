@@ -80,7 +80,8 @@ class Summing {
     for (int64_t e = p_.start[i]; e < p_.start[i + 1]; ++e) {
       const int64_t n = p_.columns[e];
       const T value = p_.values[e];
-      for (int64_t h = p_.holder_start[n]; h < p_.holder_start[n + 1]; ++h) {
+      const int64_t end = p_.holder_start[n + 1];
+      for (int64_t h = p_.upper ? from(i, p_.holder_start[n], end) : p_.holder_start[n]; h < end; ++h) {
         const int32_t j = p_.holder_rows[h];
         const bool first = overlap_[j].row != i;
         overlap_[j] = {(first ? T(0) : overlap_[j].sum) + minimum(value, p_.holder_values[h]), static_cast<int32_t>(i)};
@@ -89,6 +90,11 @@ class Summing {
       }
     }
     return num_sharing;
+  }
+
+  // The first of the holders begin to end, ascending, that is at least i.
+  int64_t from(int64_t i, int64_t begin, int64_t end) const {
+    return std::lower_bound(p_.holder_rows + begin, p_.holder_rows + end, static_cast<int32_t>(i)) - p_.holder_rows;
   }
 
   const OverlapParams<T>& p_;
@@ -107,7 +113,9 @@ struct OverlapCpu : CpuBackend {
   bool overlaps(const OverlapParams<T>& p) const {
     torch::stable::parallel_for(0, p.results, kGrain, [&](int64_t begin, int64_t end) {
       Summing<T> summing(p);
-      for (int64_t r = begin; r < end; ++r) {
+      for (int64_t n = begin; n < end; ++n) {
+        // of upper rows the first have most to do and the last least: one of each in turn
+        const int64_t r = !p.upper ? n : n % 2 == 0 ? n / 2 : p.results - 1 - n / 2;
         p.count[r] = summing.write(p.first + r * p.step, p.room[r], p.room[r + 1]);
       }
     });
@@ -120,6 +128,9 @@ struct OverlapCpu : CpuBackend {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { register_overlap<OverlapCpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  register_overlap<OverlapCpu>(m);
+  m.impl("overlap_upper_rows", TORCH_BOX((&overlap_rows<OverlapCpu, true>)));
+}
 
 }  // namespace gcl

@@ -34,11 +34,11 @@ Tensor overlap_room(Tensor start, Tensor columns, Tensor values, Tensor holder_s
   return room;
 }
 
-template <class Backend>
+template <class Backend, bool kUpper>
 std::tuple<Tensor, Tensor, Tensor> overlap_rows(Tensor start, Tensor columns, Tensor values, Tensor holder_start,
                                                 Tensor holder_rows, Tensor holder_values, int64_t first, int64_t last,
                                                 int64_t step, double max_distance, Tensor room, int64_t total) {
-  const char* op = "overlap_rows";
+  const char* op = kUpper ? "overlap_upper_rows" : "overlap_rows";
   const Backend backend{start};
   const OverlapTensors t(op, start, columns, values, holder_start, holder_rows, holder_values);
   const int64_t results = results_of(op, t.matrix.rows, first, last, step);
@@ -51,6 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> overlap_rows(Tensor start, Tensor columns, Te
     auto p = t.params<T>();
     p.first = first, p.step = step, p.results = results;
     p.max_distance = max_distance;
+    p.upper = kUpper;
     p.room = begins.const_data_ptr<int64_t>();
     p.count = count.mutable_data_ptr<int64_t>();
     p.indices = indices.mutable_data_ptr<int32_t>();
@@ -64,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor> overlap_rows(Tensor start, Tensor columns, Te
 template <class Backend, class Library>
 void register_overlap(Library& m) {
   m.impl("overlap_room", TORCH_BOX(&overlap_room<Backend>));
-  m.impl("overlap_rows", TORCH_BOX(&overlap_rows<Backend>));
+  m.impl("overlap_rows", TORCH_BOX((&overlap_rows<Backend, false>)));
 }
 
 }  // namespace gcl

@@ -81,9 +81,28 @@ def averaged(rows: Rows, rank: Tensor, k2: int) -> Rows:
 
 
 def distances(sets: Overlapping, max_distance: float = ALL, first: int = 0, last: int | None = None, step: int = 1) -> Distances:
-    """Of rows first, first + step ... below last (all): the pairs within max_distance. Rows are taken in blocks, each written
-    into room that is surely enough and then packed."""
-    last = len(sets.rows.start) - 1 if last is None else last
+    """Of rows first, first + step ... below last (all): the pairs within max_distance.
+
+    Of all rows, on the CPU, each pair is summed once: the same terms in the same order, whichever of the two is the row.
+    """
+    total = len(sets.rows.start) - 1
+    last = total if last is None else last
+    if sets.rows.start.device.type != "cpu" or (first, last, step) != (0, total, 1):
+        return _in_blocks(torch.ops.gcl_fast.overlap_rows, sets, max_distance, first, last, step)
+    upper = _in_blocks(torch.ops.gcl_fast.overlap_upper_rows, sets, max_distance, first, last, step)
+    indptr, entries = starts_of(torch.ops.gcl_fast.mirrored_count(*upper))
+    return Distances(indptr, *torch.ops.gcl_fast.mirrored_rows(*upper, indptr, entries))
+
+
+def _in_blocks(
+    overlaps: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    sets: Overlapping,
+    max_distance: float,
+    first: int,
+    last: int,
+    step: int,
+) -> Distances:
+    """Rows taken in blocks, each written into room that is surely enough and then packed."""
     room = torch.ops.gcl_fast.overlap_room(*sets.rows, sets.holders.start, first, last, step, max_distance)
     begins, total = starts_of(room)
     blocks = _blocks(begins, total, ROOM.get(room.device.type, ROOM["cuda"]))
@@ -95,7 +114,7 @@ def distances(sets: Overlapping, max_distance: float = ALL, first: int = 0, last
             starts = begins[begin : end + 1] - begins[begin]
             size = int(starts[-1])
         span = first + begin * step, min(first + end * step, last), step
-        count, indices, values = torch.ops.gcl_fast.overlap_rows(*sets.rows, *sets.holders, *span, max_distance, starts, size)
+        count, indices, values = overlaps(*sets.rows, *sets.holders, *span, max_distance, starts, size)
         packed.append(_packed(starts, count, indices, values))
         counts.append(count)
     if len(packed) == 1:
@@ -259,6 +278,14 @@ def _fake_overlap(
     return start.new_empty((last - first + step - 1) // step), columns.new_empty(total), values.new_empty(total)
 
 
+def _fake_mirrored_count(start: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    return start.new_empty(start.shape[0] - 1)
+
+
+def _fake_mirrored(start: Tensor, columns: Tensor, values: Tensor, out_start: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    return columns.new_empty(total), values.new_empty(total)
+
+
 FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...] | None]] = {
     "reciprocal_sets": _fake_sets,
     "expansion_count": _fake_expansion_count,
@@ -270,6 +297,9 @@ FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...] | None]] = {
     "transpose_rows": _fake_transpose,
     "overlap_room": _fake_room,
     "overlap_rows": _fake_overlap,
+    "overlap_upper_rows": _fake_overlap,
+    "mirrored_count": _fake_mirrored_count,
+    "mirrored_rows": _fake_mirrored,
 }
 if _native.loaded:
     for _name, _fake in FAKES.items():
