@@ -37,7 +37,7 @@ class EstimateMeshesOptions:
     missing: Literal["mean", "leave-out", "error"] = "mean"
     """Images in which nobody is seen: given the mean body, left out (train with --skip-unmeshed), or an error that lists them."""
     mirror: bool = False
-    """Average with the mirrored photo: somewhat better masks, the same bodies, half as fast."""
+    """Average with the mirrored photo: bodies and masks are a little better, and it takes nearly twice as long."""
     batch_size: int = 128
     """Photos at a time."""
     split: Literal["all", "train", "test"] = "all"

@@ -30,8 +30,8 @@ MASK = 2  # its place among the outputs, see _outputs
 class BlazePose:
     """An `Estimator` of landmarks.
 
-    path: a BlazePose landmark model (.tflite; lite, full or heavy); mirror: average with the mirrored photo (better masks
-    for twice the time; bodies are the same, docs/photos.md). Errors:
+    path: a BlazePose landmark model (.tflite; lite, full or heavy); mirror: average with the mirrored photo (a little
+    better, and nearly twice as long: docs/photos.md). Errors:
     MissingFileError, InputError naming the file.
     """
 
