@@ -24,7 +24,7 @@ ELEVATION = (0.3, 0.13)  # usual, and its spread
 SHAPE = ((0.0, 0.83), (-0.09, 0.59), (0.07, 0.49), (-0.03, 0.5))  # the same of `posable_body.DIRECTIONS`
 # How BlazePose's world shows directions: from, to, the part of their depth that is seen, the spread of what is seen, whether it
 # is pitched. Legs and trunk are: z grows with y by PITCH, and by PITCH_UP times the elevation. These and ERRORS were set
-# together with the prior, by gradient, for bodies that sit well when turned; see docs/photos.md.
+# together with the prior, by gradient, for bodies that sit well when turned; see docs/body_fit.md.
 LIMBS = (
     ("shoulder", "elbow", 0.54, 0.155, False),
     ("elbow", "wrist", 0.7, 0.25, False),

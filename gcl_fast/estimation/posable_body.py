@@ -33,7 +33,7 @@ BONES = (
 AVERAGE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.46, "proportions": 0.5}
 DIRECTIONS = (("gender", 0.45), ("height", 0.25), ("proportions", 0.4), ("weight", 0.45))
 # BlazePose landmark: (its number, bone whose start it is near, bone it moves with, offset in metres on the left side).
-# Offsets: where the model shows them, set on three synthetic worlds (docs/photos.md).
+# Offsets: where the model shows them, set on three synthetic worlds (docs/body_fit.md).
 LANDMARKS: dict[str, tuple[int, str, str, tuple[float, float, float]]] = {
     "nose": (0, "head", "head", (0.0, -0.028, -0.102)),
     "ear": (7, "head", "head", (0.059, -0.046, -0.017)),

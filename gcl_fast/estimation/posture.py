@@ -17,7 +17,7 @@ class Angle:
     """One angle in degrees: bone, axis (x, y, z, `along` the bone, or `hinge` of the elbow), and what is usual.
 
     mean, spread  of people who stand and walk: own judgement, moved towards what served on three synthetic worlds
-                  (docs/photos.md) and rounded; where `walking` says how an angle goes through a stride, the
+                  (docs/body_fit.md) and rounded; where `walking` says how an angle goes through a stride, the
                   spread is about its course. The elbow's is wide: bags, telephones, pockets
     low, high     what a joint allows
     """
