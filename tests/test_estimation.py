@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
-from gcl_fast.errors import InputError, MissingFileError, ProgramError
+from gcl_fast.errors import FileError, InputError, MissingFileError, ProgramError
 from gcl_fast.estimation import EstimatedBodies, Landmarks, estimate_meshes, pose_weights
 from gcl_fast.estimation.photo_meshes import stretched
 from gcl_fast.images import Pixels
@@ -135,6 +136,49 @@ def test_images_without_anybody_are_averaged_left_out_or_an_error(world: Path) -
     assert np.abs(np.ptp(body.vertices, 0) - np.ptp(VERTICES, 0)).max() < 0.01
     with pytest.raises(InputError, match="no body was found in any of the 6 train images"):
         estimate_meshes(data, Ellipsoids(absent=range(99)), mesh_root=world / "other", image_size=SIZE)
+
+
+def test_photos_none_of_which_can_be_read_are_not_called_photos_of_nobody(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    for record in data.train:
+        record.path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the 6 train images can be read, .* among them: see .*doubts\.csv"):
+        estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_photos_are_looked_at(world: Path) -> None:
+    (world / "mesh").mkdir()
+    (world / "mesh" / "market").write_text("a file")
+    estimator = Ellipsoids()
+    with pytest.raises(FileError, match=r"cannot write .*doubts\.csv"):
+        estimate_meshes(load_dataset("market1501", world), estimator, image_size=SIZE)
+    assert estimator.photos == 0
+
+
+def test_few_photos_are_open_at_a_time_and_bodies_fitted_to_many(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Standing:
+        sizes: ClassVar[list[int]] = []
+
+        def estimate(self, photos: Sequence[Pixels]) -> Landmarks:
+            self.sizes.append(len(photos))
+            count = len(photos)
+            return Landmarks(torch.zeros(count, 33, 2), torch.zeros(count, 33, 3), torch.ones(count, 33), torch.ones(count))
+
+    def bodies(landmarks: Landmarks, shapes: Sequence[tuple[int, int]]) -> EstimatedBodies:
+        fitted.append(len(shapes))
+        assert len(landmarks.points) == len(shapes) and landmarks.masks is None
+        return Ellipsoids().estimate([np.zeros((*shape, 3), np.uint8) for shape in shapes])
+
+    fitted: list[int] = []
+    looked_at: list[int] = []
+    monkeypatch.setattr("gcl_fast.estimation.photo_meshes.OPEN", 2)
+    monkeypatch.setattr("gcl_fast.estimation.photo_meshes.bodies_from_landmarks", bodies)
+    data = load_dataset("market1501", world)
+    data.train[1].path.write_bytes(b"no picture")
+    counted = {"splits": ("train",), "batch_size": 5, "missing": "leave-out"}
+    report = estimate_meshes(data, Standing(), image_size=SIZE, progress=lambda done, _: looked_at.append(done), **counted)
+    assert Standing.sizes == [1, 2, 1, 1] and fitted == [4, 1] and looked_at == [2, 4, 5, 6]
+    assert len(report.written) == len(files(world)) == 5
 
 
 def test_bodies_of_another_estimator_are_not_mixed_in(world: Path) -> None:

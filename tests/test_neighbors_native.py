@@ -184,8 +184,8 @@ def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch:
 
 
 def test_the_whole_of_a_symmetric_matrix_comes_from_its_upper_half() -> None:
-    dense = torch.rand(70, 70, generator=torch.Generator().manual_seed(1))
-    dense = torch.where(dense + dense.T > 1.2, dense + dense.T, 0.0)  # some of the diagonal is empty too
+    dense = torch.rand(2200, 2200, generator=torch.Generator().manual_seed(1))  # rows of more than one thread
+    dense = torch.where(dense + dense.T > 1.8, dense + dense.T, 0.0)  # some of the diagonal is empty too
     dense[5], dense[:, 5] = 0, 0
     rows, whole = compressed(dense.triu()), compressed(dense)
     start, total = _jaccard.starts_of(native.mirrored_count(*rows))
@@ -193,11 +193,16 @@ def test_the_whole_of_a_symmetric_matrix_comes_from_its_upper_half() -> None:
     assert all(torch.equal(found, wanted) for found, wanted in zip((start, columns, values), whole, strict=True))
     below = rows._replace(columns=rows.columns.clone())
     below.columns[-1] = 3
-    with pytest.raises(RuntimeError, match=r"mirrored_count: columns must be from the diagonal on, got 3 in row \d+"):
+    with pytest.raises(RuntimeError, match=r"mirrored_count: columns must be from the diagonal on, row \d+ has others"):
         native.mirrored_count(*below)
-    start[1] -= 1
-    with pytest.raises(RuntimeError, match="mirrored_rows: out_start does not hold row 0"):
-        native.mirrored_rows(*rows, start, total)
+    for more in (1, -1):  # in row 0, and so as many less or more in row 1
+        moved = start.clone()
+        moved[1] += more
+        has = int(start[1])
+        with pytest.raises(
+            RuntimeError, match=f"mirrored_rows: out_start has room for {has + more} entries in row 0, which has {has}"
+        ):
+            native.mirrored_rows(*rows, moved, total)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

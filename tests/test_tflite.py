@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,39 @@ def test_some_columns_of_a_picture_are_those_of_the_whole(
     torch.testing.assert_close(part, picture[..., columns[0] : columns[1]])
     if columns == (9, 16):  # the last convolution looks at one more on each side; the 6 below those need 10; the first is padded
         assert widths[:3] == [25, 10, 9]
+
+
+def test_some_columns_may_reach_back_to_the_image(tmp_path: Path) -> None:
+    g = Graph()
+    image, same = g.tensor((1, 4, 9, 1)), {0: ("b", 0), 1: ("i", 1), 2: ("i", 1)}
+    out = g.add("sigmoid", [g.add("conv", [image, g.constant(numbers(1, 3, 3, 1))], (1, 4, 9, 1), same)], (1, 4, 9, 1))
+    (tmp_path / "short.tflite").write_bytes(g.write([image], [out]))
+    network = TfliteNetwork(read_tflite(tmp_path / "short.tflite"))
+    photo = torch.from_numpy(numbers(2, 1, 4, 9))
+    torch.testing.assert_close(network(photo, {0: (3, 5)})[0], network(photo)[0][..., 3:5])
+
+
+@pytest.mark.parametrize("columns", [{1: (-3, 10)}, {1: (20, 25)}, {1: (5, 5)}, {1: (9, 4)}, {0: (0, 3)}, {9: (0, 3)}])
+def test_columns_that_are_not_there_are_an_error(decoder: TfliteNetwork, columns: dict[int, tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match=r"columns -?\d+ to \d+ of output \d, whose shape is .* are not some of a picture's"):
+        decoder(torch.zeros(1, 3, 8, 24), columns)
+
+
+def test_a_used_network_can_be_copied_written_and_given_other_weights(
+    model: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    network = TfliteNetwork(read_tflite(model[0]))
+    image = torch.from_numpy(numbers(1, 3, 9, 12))
+    wanted = network(image)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        for found, want in zip(other(image), wanted, strict=True):
+            torch.testing.assert_close(found, want, rtol=0, atol=0)
+    for found, want in zip(network.double()(image.double()), wanted, strict=True):
+        torch.testing.assert_close(found.float(), want)
+    network.float()
+    for buffer in network.buffers():
+        buffer.zero_()
+    assert network(image)[0].abs().max() == 0  # not by the weights that were there
 
 
 def test_only_what_the_chosen_outputs_need_is_computed(model: tuple[Path, dict[str, np.ndarray]]) -> None:

@@ -1,5 +1,6 @@
-// A symmetric matrix of which each row holds the columns from the diagonal on, made whole. Rows one after the other: what lies
-// left of the diagonal then comes in ascending order by itself.
+// A symmetric matrix of which each row holds the columns from the diagonal on, made whole. A thread has some rows of the whole,
+// and looks through all rows of the half for what belongs there, one after the other: so columns come in ascending order.
+#include <algorithm>
 #include <vector>
 
 #include "common/cpu_backend.h"
@@ -8,58 +9,79 @@
 namespace gcl {
 namespace {
 
-// Calls emit(row, column, entry) for every entry on and right of the diagonal, rows ascending.
-template <class Emit>
-void for_each_upper(const char* op, const RowsTensors& t, Emit&& emit) {
-  const int64_t* start = t.start.const_data_ptr<int64_t>();
-  const int32_t* column = t.columns.const_data_ptr<int32_t>();
-  for (int64_t i = 0; i < t.rows; ++i) {
-    for (int64_t e = start[i]; e < start[i + 1]; ++e) {
-      STD_TORCH_CHECK(column[e] >= i, op, ": columns must be from the diagonal on, got ", column[e], " in row ", i);
-      emit(i, static_cast<int64_t>(column[e]), e);
+constexpr int64_t kGrain = 1024;  // rows
+
+// The half, checked.
+struct UpperRows : RowsTensors {
+  const int64_t* begin;
+  const int32_t* column;
+
+  UpperRows(const char* op, const Tensor& start, const Tensor& columns, const Tensor& values)
+      : RowsTensors(op, start, columns, values),
+        begin(this->start.const_data_ptr<int64_t>()),
+        column(this->columns.const_data_ptr<int32_t>()) {
+    std::vector<uint8_t> fits(rows, 1);
+    in_parallel(rows, kGrain, [&](int64_t i) {
+      for (int64_t e = begin[i]; e < begin[i + 1]; ++e) fits[i] = fits[i] && column[e] >= i;
+    });
+    const auto bad = std::find(fits.begin(), fits.end(), 0);
+    STD_TORCH_CHECK(bad == fits.end(), op, ": columns must be from the diagonal on, row ", bad - fits.begin(), " has others");
+  }
+
+  // Calls emit(row, column, entry) for the entries of the whole in rows first to last, columns of a row ascending.
+  template <class Emit>
+  void for_each(int64_t first, int64_t last, Emit&& emit) const {
+    for (int64_t i = 0; i < last; ++i) {
+      const int32_t* const end = column + begin[i + 1];
+      const int32_t* c = column + begin[i];
+      if (i < first) {
+        c = std::lower_bound(c, end, static_cast<int32_t>(first));
+      } else {
+        for (const int32_t* own = c; own != end; ++own) emit(i, *own, own - column);
+        c = c != end && *c == i ? c + 1 : c;
+      }
+      for (; c != end && *c < last; ++c) emit(*c, i, c - column);
     }
   }
-}
+};
 
 // How many entries each row of the whole has.
 Tensor mirrored_count(Tensor start, Tensor columns, Tensor values) {
-  const char* op = "mirrored_count";
-  const RowsTensors t(op, start, columns, values);
+  const UpperRows t("mirrored_count", start, columns, values);
   Tensor count = new_zeros(start, {t.rows});
   int64_t* counted = count.mutable_data_ptr<int64_t>();
-  for_each_upper(op, t, [&](int64_t i, int64_t j, int64_t) {
-    ++counted[i];
-    if (j != i) ++counted[j];
+  torch::stable::parallel_for(0, t.rows, kGrain, [&](int64_t first, int64_t last) {
+    t.for_each(first, last, [&](int64_t row, int64_t, int64_t) { ++counted[row]; });
   });
   return count;
 }
 
 std::tuple<Tensor, Tensor> mirrored_rows(Tensor start, Tensor columns, Tensor values, Tensor out_start, int64_t total) {
   const char* op = "mirrored_rows";
-  const RowsTensors t(op, start, columns, values);
+  const UpperRows t(op, start, columns, values);
   const Tensor begins = row_starts(op, "out_start", out_start, start, t.rows, total);
   Tensor out_columns = new_empty(start, {total}, ScalarType::Int);
   Tensor out_values = new_empty(values, {total});
-  const int64_t* begin = begins.const_data_ptr<int64_t>();
+  const int64_t* room = begins.const_data_ptr<int64_t>();
+  std::vector<int64_t> next(room, room + t.rows);
   dispatch_real(t.values, [&](auto real) {
     using T = decltype(real);
-    std::vector<int64_t> next(begin, begin + t.rows);
     const T* value = t.values.const_data_ptr<T>();
     int32_t* to_columns = out_columns.mutable_data_ptr<int32_t>();
     T* to_values = out_values.mutable_data_ptr<T>();
-    const auto write = [&](int64_t row, int64_t column, int64_t e) {
-      STD_TORCH_CHECK(next[row] < begin[row + 1], op, ": out_start does not hold row ", row);
-      to_columns[next[row]] = static_cast<int32_t>(column);
-      to_values[next[row]++] = value[e];
-    };
-    for_each_upper(op, t, [&](int64_t i, int64_t j, int64_t e) {
-      write(i, j, e);
-      if (j != i) write(j, i, e);
+    torch::stable::parallel_for(0, t.rows, kGrain, [&](int64_t first, int64_t last) {
+      t.for_each(first, last, [&](int64_t row, int64_t column, int64_t e) {
+        const int64_t at = next[row]++;
+        if (at >= room[row + 1]) return;
+        to_columns[at] = static_cast<int32_t>(column);
+        to_values[at] = value[e];
+      });
     });
-    for (int64_t i = 0; i < t.rows; ++i) {
-      STD_TORCH_CHECK(next[i] == begin[i + 1], op, ": out_start has more room than row ", i, " needs");
-    }
   });
+  for (int64_t i = 0; i < t.rows; ++i) {
+    STD_TORCH_CHECK(next[i] == room[i + 1], op, ": out_start has room for ", room[i + 1] - room[i], " entries in row ", i,
+                    ", which has ", next[i] - room[i]);
+  }
   return {out_columns, out_values};
 }
 

@@ -1,5 +1,5 @@
-// The entry points of the overlaps, once for both backends. A backend has room(params) and overlaps(params); the latter says
-// whether the room was enough (the GPU is not asked and says yes: it never writes beyond).
+// The entry points of the overlaps, once for both backends (kUpper is the CPU's alone). A backend has room(params) and
+// overlaps(params); the latter says whether the room was enough (the GPU is not asked and says yes: it never writes beyond).
 #pragma once
 
 #include <tuple>

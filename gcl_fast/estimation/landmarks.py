@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from gcl_fast.images import Pixels
@@ -47,6 +48,15 @@ class EstimatedBodies:
     masks: Sequence[Tensor] | None
     doubts: Sequence[str]
     absent: Tensor
+
+
+def joined(parts: Sequence[Landmarks]) -> Landmarks:
+    """Those of several batches of photos as of one."""
+    points, world, visible, score = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("points", "world", "visible", "score")
+    )
+    masks = [mask for part in parts for mask in part.masks or ()]
+    return Landmarks(points, world, visible, score, masks if all(part.masks is not None for part in parts) else None)
 
 
 class Estimator(Protocol):

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +14,8 @@ from torch import Tensor
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.estimation.body_estimates import NOBODY, bodies_from_landmarks
 from gcl_fast.estimation.doubts_file import read_doubts, write_doubts
-from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks
+from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks, joined
+from gcl_fast.files import check_writable
 from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, read_mesh, write_faces, write_mesh
@@ -22,6 +24,7 @@ from gcl_fast.records import Record, ReIDData, spread
 
 MISSING = ("mean", "leave-out", "error")
 UNREADABLE = "unreadable"
+OPEN = 32  # photos that are held decoded at a time: they may be large
 AVERAGED = 256  # bodies of which the mean is taken, spread over the split
 
 
@@ -42,7 +45,7 @@ class EstimateReport:
     doubtful: dict[str, list[pathlib.Path]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        before = f", {self.kept} were there" if self.kept else ""
+        before = f", {self.kept} were there (--overwrite estimates them again)" if self.kept else ""
         lines = [f"{len(self.written)} meshes estimated in {self.folder}{before}"]
         if self.doubtful:
             lines.append("doubtful images by reason:")
@@ -80,10 +83,11 @@ def estimate_meshes(
         image_size: (height, width) that images are resized to for training; bodies are stretched alike.
         missing: images that cannot be read, or show nobody: "mean" (the mean body of the split), "leave-out" (listed in the
             report), "error" (the others are written, then MissingFileError lists them).
-        batch_size: photos at a time; bodies are fitted to so many at once, which takes little more time than to one.
+        batch_size: bodies that are fitted at once, which takes little more time than one, and whose files are then written.
+            Photos are looked at by up to 32 at a time.
         overwrite: estimate anew where a file exists.
         splits: "train", which training needs, "test" (query and gallery), which pictures of held-out people need.
-        progress: called with (images done, images to do).
+        progress: called with (images looked at, images to do).
 
     Errors: InputError for a bad argument, a folder whose bodies have other triangles, or where no body was found at all.
     """
@@ -99,19 +103,29 @@ def estimate_meshes(
     todo = [(split, record) for split in parts for record in (split.records if overwrite else split.without_mesh())]
     report.kept = sum(len(split.records) for split in parts) - len(todo)
     done = 0
+
+    def looked_at(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None:
+            progress(done, len(todo))
+
     for split in parts:
         records = [record for owner, record in todo if owner is split]
+        if records:
+            check_writable(split.doubts_path)
         for first in range(0, len(records), batch_size):
-            chunk = records[first : first + batch_size]
-            report.written += split.estimate(estimator, chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(todo))
+            report.written += split.estimate(estimator, records[first : first + batch_size], looked_at)
     for split in parts:
         split.fill(report, missing)
     if missing == "error" and report.missing:
         raise MissingFileError(f"{report}\nthe other images have theirs; --missing mean or leave-out accepts this")
     return report
+
+
+class _Photo(NamedTuple):
+    record: Record
+    shape: tuple[int, int]  # height, width
 
 
 class _Split:
@@ -130,32 +144,49 @@ class _Split:
     def without_mesh(self) -> list[Record]:
         return self._source().missing(self.records) if self.folder.is_dir() else list(self.records)
 
-    def estimate(self, estimator: Estimator, records: Sequence[Record]) -> list[pathlib.Path]:
+    def estimate(self, estimator: Estimator, records: Sequence[Record], looked_at: Callable[[int], None]) -> list[pathlib.Path]:
         """Writes the bodies of some images; gives those that have one."""
+        landmarks: list[Landmarks] = []
+        seen: list[_Photo] = []  # to which bodies are still to be fitted
+        written = []
+        for first in range(0, len(records), OPEN):
+            some = records[first : first + OPEN]
+            photos, readable = self._read(some)
+            found = estimator.estimate(photos) if photos else None
+            if isinstance(found, Landmarks):
+                landmarks.append(found)
+                seen += readable
+            elif found is not None:
+                written += self._write_all(found, readable)
+            looked_at(len(some))
+        if landmarks:
+            written += self._write_all(bodies_from_landmarks(joined(landmarks), [photo.shape for photo in seen]), seen)
+        write_doubts(self.doubts_path, self.doubts)
+        return written
+
+    def _read(self, records: Sequence[Record]) -> tuple[list[Pixels], list[_Photo]]:
         photos: list[Pixels] = []
-        readable: list[Record] = []
+        readable: list[_Photo] = []
         for record in records:
             self.doubts.pop(self._key(record), None)
             try:
                 photos.append(load_photo(record.path))
-                readable.append(record)
+                readable.append(_Photo(record, photos[-1].shape[:2]))
             except FileError:
                 self.doubts[self._key(record)] = UNREADABLE
+        return photos, readable
+
+    def _write_all(self, bodies: EstimatedBodies, photos: Sequence[_Photo]) -> list[pathlib.Path]:
+        self._check_faces(bodies.faces)
         written = []
-        if photos:
-            shapes = [photo.shape[:2] for photo in photos]
-            found = estimator.estimate(photos)
-            bodies = bodies_from_landmarks(found, shapes) if isinstance(found, Landmarks) else found
-            self._check_faces(bodies.faces)
-            for row, record in enumerate(readable):
-                absent = bool(bodies.absent[row])
-                reason = NOBODY if absent else bodies.doubts[row]
-                if reason:
-                    self.doubts[self._key(record)] = reason
-                if not absent:
-                    self._write(record, bodies, row, shapes[row])
-                    written.append(record.path)
-        write_doubts(self.doubts_path, self.doubts)
+        for row, (record, shape) in enumerate(photos):
+            absent = bool(bodies.absent[row])
+            reason = NOBODY if absent else bodies.doubts[row]
+            if reason:
+                self.doubts[self._key(record)] = reason
+            if not absent:
+                self._write(record, bodies, row, shape)
+                written.append(record.path)
         return written
 
     def _write(self, record: Record, bodies: EstimatedBodies, row: int, shape: tuple[int, int]) -> None:
@@ -181,6 +212,11 @@ class _Split:
     def _mean(self) -> Mesh:
         sure = [record for record in self.records if self._path(record).is_file() and self._key(record) not in self.doubts]
         sure = sure or [record for record in self.records if self._path(record).is_file()]
+        if not sure and all(self.doubts.get(self._key(record)) == UNREADABLE for record in self.records):
+            raise InputError(
+                f"none of the {len(self.records)} {self.name} images can be read, {self.records[0].path} among them: see "
+                f"{self.doubts_path}"
+            )
         if not sure:
             raise InputError(
                 f"no body was found in any of the {len(self.records)} {self.name} images: are they photos of one "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from gcl_fast.errors import InputError
 from gcl_fast.estimation.tflite_columns import Columns, needed_columns, source_columns
 from gcl_fast.estimation.tflite_file import Operation, TfliteModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Photos that the CPU takes at a time: what passes between operations of so few fits its caches
 CHUNK = 4
@@ -53,8 +57,16 @@ class TfliteNetwork(nn.Module):
                 self._add_weights(step, constants)
             if step.kind in (*CONVOLUTIONS, "max_pool") and step.same:
                 self._padding[step.output] = self._same(step)
-        self._reordered: dict[int, Tensor] = {}  # weights as oneDNN wants them, made when a CPU first needs them
+        # Weights as oneDNN wants them, made when a CPU first needs them, with the version of the buffer that they were made of
+        self._reordered: dict[int, tuple[int, Tensor]] = {}
         self._last_use = {i: number for number, step in enumerate(self.steps) for i in step.inputs}
+
+    def __getstate__(self) -> dict[str, object]:  # oneDNN's tensors can be neither copied nor written
+        return {**self.__dict__, "_reordered": {}}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._reordered = {}
+        return super()._apply(fn, recurse)
 
     def _folded(self, steps: list[Operation]) -> tuple[list[Operation], dict[int, Sides]]:
         """The steps without equal paddings before a convolution, which pads by itself, and how far each of those does."""
@@ -117,10 +129,20 @@ class TfliteNetwork(nn.Module):
         if image.dim() != 4 or tuple(image.shape[1:]) != self.input_shape:
             raise ValueError(f"image must be [B, {', '.join(map(str, self.input_shape))}], got {list(image.shape)}")
         asked = {i: (columns or {}).get(place) for place, i in enumerate(self.outputs)}
+        self._check_columns(columns or {})
         stored = needed_columns(self.steps, asked, self._width, self._kernel) if columns else {}
+        stored.pop(self.input, None)  # which is there whole
         parts = image.split(CHUNK) if image.device.type == "cpu" else [image]
         outputs = zip(*(self._run(part, stored) for part in parts), strict=True)
         return [_cut(torch.cat(values), asked[i], stored.get(i)) for i, values in zip(self.outputs, outputs, strict=True)]
+
+    def _check_columns(self, columns: Mapping[int, Columns]) -> None:
+        for place, (first, past) in columns.items():
+            shape = self.shapes[self.outputs[place]] if 0 <= place < len(self.outputs) else ()
+            if len(shape) != 4 or not 0 <= first < past <= shape[2]:
+                raise ValueError(
+                    f"columns {first} to {past} of output {place}, whose shape is {shape}, are not some of a picture's"
+                )
 
     def _run(self, image: Tensor, stored: Mapping[int, Columns]) -> list[Tensor]:
         """The outputs; of tensors in `stored` these columns alone."""
@@ -179,15 +201,17 @@ class TfliteNetwork(nn.Module):
         """
         weight, bias = self._weight(step), getattr(self, f"bias_{step.output}", None)
         groups = x.shape[1] if step.kind == "depthwise_conv" else 1
-        if not onednn:
+        if not onednn or weight.dtype != torch.float32:
             return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
-        if step.output not in self._reordered:
-            self._reordered[step.output] = torch.ops.mkldnn._reorder_convolution_weight(
+        version, reordered = self._reordered.get(step.output, (-1, weight))
+        if version != weight._version:
+            reordered = torch.ops.mkldnn._reorder_convolution_weight(
                 weight, padding, step.stride, step.dilation, groups, list(x.shape)
             )
+            self._reordered[step.output] = weight._version, reordered
         name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self._reordered[step.output], bias, padding, step.stride, step.dilation, groups, name, bounds, ""
+            x, reordered, bias, padding, step.stride, step.dilation, groups, name, bounds, ""
         )
 
 

@@ -6,7 +6,8 @@ squared.
 
 The curves are round figures of the shape that textbooks of human gait show (Winter, "The Biomechanics and Motor Control of Human
 Gait", 1991: hip, knee, ankle; Perry and Burnfield, "Gait Analysis", 2010: arms, elbows, pelvis against shoulders); they were not
-read off their tables. Each curve was then stretched and shifted as a whole, as served on three synthetic worlds (docs/body_fit.md).
+read off their tables. Each curve was then stretched and shifted as a whole, as served on three synthetic worlds
+(docs/body_fit.md).
 """
 
 from __future__ import annotations
