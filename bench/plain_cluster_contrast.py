@@ -21,13 +21,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def jaccard_distances(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """k-reciprocal Jaccard distances [N, N] (Zhong et al., CVPR 2017), as re-ranking computes them, without the original
-    distance. features [N, D], L2-normalised."""
+    """k-reciprocal Jaccard distances [N, N] (Zhong et al., CVPR 2017), of k1 neighbours with the image itself, as Cluster Contrast
+    takes them (re-ranking takes one more). features [N, D], L2-normalised."""
     import faiss
 
     index = faiss.IndexFlatIP(features.shape[1])
     index.add(features)
-    _, rank = index.search(features, k1 + 1)
+    _, rank = index.search(features, k1)
     count, half = len(features), round(k1 / 2)
 
     def reciprocal(i: int, k: int) -> np.ndarray:
