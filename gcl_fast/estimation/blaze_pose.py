@@ -47,7 +47,10 @@ class BlazePose:
 
     def estimate(self, photos: Sequence[Pixels]) -> Landmarks:
         boxes = [self._box(photo) for photo in photos]
-        canvas = torch.stack([self._canvas(photo, box) for photo, box in zip(photos, boxes, strict=True)]).to(self.device)
+        canvas = torch.empty(len(photos), 3, self.size, self.size)
+        for square, photo, box in zip(canvas, photos, boxes, strict=True):
+            self._draw(square, photo, box)
+        canvas = canvas.to(self.device)
         # of the masks only the columns in which there are photos are computed
         left, right = min(box[1] for box in boxes), max(box[1] + box[3] for box in boxes)
         points, metres, score, masks = self._seen(canvas, left, right)
@@ -78,12 +81,15 @@ class BlazePose:
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         return (self.size - rows) // 2, (self.size - columns) // 2, rows, columns
 
-    def _canvas(self, photo: Pixels, box: tuple[int, int, int, int]) -> Tensor:
-        """[3, S, S] in [0, 1], the photo's edge repeated around it."""
+    def _draw(self, square: Tensor, photo: Pixels, box: tuple[int, int, int, int]) -> None:
+        """The photo in [0, 1] into its box of a square [3, S, S], and its edge repeated around it."""
         top, left, rows, columns = box
-        pixels = unit_from_levels(resized(pillow().fromarray(photo), (rows, columns))).permute(2, 0, 1)
-        pads = (left, self.size - columns - left, top, self.size - rows - top)
-        return F.pad(pixels[None], pads, mode="replicate")[0]
+        bottom, right = top + rows, left + columns
+        square[:, top:bottom, left:right] = unit_from_levels(resized(pillow().fromarray(photo), (rows, columns))).permute(2, 0, 1)
+        square[:, top:bottom, :left] = square[:, top:bottom, left : left + 1]
+        square[:, top:bottom, right:] = square[:, top:bottom, right - 1 : right]
+        square[:, :top] = square[:, top : top + 1]
+        square[:, bottom:] = square[:, bottom - 1 : bottom]
 
     def _masks(
         self, masks: Tensor, first: int, boxes: Sequence[tuple[int, int, int, int]], photos: Sequence[Pixels]
