@@ -21,8 +21,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def jaccard_distances(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """k-reciprocal Jaccard distances [N, N] (Zhong et al., CVPR 2017), of k1 neighbours with the image itself, as Cluster Contrast
-    takes them (re-ranking takes one more). features [N, D], L2-normalised."""
+    """k-reciprocal Jaccard distances [N, N] (Zhong et al., CVPR 2017), of k1 neighbours with the image itself, as Cluster
+    Contrast takes them (re-ranking takes one more). features [N, D], L2-normalised."""
     import faiss
 
     index = faiss.IndexFlatIP(features.shape[1])

@@ -318,6 +318,13 @@ def market_line() -> str:
     )
 
 
+def estimate_time() -> str:
+    found = read("estimate_time")["ms_a_photo"]
+    return markdown(
+        ["ms a photo", "least", "median"], [[name, f"{row['least']:.1f}", f"{row['median']:.1f}"] for name, row in found.items()]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo_scores": demo_scores,
     "demo_views": demo_views,
@@ -331,6 +338,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu_line": gpu_line,
     "market_whole": market_whole,
     "market_line": market_line,
+    "estimate_time": estimate_time,
 }
 
 
