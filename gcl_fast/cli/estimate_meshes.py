@@ -39,7 +39,7 @@ class EstimateMeshesOptions:
     mirror: bool = False
     """Average with the mirrored photo: bodies and masks are a little better, and it takes nearly twice as long."""
     batch_size: int = 128
-    """Photos at a time."""
+    """Bodies that are fitted, and written, at a time; photos are looked at by up to 32 at a time."""
     split: Literal["all", "train", "test"] = "all"
     """Whose bodies: train alone is enough to train; those of test (query and gallery) make pictures of held-out people."""
     device: str = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from gcl_fast.estimation.tflite_file import Operation
+from gcl_fast.estimation.tflite_file import CONVOLUTIONS, Operation
 
 Columns = tuple[int, int]  # the first, and one past the last
 
@@ -34,7 +34,7 @@ def needed_columns(
             wanted = None
         if wanted is None:
             needed[step.output] = None
-        for source in step.inputs[: 2 if step.kind == "add" else 1]:
+        for source in step.sources:
             before = needed.get(source, wanted)
             both = None if before is None or wanted is None else (min(before[0], wanted[0]), max(before[1], wanted[1]))
             needed[source] = both
@@ -48,7 +48,7 @@ def source_columns(
     first, past = own
     if step.kind in ("add", "sigmoid"):
         return own
-    if step.kind in ("conv", "depthwise_conv"):
+    if step.kind in CONVOLUTIONS:
         (size, left), stride = kernel(step), step.stride[1]
         return first * stride - left, (past - 1) * stride - left + (size - 1) * step.dilation[1] + 1
     if step.kind == "resize" and step.half_pixel and width(step.output) % width(step.inputs[0]) == 0:

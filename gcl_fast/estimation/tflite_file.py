@@ -26,6 +26,7 @@ KINDS = {
     34: "pad",
 }
 DTYPES = {0: "<f4", 1: "<f2", 2: "<i4"}
+CONVOLUTIONS = ("conv", "depthwise_conv")
 ACTIVATIONS = {0: "none", 1: "relu", 3: "relu6"}
 
 
@@ -50,6 +51,11 @@ class Operation:
     activation: str = "none"
     half_pixel: bool = False
     align_corners: bool = False
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The inputs that are computed; the others are constants."""
+        return self.inputs[: 2 if self.kind == "add" else 1]
 
 
 @dataclass(frozen=True)

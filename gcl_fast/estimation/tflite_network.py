@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from gcl_fast.errors import InputError
 from gcl_fast.estimation.tflite_columns import Columns, needed_columns, source_columns
-from gcl_fast.estimation.tflite_file import Operation, TfliteModel
+from gcl_fast.estimation.tflite_file import CONVOLUTIONS, Operation, TfliteModel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Photos that the CPU takes at a time: what passes between operations of so few fits its caches
 CHUNK = 4
-CONVOLUTIONS = ("conv", "depthwise_conv")
 Sides = tuple[int, int, int, int]  # above, below, left, right
 
 
@@ -158,7 +157,7 @@ class TfliteNetwork(nn.Module):
     def _step(self, step: Operation, values: dict[int, Tensor], stored: Mapping[int, Columns], onednn: bool) -> Tensor:
         own = stored.get(step.output)
         wanted = None if own is None else source_columns(step, own, self._width, self._kernel)
-        x, *others = (_cut(values[i], wanted, stored.get(i)) for i in step.inputs[: 2 if step.kind == "add" else 1])
+        x, *others = (_cut(values[i], wanted, stored.get(i)) for i in step.sources)
         if step.kind in CONVOLUTIONS:
             return self._convolved(step, *self._padded(step, x, 0.0, own), onednn)
         if step.kind == "max_pool":
