@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,19 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> TfliteNetwork:
     return TfliteNetwork(read_tflite(path))
 
 
+def seen_widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The widths of the pictures that are convolved from now on."""
+    widths: list[int] = []
+    convolution = TfliteNetwork._convolution
+
+    def recorded(self: TfliteNetwork, *rest: object) -> Callable[[torch.Tensor], torch.Tensor]:
+        convolve = convolution(self, *rest)
+        return lambda x: widths.append(x.shape[3]) or convolve(x)
+
+    monkeypatch.setattr(TfliteNetwork, "_convolution", recorded)
+    return widths
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("columns", [(0, 24), (0, 9), (3, 21), (8, 13), (11, 12), (13, 24), (9, 16)])
 def test_some_columns_of_a_picture_are_those_of_the_whole(
@@ -120,15 +134,60 @@ def test_some_columns_of_a_picture_are_those_of_the_whole(
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: fused)
     image = torch.from_numpy(numbers(5, 3, 8, 24))
     flat, picture = decoder(image)
-    widths, convolved = [], TfliteNetwork._convolved
-    monkeypatch.setattr(
-        TfliteNetwork, "_convolved", lambda self, step, x, *rest: widths.append(x.shape[3]) or convolved(self, step, x, *rest)
-    )
+    widths = seen_widths(monkeypatch)
     same, part = decoder(image, {1: columns})
     torch.testing.assert_close(same, flat, rtol=0, atol=0)
     torch.testing.assert_close(part, picture[..., columns[0] : columns[1]])
-    if columns == (9, 16):  # the last convolution looks at one more on each side; the 6 below those need 10; the first is padded
-        assert widths[:3] == [25, 10, 9]
+    if columns == (9, 16):  # the last convolution looks at one more on each side; the 6 below those need 10
+        assert widths[:3] == [24, 10, 9]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TfliteNetwork:
+    """A picture half and then a quarter as large, a residual between, as in BlazePose; both are given."""
+    g = Graph()
+    image = g.tensor((1, 8, 64, 3))
+    same, relu6 = {0: ("b", 0), 1: ("i", 1), 2: ("i", 1)}, {3: ("b", 3)}
+    strided, depthwise = {0: ("b", 0), 1: ("i", 2), 2: ("i", 2)}, {**same, 3: ("i", 1), 4: ("b", 3)}
+    x = g.add("conv", [image, g.constant(numbers(4, 3, 3, 3))], (1, 4, 32, 4), {**strided, **relu6})
+    deep = g.add("depthwise", [x, g.constant(numbers(1, 5, 5, 4)), g.constant(numbers(4))], (1, 4, 32, 4), depthwise)
+    both = g.add("add", [x, g.add("conv", [deep, g.constant(numbers(4, 1, 1, 4))], (1, 4, 32, 4), same)], (1, 4, 32, 4))
+    more = g.add("conv", [both, g.constant(numbers(9, 1, 1, 4))], (1, 4, 32, 9), {**same, **relu6})
+    small = g.add("depthwise", [more, g.constant(numbers(1, 3, 3, 9))], (1, 2, 16, 9), {**strided, 3: ("i", 1), 4: ("b", 3)})
+    last = g.add("conv", [small, g.constant(numbers(3, 3, 3, 9))], (1, 2, 16, 3), same)
+    pooled = g.add("max_pool", [last], (1, 1, 1, 3), {0: ("b", 1), 1: ("i", 2), 2: ("i", 16), 3: ("i", 16), 4: ("i", 2)})
+    flat = g.add("reshape", [pooled, g.constant(np.array([-1, 3], np.int32))], (1, 3))
+    path = tmp_path_factory.mktemp("encoder") / "encoder.tflite"
+    path.write_bytes(g.write([image], [flat, last, both]))
+    return TfliteNetwork(read_tflite(path))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_columns_that_repeat_are_computed_once(
+    encoder: TfliteNetwork, fused: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: fused)
+    encoder.to(device)
+    for first in range(0, 64, 3):
+        for past in {first + 1, min(first + 9, 64), 64}:
+            image = torch.from_numpy(numbers(3, 3, 8, 64)).to(device)
+            image[..., :first], image[..., past:] = image[..., first : first + 1], image[..., past - 1 : past]
+            for found, wanted in zip(encoder(image, even=(first, past)), encoder(image), strict=True):
+                torch.testing.assert_close(found, wanted)
+    image[..., :30], image[..., 33:] = image[..., 30:31], image[..., 32:33]
+    wanted = encoder(image)
+    widths = seen_widths(monkeypatch)
+    for columns in ({}, {2: (11, 13)}, {1: (3, 9), 2: (0, 32)}):
+        for place, found in enumerate(encoder(image, columns, (30, 33))):
+            first, past = columns.get(place, (0, None))
+            torch.testing.assert_close(found, wanted[place][..., first:past])
+    assert widths[0] < 40 and max(widths[:4]) < 40  # of 64, and then 32
+
+
+@pytest.mark.parametrize("even", [(-1, 5), (5, 5), (9, 4), (0, 65)])
+def test_even_columns_that_are_not_there_are_an_error(encoder: TfliteNetwork, even: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"even must be columns \(first, past\) of the image's 64, got \(-?\d, \d+\)"):
+        encoder(torch.zeros(1, 3, 8, 64), even=even)
 
 
 def test_some_columns_may_reach_back_to_the_image(tmp_path: Path) -> None:

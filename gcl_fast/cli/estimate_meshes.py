@@ -38,7 +38,7 @@ class EstimateMeshesOptions:
     """Images in which nobody is seen: given the mean body, left out (train with --skip-unmeshed), or an error that lists them."""
     mirror: bool = False
     """Average with the mirrored photo: bodies and masks are a little better, and it takes nearly twice as long."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Bodies that are fitted, and written, at a time; photos are looked at by up to 32 at a time."""
     split: Literal["all", "train", "test"] = "all"
     """Whose bodies: train alone is enough to train; those of test (query and gallery) make pictures of held-out people."""

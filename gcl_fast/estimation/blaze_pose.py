@@ -51,7 +51,7 @@ class BlazePose:
         for square, photo, box in zip(canvas, photos, boxes, strict=True):
             self._draw(square, photo, box)
         canvas = canvas.to(self.device)
-        # of the masks only the columns in which there are photos are computed
+        # Of the masks only the columns in which there are photos are computed; beside these, one column repeats
         left, right = min(box[1] for box in boxes), max(box[1] + box[3] for box in boxes)
         points, metres, score, masks = self._seen(canvas, left, right)
         if self.mirror:
@@ -69,7 +69,7 @@ class BlazePose:
     def _seen(self, canvas: Tensor, left: int, right: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[B, 33, 5] x, y, z in [0, 1] of the square, visibility and presence before the sigmoid; metres [B, 33, 3]; score [B];
         masks [B, 1, S, right - left]."""
-        flat, score, mask, world = self.network(canvas, {MASK: (left, right)})
+        flat, score, mask, world = self.network(canvas, {MASK: (left, right)}, (left, right))
         points = flat.unflatten(1, (-1, 5))[:, :POINTS].clone()
         points[..., :3] /= self.size
         return points, world.unflatten(1, (-1, 3))[:, :POINTS].clone(), score[:, 0], mask.sigmoid()

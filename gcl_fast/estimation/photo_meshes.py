@@ -65,7 +65,7 @@ def estimate_meshes(
     mesh_root: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] = (256, 128),
     missing: str = "mean",
-    batch_size: int = 128,
+    batch_size: int = 256,
     overwrite: bool = False,
     splits: Sequence[str] = SPLITS,
     progress: Callable[[int, int], None] | None = None,
@@ -193,7 +193,7 @@ class _Split:
         stretch = (self.image_size[1] / shape[1]) / (self.image_size[0] / shape[0])
         vertices, camera = stretched(bodies.vertices[row], bodies.cameras[row], stretch)
         mask = None if bodies.masks is None else bodies.masks[row].cpu().numpy()
-        write_mesh(self._path(record), vertices.cpu().numpy().astype(np.float16), camera.cpu().numpy(), mask=mask)
+        write_mesh(self._path(record), vertices.half().cpu().numpy(), camera.cpu().numpy(), mask=mask)
 
     def fill(self, report: EstimateReport, missing: str) -> None:
         """Adds to the report; gives images without a body the mean one, where asked."""

@@ -30,6 +30,7 @@ BONES = (
     "head",
 )
 # Phenotypes of the average adult, and the directions in which the shape may differ from it
+TOGETHER = 8  # bodies whose vertices the CPU poses at a time: what passes between operations fits its caches
 AVERAGE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.46, "proportions": 0.5}
 DIRECTIONS = (("gender", 0.45), ("height", 0.25), ("proportions", 0.4), ("weight", 0.45))
 # BlazePose landmark: (its number, bone whose start it is near, bone it moves with, offset in metres on the left side).
@@ -143,8 +144,16 @@ class PosableBody:
         """Linear blend skinning: [B, V, 3], of the chosen vertices only where given."""
         weights, table = (self.weights, self.rest) if chosen is None else (self.weights[chosen], self.rest[:, chosen])
         shift = place - (turn @ rest[..., None]).squeeze(-1)  # [B, K, 3]
-        blended = torch.einsum("vk,bkij->bvij", weights, turn)
-        return (blended @ self.shaped(shape, table)[..., None]).squeeze(-1) + torch.einsum("vk,bki->bvi", weights, shift)
+        moves = torch.cat((turn, shift[..., None]), 3)  # [B, K, 3, 4]
+        parts = zip(*(x.split(TOGETHER if x.device.type == "cpu" else len(x) or 1) for x in (moves, shape)), strict=True)
+        return torch.cat([self._skinned(weights, move, self.shaped(own, table)) for move, own in parts])
+
+    @staticmethod
+    def _skinned(weights: Tensor, moves: Tensor, rest: Tensor) -> Tensor:
+        """weights [V, K], moves [B, K, 3, 4], rest [B, V, 3] -> [B, V, 3]."""
+        blended = (weights @ moves.flatten(2)).unflatten(2, (3, 4))  # [B, V, 3, 4]
+        x, y, z = (rest[..., i : i + 1] for i in range(3))
+        return blended[..., 0] * x + blended[..., 1] * y + blended[..., 2] * z + blended[..., 3]
 
 
 @functools.lru_cache(maxsize=4)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gcl_fast.errors import InputError
 from gcl_fast.estimation.tflite_columns import Columns, needed_columns, source_columns
 from gcl_fast.estimation.tflite_file import CONVOLUTIONS, Operation, TfliteModel
+from gcl_fast.estimation.tflite_margins import NONE, Margin, margins, widened
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,12 +26,29 @@ CHUNK = 4
 Sides = tuple[int, int, int, int]  # above, below, left, right
 
 
+class Width(NamedTuple):
+    """What is at hand of the pictures inside the graph; those that are in neither are whole.
+
+    columns: tensor -> the only columns of it that are computed.
+    margins: tensor -> columns left out because they repeat others.
+    """
+
+    columns: Mapping[int, Columns]
+    margins: Mapping[int, Margin]
+
+
+Program = list[tuple[int, list[tuple[int, Callable[[Tensor], Tensor] | None]], Callable[..., Tensor]]]
+"""Of each step in turn: its output; the tensors that it reads, and what it takes of them; what it does."""
+
+
 class TfliteNetwork(nn.Module):
     """The graph of a model file, in inference. Weights are buffers, float32.
 
     Called with images [B, 3, H, W] float32; gives one tensor per output of the file, or per number in `outputs`: [B, C, H, W],
     and [B, C] where the file's output is flat. Operations that none of the outputs needs are not computed. Of a picture among the
     outputs, `columns` ({place among the outputs: (first, past)}) leaves these alone; the others are not computed either.
+    `even` (first, past) promises that the images' columns 0 to first are equal, and so are those from past - 1 on: what repeats
+    because of it is computed once.
     """
 
     def __init__(self, model: TfliteModel, outputs: tuple[int, ...] | None = None) -> None:
@@ -58,7 +77,9 @@ class TfliteNetwork(nn.Module):
                 self._padding[step.output] = self._same(step)
         # Weights as oneDNN wants them, made when a CPU first needs them, with the version of the buffer that they were made of
         self._reordered: dict[int, tuple[int, Tensor]] = {}
-        self._last_use = {i: number for number, step in enumerate(self.steps) for i in step.inputs}
+        last_use = {i: number for number, step in enumerate(self.steps) for i in step.sources}
+        # After each step, the tensors that nothing reads any more
+        self._past = [[i for i in last_use if last_use[i] == n and i not in self.outputs] for n in range(len(self.steps))]
 
     def __getstate__(self) -> dict[str, object]:  # oneDNN's tensors can be neither copied nor written
         return {**self.__dict__, "_reordered": {}}
@@ -124,15 +145,20 @@ class TfliteNetwork(nn.Module):
         return weight
 
     @torch.inference_mode()
-    def forward(self, image: Tensor, columns: Mapping[int, Columns] | None = None) -> list[Tensor]:
+    def forward(self, image: Tensor, columns: Mapping[int, Columns] | None = None, even: Columns | None = None) -> list[Tensor]:
         if image.dim() != 4 or tuple(image.shape[1:]) != self.input_shape:
             raise ValueError(f"image must be [B, {', '.join(map(str, self.input_shape))}], got {list(image.shape)}")
         asked = {i: (columns or {}).get(place) for place, i in enumerate(self.outputs)}
         self._check_columns(columns or {})
+        if even is not None and not 0 <= even[0] < even[1] <= image.shape[3]:
+            raise ValueError(f"even must be columns (first, past) of the image's {image.shape[3]}, got {even}")
         stored = needed_columns(self.steps, asked, self._width, self._kernel) if columns else {}
         stored.pop(self.input, None)  # which is there whole
+        width = Width(stored, self._margins(even, {*stored, *self.outputs}) if even else {})
+        onednn = _onednn(image)
+        program = [(step.output, self._reads(step, width), self._computed(step, width, onednn)) for step in self.steps]
         parts = image.split(CHUNK) if image.device.type == "cpu" else [image]
-        outputs = zip(*(self._run(part, stored) for part in parts), strict=True)
+        outputs = zip(*(self._run(part, program) for part in parts), strict=True)
         return [_cut(torch.cat(values), asked[i], stored.get(i)) for i, values in zip(self.outputs, outputs, strict=True)]
 
     def _check_columns(self, columns: Mapping[int, Columns]) -> None:
@@ -143,75 +169,103 @@ class TfliteNetwork(nn.Module):
                     f"columns {first} to {past} of output {place}, whose shape is {shape}, are not some of a picture's"
                 )
 
-    def _run(self, image: Tensor, stored: Mapping[int, Columns]) -> list[Tensor]:
-        """The outputs; of tensors in `stored` these columns alone."""
+    def _margins(self, even: Columns, whole: Collection[int]) -> dict[int, Margin]:
+        return margins(self.steps, self.input, even, self._width, self._kernel, lambda i: self.shapes[i][3], whole)
+
+    def _run(self, image: Tensor, program: Program) -> list[Tensor]:
+        """The outputs."""
         values = {self.input: image.contiguous(memory_format=torch.channels_last)}
-        onednn = _onednn(image)
-        for number, step in enumerate(self.steps):
-            values[step.output] = self._step(step, values, stored, onednn)
-            for i in step.inputs:
-                if self._last_use.get(i) == number and i not in self.outputs:
-                    values.pop(i, None)
+        for (output, reads, compute), past in zip(program, self._past, strict=True):
+            values[output] = compute(*(values[i] if read is None else read(values[i]) for i, read in reads))
+            for i in past:
+                del values[i]
         return [values[i] for i in self.outputs]
 
-    def _step(self, step: Operation, values: dict[int, Tensor], stored: Mapping[int, Columns], onednn: bool) -> Tensor:
-        own = stored.get(step.output)
-        wanted = None if own is None else source_columns(step, own, self._width, self._kernel)
-        x, *others = (_cut(values[i], wanted, stored.get(i)) for i in step.sources)
+    def _wanted(self, step: Operation, width: Width) -> Columns | None:
+        """The columns that a step reads; None: all."""
+        own = width.columns.get(step.output)
+        return None if own is None else source_columns(step, own, self._width, self._kernel)
+
+    def _reads(self, step: Operation, width: Width) -> list[tuple[int, Callable[[Tensor], Tensor] | None]]:
+        """Each tensor that a step reads, and what it takes of that; None: all that is at hand."""
+        wanted = self._wanted(step, width)
+        left, right = (n * step.stride[1] for n in width.margins.get(step.output, NONE).left_out)
+        reads: list[tuple[int, Callable[[Tensor], Tensor] | None]] = []
+        for i in step.sources:
+            margin, stored = width.margins.get(i, NONE), width.columns.get(i)
+            read: Callable[[Tensor], Tensor] | None = None
+            if i == self.input and left + right:
+                read = partial(_cut, columns=(left, self._width(i) - right), stored=None)
+            elif margin.left_out != (left, right):
+                read = partial(widened, margin=margin, wanted=(left, right), columns=wanted)
+            elif wanted not in (None, stored):
+                read = partial(_cut, columns=wanted, stored=stored)
+            reads.append((i, read))
+        return reads
+
+    def _computed(self, step: Operation, width: Width, onednn: bool) -> Callable[..., Tensor]:
+        """What a step does with what it reads."""
+        own = width.columns.get(step.output)
         if step.kind in CONVOLUTIONS:
-            return self._convolved(step, *self._padded(step, x, 0.0, own), onednn)
+            return self._convolution(step, own, onednn)
         if step.kind == "max_pool":
-            x, padding = self._padded(step, x, float("-inf"), own)
-            return _activated(F.max_pool2d(x, step.window, step.stride, padding), step)
+            pad, padding = self._padded(step, float("-inf"), own)
+            return lambda x: _activated(F.max_pool2d(pad(x), step.window, step.stride, padding), step)
         if step.kind == "add":
-            return _activated(x + others[0], step)
+            return lambda x, y: _activated(x + y, step)
         if step.kind == "sigmoid":
-            return x.sigmoid()
+            return torch.sigmoid
         if step.kind == "pad":
             _, (top, bottom), (left, right), (first, last) = self._sizes[step.output]
-            return F.pad(x, (left, right, top, bottom, first, last))
+            return lambda x: F.pad(x, (left, right, top, bottom, first, last))
         if step.kind == "resize":
-            size = self._sizes[step.output]
-            if not step.half_pixel and not step.align_corners:
-                raise InputError("a resize of whole-pixel corners is not known here; another model than BlazePose's?")
-            if own is None or wanted is None:
-                return F.interpolate(x, size, mode="bilinear", align_corners=step.align_corners)
-            times = size[1] // self._width(step.inputs[0])
-            larger = F.interpolate(x, (size[0], times * x.shape[3]), mode="bilinear")
-            return _cut(larger, own, (times * wanted[0], times * wanted[1]))
+            return self._resized(step, own, self._wanted(step, width))
         if step.kind == "reshape":  # the file's order is channels last
-            return x.permute(0, 2, 3, 1).reshape(len(x), *self.shapes[step.output][1:]) if x.dim() == 4 else x.flatten(1)
+            shape = self.shapes[step.output][1:]
+            return lambda x: x.permute(0, 2, 3, 1).reshape(len(x), *shape) if x.dim() == 4 else x.flatten(1)
         raise InputError(f"operation {step.kind} is not known here")
 
-    def _padded(self, step: Operation, x: Tensor, value: float, own: Columns | None) -> tuple[Tensor, tuple[int, int]]:
-        """`x` with what an operation cannot pad by itself, and what it can. Nothing is padded left and right inside a picture."""
+    def _resized(self, step: Operation, own: Columns | None, wanted: Columns | None) -> Callable[[Tensor], Tensor]:
+        height, width = self._sizes[step.output]
+        if not step.half_pixel and not step.align_corners:
+            raise InputError("a resize of whole-pixel corners is not known here; another model than BlazePose's?")
+        if own is None or wanted is None:
+            return lambda x: F.interpolate(x, (height, width), mode="bilinear", align_corners=step.align_corners)
+        times = width // self._width(step.inputs[0])
+        size, at_hand = (height, times * (wanted[1] - wanted[0])), (times * wanted[0], times * wanted[1])
+        return lambda x: _cut(F.interpolate(x, size, mode="bilinear"), own, at_hand)
+
+    def _padded(self, step: Operation, value: float, own: Columns | None) -> tuple[Callable[[Tensor], Tensor], tuple[int, int]]:
+        """What adds to a picture the zeros (or `value`) that an operation cannot pad by itself, and what it can. None are added
+        left and right inside a picture."""
         above, below, left, right = self._padding.get(step.output, (0, 0, 0, 0))
         if own is not None:
             left = right = 0
         if above == below and left == right:
-            return x, (above, left)
-        return F.pad(x, (left, right, above, below), value=value), (0, 0)
+            return lambda x: x, (above, left)
+        return lambda x: F.pad(x, (left, right, above, below), value=value), (0, 0)
 
-    def _convolved(self, step: Operation, x: Tensor, padding: tuple[int, int], onednn: bool) -> Tensor:
+    def _convolution(self, step: Operation, own: Columns | None, onednn: bool) -> Callable[[Tensor], Tensor]:
         """The convolution with its activation.
 
         On the CPU by oneDNN's own operation, which TorchInductor calls too: it activates while a value is at hand. `F.conv2d`
         takes a plain loop instead where the batch is small and the thread one.
         """
         weight, bias = self._weight(step), getattr(self, f"bias_{step.output}", None)
-        groups = x.shape[1] if step.kind == "depthwise_conv" else 1
+        groups = self.shapes[step.inputs[0]][3] if step.kind == "depthwise_conv" else 1
+        pad, padding = self._padded(step, 0.0, own)
         if not onednn or weight.dtype != torch.float32:
-            return _activated(F.conv2d(x, weight, bias, step.stride, padding, step.dilation, groups), step)
+            return lambda x: _activated(F.conv2d(pad(x), weight, bias, step.stride, padding, step.dilation, groups), step)
         version, reordered = self._reordered.get(step.output, (-1, weight))
         if version != weight._version:
+            height, width = self._size(step.inputs[0])
             reordered = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, padding, step.stride, step.dilation, groups, list(x.shape)
+                weight, padding, step.stride, step.dilation, groups, [CHUNK, groups * weight.shape[1], height, width]
             )
             self._reordered[step.output] = weight._version, reordered
         name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, reordered, bias, padding, step.stride, step.dilation, groups, name, bounds, ""
-        )
+        convolve, how = torch.ops.mkldnn._convolution_pointwise.default, (padding, step.stride, step.dilation, groups, name)
+        return lambda x: convolve(pad(x), reordered, bias, *how, bounds, "")
 
 
 def _cut(x: Tensor, columns: Columns | None, stored: Columns | None) -> Tensor:
