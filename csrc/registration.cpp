@@ -23,6 +23,7 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " int num_negatives, Tensor? seed, int seed_value, bool with_grad, float? momentum)"
       " -> (Tensor terms, Tensor view_grad, Tensor photo_grad)");
   m.def("gcl_memory_backward(Tensor grad, Tensor view_grad, Tensor photo_grad) -> (Tensor photo, Tensor view)");
+  m.def("cross_entropy_rows_(Tensor(a!) logits, Tensor targets, float temperature, bool with_grad) -> Tensor");
   m.def("bank_draw_positives(Tensor labels, Tensor index, Tensor seed) -> Tensor");
   m.def("bank_update_(Tensor(a!) bank, Tensor index, Tensor feature, float momentum, bool unit, bool hard) -> ()");
   // Neighbours. Sizes that depend on the data are counted by one op and given to the next.

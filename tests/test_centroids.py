@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gcl_fast import reference
 from gcl_fast.ops.centroids import FEW, LARGE_BATCH, centroid_cross_entropy
@@ -31,14 +37,14 @@ def plain(query, centroids, targets, temperature):
 @pytest.mark.parametrize(("b", "c", "d"), SIZES)
 def test_equal_to_cross_entropy(b, c, d, device):
     if device.type == "cpu":
-        given = some(b, c, d, torch.float64, device)
+        inputs = some(b, c, d, torch.float64, device)
         for got, want in zip(
-            loss_and_gradient(centroid_cross_entropy, *given, 0.05), loss_and_gradient(plain, *given, 0.05), strict=True
+            loss_and_gradient(centroid_cross_entropy, *inputs, 0.05), loss_and_gradient(plain, *inputs, 0.05), strict=True
         ):
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
-    given = some(b, c, d, torch.float32, device)
-    exact = loss_and_gradient(plain, *(t.double() if t.is_floating_point() else t for t in given), 0.05)
-    got, own = loss_and_gradient(centroid_cross_entropy, *given, 0.05), loss_and_gradient(plain, *given, 0.05)
+    inputs = some(b, c, d, torch.float32, device)
+    exact = loss_and_gradient(plain, *(t.double() if t.is_floating_point() else t for t in inputs), 0.05)
+    got, own = loss_and_gradient(centroid_cross_entropy, *inputs, 0.05), loss_and_gradient(plain, *inputs, 0.05)
     for ours, theirs, want in zip(got, own, exact, strict=True):
         rounding = 4 * torch.finfo(torch.float32).eps * want.abs().max().clamp_min(1.0)  # theirs may be exact by luck
         assert (ours - want).abs().max() <= 2 * (theirs - want).abs().max() + rounding
@@ -46,13 +52,13 @@ def test_equal_to_cross_entropy(b, c, d, device):
 
 @pytest.mark.parametrize(("b", "c", "d"), SIZES[:3])
 def test_equal_to_its_definition(b, c, d, device):
-    given = some(b, c, d, torch.float32, device)
-    exact = [t.cpu().double() if t.is_floating_point() else t.cpu() for t in given]
+    inputs = some(b, c, d, torch.float32, device)
+    exact = [t.cpu().double() if t.is_floating_point() else t.cpu() for t in inputs]
     want = loss_and_gradient(reference.centroid_cross_entropy, *exact, 0.05)
     for double, other in zip(want, loss_and_gradient(plain, *exact, 0.05), strict=True):
         torch.testing.assert_close(double, other, rtol=1e-10, atol=1e-10)
-    own = loss_and_gradient(reference.centroid_cross_entropy, *(t.cpu() for t in given), 0.05)
-    for ours, theirs, value in zip(loss_and_gradient(centroid_cross_entropy, *given, 0.05), own, want, strict=True):
+    own = loss_and_gradient(reference.centroid_cross_entropy, *(t.cpu() for t in inputs), 0.05)
+    for ours, theirs, value in zip(loss_and_gradient(centroid_cross_entropy, *inputs, 0.05), own, want, strict=True):
         rounding = 4 * torch.finfo(torch.float32).eps * value.abs().max().clamp_min(1.0)  # theirs may be exact by luck
         assert (ours.cpu() - value).abs().max() <= 2 * (theirs - value).abs().max() + rounding
 
@@ -82,18 +88,18 @@ def test_an_empty_batch_has_loss_zero(device):
 
 
 def test_autocast_does_not_round(device):
-    given = some(9, 30, 16, torch.float32, device)
-    want = loss_and_gradient(centroid_cross_entropy, *given, 0.05)
+    inputs = some(9, 30, 16, torch.float32, device)
+    want = loss_and_gradient(centroid_cross_entropy, *inputs, 0.05)
     with torch.autocast(device.type, torch.bfloat16):
-        got = loss_and_gradient(centroid_cross_entropy, *given, 0.05)
+        got = loss_and_gradient(centroid_cross_entropy, *inputs, 0.05)
     for a, b in zip(got, want, strict=True):
         assert a.dtype == torch.float32 and torch.equal(a, b)
 
 
 def test_compiled_is_the_same(device):
-    given = some(9, 30, 16, torch.float32, device)
-    got = loss_and_gradient(torch.compile(centroid_cross_entropy, fullgraph=True, backend="aot_eager"), *given, 0.05)
-    for a, b in zip(got, loss_and_gradient(centroid_cross_entropy, *given, 0.05), strict=True):
+    inputs = some(9, 30, 16, torch.float32, device)
+    got = loss_and_gradient(torch.compile(centroid_cross_entropy, fullgraph=True, backend="aot_eager"), *inputs, 0.05)
+    for a, b in zip(got, loss_and_gradient(centroid_cross_entropy, *inputs, 0.05), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -104,3 +110,75 @@ def test_a_target_that_is_no_centroid_is_named(b, c, d, bad):
     targets[-1] = bad = c if bad == "C" else bad
     with pytest.raises(ValueError, match=f"centroid_cross_entropy: targets must be rows of the bank, 0 to {c - 1}, got {bad}"):
         centroid_cross_entropy(query, centroids, targets, 0.05)
+
+
+def rows_of(logits, targets, temperature, with_grad=True):
+    """The loss and the logits that the op leaves."""
+    left = logits.clone()
+    return torch.ops.gcl_fast.cross_entropy_rows_(left, targets, temperature, with_grad), left
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    b=st.integers(1, 5),
+    c=st.integers(1, 70),
+    scale=st.sampled_from([0.0, 1.0, 30.0]),
+    double=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_rows_of_logits_against_torch(b, c, scale, double, seed):
+    rng = torch.Generator().manual_seed(seed)
+    logits = (scale * torch.randn(b, c, generator=rng, dtype=torch.float64)).to(torch.float64 if double else torch.float32)
+    targets = torch.randint(c, (b,), generator=rng)
+    exact = logits.double().requires_grad_()
+    want = F.cross_entropy(exact / 0.7, targets)
+    loss, left = rows_of(logits, targets, 0.7)
+    gradient = torch.autograd.grad(want, exact)[0]
+    close = {"rtol": 1e-12, "atol": 1e-12} if double else {"rtol": 4e-6, "atol": 2e-6}
+    torch.testing.assert_close(loss.double(), want.detach(), **close)
+    torch.testing.assert_close(left.double(), gradient, **close)
+    assert torch.equal(rows_of(logits, targets, 0.7, False)[0], loss)
+
+
+@pytest.mark.parametrize("c", [3, 16, 37])
+def test_logits_that_are_not_numbers_stay_so(c):
+    logits, targets = torch.randn(3, c), torch.tensor([0, 1, 2])
+    logits[1, -1] = float("nan")
+    loss, left = rows_of(logits, targets, 0.5)
+    assert loss.isnan() and left[1].isnan().all() and left[[0, 2]].isfinite().all()
+    logits[1, -1] = float("-inf")  # a class that cannot be
+    loss, left = rows_of(logits, targets, 0.5)
+    torch.testing.assert_close(loss, F.cross_entropy(logits / 0.5, targets))
+    assert left.isfinite().all() and left[1, -1] < 1e-30
+
+
+def test_rows_of_logits_on_every_instruction_set():
+    code = (
+        "import torch, gcl_fast.ops, sys\n"
+        "torch.manual_seed(0)\n"
+        "x, t = 9 * torch.randn(40, 101), torch.randint(101, (40,))\n"
+        "loss = torch.ops.gcl_fast.cross_entropy_rows_(x, t, 0.3, True)\n"
+        "sys.stdout.buffer.write(torch.cat([loss.view(1), x.flatten()]).numpy().tobytes())\n"
+    )
+    found = []
+    for isa in ("baseline", "avx2", "avx512"):  # a lesser one where the processor lacks it
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"GCL_ISA": isa}, check=True)
+        found.append(torch.frombuffer(bytearray(done.stdout), dtype=torch.float32))
+    for other in found[1:]:  # fma rounds once where there is one
+        torch.testing.assert_close(other, found[0], rtol=4e-6, atol=1e-7)
+
+
+def test_rows_of_logits_check_their_arguments():
+    logits, targets = torch.randn(4, 6), torch.tensor([0, 1, 2, 5])
+    torch.library.opcheck(torch.ops.gcl_fast.cross_entropy_rows_.default, (logits, targets, 0.5, True))
+    op = torch.ops.gcl_fast.cross_entropy_rows_
+    for bad, words in (
+        ((logits.T, targets, 0.5, True), r"logits must be \[B, C\], contiguous"),
+        ((logits[0], targets, 0.5, True), r"logits must be \[B, C\], contiguous"),
+        ((logits.half(), targets, 0.5, True), "logits must be float32 or float64"),
+        ((logits, targets[:3], 0.5, True), r"targets must be int64 \[B\]"),
+        ((logits, targets.int(), 0.5, True), r"targets must be int64 \[B\]"),
+        ((logits, targets + 1, 0.5, True), "targets must be rows of the bank, 0 to 5, got 6"),
+    ):
+        with pytest.raises(RuntimeError, match=f"cross_entropy_rows_: {words}"):
+            op(*bad)

@@ -43,6 +43,7 @@ REGISTRATION = Path(__file__).resolve().parent.parent / "csrc/registration.cpp"
 OPS = re.findall(r'"(\w+)\(', REGISTRATION.read_text())
 CPU_ONLY = {
     "transpose_rows",  # torch's stable sort does it on CUDA
+    "cross_entropy_rows_",  # torch's softmax does it on CUDA
     *("overlap_upper_rows", "mirrored_count", "mirrored_rows"),  # on CUDA each row sums its own pairs
 }
 

@@ -135,56 +135,58 @@ void load_block(const BankSweepParams& p, int64_t n, int64_t capacity, Block& bl
   for (int64_t r = block.rows; r < capacity; ++r) block.row[r] = block.row[block.rows - 1];
 }
 
-// Which queries have bank row n as a negative.
-inline I32x16 negatives(const BankSweepParams& p, int64_t n) {
+// Which of the queries from `lane` on have bank row n as a negative.
+inline IReg negatives(const BankSweepParams& p, int64_t n, int lane) {
   const GroupRows& g = *p.rows;
   const int64_t label = p.labels[n];
-  const I32x16 classless = load<I32x16>(g.classless);
-  const I32x16 low = (classless & static_cast<int32_t>(n)) | (~classless & static_cast<int32_t>(label));
-  const I32x16 high = (classless & static_cast<int32_t>(n >> 32)) | (~classless & static_cast<int32_t>(label >> 32));
-  I32x16 keep = (low != load<I32x16>(g.own_low)) | (high != load<I32x16>(g.own_high));
-  keep &= load<I32x16>(g.used);
+  const IReg classless = load<IReg>(g.classless + lane);
+  const IReg low = (classless & static_cast<int32_t>(n)) | (~classless & static_cast<int32_t>(label));
+  const IReg high = (classless & static_cast<int32_t>(n >> 32)) | (~classless & static_cast<int32_t>(label >> 32));
+  IReg keep = (low != load<IReg>(g.own_low + lane)) | (high != load<IReg>(g.own_high + lane));
+  keep &= load<IReg>(g.used + lane);
   if (p.sampled) {
-    const U32x16 column = splat_bits(static_cast<uint32_t>(n));
-    const U32x16 key = sampling_key<U32x16>(load<U32x16>(g.inner), load<U32x16>(g.outer), column);
-    keep &= (I32x16)(key <= load<U32x16>(g.last));
+    const UReg column = UReg{} + static_cast<uint32_t>(n);
+    const UReg key = sampling_key<UReg>(load<UReg>(g.inner + lane), load<UReg>(g.outer + lane), column);
+    keep &= (IReg)(key <= load<UReg>(g.last + lane));
   }
   return keep;
 }
 
-// Turns the block's logits into weights exp(logit - max), 0 where the row is no negative, and moves max and sum along; what
-// was summed before is scaled to the new max.
-void weigh(const BankSweepParams& p, int64_t n, int64_t rows, float* logits) {
-  I32x16 keep[kMaxBlock];
-  const F32x16 before = load<F32x16>(p.max), temperature = splat(p.temperature);
-  F32x16 top = before;
-  for (int64_t r = 0; r < rows; ++r) {
-    keep[r] = negatives(p, n + r);
-    const F32x16 logit = load<F32x16>(logits + r * kGroup) / temperature;
-    store(logits + r * kGroup, logit);
-    top = keep[r] & (logit > top) ? logit : top;
+// Scales what was summed for one query.
+inline void scale_sums(const BankSweepParams& p, int b, float scale) {
+  if (scale == 1.0f) return;
+  p.sum[b] *= scale;
+  float* mean = p.mean + b * padded_dim(p.dim);
+  for (int64_t d = 0; p.with_mean && d < padded_dim(p.dim); d += kWidth) {
+    store_reg(mean + d, fma_reg(load_reg(mean + d), splat_reg(scale), splat_reg(0.0f)));
   }
-  const I32x16 some = top > splat(-__builtin_inff());
-  const F32x16 shift = some ? top : splat(0.0f);
-  if (any(top != before)) {
-    const F32x16 scale = before > splat(-__builtin_inff()) ? exp_not_positive(before - shift) : splat(0.0f);
-    for (int b = 0; b < p.queries; ++b) {
-      if (scale[b] == 1.0f) continue;
-      p.sum[b] *= scale[b];
-      float* mean = p.mean + b * padded_dim(p.dim);
-      for (int64_t d = 0; p.with_mean && d < padded_dim(p.dim); d += kWidth) {
-        store_reg(mean + d, fma_reg(load_reg(mean + d), splat_reg(scale[b]), splat_reg(0.0f)));
-      }
-    }
-    store(p.max, top);
-  }
-  F32x16 sum = splat(0.0f);
+}
+
+// Turns the block's logits of the queries from `lane` on into weights exp(logit - max), 0 where the row is no negative, and
+// moves max and sum along; what was summed before is scaled to the new max.
+void weigh(const BankSweepParams& p, int64_t n, int64_t rows, int lane, float* logits) {
+  IReg keep[kMaxBlock];
+  const Reg before = load_reg(p.max + lane), temperature = splat_reg(p.temperature), nothing = splat_reg(-__builtin_inff());
+  Reg top = before;
   for (int64_t r = 0; r < rows; ++r) {
-    const F32x16 weight = keep[r] ? exp_not_positive(load<F32x16>(logits + r * kGroup) - shift) : splat(0.0f);
-    store(logits + r * kGroup, weight);
+    keep[r] = negatives(p, n + r, lane);
+    const Reg logit = load_reg(logits + r * kGroup) / temperature;
+    store_reg(logits + r * kGroup, logit);
+    top = max_reg(keep[r] ? logit : nothing, top);
+  }
+  const Reg shift = top > nothing ? top : splat_reg(0.0f);
+  if (any((IReg)(top > before))) {
+    const Reg scale = before > nothing ? exp_not_positive(before - shift) : splat_reg(0.0f);
+    for (int l = 0; l < kWidth && lane + l < p.queries; ++l) scale_sums(p, lane + l, scale[l]);
+    store_reg(p.max + lane, top);
+  }
+  Reg sum = splat_reg(0.0f);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Reg weight = keep[r] ? exp_not_positive(load_reg(logits + r * kGroup) - shift) : splat_reg(0.0f);
+    store_reg(logits + r * kGroup, weight);
     sum += weight;
   }
-  for (int b = 0; b < kGroup; ++b) p.sum[b] += sum[b];
+  for (int l = 0; l < kWidth; ++l) p.sum[lane + l] += sum[l];
 }
 
 template <int REGS>
@@ -219,7 +221,7 @@ void sweep(const BankSweepParams& p) {
         dot_tile<kRows, kRegs>(block.row + r, p.packed, d, stop, logits + r * kGroup, prefetch);
       }
     }
-    weigh(p, n, block.rows, logits);
+    for (int lane = 0; lane < kGroup; lane += kWidth) weigh(p, n, block.rows, lane, logits + lane);
     if (!p.with_mean) continue;
     int64_t d = 0;
     for (; d + 3 * kWidth <= padded; d += 3 * kWidth) mean_columns<3>(p, block, logits, d);

@@ -29,36 +29,39 @@ inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
 #endif
 
-typedef uint32_t U32x16 __attribute__((vector_size(64)));
+// Lanes of a register as numbers. Sixteen lanes at once would pass through memory where a register has fewer.
+typedef int32_t IReg __attribute__((vector_size(4 * kWidth)));
+typedef uint32_t UReg __attribute__((vector_size(4 * kWidth)));
 
-inline U32x16 splat_bits(uint32_t x) { return U32x16{} + x; }
+// The larger of two, lane by lane; b where one is NaN.
+inline Reg max_reg(Reg a, Reg b) { return a > b ? a : b; }
 
-inline bool any(I32x16 mask) {
-  int64_t word[8], bits = 0;
+inline bool any(IReg mask) {
+  int64_t word[kWidth / 2], bits = 0;
   std::memcpy(word, &mask, sizeof mask);
-  for (int i = 0; i < 8; ++i) bits |= word[i];
+  for (int i = 0; i < kWidth / 2; ++i) bits |= word[i];
   return bits != 0;
 }
 
 // e^x for x at most 0 (NaN stays NaN): 2^n times a polynomial (Taylor's, degree 7) on [-ln 2 / 2, ln 2 / 2], within 2 units
 // in the last place; below -87 it is e^-87, which no sum that holds e^0 can feel.
-inline F32x16 exp_not_positive(F32x16 x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  const F32x16 magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const F32x16 shifted = fma(x, splat(1.44269504f), magic);
-  const F32x16 n = shifted - magic;
-  F32x16 r = fma(n, splat(-0.693359375f), x);
-  r = fma(n, splat(2.12194440e-4f), r);
-  F32x16 y = splat(1.0f / 5040);
-  y = fma(y, r, splat(1.0f / 720));
-  y = fma(y, r, splat(1.0f / 120));
-  y = fma(y, r, splat(1.0f / 24));
-  y = fma(y, r, splat(1.0f / 6));
-  y = fma(y, r, splat(0.5f));
-  y = fma(y, r, splat(1.0f));
-  y = fma(y, r, splat(1.0f));
-  const I32x16 scale = ((I32x16)shifted - (I32x16)magic + 127) << 23;
-  return y * (F32x16)scale;
+inline Reg exp_not_positive(Reg x) {
+  x = max_reg(splat_reg(-87.0f), x);
+  const Reg magic = splat_reg(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const Reg shifted = fma_reg(x, splat_reg(1.44269504f), magic);
+  const Reg n = shifted - magic;
+  Reg r = fma_reg(n, splat_reg(-0.693359375f), x);
+  r = fma_reg(n, splat_reg(2.12194440e-4f), r);
+  Reg y = splat_reg(1.0f / 5040);
+  y = fma_reg(y, r, splat_reg(1.0f / 720));
+  y = fma_reg(y, r, splat_reg(1.0f / 120));
+  y = fma_reg(y, r, splat_reg(1.0f / 24));
+  y = fma_reg(y, r, splat_reg(1.0f / 6));
+  y = fma_reg(y, r, splat_reg(0.5f));
+  y = fma_reg(y, r, splat_reg(1.0f));
+  y = fma_reg(y, r, splat_reg(1.0f));
+  const IReg scale = ((IReg)shifted - (IReg)magic + 127) << 23;
+  return y * (Reg)scale;
 }
 
 }  // namespace GCL_ISA

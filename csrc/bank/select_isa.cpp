@@ -8,7 +8,7 @@ namespace gcl {
 namespace GCL_ISA {
 namespace {
 
-constexpr U32x16 kOrder = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr uint32_t kOrder[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr int kDigits = 3;
 constexpr int kBits[kDigits] = {11, 11, 10};
 constexpr int kShift[kDigits] = {21, 10, 0};
@@ -18,13 +18,13 @@ void count_digits(const SelectParams& p, int digit, uint32_t prefix, uint32_t* c
   std::memset(counts, 0, sizeof(uint32_t) << kBits[digit]);
   const uint32_t mask = (1u << kBits[digit]) - 1;
   const int shift = kShift[digit], above = shift + kBits[digit];
-  const U32x16 inner = splat_bits(p.inner), outer = splat_bits(p.outer);
-  for (int64_t n = 0; n < p.num_rows; n += kLanes) {
-    const U32x16 key = sampling_key<U32x16>(inner, outer, splat_bits(static_cast<uint32_t>(n)) + kOrder);
-    if (digit > 0 && !any((I32x16)((key >> above) == splat_bits(prefix)))) continue;
-    uint32_t keys[kLanes];
+  const UReg inner = UReg{} + p.inner, outer = UReg{} + p.outer, order = load<UReg>(kOrder);
+  for (int64_t n = 0; n < p.num_rows; n += kWidth) {
+    const UReg key = sampling_key<UReg>(inner, outer, order + static_cast<uint32_t>(n));
+    if (digit > 0 && !any((IReg)((key >> above) == prefix))) continue;
+    uint32_t keys[kWidth];
     store(keys, key);
-    const int lanes = p.num_rows - n < kLanes ? static_cast<int>(p.num_rows - n) : kLanes;
+    const int lanes = p.num_rows - n < kWidth ? static_cast<int>(p.num_rows - n) : kWidth;
     for (int l = 0; l < lanes; ++l) {
       const bool fits = digit == 0 || keys[l] >> above == prefix;
       counts[keys[l] >> shift & mask] += fits & is_negative(p.own_label, p.first, p.labels[n + l], n + l);

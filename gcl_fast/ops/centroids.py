@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_fast import _native
 from gcl_fast.ops._bank_autograd import no_second_derivative
 from gcl_fast.ops._check import check_rows
 from gcl_fast.ops.bank import bank_nce
@@ -26,9 +27,16 @@ class _ByProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        needs_grad: bool = ctx.needs_input_grad[0]
+        if query.device.type == "cpu" and _native.loaded:
+            weight = query @ centroids.T  # [B, C]
+            loss: Tensor = torch.ops.gcl_fast.cross_entropy_rows_.default(weight, targets, temperature, needs_grad)
+            if needs_grad:
+                ctx.save_for_backward(weight @ centroids)  # [B, D]
+            return loss
         log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
         loss = F.nll_loss(log_share, targets, ignore_index=NO_INDEX)
-        if ctx.needs_input_grad[0]:
+        if needs_grad:
             weight = log_share.exp_().scatter_add_(1, targets[:, None], log_share.new_full((len(targets), 1), -1.0))
             ctx.save_for_backward((weight @ centroids).div_(temperature * len(targets)))  # [B, D]
         return loss
@@ -67,9 +75,15 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
             with torch.autocast(query.device.type, enabled=False):
                 loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
                 return loss
-        except IndexError:
+        except (IndexError, RuntimeError):
             check_rows("centroid_cross_entropy", "targets", targets, count)  # names it
             raise
     check_rows("centroid_cross_entropy", "targets", targets, count)
     each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
     return bank_nce(query, centroids, each, targets, temperature=temperature).mean()
+
+
+if _native.loaded:
+    torch.library.register_fake(
+        "gcl_fast::cross_entropy_rows_", lambda logits, targets, temperature, with_grad: logits.new_empty(())
+    )

@@ -1,0 +1,61 @@
+#include <cmath>
+
+#include "bank/bank_vector.h"
+#include "bank/cross_entropy.h"
+
+namespace gcl {
+namespace GCL_ISA {
+namespace {
+
+constexpr int kRegs = kLanes / kWidth;
+constexpr float kNever = -3.402823466e38f;
+
+// f(from, register) for each register of a row of logits, read and written: sixteen lanes together, whatever a register has, so
+// that sums are the same everywhere. Lanes past the end read `rest`.
+template <class F>
+inline void for_each_register(float* logits, int64_t count, float rest, F&& f) {
+  int64_t n = 0;
+  for (; n + kLanes <= count; n += kLanes) {
+    for (int v = 0; v < kRegs; ++v) store_reg(logits + n + v * kWidth, f(load_reg(logits + n + v * kWidth), v));
+  }
+  if (n == count) return;
+  float tail[kLanes];
+  for (int l = 0; l < kLanes; ++l) tail[l] = n + l < count ? logits[n + l] : rest;
+  for (int v = 0; v < kRegs; ++v) store_reg(tail + v * kWidth, f(load_reg(tail + v * kWidth), v));
+  for (int l = 0; n + l < count; ++l) logits[n + l] = tail[l];
+}
+
+}  // namespace
+
+float cross_entropy_row(const CrossEntropyRow<float>& p) {
+  const Reg temperature = splat_reg(p.temperature);
+  Reg top[kRegs], total[kRegs];
+  for (int v = 0; v < kRegs; ++v) top[v] = splat_reg(kNever), total[v] = splat_reg(0.0f);
+  for_each_register(p.logits, p.count, kNever, [&](Reg x, int v) {
+    const Reg logit = x / temperature;
+    top[v] = max_reg(logit, top[v]);  // NaN is passed over: the sum has it
+    return logit;
+  });
+  float lanes[kLanes];
+  for (int v = 0; v < kRegs; ++v) store_reg(lanes + v * kWidth, top[v]);
+  float largest = kNever;
+  for (const float lane : lanes) largest = lane > largest ? lane : largest;
+  const float target = p.logits[p.target] - largest;
+  const Reg shift = splat_reg(largest);
+  for_each_register(p.logits, p.count, -__builtin_inff(), [&](Reg x, int v) {
+    const Reg weight = exp_not_positive(x - shift);
+    total[v] += x == splat_reg(-__builtin_inff()) ? splat_reg(0.0f) : weight;
+    return weight;
+  });
+  for (int v = 0; v < kRegs; ++v) store_reg(lanes + v * kWidth, total[v]);
+  const float sum_of_all = sum(load<F32x16>(lanes));
+  if (p.with_grad) {
+    const Reg scale = splat_reg(p.scale / sum_of_all);
+    for_each_register(p.logits, p.count, 0.0f, [&](Reg x, int) { return x * scale; });
+    p.logits[p.target] -= p.scale;
+  }
+  return static_cast<float>(::log(static_cast<double>(sum_of_all))) - target;
+}
+
+}  // namespace GCL_ISA
+}  // namespace gcl
