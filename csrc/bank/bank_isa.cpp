@@ -200,7 +200,7 @@ void mean_columns(const BankSweepParams& p, const Block& block, const float* wei
 
 template <int LANES>  // 16, or 8 where half of them would be idle
 void sweep(const BankSweepParams& p) {
-  constexpr int kRegs = LANES / kWidth < 1 ? 1 : LANES / kWidth, kRows = 12 / kRegs;
+  constexpr int kAcross = LANES / kWidth < 1 ? 1 : LANES / kWidth, kRows = 12 / kAcross;
   const int64_t capacity = block_rows(p.dim);
   const int64_t padded = (p.storage == Storage::float32 && p.dim % kWidth == 0) ? p.dim : padded_dim(p.dim);
   alignas(64) float logits[kMaxBlock * kGroup];
@@ -218,7 +218,7 @@ void sweep(const BankSweepParams& p) {
     for (int64_t d = 0; d < p.dim; d += kSlice) {
       const int64_t stop = d + kSlice < p.dim ? d + kSlice : p.dim;
       for (int64_t r = 0; r < block.rows; r += kRows) {
-        dot_tile<kRows, kRegs>(block.row + r, p.packed, d, stop, logits + r * kGroup, prefetch);
+        dot_tile<kRows, kAcross>(block.row + r, p.packed, d, stop, logits + r * kGroup, prefetch);
       }
     }
     for (int lane = 0; lane < kGroup; lane += kWidth) weigh(p, n, block.rows, lane, logits + lane);

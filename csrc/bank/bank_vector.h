@@ -1,4 +1,4 @@
-// Registers of the instruction set at hand, for the products of the sweep; common/simd.h has the sixteen lanes of the rest.
+// What the bank's loops compute with the registers of common/simd.h: masks, and e^x.
 #pragma once
 
 #include "common/simd.h"
@@ -6,30 +6,7 @@
 namespace gcl {
 namespace GCL_ISA {
 
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-typedef __m512 Reg;
-inline Reg load_reg(const float* from) { return _mm512_loadu_ps(from); }
-inline void store_reg(float* to, Reg x) { _mm512_storeu_ps(to, x); }
-inline Reg splat_reg(float x) { return _mm512_set1_ps(x); }
-inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
-#elif defined(__AVX2__) && defined(__FMA__)
-constexpr int kWidth = 8;
-typedef __m256 Reg;
-inline Reg load_reg(const float* from) { return _mm256_loadu_ps(from); }
-inline void store_reg(float* to, Reg x) { _mm256_storeu_ps(to, x); }
-inline Reg splat_reg(float x) { return _mm256_set1_ps(x); }
-inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
-#else
-constexpr int kWidth = 4;
-typedef float Reg __attribute__((vector_size(16)));
-inline Reg load_reg(const float* from) { return load<Reg>(from); }
-inline void store_reg(float* to, Reg x) { store(to, x); }
-inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
-inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
-#endif
-
-// Lanes of a register as numbers. Sixteen lanes at once would pass through memory where a register has fewer.
+// Lanes of a register as numbers.
 typedef int32_t IReg __attribute__((vector_size(4 * kWidth)));
 typedef uint32_t UReg __attribute__((vector_size(4 * kWidth)));
 

@@ -7,7 +7,6 @@ namespace gcl {
 namespace GCL_ISA {
 namespace {
 
-constexpr int kRegs = kLanes / kWidth;
 constexpr float kNever = -3.402823466e38f;
 
 // f(from, register) for each register of a row of logits, read and written: sixteen lanes together, whatever a register has, so
@@ -47,8 +46,7 @@ float cross_entropy_row(const CrossEntropyRow<float>& p) {
     total[v] += x == splat_reg(-__builtin_inff()) ? splat_reg(0.0f) : weight;
     return weight;
   });
-  for (int v = 0; v < kRegs; ++v) store_reg(lanes + v * kWidth, total[v]);
-  const float sum_of_all = sum(load<F32x16>(lanes));
+  const float sum_of_all = sum(total);
   if (p.with_grad) {
     const Reg scale = splat_reg(p.scale / sum_of_all);
     for_each_register(p.logits, p.count, 0.0f, [&](Reg x, int) { return x * scale; });

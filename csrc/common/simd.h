@@ -1,6 +1,7 @@
-// Sixteen lanes at once, for sources that are compiled for each instruction set (common/isa.h). The compiler splits a vector
-// into as many registers as the set needs, so a loop has the same lanes, and sums in the same order, on every processor;
-// fma() alone rounds once where the processor can and twice in the baseline.
+// Registers of the instruction set at hand, for sources that are compiled for each (common/isa.h), and sixteen lanes in as many
+// of them as it takes: so a loop has the same lanes, and sums in the same order, on every processor. (A vector type of the
+// compiler that is wider than a register passes through memory at every step.) fma_reg() alone rounds once where the processor
+// can and twice in the baseline.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,6 @@ namespace gcl {
 namespace GCL_ISA {
 
 constexpr int kLanes = 16;
-typedef float F32x16 __attribute__((vector_size(64)));
-typedef int32_t I32x16 __attribute__((vector_size(64)));
 
 template <class V, class T>
 inline V load(const T* from) {
@@ -29,26 +28,34 @@ inline void store(T* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-inline F32x16 splat(float x) { return F32x16{} + x; }
-
-inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
 #if defined(__AVX512F__)
-  return (F32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-  __m256 x[2], y[2], z[2];
-  std::memcpy(x, &a, sizeof a);
-  std::memcpy(y, &b, sizeof b);
-  std::memcpy(z, &c, sizeof c);
-  for (int h = 0; h < 2; ++h) z[h] = _mm256_fmadd_ps(x[h], y[h], z[h]);
-  std::memcpy(&c, z, sizeof c);
-  return c;
+constexpr int kWidth = 16;
+typedef __m512 Reg;
+inline Reg load_reg(const float* from) { return _mm512_loadu_ps(from); }
+inline void store_reg(float* to, Reg x) { _mm512_storeu_ps(to, x); }
+inline Reg splat_reg(float x) { return _mm512_set1_ps(x); }
+inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int kWidth = 8;
+typedef __m256 Reg;
+inline Reg load_reg(const float* from) { return _mm256_loadu_ps(from); }
+inline void store_reg(float* to, Reg x) { _mm256_storeu_ps(to, x); }
+inline Reg splat_reg(float x) { return _mm256_set1_ps(x); }
+inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
 #else
-  return a * b + c;
+constexpr int kWidth = 4;
+typedef float Reg __attribute__((vector_size(16)));
+inline Reg load_reg(const float* from) { return load<Reg>(from); }
+inline void store_reg(float* to, Reg x) { store(to, x); }
+inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
+inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
 #endif
-}
+constexpr int kRegs = kLanes / kWidth;
 
-// Sum of the lanes, always in the same order.
-inline float sum(F32x16 v) {
+// Sum of sixteen lanes, always in the same order.
+inline float sum(const Reg lanes[kRegs]) {
+  float v[kLanes];
+  for (int r = 0; r < kRegs; ++r) store_reg(v + r * kWidth, lanes[r]);
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) v[i] += v[i + width];
   }

@@ -35,15 +35,23 @@ inline int64_t column(const T* value, T penalty, const T* threshold, int64_t fro
 }  // namespace
 
 float dot_f32(const float* a, const float* b, int64_t size) {
-  F32x16 sums[2] = {};
+  Reg sums[2][kRegs];
+  for (int h = 0; h < 2; ++h) {
+    for (int r = 0; r < kRegs; ++r) sums[h][r] = splat_reg(0.0f);
+  }
   int64_t n = 0;
   for (; n + 2 * kLanes <= size; n += 2 * kLanes) {
-    sums[0] = fma(load<F32x16>(a + n), load<F32x16>(b + n), sums[0]);
-    sums[1] = fma(load<F32x16>(a + n + kLanes), load<F32x16>(b + n + kLanes), sums[1]);
+    for (int h = 0; h < 2; ++h) {
+      for (int r = 0; r < kRegs; ++r) {
+        const int64_t at = n + h * kLanes + r * kWidth;
+        sums[h][r] = fma_reg(load_reg(a + at), load_reg(b + at), sums[h][r]);
+      }
+    }
   }
   float rest = 0;
   for (; n < size; ++n) rest += a[n] * b[n];
-  return sum(sums[0] + sums[1]) + rest;
+  for (int r = 0; r < kRegs; ++r) sums[0][r] += sums[1][r];
+  return sum(sums[0]) + rest;
 }
 
 double dot_f64(const double* a, const double* b, int64_t size) {
