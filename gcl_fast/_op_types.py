@@ -1,4 +1,4 @@
-"""Results of the ops, their error and the one rule of types that an op and its plain definition share.
+"""Results of the ops and their error, which an op and its plain definition share.
 
 It lies beside `gcl_fast.ops` and not in it: importing a module of a package runs the package, and `gcl_fast.ops` registers
 every op (fake kernels, autograd) when it is imported, which whoever calls `torch.ops.gcl_fast` relies on. `gcl_fast.reference`
@@ -119,16 +119,3 @@ class RankMetrics(_RankScores):
     """[Q] float64 on CPU: average precision of each query, nan where it has no match"""
     INP: Tensor
     """[Q] float64 on CPU: inverse negative penalty of each query, nan where it has no match"""
-
-    @classmethod
-    def of_queries(cls, AP: Tensor, INP: Tensor, cmc: Tensor) -> RankMetrics:
-        """The means of each query's scores (nan: not counted), with the curve given."""
-        valid = ~torch.isnan(AP)
-        result = cls(float(AP[valid].mean()), cmc, float(INP[valid].mean()), int(valid.sum()))
-        result.AP, result.INP = AP, INP
-        return result
-
-
-def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if anything is, else float32: half precision is for storage only."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

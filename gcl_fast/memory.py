@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast._op_types import working_dtype
 from gcl_fast.ops import bank_update_, gcl_memory_loss, gcl_memory_step_
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, working_dtype
 from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast._op_types import working_dtype
 from gcl_fast.ops import bank_nce, bank_update_, draw_positives
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, working_dtype
 from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
 

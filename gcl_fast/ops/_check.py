@@ -122,3 +122,8 @@ def check_rows(op: str, name: str, rows: Tensor, size: int) -> None:
 def check_faces(op: str, faces: Tensor, num_verts: int) -> None:
     """`check_index` of the vertices that faces [F, 3] name."""
     check_index(op, "faces", faces, num_verts, f"in [0, V={num_verts})")
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if anything is, else float32: half precision is for storage only."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

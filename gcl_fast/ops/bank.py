@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast._op_types import working_dtype
 from gcl_fast.ops import _bank_autograd
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, flag
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, flag, working_dtype
 
 
 def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:

@@ -274,7 +274,9 @@ def _scores(
     hits = torch.bincount((best[valid] - 1).clamp(max=max_rank), minlength=max_rank + 1)[:max_rank]  # first at rank r + 1
     AP = precision.where(valid, torch.nan)
     INP = (count.double() / worst.double()).where(valid, torch.nan)
-    return RankMetrics.of_queries(AP, INP, hits.cumsum(0).double() / number)
+    result = RankMetrics(float(AP[valid].mean()), hits.cumsum(0).double() / number, float(INP[valid].mean()), number)
+    result.AP, result.INP = AP, INP
+    return result
 
 
 def _fake(

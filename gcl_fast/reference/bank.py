@@ -18,13 +18,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcl_fast._op_types import working_dtype
-
 NEGATIVES, POSITIVE, POSITIVE_WITHOUT_GENERATOR = 0, 1, 2  # streams
 
 _MASK = 0xFFFFFFFF
 _NO_KEY = 1 << 32  # above every key
 _MULTIPLIERS = (0x7FEB352D, 0x846CA68B - (1 << 32))  # the second as a negative number: products stay inside int64
+
+
+def _working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if anything is, else float32: half precision is for storage only."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -103,7 +106,7 @@ def bank_nce(
     seed: int | Tensor = 0,
 ) -> Tensor:
     """See `gcl_fast.ops.bank_nce`. This one lets autograd keep the bank: do not update it before the backward."""
-    dtype = working_dtype(query, bank)
+    dtype = _working_dtype(query, bank)
     query, bank = query.to(dtype), bank.detach().to(dtype)
     rows = positive if positive.dim() == 2 else positive[:, None]  # [B, P]
     chosen = negative_rows(labels, rows[:, 0], num_negatives, seed)  # [B, N]
@@ -127,7 +130,7 @@ def gcl_memory_loss(
     seed: int | Tensor,
 ) -> Tensor:
     """See `gcl_fast.ops.gcl_memory_loss`."""
-    dtype = working_dtype(f, f_nv, bank)
+    dtype = _working_dtype(f, f_nv, bank)
     f, f_nv = unit(f.to(dtype)), unit(f_nv.to(dtype))
     positive = torch.cat([index[:, None], draw_positives(labels, index, seed)], 1)  # [B, 3]: itself, P, P'
     loss = bank_nce(
@@ -160,7 +163,7 @@ def bank_update_(
     bank: Tensor, index: Tensor, feature: Tensor, momentum: float, *, normalise: bool = False, hard: bool = False
 ) -> Tensor:
     """See `gcl_fast.ops.bank_update_`."""
-    dtype = working_dtype(bank, feature)
+    dtype = _working_dtype(bank, feature)
     feature = unit(feature.to(dtype)) if normalise else feature.to(dtype)
     if hard:
         keep = hardest(feature, index, bank)
