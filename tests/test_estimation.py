@@ -22,6 +22,7 @@ from gcl_fast.estimation.photo_meshes import stretched
 from gcl_fast.images import Pixels
 from gcl_fast.meshes import open_mesh_source, read_mesh
 from gcl_fast.meshes.mesh_files import read_mask, write_faces, write_mesh
+from gcl_fast.meshes.sources import VertexMeshes
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record
 from tests.toy_world import SIZE, ellipsoid, write_toy_world
@@ -185,6 +186,21 @@ def test_bodies_of_another_estimator_are_not_mixed_in(world: Path) -> None:
     write_faces(world / "mesh" / "market" / "train" / "vertices", FACES[::-1].copy())
     with pytest.raises(InputError, match="bodies of other triangles"):
         estimate_meshes(load_dataset("market1501", world), Ellipsoids(), image_size=SIZE)
+
+
+def test_bodies_for_images_of_another_shape_are_not_mixed_in(world: Path) -> None:
+    data, folder = load_dataset("market1501", world), world / "mesh" / "market" / "train" / "vertices"
+    estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+    VertexMeshes(folder, "market1501", (2 * SIZE[0], 2 * SIZE[1]))  # of the same shape
+    words = f"holds bodies for images of {SIZE[0]}x{SIZE[1]} pixels, stretched otherwise than the {SIZE[0]}x{SIZE[0]} asked for"
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=words):
+            estimate_meshes(data, Ellipsoids(), image_size=(SIZE[0], SIZE[0]), splits=("train",), overwrite=overwrite)
+    with pytest.raises(InputError, match=words):
+        VertexMeshes(folder, "market1501", (SIZE[0], SIZE[0]))
+    (folder / "image_size.json").write_text("{}")
+    with pytest.raises(InputError, match=r"image_size.json: expected \{"):
+        VertexMeshes(folder, "market1501", SIZE)
 
 
 @pytest.mark.parametrize("camera", [(0.9, 0.1, -0.2), (0.1, 0.4, 5.0, 4.0, 0.02, -0.3)])

@@ -18,7 +18,7 @@ from gcl_fast.estimation.landmarks import EstimatedBodies, Estimator, Landmarks,
 from gcl_fast.files import check_writable
 from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
-from gcl_fast.meshes.mesh_files import Mesh, read_faces, read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import Mesh, check_image_size, read_faces, read_mesh, write_faces, write_image_size, write_mesh
 from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_names, split_folder
 from gcl_fast.records import Record, ReIDData, spread
 
@@ -89,7 +89,8 @@ def estimate_meshes(
         splits: "train", which training needs, "test" (query and gallery), which pictures of held-out people need.
         progress: called with (images looked at, images to do).
 
-    Errors: InputError for a bad argument, a folder whose bodies have other triangles, or where no body was found at all.
+    Errors: InputError for a bad argument, a folder whose bodies have other triangles or are for images of another shape, or where
+        no body was found at all.
     """
     if missing not in MISSING:
         raise InputError(f"estimate_meshes: missing must be one of {', '.join(MISSING)}, got {missing!r}")
@@ -114,6 +115,7 @@ def estimate_meshes(
         records = [record for owner, record in todo if owner is split]
         if records:
             check_writable(split.doubts_path)
+            check_image_size(split.folder, image_size)
         for first in range(0, len(records), batch_size):
             report.written += split.estimate(estimator, records[first : first + batch_size], looked_at)
     for split in parts:
@@ -231,6 +233,7 @@ class _Split:
             shared = self.folder / "faces.npy"
             if not shared.is_file():
                 write_faces(self.folder, own)
+                write_image_size(self.folder, self.image_size)
             elif not np.array_equal(read_faces(shared), own):
                 raise InputError(
                     f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or "

@@ -5,10 +5,13 @@ vertices  [V, 3] float16 or float32, body axes: x right, y down, z away from the
 camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`
 faces     [F, 3] int32
 mask      [h, w] uint8, 0 to 255: how surely a pixel shows the person, over the whole photo at any resolution
+
+Beside them, where they were estimated: `image_size.json`, height and width of the images that bodies were stretched for.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import zipfile
@@ -19,6 +22,8 @@ import numpy as np
 from gcl_fast.archives import read_npy, read_npz
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.files import write_whole
+
+IMAGE_SIZE = "image_size.json"
 
 
 class Mesh(NamedTuple):
@@ -81,6 +86,29 @@ def write_faces(folder: str | os.PathLike[str], faces: np.ndarray) -> pathlib.Pa
     if problem:
         raise ValueError(f"write_faces: faces {problem}")
     return write_whole(pathlib.Path(folder) / "faces.npy", lambda file: np.save(file, faces, allow_pickle=False))
+
+
+def write_image_size(folder: str | os.PathLike[str], image_size: tuple[int, int]) -> pathlib.Path:
+    """Write `<folder>/image_size.json`: (height, width) of the images that the folder's bodies were stretched for."""
+    size = {"height": image_size[0], "width": image_size[1]}
+    return write_whole(pathlib.Path(folder) / IMAGE_SIZE, json.dumps(size) + "\n")
+
+
+def check_image_size(folder: str | os.PathLike[str], image_size: tuple[int, int]) -> None:
+    """Errors: InputError where the folder says that its bodies were stretched for images of another shape (height to width)."""
+    path = pathlib.Path(folder) / IMAGE_SIZE
+    if not path.is_file():
+        return
+    try:
+        size = json.loads(path.read_text(encoding="utf-8"))
+        height, width = int(size["height"]), int(size["width"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: expected {{"height": H, "width": W}}, got another content') from error
+    if height * image_size[1] != width * image_size[0]:
+        raise InputError(
+            f"{folder} holds bodies for images of {height}x{width} pixels, stretched otherwise than the {image_size[0]}x{image_size[1]} "
+            "asked for: keep to that shape, or name another --mesh-root, or remove the bodies and estimate them anew"
+        )
 
 
 def read_mesh(path: str | os.PathLike[str]) -> Mesh:

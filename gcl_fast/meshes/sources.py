@@ -24,7 +24,7 @@ from torch import Tensor
 from gcl_fast.constants import OWN_DATA
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.images import load_grey, unit_from_levels
-from gcl_fast.meshes.mesh_files import read_faces, read_mask, read_mesh
+from gcl_fast.meshes.mesh_files import check_image_size, read_faces, read_mask, read_mesh
 from gcl_fast.ops import render_mesh
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record, ReIDData
@@ -113,6 +113,7 @@ class VertexMeshes:
     """Meshes as vertices and camera, rendered when asked for, at any angle. Can be sent to worker processes.
 
     folder: the `vertices` folder of a split; its `faces.npy`, if any, serves the files that have no faces inside.
+    Errors: InputError where its bodies were stretched for images of another shape.
     """
 
     def __init__(self, folder: str | os.PathLike[str], dataset_name: str, image_size: tuple[int, int]) -> None:
@@ -120,6 +121,7 @@ class VertexMeshes:
         self.dataset_name = dataset_name
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self._keys: dict[pathlib.Path, str] = {}
+        check_image_size(self.folder, self.image_size)
         shared = self.folder / "faces.npy"
         self._faces: np.ndarray | None = read_faces(shared) if shared.is_file() else None
         self._vertices_needed = 1 + int(self._faces.max()) if self._faces is not None and self._faces.size else 0
