@@ -106,8 +106,9 @@ def check_image_size(folder: str | os.PathLike[str], image_size: tuple[int, int]
         raise InputError(f'{path}: expected {{"height": H, "width": W}}, got another content') from error
     if height * image_size[1] != width * image_size[0]:
         raise InputError(
-            f"{folder} holds bodies for images of {height}x{width} pixels, stretched otherwise than the {image_size[0]}x{image_size[1]} "
-            "asked for: keep to that shape, or name another --mesh-root, or remove the bodies and estimate them anew"
+            f"{folder} holds bodies for images of {height}x{width} pixels, stretched otherwise than the "
+            f"{image_size[0]}x{image_size[1]} asked for: keep to that shape, or name another --mesh-root, or remove the bodies and "
+            "estimate them anew"
         )
 
 
