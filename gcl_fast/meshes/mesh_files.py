@@ -107,7 +107,7 @@ def check_image_size(folder: str | os.PathLike[str], image_size: tuple[int, int]
     if height * image_size[1] != width * image_size[0]:
         raise InputError(
             f"{folder} holds bodies for images of {height}x{width} pixels, stretched otherwise than the "
-            f"{image_size[0]}x{image_size[1]} asked for: keep to that shape, or name another --mesh-root, or remove the bodies and "
+            f"{image_size[0]}x{image_size[1]} asked for: keep to that shape, name another --mesh-root, or remove the bodies and "
             "estimate them anew"
         )
 
