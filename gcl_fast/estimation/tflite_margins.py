@@ -69,15 +69,13 @@ def margins(
             continue
         reach = _reach(step, [reach for reach, _ in sources], kernel)
         before = [min(sides[side] for _, sides in sources) for side in (0, 1)]
-        stride = reach.stride
-        if size % stride:
-            continue
-        first, last = -(-reach.left // stride), (size - 1 - reach.right) // stride  # that depend on nothing beyond the edge
+        stride, past = reach.stride, width(step.output)
+        first, last = -(-reach.left // stride), min(past, (size - reach.right - 1) // stride + 1) - 1  # beyond which zeros count
         room = even[0] - reach.right - first * stride, last * stride - reach.left - (even[1] - 1)
         left, right = (max(0, min(b, r)) // stride * stride for b, r in zip(before, room, strict=True))
         if left or right:
             found[step.output] = reach, (left, right)
-            result[step.output] = Margin((left // stride, right // stride), (first, size // stride - 1 - last))
+            result[step.output] = Margin((left // stride, right // stride), (first, past - 1 - last))
     return _fewer_copies(steps, result, {i: reach.stride for i, (reach, _) in found.items()}, channels)
 
 
