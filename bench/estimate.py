@@ -34,6 +34,7 @@ from torch import Tensor
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.estimation import BlazePose, EstimatedBodies, estimate_meshes, pose_weights
 from gcl_fast.estimation.body_estimates import bodies_from_landmarks
+from gcl_fast.estimation.landmarks import joined
 from gcl_fast.generation.inputs import load_photos, load_units
 from gcl_fast.generation.measures import psnr
 from gcl_fast.generation.true_views import by_source, read_truth
@@ -97,12 +98,9 @@ def world(folder: Path, seed: int, people: int) -> Path:
     return path
 
 
-def estimate(estimator: BlazePose, photos: list[np.ndarray]) -> list[EstimatedBodies]:
-    found = []
-    for first in range(0, len(photos), 32):
-        chunk = photos[first : first + 32]
-        found.append(bodies_from_landmarks(estimator.estimate(chunk), [photo.shape[:2] for photo in chunk]))
-    return found
+def estimate(estimator: BlazePose, photos: list[np.ndarray]) -> EstimatedBodies:
+    landmarks = joined([estimator.estimate(photos[first : first + 32]) for first in range(0, len(photos), 32)])
+    return bodies_from_landmarks(landmarks, [photo.shape[:2] for photo in photos])
 
 
 def silhouettes(verts: Tensor, faces: Tensor, cameras: Tensor, yaw: int, size: tuple[int, int] = SIZE) -> Tensor:
@@ -142,8 +140,7 @@ def score_world(root: Path, estimator: BlazePose) -> dict[str, object]:
     true, cams = torch.stack(truth), torch.stack(cameras)
     mean = mean_body([Mesh(v.numpy(), c.numpy(), None) for v, c in zip(true[::2], cams[::2], strict=True)], SIZE)
     found = estimate(estimator, photos)
-    verts, own = torch.cat([part.vertices for part in found]), torch.cat([part.cameras for part in found])
-    doubts = [doubt for part in found for doubt in part.doubts]
+    verts, own, doubts = found.vertices, found.cameras, found.doubts
     everyone = torch.ones(len(true), dtype=torch.bool)
     sure = torch.tensor([not doubt for doubt in doubts])
 
@@ -165,7 +162,7 @@ def score_world(root: Path, estimator: BlazePose) -> dict[str, object]:
         return {k: round(v, 3) for k, v in values.items()} | {"vertex_mm": round(1000 * error.mean().item(), 1)}
 
     flat = torch.from_numpy(mean.vertices)[None].expand(len(true), -1, -1)
-    masks = torch.cat([torch.stack(list(part.masks or ())) for part in found])
+    masks = torch.stack(list(found.masks or ()))
     small = torch.nn.functional.interpolate(masks[:, None].float(), SIZE, mode="area")[:, 0] > 127
     return {
         "images": len(true),
@@ -233,10 +230,10 @@ def score_masks(folder: Path, estimator: BlazePose) -> dict[str, object]:
             photos.append(np.ascontiguousarray(image[at]))
             truth.append((labels[at] == int(number)) & inside)
     found = estimate(estimator, photos)
-    doubts = [doubt for part in found for doubt in part.doubts]
+    doubts = found.doubts
     true = torch.stack([_small(torch.from_numpy(mask).float()) > 0.5 for mask in truth])
-    own = torch.stack([_small(mask.float() / 255) > 0.5 for part in found for mask in part.masks or ()])
-    verts, cameras, faces = torch.cat([p.vertices for p in found]), torch.cat([p.cameras for p in found]), found[0].faces
+    own = torch.stack([_small(mask.float() / 255) > 0.5 for mask in found.masks or ()])
+    verts, cameras, faces = found.vertices, found.cameras, found.faces
     values = {
         "people": len(photos),
         "mask": overlap(own, true),

@@ -258,8 +258,10 @@ class TfliteNetwork(nn.Module):
             return lambda x: _activated(F.conv2d(pad(x), weight, bias, step.stride, padding, step.dilation, groups), step)
         version, reordered = self._reordered.get(step.output, (-1, weight))
         if version != weight._version:
-            (height, width), (above, below, left, right) = self._size(step.inputs[0]), self._padding.get(step.output, (0, 0, 0, 0))
-            shape = [CHUNK, groups * weight.shape[1], height + above + below, width + left + right]  # as usual: it chooses an order
+            height, width = self._size(step.inputs[0])
+            above, below, left, right = self._padding.get(step.output, (0, 0, 0, 0))
+            # of a usual input: an order is chosen by it
+            shape = [CHUNK, groups * weight.shape[1], height + above + below, width + left + right]
             reordered = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, step.stride, step.dilation, groups, shape)
             self._reordered[step.output] = weight._version, reordered
         name, bounds = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}.get(step.activation, ("none", []))
