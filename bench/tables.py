@@ -106,6 +106,9 @@ MARKET_PARTS = {
 }
 
 
+STARTS = {"imagenet": "ImageNet", "random": "random weights"}
+
+
 def market1501() -> str:
     runs = read("market1501_small")["runs"]
     columns = [(start, seed) for start in runs for seed in sorted(runs[start])]
@@ -113,8 +116,7 @@ def market1501() -> str:
     for part, title in MARKET_PARTS.items():
         cells = [runs[start][seed].get(part) for start, seed in columns]
         rows.append([title, *("" if c is None else f"{percent(c['mAP'])} / {percent(c['rank1'])}" for c in cells)])
-    starts = {"imagenet": "ImageNet", "random": "random weights"}
-    return markdown(["mAP / rank-1", *(f"{starts[start]}, seed {seed}" for start, seed in columns)], rows)
+    return markdown(["mAP / rank-1", *(f"{STARTS[start]}, seed {seed}" for start, seed in columns)], rows)
 
 
 def market1501_full() -> str:
@@ -124,8 +126,8 @@ def market1501_full() -> str:
         (start, seed): parts["full"] for start, seeds in runs.items() for seed, parts in sorted(seeds.items()) if "full" in parts
     }
     rows = [
-        [f"{title}, seed {seed}", *(percent(scores[part][name]) for name in ("mAP", "rank1", "rank5", "mINP"))]
-        for (_, seed), scores in scored.items()
+        [f"{title}; {STARTS[start]}, seed {seed}", *(percent(scores[part][name]) for name in ("mAP", "rank1", "rank5", "mINP"))]
+        for (start, seed), scores in scored.items()
         for part, title in MARKET_PARTS.items()
         if part in scores
     ]

@@ -176,9 +176,23 @@ def test_rows_of_logits_check_their_arguments():
         ((logits.T, targets, 0.5, True), r"logits must be \[B, C\], contiguous"),
         ((logits[0], targets, 0.5, True), r"logits must be \[B, C\], contiguous"),
         ((logits.half(), targets, 0.5, True), "logits must be float32 or float64"),
-        ((logits, targets[:3], 0.5, True), r"targets must be int64 \[B\]"),
-        ((logits, targets.int(), 0.5, True), r"targets must be int64 \[B\]"),
+        ((logits, targets[:3], 0.5, True), r"targets must be int64 \[B=4\]"),
+        ((logits, targets.int(), 0.5, True), r"targets must be int64 \[B=4\]"),
         ((logits, targets + 1, 0.5, True), "targets must be rows of the bank, 0 to 5, got 6"),
     ):
         with pytest.raises(RuntimeError, match=f"cross_entropy_rows_: {words}"):
             op(*bad)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_is_none_is_named(temperature):
+    query, centroids, targets = some(4, 6, 5, torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"centroid_cross_entropy: temperature must be above 0, got {temperature}"):
+        centroid_cross_entropy(query, centroids, targets, temperature)
+
+
+def test_half_precision_is_torchs():
+    query, centroids, targets = some(4, 6, 5, torch.bfloat16, torch.device("cpu"))
+    loss, gradient = loss_and_gradient(centroid_cross_entropy, query, centroids, targets, 0.3)
+    assert loss.dtype == gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(loss.float(), plain(query.float(), centroids.float(), targets, 0.3), rtol=0.02, atol=0.02)

@@ -190,6 +190,21 @@ def test_even_columns_that_are_not_there_are_an_error(encoder: TfliteNetwork, ev
         encoder(torch.zeros(1, 3, 8, 64), even=even)
 
 
+def test_a_small_picture_under_a_large_kernel(tmp_path: Path) -> None:
+    g = Graph()
+    image, same = g.tensor((1, 2, 2, 1)), {0: ("b", 0), 1: ("i", 1), 2: ("i", 1)}
+    pads = g.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
+    out = g.add("conv", [image, g.constant(numbers(1, 4, 4, 1))], (1, 2, 2, 1), same)
+    padded = g.add("pad", [image, pads], (1, 4, 4, 1))  # an output that nothing else reads
+    (tmp_path / "small.tflite").write_bytes(g.write([image], [out, padded]))
+    network = TfliteNetwork(read_tflite(tmp_path / "small.tflite"))
+    photo = torch.from_numpy(numbers(2, 1, 2, 2))
+    found, around = network(photo)
+    weight = getattr(network, f"weight_{network.outputs[0]}")
+    torch.testing.assert_close(found, F.conv2d(F.pad(photo, (1, 2, 1, 2)), weight))
+    torch.testing.assert_close(around, F.pad(photo, (1, 1, 1, 1)))
+
+
 def test_some_columns_may_reach_back_to_the_image(tmp_path: Path) -> None:
     g = Graph()
     image, same = g.tensor((1, 4, 9, 1)), {0: ("b", 0), 1: ("i", 1), 2: ("i", 1)}

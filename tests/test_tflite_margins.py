@@ -49,12 +49,17 @@ def random_graph(rng: np.random.Generator, path: Path) -> TfliteNetwork:
     for _ in range(rng.integers(2, 9)):
         x = pictures[-1] if rng.random() < 0.7 else pictures[rng.integers(len(pictures))]
         shape, kind = (x.height, x.width, x.channels), rng.random()
-        if kind < 0.7:
+        if kind < 0.6:
             made = convolved(graph, x, rng)
-        elif kind < 0.9:
+        elif kind < 0.85:
             others = [other for other in pictures if other[1:] == shape]
             other = others[rng.integers(len(others))]
             made = Picture(graph.add("add", [x.number, other.number], (1, *shape), {0: ("b", 1)}), *shape)
+        elif kind < 0.95:  # wider than the image, or folded into a convolution
+            sides = (0, 0), (1, 1), (int(rng.integers(1, 5)),) * 2, (0, 0)
+            padded = (1, x.height + 2, x.width + 2 * sides[2][0], x.channels)
+            pad = graph.add("pad", [x.number, graph.constant(np.array(sides, np.int32))], padded)
+            made = convolved(graph, Picture(pad, *padded[1:]), rng) or Picture(pad, *padded[1:])
         else:
             large = (2 * x.height, 2 * x.width)
             size_of = graph.constant(np.array(large, np.int32))
@@ -65,7 +70,21 @@ def random_graph(rng: np.random.Generator, path: Path) -> TfliteNetwork:
     return TfliteNetwork(read_tflite(path))
 
 
-@pytest.mark.parametrize("seed", range(60))
+def test_pictures_of_one_width_may_differ_in_stride(tmp_path: Path) -> None:
+    rng, graph = np.random.default_rng(0), Graph()
+    image = graph.tensor((1, 4, 64, 1))
+    kernels = [graph.constant(rng.normal(size=(2, 1, k, 1)).astype(np.float32)) for k in (3, 33)]
+    small = graph.add("conv", [image, kernels[0]], (1, 2, 32, 2), {0: ("b", 0), 1: ("i", 2), 2: ("i", 2)})
+    valid = graph.add("conv", [image, kernels[1]], (1, 2, 32, 2), {0: ("b", 1), 1: ("i", 1), 2: ("i", 2)})
+    both = graph.add("add", [small, valid], (1, 2, 32, 2))
+    (tmp_path / "x.tflite").write_bytes(graph.write([image], [both]))
+    network = TfliteNetwork(read_tflite(tmp_path / "x.tflite"))
+    photo = torch.from_numpy(rng.normal(size=(1, 1, 4, 64)).astype(np.float32))
+    photo[..., :30], photo[..., 34:] = photo[..., 30:31], photo[..., 33:34]
+    torch.testing.assert_close(network(photo, even=(30, 34)), network(photo), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(150))
 def test_any_graph_is_computed_as_without_margins(seed: int, tmp_path: Path, device: torch.device) -> None:
     rng = np.random.default_rng(seed)
     network = random_graph(rng, tmp_path / "graph.tflite").to(device)

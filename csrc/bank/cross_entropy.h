@@ -9,7 +9,7 @@ namespace gcl {
 
 template <class T>
 struct CrossEntropyRow {
-  T* logits;  // [C], before the division by `temperature`; afterwards scale * (softmax - 1 at the target)
+  T* logits;  // [C], before the division by `temperature`; afterwards scale * (softmax - one-hot of the target)
   int64_t count;  // C
   int64_t target;
   T temperature, scale;

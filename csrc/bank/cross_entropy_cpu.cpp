@@ -34,7 +34,8 @@ Tensor cross_entropy_rows(Tensor logits, Tensor targets, double temperature, boo
   STD_TORCH_CHECK(logits.dim() == 2 && logits.is_contiguous(), op, ": logits must be [B, C], contiguous");
   STD_TORCH_CHECK(is_float(logits) || is_double(logits), op, ": logits must be float32 or float64");
   const int64_t batch = logits.size(0), count = logits.size(1);
-  STD_TORCH_CHECK(targets.dim() == 1 && targets.size(0) == batch && is_int64(targets), op, ": targets must be int64 [B]");
+  STD_TORCH_CHECK(targets.dim() == 1 && targets.size(0) == batch && is_int64(targets), op, ": targets must be int64 [B=", batch,
+                  "], as logits have rows");
   const Tensor rows = torch::stable::contiguous(targets);
   const int64_t* target = rows.const_data_ptr<int64_t>();
   check_rows(op, "targets", rows, count);

@@ -42,8 +42,8 @@ float cross_entropy_row(const CrossEntropyRow<float>& p) {
   const float target = p.logits[p.target] - largest;
   const Reg shift = splat_reg(largest);
   for_each_register(p.logits, p.count, -__builtin_inff(), [&](Reg x, int v) {
-    const Reg weight = exp_not_positive(x - shift);
-    total[v] += x == splat_reg(-__builtin_inff()) ? splat_reg(0.0f) : weight;
+    const Reg below = x - shift, weight = below < splat_reg(-87.0f) ? splat_reg(0.0f) : exp_not_positive(below);
+    total[v] += weight;
     return weight;
   });
   const float sum_of_all = sum(total);

@@ -51,7 +51,7 @@ class BlazePose:
         for square, photo, box in zip(canvas, photos, boxes, strict=True):
             self._draw(square, photo, box)
         canvas = canvas.to(self.device)
-        # Of the masks only the columns in which there are photos are computed; beside these, one column repeats
+        # Of the masks only the columns in which there are photos are computed; beside the photos the squares' columns repeat
         left, right = min(box[1] for box in boxes), max(box[1] + box[3] for box in boxes)
         points, metres, score, masks = self._seen(canvas, left, right)
         if self.mirror:

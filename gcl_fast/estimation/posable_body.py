@@ -30,9 +30,9 @@ BONES = (
     "head",
 )
 # Phenotypes of the average adult, and the directions in which the shape may differ from it
-TOGETHER = 8  # bodies whose vertices the CPU poses at a time: what passes between operations fits its caches
 AVERAGE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.46, "proportions": 0.5}
 DIRECTIONS = (("gender", 0.45), ("height", 0.25), ("proportions", 0.4), ("weight", 0.45))
+TOGETHER = 8  # bodies whose vertices the CPU poses at a time: what passes between operations fits its caches
 # BlazePose landmark: (its number, bone whose start it is near, bone it moves with, offset in metres on the left side).
 # Offsets: where the model shows them, set on three synthetic worlds (docs/body_fit.md).
 LANDMARKS: dict[str, tuple[int, str, str, tuple[float, float, float]]] = {

@@ -125,8 +125,9 @@ def _operation(operator: Table, codes: list[int]) -> Operation:
     inputs, settings = tuple(operator.array(1).tolist()), operator.table(4)
     if len(outputs) != 1:
         raise InputError(f"operation {kind} has {len(outputs)} outputs, expected one")
-    if len(inputs) < (2 if kind == "add" else 1):
-        raise InputError(f"operation {kind} has {len(inputs)} inputs, expected more")
+    least = 2 if kind == "add" else 1
+    if len(inputs) < least:
+        raise InputError(f"operation {kind} has {len(inputs)} inputs, expected {least} at least")
     if settings is None or kind in ("dequantize", "sigmoid", "reshape", "pad"):
         return Operation(kind, inputs, outputs[0])
 

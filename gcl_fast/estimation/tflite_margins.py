@@ -1,5 +1,5 @@
-"""The margins of pictures inside a graph: where the columns of the images repeat, those of what is made of them do too, and a few
-stand for all."""
+"""The margins of pictures inside a graph: where the columns of the image repeat, those of most pictures that are made of it do
+too, and a few stand for all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gcl_fast.estimation.tflite_columns import Columns
 from gcl_fast.estimation.tflite_file import CONVOLUTIONS, Operation
 
 Sides = tuple[int, int]  # left, right
-CLOSE = 16  # columns of the image, on each side: to compute so many too many costs less than a copy
+CLOSE = 16  # columns of the image on each side: computing so many needlessly costs less than copying the result
 
 
 class Margin(NamedTuple):
@@ -67,6 +67,8 @@ def margins(
         sources = [found[i] for i in step.sources if i in found]
         if step.output in whole or step.kind not in ("add", *CONVOLUTIONS) or len(sources) < len(step.sources):
             continue
+        if len({reach.stride for reach, _ in sources}) > 1:
+            continue
         reach = _reach(step, [reach for reach, _ in sources], kernel)
         before = [min(sides[side] for _, sides in sources) for side in (0, 1)]
         stride, past = reach.stride, width(step.output)
@@ -90,8 +92,10 @@ def _reach(step: Operation, sources: list[Reach], kernel: Callable[[Operation], 
 def _fewer_copies(
     steps: Sequence[Operation], found: dict[int, Margin], strides: dict[int, int], channels: Callable[[int], int]
 ) -> dict[int, Margin]:
-    """A step leaves out no more than the reader that leaves out most, so that its result need not be copied for that one; but for
-    much more it does, where copies are small."""
+    """A step leaves out no more than that one of its readers which leaves out most: this one then reads the result as it is, the
+    others a copy with more columns. Except where the step could leave out more than CLOSE columns more, and makes no more
+    channels than it takes: then copies are the cheaper way.
+    """
     for step in reversed(steps):
         if step.output not in found:
             continue

@@ -26,8 +26,8 @@ CHUNK = 4
 Sides = tuple[int, int, int, int]  # above, below, left, right
 
 
-class Width(NamedTuple):
-    """What is at hand of the pictures inside the graph; those that are in neither are whole.
+class Kept(NamedTuple):
+    """What there is of the pictures inside the graph while it is computed: all of those that are in neither of the two.
 
     columns: tensor -> the only columns of it that are computed.
     margins: tensor -> columns left out because they repeat others.
@@ -47,8 +47,8 @@ class TfliteNetwork(nn.Module):
     Called with images [B, 3, H, W] float32; gives one tensor per output of the file, or per number in `outputs`: [B, C, H, W],
     and [B, C] where the file's output is flat. Operations that none of the outputs needs are not computed. Of a picture among the
     outputs, `columns` ({place among the outputs: (first, past)}) leaves these alone; the others are not computed either.
-    `even` (first, past) promises that the images' columns 0 to first are equal, and so are those from past - 1 on: what repeats
-    because of it is computed once.
+    `even` (first, past) promises that the images' columns 0 to first are equal, and so are those from past - 1 on: most of the
+    columns that repeat because of it are not computed again.
     """
 
     def __init__(self, model: TfliteModel, outputs: tuple[int, ...] | None = None) -> None:
@@ -79,7 +79,7 @@ class TfliteNetwork(nn.Module):
         self._reordered: dict[int, tuple[int, Tensor]] = {}
         last_use = {i: number for number, step in enumerate(self.steps) for i in step.sources}
         # After each step, the tensors that nothing reads any more
-        self._past = [[i for i in last_use if last_use[i] == n and i not in self.outputs] for n in range(len(self.steps))]
+        self._finished = [[i for i in last_use if last_use[i] == n and i not in self.outputs] for n in range(len(self.steps))]
 
     def __getstate__(self) -> dict[str, object]:  # oneDNN's tensors can be neither copied nor written
         return {**self.__dict__, "_reordered": {}}
@@ -103,7 +103,8 @@ class TfliteNetwork(nn.Module):
                 source, padding[step.output] = pads.pop(step.inputs[0])
                 step = replace(step, inputs=(source, *step.inputs[1:]))
             kept.append(step)
-        folded = {i for i in (step.output for step in steps if step.kind == "pad") if not any(i in s.inputs for s in kept)}
+        read = {*self.outputs, *(i for step in kept for i in step.inputs)}
+        folded = {step.output for step in steps if step.kind == "pad"} - read
         return [step for step in kept if step.output not in folded], padding
 
     def _add_weights(self, step: Operation, constants: dict[int, np.ndarray]) -> None:
@@ -154,9 +155,9 @@ class TfliteNetwork(nn.Module):
             raise ValueError(f"even must be columns (first, past) of the image's {image.shape[3]}, got {even}")
         stored = needed_columns(self.steps, asked, self._width, self._kernel) if columns else {}
         stored.pop(self.input, None)  # which is there whole
-        width = Width(stored, self._margins(even, {*stored, *self.outputs}) if even else {})
+        kept = Kept(stored, self._margins(even, {*stored, *self.outputs}) if even else {})
         onednn = _onednn(image)
-        program = [(step.output, self._reads(step, width), self._computed(step, width, onednn)) for step in self.steps]
+        program = [(step.output, self._reads(step, kept), self._computed(step, kept, onednn)) for step in self.steps]
         parts = image.split(CHUNK) if image.device.type == "cpu" else [image]
         outputs = zip(*(self._run(part, program) for part in parts), strict=True)
         return [_cut(torch.cat(values), asked[i], stored.get(i)) for i, values in zip(self.outputs, outputs, strict=True)]
@@ -175,24 +176,24 @@ class TfliteNetwork(nn.Module):
     def _run(self, image: Tensor, program: Program) -> list[Tensor]:
         """The outputs."""
         values = {self.input: image.contiguous(memory_format=torch.channels_last)}
-        for (output, reads, compute), past in zip(program, self._past, strict=True):
+        for (output, reads, compute), finished in zip(program, self._finished, strict=True):
             values[output] = compute(*(values[i] if read is None else read(values[i]) for i, read in reads))
-            for i in past:
+            for i in finished:
                 del values[i]
         return [values[i] for i in self.outputs]
 
-    def _wanted(self, step: Operation, width: Width) -> Columns | None:
+    def _wanted(self, step: Operation, kept: Kept) -> Columns | None:
         """The columns that a step reads; None: all."""
-        own = width.columns.get(step.output)
+        own = kept.columns.get(step.output)
         return None if own is None else source_columns(step, own, self._width, self._kernel)
 
-    def _reads(self, step: Operation, width: Width) -> list[tuple[int, Callable[[Tensor], Tensor] | None]]:
+    def _reads(self, step: Operation, kept: Kept) -> list[tuple[int, Callable[[Tensor], Tensor] | None]]:
         """Each tensor that a step reads, and what it takes of that; None: all that is at hand."""
-        wanted = self._wanted(step, width)
-        left, right = (n * step.stride[1] for n in width.margins.get(step.output, NONE).left_out)
+        wanted = self._wanted(step, kept)
+        left, right = (n * step.stride[1] for n in kept.margins.get(step.output, NONE).left_out)
         reads: list[tuple[int, Callable[[Tensor], Tensor] | None]] = []
         for i in step.sources:
-            margin, stored = width.margins.get(i, NONE), width.columns.get(i)
+            margin, stored = kept.margins.get(i, NONE), kept.columns.get(i)
             read: Callable[[Tensor], Tensor] | None = None
             if i == self.input and left + right:
                 read = partial(_cut, columns=(left, self._width(i) - right), stored=None)
@@ -203,9 +204,9 @@ class TfliteNetwork(nn.Module):
             reads.append((i, read))
         return reads
 
-    def _computed(self, step: Operation, width: Width, onednn: bool) -> Callable[..., Tensor]:
+    def _computed(self, step: Operation, kept: Kept, onednn: bool) -> Callable[..., Tensor]:
         """What a step does with what it reads."""
-        own = width.columns.get(step.output)
+        own = kept.columns.get(step.output)
         if step.kind in CONVOLUTIONS:
             return self._convolution(step, own, onednn)
         if step.kind == "max_pool":
@@ -219,7 +220,7 @@ class TfliteNetwork(nn.Module):
             _, (top, bottom), (left, right), (first, last) = self._sizes[step.output]
             return lambda x: F.pad(x, (left, right, top, bottom, first, last))
         if step.kind == "resize":
-            return self._resized(step, own, self._wanted(step, width))
+            return self._resized(step, own, self._wanted(step, kept))
         if step.kind == "reshape":  # the file's order is channels last
             shape = self.shapes[step.output][1:]
             return lambda x: x.permute(0, 2, 3, 1).reshape(len(x), *shape) if x.dim() == 4 else x.flatten(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast.ops._bank_autograd import no_second_derivative
-from gcl_fast.ops._check import check_rows
+from gcl_fast.ops._check import FLOATS, check_rows
 from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
@@ -28,8 +28,8 @@ class _ByProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
         needs_grad: bool = ctx.needs_input_grad[0]
-        if query.device.type == "cpu" and _native.loaded:
-            weight = query @ centroids.T  # [B, C]
+        if query.device.type == "cpu" and _native.loaded and query.dtype in FLOATS:
+            weight = query @ centroids.T  # [B, C]: logits, which the next line turns into what they weigh in the gradient
             loss: Tensor = torch.ops.gcl_fast.cross_entropy_rows_.default(weight, targets, temperature, needs_grad)
             if needs_grad:
                 ctx.save_for_backward(weight @ centroids)  # [B, D]
@@ -65,9 +65,12 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
         To query, once differentiable.
 
     Errors:
-        IndexRangeError: a target that is no row of centroids, on CPU.
+        IndexRangeError: a target that is no row of centroids, on CPU in eager code.
+        ValueError: temperature is not above 0.
     """
     (batch, _), count = query.shape, len(centroids)
+    if not temperature > 0:
+        raise ValueError(f"centroid_cross_entropy: temperature must be above 0, got {temperature}")
     if batch == 0:
         return query.sum()
     if count < FEW or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
@@ -75,8 +78,8 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
             with torch.autocast(query.device.type, enabled=False):
                 loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
                 return loss
-        except (IndexError, RuntimeError):
-            check_rows("centroid_cross_entropy", "targets", targets, count)  # names it
+        except (IndexError, RuntimeError):  # torch's, and our kernel's, of a target that is not there
+            check_rows("centroid_cross_entropy", "targets", targets, count)
             raise
     check_rows("centroid_cross_entropy", "targets", targets, count)
     each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
