@@ -229,7 +229,7 @@ def plain_weights(options: argparse.Namespace, start: str, seed: int) -> Path:
 
 
 def full_scores(options: argparse.Namespace, start: str, seed: int) -> dict[str, object]:
-    """Of each encoder that is there by now, on the whole test set; what an earlier call scored is kept."""
+    """Of each encoder whose part is finished by now, on the whole test set; what an earlier call scored is kept."""
     before = options.runs / "parts" / f"{start}_{seed}_full.json"
     scores = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
     config = settings(options, start, seed, "texture")
@@ -247,7 +247,8 @@ def full_scores(options: argparse.Namespace, start: str, seed: int) -> dict[str,
     states = {part: options.runs / f"{start}_{seed}_{place}" / "last.pt" for part, place in runs.items()}
     states["baseline"] = plain_weights(options, start, seed)
     for part, path in states.items():
-        if path.is_file() and part not in scores:
+        finished_part = (before.parent / f"{start}_{seed}_{part}.json").is_file()  # not a run that was cut short
+        if finished_part and path.is_file() and part not in scores:
             encoder.load_state_dict(load_checkpoint(path)["modules"]["encoder"])
             scores[part] = kept(opened.score(encoder))
     return scores

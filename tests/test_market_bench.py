@@ -57,6 +57,11 @@ def test_every_part_runs_once(bench, tmp_path: Path, monkeypatch: pytest.MonkeyP
     capsys.readouterr()
     assert bench.main() == 0
     assert json.loads(out.read_text())["runs"]["imagenet"]["1"] == parts
+    for part in ("full", "published"):  # as where a run of published was cut short
+        (runs / "parts" / f"imagenet_1_{part}.json").unlink()
+    monkeypatch.setattr(sys, "argv", [*argv, "--parts", "full"])
+    assert bench.main() == 0
+    assert set(json.loads(out.read_text())["runs"]["imagenet"]["1"]["full"]) == set(bench.PARTS) - {"full", "published"}
     monkeypatch.setattr(sys, "argv", [*argv[:4], "2", *argv[5:]])
     with pytest.raises(SystemExit, match="other images than are asked for"):
         bench.main()
