@@ -221,7 +221,7 @@ void sweep(const BankSweepParams& p) {
         dot_tile<kRows, kAcross>(block.row + r, p.packed, d, stop, logits + r * kGroup, prefetch);
       }
     }
-    for (int lane = 0; lane < kGroup; lane += kWidth) weigh(p, n, block.rows, lane, logits + lane);
+    for (int lane = 0; lane < p.queries; lane += kWidth) weigh(p, n, block.rows, lane, logits + lane);
     if (!p.with_mean) continue;
     int64_t d = 0;
     for (; d + 3 * kWidth <= padded; d += 3 * kWidth) mean_columns<3>(p, block, logits, d);

@@ -6,10 +6,6 @@
 namespace gcl {
 namespace GCL_ISA {
 
-// Lanes of a register as numbers.
-typedef int32_t IReg __attribute__((vector_size(4 * kWidth)));
-typedef uint32_t UReg __attribute__((vector_size(4 * kWidth)));
-
 // The larger of two, lane by lane; b where one is NaN.
 inline Reg max_reg(Reg a, Reg b) { return a > b ? a : b; }
 

@@ -7,7 +7,7 @@ namespace gcl {
 namespace GCL_ISA {
 namespace {
 
-constexpr float kNever = -3.402823466e38f;
+constexpr float kNothing = -__builtin_inff();  // a logit that weighs nothing
 
 // f(from, register) for each register of a row of logits, read and written: sixteen lanes together, whatever a register has, so
 // that sums are the same everywhere. Lanes past the end read `rest`.
@@ -29,19 +29,19 @@ inline void for_each_register(float* logits, int64_t count, float rest, F&& f) {
 float cross_entropy_row(const CrossEntropyRow<float>& p) {
   const Reg temperature = splat_reg(p.temperature);
   Reg top[kRegs], total[kRegs];
-  for (int v = 0; v < kRegs; ++v) top[v] = splat_reg(kNever), total[v] = splat_reg(0.0f);
-  for_each_register(p.logits, p.count, kNever, [&](Reg x, int v) {
+  for (int v = 0; v < kRegs; ++v) top[v] = splat_reg(kNothing), total[v] = splat_reg(0.0f);
+  for_each_register(p.logits, p.count, kNothing, [&](Reg x, int v) {
     const Reg logit = x / temperature;
     top[v] = max_reg(logit, top[v]);  // NaN is passed over: the sum has it
     return logit;
   });
   float lanes[kLanes];
   for (int v = 0; v < kRegs; ++v) store_reg(lanes + v * kWidth, top[v]);
-  float largest = kNever;
+  float largest = kNothing;
   for (const float lane : lanes) largest = lane > largest ? lane : largest;
   const float target = p.logits[p.target] - largest;
   const Reg shift = splat_reg(largest);
-  for_each_register(p.logits, p.count, -__builtin_inff(), [&](Reg x, int v) {
+  for_each_register(p.logits, p.count, kNothing, [&](Reg x, int v) {
     const Reg below = x - shift, weight = below < splat_reg(-87.0f) ? splat_reg(0.0f) : exp_not_positive(below);
     total[v] += weight;
     return weight;

@@ -51,6 +51,8 @@ inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
 #endif
 constexpr int kRegs = kLanes / kWidth;
+typedef int32_t IReg __attribute__((vector_size(4 * kWidth)));
+typedef uint32_t UReg __attribute__((vector_size(4 * kWidth)));
 
 // Sum of sixteen lanes, always in the same order.
 inline float sum(const Reg lanes[kRegs]) {

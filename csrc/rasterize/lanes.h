@@ -1,4 +1,4 @@
-// As many lanes as the widest register of each instruction set has (common/isa.h), and the moves that the sweep needs of them:
+// As many lanes as a register has (common/simd.h), and the moves that the sweep needs of them:
 // corners of several triangles side by side, lanes picked by number, lanes pressed together.
 #pragma once
 
@@ -11,16 +11,9 @@
 namespace gcl {
 namespace GCL_ISA {
 
-#if defined(__AVX512F__)
-constexpr int kWideBits = 4;
-#elif defined(__AVX2__)
-constexpr int kWideBits = 3;
-#else
-constexpr int kWideBits = 2;
-#endif
-constexpr int kWide = 1 << kWideBits;
+constexpr int kWide = kWidth, kWideBits = kWide == 16 ? 4 : kWide == 8 ? 3 : 2;
 typedef float Floats __attribute__((vector_size(4 * kWide)));
-typedef int32_t Ints __attribute__((vector_size(4 * kWide)));
+typedef IReg Ints;
 typedef float F32x4 __attribute__((vector_size(16)));
 typedef uint8_t Bytes __attribute__((vector_size(kWide)));
 

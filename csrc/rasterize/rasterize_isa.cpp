@@ -119,8 +119,7 @@ class Sweep {
     const Ints small = (right - left < kShort) & (bottom - top < kShort);
     const Ints one_block = (col1 - col0 < int32_t{kTile}) & (row1 - row0 < int32_t{kTile}) & small;
     // Of long ones this overflows; add_large looks again.
-    typedef uint32_t Uints __attribute__((vector_size(4 * kWide)));
-    const Ints twice = (Ints)twice_area<Uints>(x, y);
+    const Ints twice = (Ints)twice_area<UReg>(x, y);
     const Ints positive = twice > 0, area = (twice != 0) & ~(positive & -int32_t{p.cull_backfaces});
     const Ints fits = has_centre & one_block & area, near = positive ^ (int32_t{first_sign_} - 1);  // ^ -1 is not
     Ints id;
