@@ -119,22 +119,32 @@ struct Press {
 template <class Face>
 void load_corners(const float* corners, int k, Face&& face, Floats* x, Floats* y, Floats* z) {
   const auto at = [&](int lane) { return corners + 4 * static_cast<int64_t>(face(lane)[k]); };
-#if defined(__AVX2__)
-  __m256 part[3][kWide / 8];
-  for (int h = 0; h < kWide / 8; ++h) {
-    __m256 v[4];
-    for (int j = 0; j < 4; ++j) {
-      v[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at(8 * h + j))), _mm_loadu_ps(at(8 * h + j + 4)), 1);
-    }
-    const __m256d xy0 = (__m256d)_mm256_unpacklo_ps(v[0], v[1]), xy1 = (__m256d)_mm256_unpacklo_ps(v[2], v[3]);
-    const __m256d z0 = (__m256d)_mm256_unpackhi_ps(v[0], v[1]), z1 = (__m256d)_mm256_unpackhi_ps(v[2], v[3]);
-    part[0][h] = (__m256)_mm256_unpacklo_pd(xy0, xy1);
-    part[1][h] = (__m256)_mm256_unpackhi_pd(xy0, xy1);
-    part[2][h] = (__m256)_mm256_unpacklo_pd(z0, z1);
+#if defined(__AVX512F__)
+  // Register j: faces j, j + 4, j + 8, j + 12, a quarter each, so that the unpacks leave the faces in their order.
+  __m512 v[4];
+  for (int j = 0; j < 4; ++j) {
+    v[j] = _mm512_zextps128_ps512(_mm_loadu_ps(at(j)));
+    v[j] = _mm512_maskz_insertf32x4(kAll, v[j], _mm_loadu_ps(at(j + 4)), 1);
+    v[j] = _mm512_maskz_insertf32x4(kAll, v[j], _mm_loadu_ps(at(j + 8)), 2);
+    v[j] = _mm512_maskz_insertf32x4(kAll, v[j], _mm_loadu_ps(at(j + 12)), 3);
   }
-  std::memcpy(x, part[0], sizeof *x);
-  std::memcpy(y, part[1], sizeof *y);
-  std::memcpy(z, part[2], sizeof *z);
+  const __m512d xy0 = (__m512d)_mm512_maskz_unpacklo_ps(kAll, v[0], v[1]),
+                xy1 = (__m512d)_mm512_maskz_unpacklo_ps(kAll, v[2], v[3]);
+  const __m512d z0 = (__m512d)_mm512_maskz_unpackhi_ps(kAll, v[0], v[1]),
+                z1 = (__m512d)_mm512_maskz_unpackhi_ps(kAll, v[2], v[3]);
+  *x = (Floats)_mm512_maskz_unpacklo_pd(0xff, xy0, xy1);
+  *y = (Floats)_mm512_maskz_unpackhi_pd(0xff, xy0, xy1);
+  *z = (Floats)_mm512_maskz_unpacklo_pd(0xff, z0, z1);
+#elif defined(__AVX2__)
+  __m256 v[4];
+  for (int j = 0; j < 4; ++j) {
+    v[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at(j))), _mm_loadu_ps(at(j + 4)), 1);
+  }
+  const __m256d xy0 = (__m256d)_mm256_unpacklo_ps(v[0], v[1]), xy1 = (__m256d)_mm256_unpacklo_ps(v[2], v[3]);
+  const __m256d z0 = (__m256d)_mm256_unpackhi_ps(v[0], v[1]), z1 = (__m256d)_mm256_unpackhi_ps(v[2], v[3]);
+  *x = (Floats)_mm256_unpacklo_pd(xy0, xy1);
+  *y = (Floats)_mm256_unpackhi_pd(xy0, xy1);
+  *z = (Floats)_mm256_unpacklo_pd(z0, z1);
 #else
   for (int lane = 0; lane < kWide; ++lane) {
     const float* from = at(lane);
