@@ -48,6 +48,12 @@ def info() -> NativeInfo:
     return NativeInfo(True, None, _C.version(), _C.torch_version(), has_cuda, _C.cuda_version(), architectures, isa)
 
 
+def has_bfloat16_units() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware."""
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe is not None and probe())
+
+
 def require(op: str, device: torch.device) -> None:
     """Raises NativeRuntimeError, saying what to do, where `op` has no native kernel for `device`."""
     if not loaded:

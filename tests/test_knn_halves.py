@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcl_fast import ops
+from gcl_fast import _native, ops
 from gcl_fast.ops import _knn, _knn_halves
 from gcl_fast.ops._rows import unit
 from tests.test_neighbors import crowd, signs
 
 nearest_by_halves = _knn_halves.nearest_by_halves
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def searched_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -27,17 +28,18 @@ def searched_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.parametrize("half", HALVES)
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(n=st.integers(2, 150), d=st.sampled_from([1, 4, 16, 33]), seed=st.integers(0, 999), data=st.data())
-def test_neighbours_are_float32_s(n: int, d: int, seed: int, data: st.DataObject) -> None:
+def test_neighbours_are_float32_s(half: torch.dtype, n: int, d: int, seed: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(2, n))
     for x in (signs(n, 16, seed), unit(crowd(n, d, seed))):  # exact ties; rows that equal others
-        want, got = _knn.nearest(x, k), nearest_by_halves(x, k)
+        want, got = _knn.nearest(x, k), nearest_by_halves(x, k, half)
         assert (got.value - want.value).abs().max() < 1e-6
         exact = (x.double()[:, None] * x.double()[got.index]).sum(2)  # rounding may swap what float32 cannot tell apart
         assert (exact - want.value).abs().max() < 1e-6
         assert all(len(set(row)) == k for row in got.index.tolist())
-    assert torch.equal(nearest_by_halves(signs(n, 16, seed), k).index, _knn.nearest(signs(n, 16, seed), k).index)
+    assert torch.equal(nearest_by_halves(signs(n, 16, seed), k, half).index, _knn.nearest(signs(n, 16, seed), k).index)
 
 
 def test_most_rows_need_no_second_search_and_the_rest_get_one(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
@@ -46,7 +48,7 @@ def test_most_rows_need_no_second_search_and_the_rest_get_one(monkeypatch: pytes
     x[500:560] = unit(x[:1] + 1e-4 * torch.randn(60, 32, generator=generator))  # nearer to each other than half precision sees
     counts = searched_again(monkeypatch)
     x = x.to(device)
-    got, want = nearest_by_halves(x, 12), _knn.nearest(x, 12)
+    got, want = nearest_by_halves(x, 12, torch.float16), _knn.nearest(x, 12)
     assert counts and 60 <= counts[0] < 200
     assert (got.value - want.value).abs().max() < 1e-6
     far = [0, *range(500, 560)]
@@ -55,17 +57,46 @@ def test_most_rows_need_no_second_search_and_the_rest_get_one(monkeypatch: pytes
     assert torch.equal(got.index.cpu()[plain], want.index.cpu()[plain])
 
 
-def test_the_bound_holds_and_is_not_idle(device: torch.device) -> None:
-    x = unit(crowd(200, 64, seed=1)).to(device)
-    halves = x.half()
+def lifted(x: torch.Tensor) -> torch.Tensor:
+    """Rows that have much in common."""
+    return unit(x + 3 * unit(torch.ones_like(x[:1])))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("move", [unit, lifted])
+def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.device) -> None:
+    x = move(unit(crowd(200, 64, seed=1))).to(device)
+    halved = _knn_halves.Halved.of(x, half)
     found = _knn.Lists.empty(200, 200, x)
-    _knn_halves.HalfProducts(x).within(halves, 0, found)
-    off = (found.value.double() - (x.double() @ x.double().T).gather(1, found.index)).abs()
-    bound = _knn_halves._bound(x, halves.float()).double()
-    assert (off <= bound[:, None]).all() and off.max() > 0.01 * bound.min()
+    _knn_halves.HalfProducts(x, penalty=-halved.common).within(halved.rows, 0, found)
+    score = found.value.double() + halved.offset[:, None]
+    off = (score - (x.double() @ x.double().T).gather(1, found.index)).abs()
+    assert (off <= halved.bound[:, None]).all() and off.max() > 0.01 * halved.bound.min()
 
 
-def test_products_beyond_the_bound_have_their_rows_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_what_rows_have_in_common_costs_no_digits(half: torch.dtype) -> None:
+    x = unit(crowd(200, 64, seed=1))
+    assert _knn_halves.Halved.of(lifted(x), half).bound.max() < 0.5 * _knn_halves.Halved.of(x, half).bound.min()
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = unit(torch.randn(300, 4096, generator=generator))  # alike in nothing: all products lie close together
+    monkeypatch.setattr(_knn_halves, "SAMPLE", 16)
+    counts, searched = searched_again(monkeypatch), []
+    search = _knn_halves._search
+    monkeypatch.setattr(
+        _knn_halves, "_search", lambda x, k, halved, which=None: searched.append(which) or search(x, k, halved, which)
+    )
+    got = nearest_by_halves(x, 30, torch.bfloat16)
+    assert counts == [300] and [len(which) for which in searched] == [16]
+    want = _knn.nearest(x, 30)
+    assert torch.equal(got.index, want.index) and torch.equal(got.value, want.value)
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_products_beyond_the_bound_have_their_rows_searched_again(half: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """A product that is wrong in one block, as no arithmetic that was reckoned with would be."""
     x = unit(crowd(64, 32, seed=2, spread=1.0))
 
@@ -77,21 +108,27 @@ def test_products_beyond_the_bound_have_their_rows_searched_again(monkeypatch: p
 
     monkeypatch.setattr(_knn_halves, "HalfProducts", Wrong)
     counts = searched_again(monkeypatch)
-    got = nearest_by_halves(x, 5)
+    got = nearest_by_halves(x, 5, half)
     assert counts and torch.equal(got.index, _knn.nearest(x, 5).index)
 
 
-def test_equal_rows_tie_by_index_in_either_way() -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_equal_rows_tie_by_index_in_either_way(half: torch.dtype) -> None:
     x = unit(torch.randn(1, 37, generator=torch.Generator().manual_seed(0))).repeat(50, 1)
-    assert nearest_by_halves(x, 4).index[7].tolist() == [7, 0, 1, 2]
+    assert nearest_by_halves(x, 4, half).index[7].tolist() == [7, 0, 1, 2]
 
 
-def test_auto_takes_halves_on_cuda_alone(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+@pytest.mark.parametrize("units", [False, True])
+def test_auto_takes_halves_where_they_are_quick(units: bool, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """On CUDA float16; on processors that multiply bfloat16, that, if there is enough to multiply."""
     monkeypatch.setattr(_knn_halves, "FROM_ROWS", 20)
+    monkeypatch.setattr(_knn_halves, "FROM_NUMBERS", {"cpu": 200, "cuda": 0})
+    monkeypatch.setattr(_native, "has_bfloat16_units", lambda: units)
     taken = []
-    monkeypatch.setattr(_knn_halves, "nearest_by_halves", lambda x, k: taken.append(len(x)) or _knn.nearest(x, k))
+    monkeypatch.setattr(_knn_halves, "nearest_by_halves", lambda x, k, half: taken.append((x.shape, half)) or _knn.nearest(x, k))
     x = crowd(30, 8, seed=3).to(device)
-    for rows, k in ((x, 5), (x[:19], 5), (x.double(), 5), (x, 1)):
+    for rows, k in ((x, 5), (x[:, :6], 5), (x[:19], 5), (x.double(), 5), (x, 1)):
         ops.knn(rows, k)
     ops.knn(x, 5, backend="torch")
-    assert taken == ([30] if torch.device(device).type == "cuda" else [])
+    quick = {"cuda": [((30, 8), torch.float16), ((30, 6), torch.float16)], "cpu": [((30, 8), torch.bfloat16)] if units else []}
+    assert taken == quick[torch.device(device).type]

@@ -1,7 +1,7 @@
 // Registers of the instruction set at hand, for sources that are compiled for each (common/isa.h), and sixteen lanes in as many
 // of them as it takes: so a loop has the same lanes, and sums in the same order, on every processor. (A vector type of the
 // compiler that is wider than a register passes through memory at every step.) fma_reg() alone rounds once where the processor
-// can and twice in the baseline.
+// can and twice in the baseline. Bit k of not_less(a, b): not(a[k] < b[k]), as where one is NaN.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,7 @@ inline Reg load_reg(const float* from) { return _mm512_loadu_ps(from); }
 inline void store_reg(float* to, Reg x) { _mm512_storeu_ps(to, x); }
 inline Reg splat_reg(float x) { return _mm512_set1_ps(x); }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+inline uint32_t not_less(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 #elif defined(__AVX2__) && defined(__FMA__)
 constexpr int kWidth = 8;
 typedef __m256 Reg;
@@ -42,6 +43,7 @@ inline Reg load_reg(const float* from) { return _mm256_loadu_ps(from); }
 inline void store_reg(float* to, Reg x) { _mm256_storeu_ps(to, x); }
 inline Reg splat_reg(float x) { return _mm256_set1_ps(x); }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+inline uint32_t not_less(Reg a, Reg b) { return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NLT_UQ))); }
 #else
 constexpr int kWidth = 4;
 typedef float Reg __attribute__((vector_size(16)));
@@ -49,6 +51,11 @@ inline Reg load_reg(const float* from) { return load<Reg>(from); }
 inline void store_reg(float* to, Reg x) { store(to, x); }
 inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
+inline uint32_t not_less(Reg a, Reg b) {
+  uint32_t bits = 0;
+  for (int k = 0; k < kWidth; ++k) bits |= static_cast<uint32_t>(!(a[k] < b[k])) << k;
+  return bits;
+}
 #endif
 constexpr int kRegs = kLanes / kWidth;
 typedef int32_t IReg __attribute__((vector_size(4 * kWidth)));

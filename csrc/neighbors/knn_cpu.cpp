@@ -1,5 +1,6 @@
 // CPU backend of the running selection: each row keeps its list sorted; nearly every similarity is below the last one kept, so
 // the work is a vectorised comparison. Rows in parallel.
+#include <cstring>
 #include <vector>
 
 #include "common/cpu_backend.h"
@@ -11,18 +12,21 @@ namespace gcl {
 namespace {
 
 constexpr int64_t kGrain = 16;  // rows
+constexpr int64_t kRun = 128;   // columns of a row that are held against one threshold
 
 // Whether the list of row r (columns 1 to k - 1) took it.
 template <class T>
 bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
   T* values = p.value + r * p.k;
   int64_t* indices = p.index + r * p.k;
-  int64_t at = p.k - 1;
-  if (at < 1 || !comes_before(value, index, values[at], indices[at])) return false;
-  for (; at > 1 && comes_before(value, index, values[at - 1], indices[at - 1]); --at) {
-    values[at] = values[at - 1];
-    indices[at] = indices[at - 1];
-  }
+  const int64_t last = p.k - 1;
+  if (last < 1 || !comes_before(value, index, values[last], indices[last])) return false;
+  int32_t better = 0;
+  for (int64_t n = 1; n < last; ++n) better += values[n] > value;
+  int64_t at = 1 + better;
+  while (at < last && values[at] == value && indices[at] < index) ++at;
+  std::memmove(values + at + 1, values + at, static_cast<size_t>(last - at) * sizeof(T));
+  std::memmove(indices + at + 1, indices + at, static_cast<size_t>(last - at) * sizeof(int64_t));
   values[at] = value;
   indices[at] = index;
   return true;
@@ -42,10 +46,14 @@ void update_row(const KnnParams<T>& p, int64_t r) {
   const T* values = p.block + r * p.row_stride;
   const T* last = p.value + r * p.k + p.k - 1;
   const int64_t row = row_number(p, r);
-  for (int64_t c = 0;; ++c) {
-    c = next_in_row(values, p.penalty, *last, c, p.width);
-    if (c >= p.width) return;
-    offer(p, row, p.first_column + c, entry(p, r, c), [&](T value, int64_t index) { return insert(p, r, value, index); });
+  int32_t near[kRun];
+  for (int64_t first = 0; first < p.width; first += kRun) {
+    const T* penalty = p.penalty == nullptr ? nullptr : p.penalty + first;
+    const int64_t count = near_in_row(values + first, penalty, *last, minimum(kRun, p.width - first), near);
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t c = first + near[n];
+      offer(p, row, p.first_column + c, entry(p, r, c), [&](T value, int64_t index) { return insert(p, r, value, index); });
+    }
   }
 }
 
@@ -53,17 +61,17 @@ void update_row(const KnnParams<T>& p, int64_t r) {
 template <class T>
 void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
   std::vector<T> last(end - begin);
+  std::vector<int32_t> near(end - begin);
   for (int64_t r = begin; r < end; ++r) last[r - begin] = p.value[r * p.k + p.k - 1];
   for (int64_t c = 0; c < p.width; ++c) {
     const T* values = p.block + c * p.column_stride + begin;
     const T penalty = p.penalty == nullptr ? T(0) : p.penalty[c];
-    for (int64_t n = 0;; ++n) {
-      n = next_in_column(values, penalty, last.data(), n, end - begin);
-      if (n >= end - begin) break;
-      const int64_t r = begin + n;
+    const int64_t count = near_in_column(values, penalty, last.data(), end - begin, near.data());
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t r = begin + near[n];
       offer(p, row_number(p, r), p.first_column + c, entry(p, r, c),
             [&](T value, int64_t index) { return insert(p, r, value, index); });
-      last[n] = p.value[r * p.k + p.k - 1];
+      last[near[n]] = p.value[r * p.k + p.k - 1];
     }
   }
 }

@@ -5,31 +5,58 @@ namespace gcl {
 namespace GCL_ISA {
 namespace {
 
-constexpr int64_t kRun = 64;  // values looked at before asking whether there was one
+// One number in the place of many.
+template <class T>
+struct Same {
+  T x;
+  T operator[](int64_t) const { return x; }
+};
+inline Reg lanes(const float* x, int64_t n) { return load_reg(x + n); }
+inline Reg lanes(Same<float> same, int64_t) { return splat_reg(same.x); }
 
-// The comparison is "not less", so that NaN is seen too.
-template <class Below>
-inline int64_t next(int64_t from, int64_t to, Below below) {
-  int64_t n = from;
-  for (; n + kRun <= to; n += kRun) {
-    int32_t hits = 0;
-    for (int64_t i = n; i < n + kRun; ++i) hits += !below(i);
-    if (hits != 0) break;
+// Bit i: number n + i is near, of kTogether<T> numbers. The comparison is "not less", so that NaN is seen too.
+template <class T>
+constexpr int kTogether = 8;
+template <>
+constexpr int kTogether<float> = kWidth;
+template <class Taken, class Limit>
+inline uint32_t near_lanes(const float* value, Taken taken, Limit limit, int64_t n) {
+  return not_less(load_reg(value + n) - lanes(taken, n), lanes(limit, n));
+}
+template <class Taken, class Limit>
+inline uint32_t near_lanes(const double* value, Taken taken, Limit limit, int64_t n) {
+  uint32_t bits = 0;
+  for (int i = 0; i < kTogether<double>; ++i) {
+    bits |= static_cast<uint32_t>(!(value[n + i] - taken[n + i] < limit[n + i])) << i;
   }
-  while (n < to && below(n)) ++n;
-  return n;
+  return bits;
+}
+
+template <class T, class Taken, class Limit>
+inline int64_t list_near(const T* value, Taken taken, Limit limit, int64_t size, int32_t* near) {
+  constexpr int kWide = kTogether<T>;
+  int32_t* to = near;
+  int64_t n = 0;
+  for (; n + 4 * kWide <= size; n += 4 * kWide) {
+    uint32_t found[4];
+    for (int r = 0; r < 4; ++r) found[r] = near_lanes(value, taken, limit, n + r * kWide);
+    if (__builtin_expect((found[0] | found[1] | found[2] | found[3]) == 0, 1)) continue;
+    for (int r = 0; r < 4; ++r) {
+      for (uint32_t bits = found[r]; bits != 0; bits &= bits - 1) {
+        *to++ = static_cast<int32_t>(n) + r * kWide + __builtin_ctz(bits);
+      }
+    }
+  }
+  for (; n < size; ++n) {
+    if (!(value[n] - taken[n] < limit[n])) *to++ = static_cast<int32_t>(n);
+  }
+  return to - near;
 }
 
 template <class T>
-inline int64_t row(const T* value, const T* penalty, T threshold, int64_t from, int64_t to) {
-  if (penalty == nullptr) return next(from, to, [=](int64_t i) { return value[i] < threshold; });
-  return next(from, to, [=](int64_t i) { return value[i] - penalty[i] < threshold; });
-}
-
-template <class T>
-inline int64_t column(const T* value, T penalty, const T* threshold, int64_t from, int64_t to) {
-  if (penalty == T(0)) return next(from, to, [=](int64_t i) { return value[i] < threshold[i]; });
-  return next(from, to, [=](int64_t i) { return value[i] - penalty < threshold[i]; });
+inline int64_t in_row(const T* value, const T* penalty, T threshold, int64_t size, int32_t* near) {
+  if (penalty == nullptr) return list_near(value, Same<T>{0}, Same<T>{threshold}, size, near);
+  return list_near(value, penalty, Same<T>{threshold}, size, near);
 }
 
 }  // namespace
@@ -64,17 +91,17 @@ double dot_f64(const double* a, const double* b, int64_t size) {
   return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7])) + rest;
 }
 
-int64_t next_in_row_f32(const float* value, const float* penalty, float threshold, int64_t from, int64_t to) {
-  return row(value, penalty, threshold, from, to);
+int64_t near_in_row_f32(const float* value, const float* penalty, float threshold, int64_t size, int32_t* near) {
+  return in_row(value, penalty, threshold, size, near);
 }
-int64_t next_in_row_f64(const double* value, const double* penalty, double threshold, int64_t from, int64_t to) {
-  return row(value, penalty, threshold, from, to);
+int64_t near_in_row_f64(const double* value, const double* penalty, double threshold, int64_t size, int32_t* near) {
+  return in_row(value, penalty, threshold, size, near);
 }
-int64_t next_in_column_f32(const float* value, float penalty, const float* threshold, int64_t from, int64_t to) {
-  return column(value, penalty, threshold, from, to);
+int64_t near_in_column_f32(const float* value, float penalty, const float* threshold, int64_t size, int32_t* near) {
+  return list_near(value, Same<float>{penalty}, threshold, size, near);
 }
-int64_t next_in_column_f64(const double* value, double penalty, const double* threshold, int64_t from, int64_t to) {
-  return column(value, penalty, threshold, from, to);
+int64_t near_in_column_f64(const double* value, double penalty, const double* threshold, int64_t size, int32_t* near) {
+  return list_near(value, Same<double>{penalty}, threshold, size, near);
 }
 
 }  // namespace GCL_ISA

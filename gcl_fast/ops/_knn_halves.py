@@ -1,62 +1,61 @@
-"""Exact nearest neighbours from products in half precision: tensor cores choose candidates, float32 decides."""
+"""Exact nearest neighbours from products in half precision: they choose candidates, float32 decides."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gcl_fast import _native
 from gcl_fast.ops._knn import Lists, Products, nearest
+from gcl_fast.ops._products import exact_products
 
 FROM_ROWS = 4096  # fewer are quick in any way
+FROM_NUMBERS = {"cpu": 1 << 21, "cuda": 0}  # in x; fewer: what half precision saves is less than its scores cost
 LONGEST = 256  # k above: too many candidates to score again
 PAIRS = 1 << 22  # scored at a time
+ROWS = 1 << 16  # brought to half precision at a time
+SAMPLE = 128  # rows that tell whether bfloat16 settles enough of the rest
 WIDTH = 64  # products have a multiple of it as columns: the kernels of sm_90 write lines of whole 16 bytes
 
 
 def nearest_rows(x: Tensor, k: int) -> Lists:
     """`_knn.nearest` in the way that is quickest on the device of x [N, D], unit rows."""
-    suits = x.device.type == "cuda" and x.dtype == torch.float32 and len(x) >= FROM_ROWS and 1 < k <= LONGEST
-    return nearest_by_halves(x, k) if suits else nearest(x, k)
+    half = half_type(x.device)
+    if half is None or x.dtype != torch.float32 or len(x) < FROM_ROWS or x.numel() < FROM_NUMBERS[x.device.type]:
+        return nearest(x, k)
+    return nearest_by_halves(x, k, half) if 1 < k <= LONGEST else nearest(x, k)
 
 
-def nearest_by_halves(x: Tensor, k: int) -> Lists:
-    """`_knn.nearest` of unit rows x [N, D] float32, k above 1: m > k candidates of each row by the products of h = float16(x),
-    then the k best of those by float32 products. A row whose candidates might lack one of its neighbours is searched again.
+def half_type(device: torch.device) -> torch.dtype | None:
+    """Of half precision, the type whose products are quick there and closest to float32's."""
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if device.type == "cpu" and _native.has_bfloat16_units() else None
 
-    Why that is exact, up to float32's rounding. Let d_i = |x_i - h_i|. Then
 
-        x_i . x_j - h_i . h_j = x_i . (x_j - h_j) + (x_i - h_i) . h_j,  at most |x_i| d_j + d_i |h_j| in size (Cauchy-Schwarz).
+def nearest_by_halves(x: Tensor, k: int, half: torch.dtype) -> Lists:
+    """`_knn.nearest` of unit rows x [N, D] float32, k above 1: m > k candidates of each row by products in half precision, then
+    the k best of those by float32 products. A row whose candidates might lack one of its neighbours is searched again.
 
-    Products of two float16 have 22 bits: float32 holds them. D of them summed in float32, in any order, rounded or cut off after
-    every addition, are off by at most D 2^-22 sum_d |h_id h_jd| <= D 2^-22 |h_i| |h_j|; the float32 products that decide, by less
-    than D 2^-22 |x_i| |x_j|. So the two scores of a pair differ by no more than
+    What rows have in common is taken off first: it says nothing of who is nearer, and half precision would spend its few digits
+    on it. Let u be the mean row, c_i = x_i - u and h_i = half(c_i). As x_i . x_j = c_i . c_j + u . x_j + c_i . u, the score
 
-        e_i = |x_i| max d + d_i max |h| + D 2^-22 (|h_i| max |h| + |x_i| max |x|).
+        s_ij = h_i . h_j + u . x_j     orders the rows j for a row i,     x_i . x_j - s_ij - c_i . u     is small:
 
-    A row that is no candidate of i has a half score of at most that of the last candidate, and a float32 score of at most e_i
-    more: where the k-th best candidate has more than that, no other row can come before it. float16 rounds to 11 bits, so d is
-    about 2e-4 and e about 1.4e-3 at D = 2048. Candidates whose two scores differ by more than e_i (no arithmetic described above
-    gives that) have their row searched again as well.
+    `Halved` bounds it by an e_i. A row that is no candidate of i has a score of at most that of the last candidate, so a product
+    of at most e_i more than it and c_i . u: where the k-th best candidate has more than that, no other row can come before it.
+    Candidates whose product and score differ by more than e_i (no arithmetic described there gives that) have their row searched
+    again as well. Where bfloat16 settles less than three quarters of a sample of the rows, all are searched in float32.
     """
-    total = len(x)
-    m = min(total, k + max(8, k // 2))
-    halves = x.half()
-    found = Lists.empty(total, m, x)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        HalfProducts(x).within(halves, 0, found)
-        bound = _bound(x, halves.float())
-        exact = torch.empty_like(found.value)
-        step = max(1, PAIRS // m)
-        for first in range(0, total, step):
-            part = slice(first, min(first + step, total))
-            row = torch.arange(part.start, part.stop, device=x.device).repeat_interleave(m)
-            exact[part] = torch.ops.gcl_fast.row_products(x, x, row, found.index[part].reshape(-1)).view(-1, m)
-        result = Lists(exact, found.index).best(k)
-        unsure = ((exact - found.value).abs() > bound[:, None]).any(dim=1)
-        if m < total:
-            unsure |= ~(result.value[:, -1] > found.value[:, -1] + bound)
+    with torch.no_grad(), exact_products(x.device):
+        halved = Halved.of(x, half)
+        if halved.coarse and float(_search(x, k, halved, _spread(x))[1].float().mean()) > 0.25:
+            return nearest(x, k)
+        result, unsure = _search(x, k, halved)
         again = unsure.nonzero()[:, 0]
-        if len(again) > total // 2:  # then each pair once is less
+        if len(again) > len(x) // 2:  # then each pair once is less
             return nearest(x, k)
         if len(again):
             value, index = nearest(x, k, which=again)
@@ -64,8 +63,89 @@ def nearest_by_halves(x: Tensor, k: int) -> Lists:
     return result
 
 
+def _spread(x: Tensor) -> Tensor:
+    """Some rows from first to last, of which most of x can be told."""
+    return torch.linspace(0, len(x) - 1, min(len(x), SAMPLE), device=x.device).long()
+
+
+def _search(x: Tensor, k: int, halved: Halved, which: Tensor | None = None) -> tuple[Lists, Tensor]:
+    """Lists of every row, or of the rows `which`, and [n] where the bound does not settle them."""
+    rows = torch.arange(len(x), device=x.device) if which is None else which
+    m = min(len(x), k + max(8, k // 2))
+    found = Lists.empty(len(rows), m, x)
+    products = HalfProducts(x, penalty=-halved.common)
+    if which is None:
+        products.within(halved.rows, 0, found)
+    else:
+        products.of_some(halved.rows, which, found)
+    score, bound = found.value + halved.offset[rows, None], halved.bound[rows, None]
+    exact, step = torch.empty_like(score), max(1, PAIRS // m)
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        owner = rows[part].repeat_interleave(m)
+        exact[part] = torch.ops.gcl_fast.row_products(x, x, owner, found.index[part].reshape(-1)).view(-1, m)
+    result = Lists(exact, found.index).best(k)
+    unsure = ((exact - score).abs() > bound).any(dim=1)
+    if m < len(x):
+        unsure |= ~(result.value[:, -1:] > score[:, -1:] + bound)[:, 0]
+    return result, unsure
+
+
+class Halved(NamedTuple):
+    """Unit rows x_i less their mean u, in half precision, and how far scores made of them are from products of x.
+
+    Let c_i = x_i - u, h_i = half(c_i) and d_i = |c_i - h_i|. By Cauchy and Schwarz
+
+        c_i . c_j - h_i . h_j = c_i . (c_j - h_j) + (c_i - h_i) . h_j,  at most |c_i| d_j + d_i |h_j| in size.
+
+    Products of two halves have 22 bits or fewer: float32 holds them. D of them summed in float32, in any order, rounded or cut
+    off after every addition, are off by at most D 2^-22 |h_i| |h_j|; likewise u . x_j, c_i . u and x_i . x_j as float32 has them.
+    The differences c and the sums of those four numbers round less than eight times more. Where the product itself is rounded to
+    bfloat16 (8 bits), it moves by at most 2^-8 |h_i| |h_j|, twice what rounding to nearest gives. So
+
+        e_i = |c_i| max d + d_i max |h| + r |h_i| max |h| + (D + 8) 2^-22 (|h_i| max |h| + |u| (max |x| + |c_i|) + |x_i| max |x|),
+
+    r = 2^-8 there, else 0. For rows spread all around (u = 0, D = 2048) that is 1.4e-3 with float16, 1e-2 with bfloat16.
+    """
+
+    rows: Tensor
+    """[N, D] h"""
+    common: Tensor
+    """[N] u . x_j"""
+    offset: Tensor
+    """[N] c_i . u"""
+    bound: Tensor
+    """[N] e_i"""
+    coarse: bool
+    """whether products are rounded to bfloat16: then e is so large that it may settle few rows"""
+
+    @classmethod
+    def of(cls, x: Tensor, half: torch.dtype) -> Halved:
+        mean, rows = x.mean(dim=0), torch.empty_like(x, dtype=half)
+        lost, length, half_length, full_length, common, offset = x.new_empty(6, len(x))
+        for first in range(0, len(x), ROWS):
+            part = slice(first, first + ROWS)
+            centred = x[part] - mean
+            rows[part] = centred
+            again = rows[part].float()
+            common[part], offset[part] = torch.mv(x[part], mean), torch.mv(centred, mean)
+            norms = (torch.linalg.vector_norm(y, dim=1) for y in (centred, again, x[part], centred.sub_(again)))
+            length[part], half_length[part], full_length[part], lost[part] = norms
+        halves = half_length * half_length.max()
+        added = halves + mean.norm() * (full_length.max() + length) + full_length * full_length.max()
+        bound = length * lost.max() + lost * half_length.max() + (x.shape[1] + 8) * 2.0**-22 * added
+        coarse = x.device.type == "cpu" and half == torch.bfloat16
+        if coarse:
+            bound += 2.0**-8 * halves
+        return cls(rows, common, offset, bound * 1.01, coarse)  # what computing it may take off
+
+
 class HalfProducts(Products):
-    """Products of float16 rows, summed in float32."""
+    """Products of rows in half precision, summed in float32."""
+
+    def __init__(self, like: Tensor, penalty: Tensor | None = None) -> None:
+        super().__init__(like, penalty=penalty)
+        self.rounded = self.buffer.to(torch.bfloat16)
 
     def _block(self, left: Tensor, right: Tensor) -> Tensor:
         if left.device.type == "cuda":
@@ -73,13 +153,11 @@ class HalfProducts(Products):
             wide = torch.nn.functional.pad(right, (0, 0, 0, missing)) if missing else right
             product: Tensor = torch.mm(left, wide.T, out_dtype=torch.float32)
             return product[:, : len(right)]
-        return super()._block(left.float(), right.float())  # the same numbers, without tensor cores
-
-
-def _bound(x: Tensor, halves: Tensor) -> Tensor:
-    """e [N] of `nearest_by_halves`, with what computing it may take off."""
-    lost, length, half_length = (torch.linalg.vector_norm(rows, dim=1) for rows in (x - halves, x, halves))
-    rounding = x.shape[1] * 2.0**-22
-    scores = half_length * half_length.max() + length * length.max()
-    bound: Tensor = length * lost.max() + lost * half_length.max() + rounding * scores
-    return bound * 1.01
+        if left.dtype != torch.bfloat16:
+            return super()._block(left.float(), right.float())  # the same numbers: nothing is quicker there
+        block = self._room(left, right)
+        if self.rounded.numel() < block.numel():
+            self.rounded = self.rounded.new_empty(block.numel())
+        product = self.rounded[: block.numel()].view(block.shape)  # torch's products of bfloat16 on the CPU have no other type
+        torch.mm(left, right.T, out=product)
+        return block.copy_(product)

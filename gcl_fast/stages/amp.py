@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gcl_fast import _native
 from gcl_fast.errors import ConfigError
 
 BFLOAT16_SINCE = (8, 0)  # compute capability: A100, A10, RTX 30
@@ -13,8 +14,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products run in hardware on this device."""
     if device.type == "cuda":  # torch.cuda.is_bf16_supported also counts GPUs that emulate it, slowly
         return torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe is not None and probe())
+    return _native.has_bfloat16_units()
 
 
 def use_bfloat16(choice: str, device: torch.device) -> bool:
