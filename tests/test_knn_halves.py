@@ -68,7 +68,7 @@ def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.
     x = move(unit(crowd(200, 64, seed=1))).to(device)
     halved = _knn_halves.Halved.of(x, half)
     found = _knn.Lists.empty(200, 200, x)
-    _knn_halves.HalfProducts(x, penalty=-halved.common).within(halved.rows, 0, found)
+    _knn_halves.HalfProducts(halved).within(halved.rows, 0, found)
     score = found.value.double() + halved.offset[:, None]
     off = (score - (x.double() @ x.double().T).gather(1, found.index)).abs()
     assert (off <= halved.bound[:, None]).all() and off.max() > 0.01 * halved.bound.min()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +88,68 @@ def test_a_first_row_or_column_whose_last_would_overflow_is_an_error(at: int, nu
     arguments[at] = number
     with pytest.raises(RuntimeError, match=f"first_row and first_column must be from 0 to .*{number}"):
         native.knn_update_(*arguments)
+
+
+def odd_block(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A block [37, 301] with ties, NaN and infinity, and a penalty for its columns."""
+    generator = torch.Generator().manual_seed(5)
+    block = torch.randn(37, 301, generator=generator).to(dtype)
+    block[3, 40:200] = block[3, 40]
+    block[5, 7], block[6, ::2] = torch.nan, -torch.inf
+    return block, torch.randn(301, generator=generator, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def chosen(dtype: torch.dtype) -> list[list]:
+    """Lists of 37 rows out of a block of 301 columns, by rows and by columns, without a penalty and with one."""
+    block, penalty = odd_block(dtype)
+    nobody, real = torch.zeros(0, dtype=torch.int64), penalty.dtype
+    results = []
+    for taken in (penalty[:0], penalty):
+        for given in (block, block.T.contiguous().T):
+            value, index = torch.full((37, 20), -torch.inf, dtype=real), torch.full((37, 20), 2**60)
+            native.knn_update_(given, nobody, 50, 0, taken, nobody, nobody, nobody, value, index)
+            results.append([value, index])
+    return results
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_lists_are_the_sorted_block(dtype: torch.dtype) -> None:
+    """Of bfloat16 too, which is widened as it is read."""
+    block, penalty = odd_block(dtype)
+    by_rows, by_columns, *penalised = chosen(dtype)
+    for results, taken in (([by_rows, by_columns], torch.zeros_like(penalty)), (penalised, penalty)):
+        score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
+        itself = score[own].clone()
+        score[own] = torch.inf  # itself first
+        value, index = score.sort(dim=1, descending=True, stable=True)
+        value[:, :1] = itself
+        for got in results:
+            assert torch.equal(got[0], value[:, :20]) and torch.equal(
+                got[1][got[0] > -torch.inf], index[:, :20][got[0] > -torch.inf]
+            )
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_lesser_instruction_sets_choose_the_same(isa: str) -> None:
+    code = (
+        "import pickle, sys, torch; from tests.test_neighbors_native import chosen\n"
+        "types = torch.float32, torch.float64, torch.bfloat16\n"
+        "sys.stdout.buffer.write(pickle.dumps([[t.numpy() for pair in chosen(d) for t in pair] for d in types]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"GCL_ISA": isa}, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    for dtype, results in zip((torch.float32, torch.float64, torch.bfloat16), pickle.loads(done.stdout), strict=True):
+        for got, want in zip(results, [t for pair in chosen(dtype) for t in pair], strict=True):
+            assert np.array_equal(got, want.numpy())
+
+
+def test_a_block_of_another_type_is_an_error() -> None:
+    arguments = list(dict(calls(torch.device("cpu")))["knn_update_"])
+    with pytest.raises(RuntimeError, match="knn_update_: block must be float32 or float64, or bfloat16 on the CPU"):
+        native.knn_update_(arguments[0].half(), *arguments[1:])
+    with pytest.raises(RuntimeError, match="knn_update_: value must be float32"):
+        native.knn_update_(arguments[0].bfloat16(), *arguments[1:-2], arguments[-2].double(), arguments[-1])
 
 
 def test_a_wrong_number_in_a_direct_call_is_an_error_not_a_crash() -> None:

@@ -35,6 +35,10 @@ inline Reg load_reg(const float* from) { return _mm512_loadu_ps(from); }
 inline void store_reg(float* to, Reg x) { _mm512_storeu_ps(to, x); }
 inline Reg splat_reg(float x) { return _mm512_set1_ps(x); }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+inline Reg widen_bfloat16(const uint16_t* from) {
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (Reg)_mm512_maskz_slli_epi32(0xffff, wide, 16);
+}
 inline uint32_t not_less(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 #elif defined(__AVX2__) && defined(__FMA__)
 constexpr int kWidth = 8;
@@ -43,6 +47,9 @@ inline Reg load_reg(const float* from) { return _mm256_loadu_ps(from); }
 inline void store_reg(float* to, Reg x) { _mm256_storeu_ps(to, x); }
 inline Reg splat_reg(float x) { return _mm256_set1_ps(x); }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+inline Reg widen_bfloat16(const uint16_t* from) {
+  return (Reg)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))), 16);
+}
 inline uint32_t not_less(Reg a, Reg b) { return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NLT_UQ))); }
 #else
 constexpr int kWidth = 4;
@@ -51,6 +58,12 @@ inline Reg load_reg(const float* from) { return load<Reg>(from); }
 inline void store_reg(float* to, Reg x) { store(to, x); }
 inline Reg splat_reg(float x) { return Reg{x, x, x, x}; }
 inline Reg fma_reg(Reg a, Reg b, Reg c) { return a * b + c; }
+inline Reg widen_bfloat16(const uint16_t* from) {
+  typedef uint32_t Bits __attribute__((vector_size(4 * kWidth)));
+  Bits bits;
+  for (int k = 0; k < kWidth; ++k) bits[k] = static_cast<uint32_t>(from[k]) << 16;
+  return (Reg)bits;
+}
 inline uint32_t not_less(Reg a, Reg b) {
   uint32_t bits = 0;
   for (int k = 0; k < kWidth; ++k) bits |= static_cast<uint32_t>(!(a[k] < b[k])) << k;

@@ -48,6 +48,7 @@ inline void check_same_device(const char* op, const Tensor& like, NamedTensors t
 
 inline bool is_float(const Tensor& t) { return t.scalar_type() == ScalarType::Float; }
 inline bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
+inline bool is_bfloat16(const Tensor& t) { return t.scalar_type() == ScalarType::BFloat16; }
 inline bool is_int32(const Tensor& t) { return t.scalar_type() == ScalarType::Int; }
 inline bool is_int64(const Tensor& t) { return t.scalar_type() == ScalarType::Long; }
 

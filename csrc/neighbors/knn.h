@@ -1,13 +1,14 @@
-// Parameters of the running selection of nearest neighbours. T is float or double.
+// Parameters of the running selection of nearest neighbours. T is float or double, B what a block holds: T, or for T = float
+// bfloat16, of which uint16_t has the bits (CPU alone).
 #pragma once
 
 #include <cstdint>
 
 namespace gcl {
 
-template <class T>
+template <class T, class B = T>
 struct KnnParams {
-  const T* block;  // [b, c]  similarities of rows `first_row` and on with rows `first_column` and on, before the penalty
+  const B* block;  // [b, c]  similarities of rows `first_row` and on with rows `first_column` and on, before the penalty
   int64_t row_stride;  // one of the two strides is 1
   int64_t column_stride;
   int64_t height;  // b

@@ -15,8 +15,8 @@ constexpr int64_t kGrain = 16;  // rows
 constexpr int64_t kRun = 128;   // columns of a row that are held against one threshold
 
 // Whether the list of row r (columns 1 to k - 1) took it.
-template <class T>
-bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
+template <class T, class B>
+bool insert(const KnnParams<T, B>& p, int64_t r, T value, int64_t index) {
   T* values = p.value + r * p.k;
   int64_t* indices = p.index + r * p.k;
   const int64_t last = p.k - 1;
@@ -32,8 +32,8 @@ bool insert(const KnnParams<T>& p, int64_t r, T value, int64_t index) {
   return true;
 }
 
-template <class T>
-void place_itself(const KnnParams<T>& p, int64_t r) {
+template <class T, class B>
+void place_itself(const KnnParams<T, B>& p, int64_t r) {
   const int64_t row = row_number(p, r);
   if (row < p.first_column || row >= p.first_column + p.width) return;  // a caller's row may be any number
   const int64_t c = row - p.first_column;
@@ -41,9 +41,9 @@ void place_itself(const KnnParams<T>& p, int64_t r) {
   p.index[r * p.k] = row;
 }
 
-template <class T>
-void update_row(const KnnParams<T>& p, int64_t r) {
-  const T* values = p.block + r * p.row_stride;
+template <class T, class B>
+void update_row(const KnnParams<T, B>& p, int64_t r) {
+  const B* values = p.block + r * p.row_stride;
   const T* last = p.value + r * p.k + p.k - 1;
   const int64_t row = row_number(p, r);
   int32_t near[kRun];
@@ -58,13 +58,13 @@ void update_row(const KnnParams<T>& p, int64_t r) {
 }
 
 // The block lies by columns: all rows of one column at a time.
-template <class T>
-void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
+template <class T, class B>
+void update_rows_by_column(const KnnParams<T, B>& p, int64_t begin, int64_t end) {
   std::vector<T> last(end - begin);
   std::vector<int32_t> near(end - begin);
   for (int64_t r = begin; r < end; ++r) last[r - begin] = p.value[r * p.k + p.k - 1];
   for (int64_t c = 0; c < p.width; ++c) {
-    const T* values = p.block + c * p.column_stride + begin;
+    const B* values = p.block + c * p.column_stride + begin;
     const T penalty = p.penalty == nullptr ? T(0) : p.penalty[c];
     const int64_t count = near_in_column(values, penalty, last.data(), end - begin, near.data());
     for (int64_t n = 0; n < count; ++n) {
@@ -77,8 +77,8 @@ void update_rows_by_column(const KnnParams<T>& p, int64_t begin, int64_t end) {
 }
 
 struct KnnCpu : CpuBackend {
-  template <class T>
-  void update(const KnnParams<T>& p) const {
+  template <class T, class B>
+  void update(const KnnParams<T, B>& p) const {
     torch::stable::parallel_for(0, p.height, kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) place_itself(p, r);
       if (p.k == 1) return;

@@ -5,6 +5,7 @@
 
 #include "common/device.h"
 #include "neighbors/knn.h"
+#include "neighbors/widened.h"
 
 namespace gcl {
 
@@ -19,21 +20,21 @@ GCL_HD T ordered(T value) {
   return value == value ? value : -std::numeric_limits<T>::infinity();
 }
 
-template <class T>
-GCL_HD int64_t row_number(const KnnParams<T>& p, int64_t r) {
+template <class T, class B>
+GCL_HD int64_t row_number(const KnnParams<T, B>& p, int64_t r) {
   return p.rows == nullptr ? p.first_row + r : p.rows[r];
 }
 
-template <class T>
-GCL_HD T entry(const KnnParams<T>& p, int64_t r, int64_t c) {
-  const T value = p.block[r * p.row_stride + c * p.column_stride];
+template <class T, class B>
+GCL_HD T entry(const KnnParams<T, B>& p, int64_t r, int64_t c) {
+  const T value = widened(p.block[r * p.row_stride + c * p.column_stride]);
   return ordered(p.penalty == nullptr ? value : value - p.penalty[c]);
 }
 
 // Offers row `row` every other row that the column stands for: itself, if it is an original, and its copies. insert(value, index)
 // says whether the list took it; what comes later is no better, so the first refusal ends it.
-template <class T, class Insert>
-GCL_HD void offer(const KnnParams<T>& p, int64_t row, int64_t column, T value, Insert&& insert) {
+template <class T, class B, class Insert>
+GCL_HD void offer(const KnnParams<T, B>& p, int64_t row, int64_t column, T value, Insert&& insert) {
   if (p.original == nullptr) {
     if (column != row) insert(value, column);
     return;

@@ -16,6 +16,12 @@ void knn_update(Tensor block, Tensor rows, int64_t first_row, int64_t first_colu
     STD_TORCH_CHECK(first_column >= 0 && first_column <= t.original.size(0) - t.block.size(1), op,
                     ": block reaches beyond original");
   }
+  if constexpr (!Backend::kOnGpu) {
+    if (is_bfloat16(block)) {
+      backend.update(t.params<float, uint16_t>(first_row, first_column, value, index));
+      return backend.finish(op);
+    }
+  }
   dispatch_real(t.block, [&](auto real) { backend.update(t.params<decltype(real)>(first_row, first_column, value, index)); });
   backend.finish(op);
 }

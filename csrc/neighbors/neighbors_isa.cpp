@@ -1,5 +1,6 @@
 #include "common/simd.h"
 #include "neighbors/neighbors_isa.h"
+#include "neighbors/widened.h"
 
 namespace gcl {
 namespace GCL_ISA {
@@ -12,16 +13,17 @@ struct Same {
   T operator[](int64_t) const { return x; }
 };
 inline Reg lanes(const float* x, int64_t n) { return load_reg(x + n); }
+inline Reg lanes(const uint16_t* bfloat16, int64_t n) { return widen_bfloat16(bfloat16 + n); }
 inline Reg lanes(Same<float> same, int64_t) { return splat_reg(same.x); }
 
-// Bit i: number n + i is near, of kTogether<T> numbers. The comparison is "not less", so that NaN is seen too.
-template <class T>
-constexpr int kTogether = 8;
+// Bit i: number n + i is near, of kTogether<B> numbers. The comparison is "not less", so that NaN is seen too.
+template <class B>
+constexpr int kTogether = kWidth;
 template <>
-constexpr int kTogether<float> = kWidth;
-template <class Taken, class Limit>
-inline uint32_t near_lanes(const float* value, Taken taken, Limit limit, int64_t n) {
-  return not_less(load_reg(value + n) - lanes(taken, n), lanes(limit, n));
+constexpr int kTogether<double> = 8;
+template <class B, class Taken, class Limit>
+inline uint32_t near_lanes(const B* value, Taken taken, Limit limit, int64_t n) {
+  return not_less(lanes(value, n) - lanes(taken, n), lanes(limit, n));
 }
 template <class Taken, class Limit>
 inline uint32_t near_lanes(const double* value, Taken taken, Limit limit, int64_t n) {
@@ -32,9 +34,9 @@ inline uint32_t near_lanes(const double* value, Taken taken, Limit limit, int64_
   return bits;
 }
 
-template <class T, class Taken, class Limit>
-inline int64_t list_near(const T* value, Taken taken, Limit limit, int64_t size, int32_t* near) {
-  constexpr int kWide = kTogether<T>;
+template <class B, class Taken, class Limit>
+inline int64_t list_near(const B* value, Taken taken, Limit limit, int64_t size, int32_t* near) {
+  constexpr int kWide = kTogether<B>;
   int32_t* to = near;
   int64_t n = 0;
   for (; n + 4 * kWide <= size; n += 4 * kWide) {
@@ -48,13 +50,13 @@ inline int64_t list_near(const T* value, Taken taken, Limit limit, int64_t size,
     }
   }
   for (; n < size; ++n) {
-    if (!(value[n] - taken[n] < limit[n])) *to++ = static_cast<int32_t>(n);
+    if (!(widened(value[n]) - taken[n] < limit[n])) *to++ = static_cast<int32_t>(n);
   }
   return to - near;
 }
 
-template <class T>
-inline int64_t in_row(const T* value, const T* penalty, T threshold, int64_t size, int32_t* near) {
+template <class B, class T>
+inline int64_t in_row(const B* value, const T* penalty, T threshold, int64_t size, int32_t* near) {
   if (penalty == nullptr) return list_near(value, Same<T>{0}, Same<T>{threshold}, size, near);
   return list_near(value, penalty, Same<T>{threshold}, size, near);
 }
@@ -91,18 +93,17 @@ double dot_f64(const double* a, const double* b, int64_t size) {
   return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7])) + rest;
 }
 
-int64_t near_in_row_f32(const float* value, const float* penalty, float threshold, int64_t size, int32_t* near) {
-  return in_row(value, penalty, threshold, size, near);
-}
-int64_t near_in_row_f64(const double* value, const double* penalty, double threshold, int64_t size, int32_t* near) {
-  return in_row(value, penalty, threshold, size, near);
-}
-int64_t near_in_column_f32(const float* value, float penalty, const float* threshold, int64_t size, int32_t* near) {
-  return list_near(value, Same<float>{penalty}, threshold, size, near);
-}
-int64_t near_in_column_f64(const double* value, double penalty, const double* threshold, int64_t size, int32_t* near) {
-  return list_near(value, Same<double>{penalty}, threshold, size, near);
-}
+#define GCL_NEAR(B, T, suffix)                                                                                  \
+  int64_t near_in_row_##suffix(const B* value, const T* penalty, T threshold, int64_t size, int32_t* near) {    \
+    return in_row(value, penalty, threshold, size, near);                                                       \
+  }                                                                                                             \
+  int64_t near_in_column_##suffix(const B* value, T penalty, const T* threshold, int64_t size, int32_t* near) { \
+    return list_near(value, Same<T>{penalty}, threshold, size, near);                                           \
+  }
+GCL_NEAR(float, float, f32)
+GCL_NEAR(double, double, f64)
+GCL_NEAR(uint16_t, float, bf16)
+#undef GCL_NEAR
 
 }  // namespace GCL_ISA
 }  // namespace gcl

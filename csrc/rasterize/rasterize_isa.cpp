@@ -97,7 +97,7 @@ class Sweep {
   void sort_out(int64_t f) {
     const int64_t rest = p.num_faces - f;
     const Index* const faces = p.faces + 3 * f;
-    Corners c{};
+    Corners c;
     const auto load_all = [&](auto&& face) {
       for (int k = 0; k < 3; ++k) load_corners(p.corners, k, face, &c.x[k], &c.y[k], &c.z[k]);
     };

@@ -56,8 +56,9 @@ class Products:
         self.table = (self.nobody,) * 3 if copies is None else copies.table
 
     def _update(self, block: Tensor, lists: Lists, at: int, row: int, column: int, names: Tensor | None = None) -> None:
-        """block [b, c]: of rows `row` and on, or `names`, whose lists are `lists` from `at` on; of columns `column` and on."""
-        none, mine = block.new_zeros(0), slice(at, at + block.shape[0])
+        """block [b, c], on the CPU bfloat16 too: of rows `row` and on, or `names`, whose lists are `lists` from `at` on; of
+        columns `column` and on."""
+        none, mine = lists.value.new_zeros(0), slice(at, at + block.shape[0])
         taken = none if self.penalty is None else self.penalty[column : column + block.shape[1]]
         names = self.nobody if names is None else names
         torch.ops.gcl_fast.knn_update_(block, names, row, column, taken, *self.table, lists.value[mine], lists.index[mine])

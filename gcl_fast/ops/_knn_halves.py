@@ -73,7 +73,7 @@ def _search(x: Tensor, k: int, halved: Halved, which: Tensor | None = None) -> t
     rows = torch.arange(len(x), device=x.device) if which is None else which
     m = min(len(x), k + max(8, k // 2))
     found = Lists.empty(len(rows), m, x)
-    products = HalfProducts(x, penalty=-halved.common)
+    products = HalfProducts(halved)
     if which is None:
         products.within(halved.rows, 0, found)
     else:
@@ -99,13 +99,14 @@ class Halved(NamedTuple):
         c_i . c_j - h_i . h_j = c_i . (c_j - h_j) + (c_i - h_i) . h_j,  at most |c_i| d_j + d_i |h_j| in size.
 
     Products of two halves have 22 bits or fewer: float32 holds them. D of them summed in float32, in any order, rounded or cut
-    off after every addition, are off by at most D 2^-22 |h_i| |h_j|; likewise u . x_j, c_i . u and x_i . x_j as float32 has them.
-    The differences c and the sums of those four numbers round less than eight times more. Where the product itself is rounded to
-    bfloat16 (8 bits), it moves by at most 2^-8 |h_i| |h_j|, twice what rounding to nearest gives. So
+    off after every addition, are off by at most D 2^-22 |h_i| |h_j|; likewise u . x_i, u . x_j, u . u and x_i . x_j as float32
+    has them. The differences c and the sums of those numbers round less than eight times more. Where the product itself is
+    rounded to bfloat16 (8 bits), it moves by at most 2^-8 |h_i| |h_j|, twice what rounding to nearest gives. So
 
-        e_i = |c_i| max d + d_i max |h| + r |h_i| max |h| + (D + 8) 2^-22 (|h_i| max |h| + |u| (max |x| + |c_i|) + |x_i| max |x|),
+        e_i = |c_i| max d + d_i max |h| + r |h_i| max |h| + (D + 8) 2^-22 (|h_i| max |h| + 3 |u| + 1),
 
-    r = 2^-8 there, else 0. For rows spread all around (u = 0, D = 2048) that is 1.4e-3 with float16, 1e-2 with bfloat16.
+    r = 2^-8 there, else 0, where |h_i| is taken as |c_i| + d_i, no less. For rows spread all around (u = 0, D = 2048) that is
+    1.4e-3 with float16, 1e-2 with bfloat16.
     """
 
     rows: Tensor
@@ -113,7 +114,7 @@ class Halved(NamedTuple):
     common: Tensor
     """[N] u . x_j"""
     offset: Tensor
-    """[N] c_i . u"""
+    """[N] c_i . u, as u . x_i - u . u"""
     bound: Tensor
     """[N] e_i"""
     coarse: bool
@@ -122,30 +123,30 @@ class Halved(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, half: torch.dtype) -> Halved:
         mean, rows = x.mean(dim=0), torch.empty_like(x, dtype=half)
-        lost, length, half_length, full_length, common, offset = x.new_empty(6, len(x))
+        common, length, lost = x.new_empty(3, len(x))
         for first in range(0, len(x), ROWS):
             part = slice(first, first + ROWS)
             centred = x[part] - mean
             rows[part] = centred
-            again = rows[part].float()
-            common[part], offset[part] = torch.mv(x[part], mean), torch.mv(centred, mean)
-            norms = (torch.linalg.vector_norm(y, dim=1) for y in (centred, again, x[part], centred.sub_(again)))
-            length[part], half_length[part], full_length[part], lost[part] = norms
+            common[part], length[part] = torch.mv(x[part], mean), torch.linalg.vector_norm(centred, dim=1)
+            lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part]), dim=1)
+        size = mean.norm()
+        half_length = length + lost
         halves = half_length * half_length.max()
-        added = halves + mean.norm() * (full_length.max() + length) + full_length * full_length.max()
-        bound = length * lost.max() + lost * half_length.max() + (x.shape[1] + 8) * 2.0**-22 * added
+        bound = length * lost.max() + lost * half_length.max() + (x.shape[1] + 8) * 2.0**-22 * (halves + 3 * size + 1)
         coarse = x.device.type == "cpu" and half == torch.bfloat16
         if coarse:
             bound += 2.0**-8 * halves
-        return cls(rows, common, offset, bound * 1.01, coarse)  # what computing it may take off
+        return cls(rows, common, common - size.square(), bound * 1.01, coarse)  # 1.01: what computing it may take off
 
 
 class HalfProducts(Products):
-    """Products of rows in half precision, summed in float32."""
+    """Products of rows in half precision, summed in float32. torch's of bfloat16 on the CPU are rounded to it."""
 
-    def __init__(self, like: Tensor, penalty: Tensor | None = None) -> None:
-        super().__init__(like, penalty=penalty)
-        self.rounded = self.buffer.to(torch.bfloat16)
+    def __init__(self, halved: Halved) -> None:
+        super().__init__(halved.common, penalty=-halved.common)
+        if halved.coarse:
+            self.buffer = halved.rows.new_empty(0)
 
     def _block(self, left: Tensor, right: Tensor) -> Tensor:
         if left.device.type == "cuda":
@@ -153,11 +154,6 @@ class HalfProducts(Products):
             wide = torch.nn.functional.pad(right, (0, 0, 0, missing)) if missing else right
             product: Tensor = torch.mm(left, wide.T, out_dtype=torch.float32)
             return product[:, : len(right)]
-        if left.dtype != torch.bfloat16:
-            return super()._block(left.float(), right.float())  # the same numbers: nothing is quicker there
-        block = self._room(left, right)
-        if self.rounded.numel() < block.numel():
-            self.rounded = self.rounded.new_empty(block.numel())
-        product = self.rounded[: block.numel()].view(block.shape)  # torch's products of bfloat16 on the CPU have no other type
-        torch.mm(left, right.T, out=product)
-        return block.copy_(product)
+        if left.dtype == torch.float16:
+            left, right = left.float(), right.float()  # the same products: nothing is quicker there
+        return super()._block(left, right)
