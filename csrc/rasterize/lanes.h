@@ -146,6 +146,7 @@ void load_corners(const float* corners, int k, Face&& face, Floats* x, Floats* y
   *y = (Floats)_mm256_unpackhi_pd(xy0, xy1);
   *z = (Floats)_mm256_unpacklo_pd(z0, z1);
 #else
+  *x = *y = *z = Floats{};
   for (int lane = 0; lane < kWide; ++lane) {
     const float* from = at(lane);
     (*x)[lane] = from[0];

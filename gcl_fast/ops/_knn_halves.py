@@ -15,7 +15,7 @@ FROM_ROWS = 4096  # fewer are quick in any way
 FROM_NUMBERS = {"cpu": 1 << 21, "cuda": 0}  # in x; fewer: what half precision saves is less than its scores cost
 LONGEST = 256  # k above: too many candidates to score again
 PAIRS = 1 << 22  # scored at a time
-ROWS = 1 << 16  # brought to half precision at a time
+PART = {"cpu": 1 << 20, "cuda": 1 << 28}  # numbers brought to half precision at a time
 SAMPLE = 128  # rows that tell whether bfloat16 settles enough of the rest
 WIDTH = 64  # products have a multiple of it as columns: the kernels of sm_90 write lines of whole 16 bytes
 
@@ -99,14 +99,15 @@ class Halved(NamedTuple):
         c_i . c_j - h_i . h_j = c_i . (c_j - h_j) + (c_i - h_i) . h_j,  at most |c_i| d_j + d_i |h_j| in size.
 
     Products of two halves have 22 bits or fewer: float32 holds them. D of them summed in float32, in any order, rounded or cut
-    off after every addition, are off by at most D 2^-22 |h_i| |h_j|; likewise u . x_i, u . x_j, u . u and x_i . x_j as float32
-    has them. The differences c and the sums of those numbers round less than eight times more. Where the product itself is
-    rounded to bfloat16 (8 bits), it moves by at most 2^-8 |h_i| |h_j|, twice what rounding to nearest gives. So
+    off after every addition, are off by at most D 2^-22 |h_i| |h_j|. Where the sum is rounded to bfloat16 (8 bits), it moves by
+    at most 2^-8 |h_i| |h_j|, twice what rounding to nearest gives. u . x_i, u . x_j, u . u and x_i . x_j are float32's, rounded
+    to nearest: off by D 2^-24 times the two lengths, whatever the order. The differences c and the sums of those numbers round
+    less than eight times more. So, where r = 2^-8 or 0,
 
-        e_i = |c_i| max d + d_i max |h| + r |h_i| max |h| + (D + 8) 2^-22 (|h_i| max |h| + 3 |u| + 1),
+        e_i = |c_i| max d + d_i max |h| + (r + D 2^-22) |h_i| max |h| + (D + 8) 2^-24 (3 |u| + 1 + |h_i| max |h|)
 
-    r = 2^-8 there, else 0, where |h_i| is taken as |c_i| + d_i, no less. For rows spread all around (u = 0, D = 2048) that is
-    1.4e-3 with float16, 1e-2 with bfloat16.
+    with |c_i| + d_i for |h_i|, which is no less. For rows spread all around (u = 0, D = 2048) that is 1e-3 with float16, 9e-3
+    with bfloat16.
     """
 
     rows: Tensor
@@ -124,19 +125,18 @@ class Halved(NamedTuple):
     def of(cls, x: Tensor, half: torch.dtype) -> Halved:
         mean, rows = x.mean(dim=0), torch.empty_like(x, dtype=half)
         common, length, lost = x.new_empty(3, len(x))
-        for first in range(0, len(x), ROWS):
-            part = slice(first, first + ROWS)
+        step = max(1, PART[x.device.type] // max(x.shape[1], 1))
+        for first in range(0, len(x), step):
+            part = slice(first, first + step)
             centred = x[part] - mean
             rows[part] = centred
             common[part], length[part] = torch.mv(x[part], mean), torch.linalg.vector_norm(centred, dim=1)
-            lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part]), dim=1)
-        size = mean.norm()
-        half_length = length + lost
-        halves = half_length * half_length.max()
-        bound = length * lost.max() + lost * half_length.max() + (x.shape[1] + 8) * 2.0**-22 * (halves + 3 * size + 1)
+            lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part].float()), dim=1)
+        size, half_length = mean.norm(), length + lost
+        halves, width = half_length * half_length.max(), x.shape[1]
         coarse = x.device.type == "cpu" and half == torch.bfloat16
-        if coarse:
-            bound += 2.0**-8 * halves
+        bound = length * lost.max() + lost * half_length.max() + (2.0**-8 * coarse + width * 2.0**-22) * halves
+        bound += (width + 8) * 2.0**-24 * (3 * size + 1 + halves)
         return cls(rows, common, common - size.square(), bound * 1.01, coarse)  # 1.01: what computing it may take off
 
 
