@@ -72,6 +72,9 @@ def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.
     score = found.value.double() + halved.offset[:, None]
     off = (score - (x.double() @ x.double().T).gather(1, found.index)).abs()
     assert (off <= halved.bound[:, None]).all() and off.max() > 0.01 * halved.bound.min()
+    centred = x.double() - x.double().mean(0)
+    lost, length, half_length = (rows.norm(dim=1) for rows in (centred - halved.rows, centred, halved.rows.double()))
+    assert (halved.bound > length * lost.max() + lost * half_length.max()).all()  # Cauchy and Schwarz, in float64
 
 
 @pytest.mark.parametrize("half", HALVES)

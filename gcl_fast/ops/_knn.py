@@ -150,7 +150,7 @@ class Copies:
 
 
 def row_hashes(x: Tensor, seed: int = 0) -> Tensor:
-    """A number [N] int64 of the bits of each row."""
+    """A number [N] int64 of the bits of each row, by words of 32: no odd factor moves the sign of a word of 64."""
     bits = x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int64)
     generator = torch.Generator().manual_seed(seed)
     odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(x.device) * 2 + 1
