@@ -35,12 +35,14 @@ def command() -> str:
 
 
 def device_name(device: object = "cpu") -> str:
-    """The GPU (a torch device or its name), or the processor and the cores that this process may use."""
+    """The GPU (a torch device or its name), or the processor, the kernels that it runs and the cores that this process may use."""
     import torch  # the GPU's check asks for the commit before torch is known to be there
 
+    from gcl_fast import _native
     from gcl_fast.runs.resolved import processor
 
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(str(device))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{processor()}, {usable} cores"
+    bfloat16 = " with bfloat16" if _native.has_bfloat16_units() else ""
+    return f"{processor()} ({_native.isa}{bfloat16}), {usable} cores"
