@@ -35,7 +35,7 @@ def command() -> str:
 
 
 def device_name(device: object = "cpu") -> str:
-    """The GPU (a torch device or its name), or the processor, the kernels that it runs and the cores that this process may use."""
+    """The GPU (a torch device or its name), or the processor, which kernels it runs and the cores that this process may use."""
     import torch  # the GPU's check asks for the commit before torch is known to be there
 
     from gcl_fast import _native

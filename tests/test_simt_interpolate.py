@@ -17,6 +17,7 @@ CASES = {
     "float": (2, 40, 60, (13, 11), torch.float32, 3, False),
     "double": (2, 40, 60, (11, 13), torch.float64, 5, False),
     "shared": (3, 24, 150, (9, 7), torch.float32, 2, True),
+    "many channels": (2, 20, 60, (5, 6), torch.float32, 6, False),
     "one pixel": (3, 12, 20, (1, 1), torch.float64, 1, True),
     "no face": (2, 12, 0, (5, 4), torch.float32, 3, False),
     "no vertex": (2, 0, 0, (5, 4), torch.float32, 3, True),

@@ -6,20 +6,30 @@
 
 namespace gcl {
 
-// One thread an output number: neighbours write neighbours, and read neighbours of the table.
-template <class T>
+constexpr int64_t kFewChannels = 4;
+
+#ifndef GCL_MOST_IN_32_BITS  // a test may want none
+#define GCL_MOST_IN_32_BITS 0x7fffffff
+#endif
+
+// One thread a pixel where channels are few; else one an output number, so that neighbours write neighbours and read neighbours
+// of the table. N counts output numbers: dividing 64-bit ones would be most of the work.
+template <class T, class N, bool kFew>
 __global__ void interpolate_kernel(InterpolateParams<T> p) {
-  const int64_t count = p.batch * p.pixels * p.channels;
-  GCL_EACH_ITEM(n, count) {
-    const int64_t pixel = n / p.channels, c = n % p.channels;
-    T value = T(0);
-    if (drawn(p, pixel)) {
-      const T* table = table_of(p, pixel / p.pixels) + c;
-      T corner[3];
-      for (int k = 0; k < 3; ++k) corner[k] = table[corner_row(p, pixel, k) * p.channels];
-      value = mix(p.bary + 3 * pixel, corner[0], corner[1], corner[2]);
+  const N channels = static_cast<N>(p.channels), pixels = static_cast<N>(p.pixels);
+  GCL_EACH_ITEM(item, p.batch * p.pixels * (kFew ? 1 : p.channels)) {
+    const N n = static_cast<N>(item), pixel = kFew ? n : n / channels;
+    const N first = kFew ? 0 : n - pixel * channels, end = kFew ? channels : first + 1;
+    T* const out = p.out + static_cast<int64_t>(pixel) * p.channels;
+    if (!drawn(p, pixel)) {
+      for (N c = first; c < end; ++c) out[c] = T(0);
+      continue;
     }
-    p.out[n] = value;
+    const T* table = table_of(p, pixel / pixels);
+    const T* corner[3];
+    for (int k = 0; k < 3; ++k) corner[k] = table + corner_row(p, pixel, k) * p.channels;
+    const T* bary = p.bary + 3 * static_cast<int64_t>(pixel);
+    for (N c = first; c < end; ++c) out[c] = mix(bary, corner[0][c], corner[1][c], corner[2][c]);
   }
 }
 
@@ -54,10 +64,21 @@ __global__ void interpolate_backward_attributes_kernel(InterpolateBackwardParams
   }
 }
 
+template <class T, class N>
+void launch_interpolate_in(const InterpolateParams<T>& p, GclStream stream) {
+  const int64_t pixels = p.batch * p.pixels, numbers = pixels * p.channels;
+  if (numbers == 0) return;
+  if (p.channels <= kFewChannels) {
+    GCL_LAUNCH((interpolate_kernel<T, N, true>), blocks_for(pixels), kThreads, 0, stream, p);
+  } else {
+    GCL_LAUNCH((interpolate_kernel<T, N, false>), blocks_for(numbers), kThreads, 0, stream, p);
+  }
+}
+
 template <class T>
 void launch_interpolate(const InterpolateParams<T>& p, GclStream stream) {
-  const int64_t count = p.batch * p.pixels * p.channels;
-  if (count > 0) GCL_LAUNCH((interpolate_kernel<T>), blocks_for(count), kThreads, 0, stream, p);
+  const bool small = p.batch * p.pixels * p.channels <= GCL_MOST_IN_32_BITS;
+  small ? launch_interpolate_in<T, uint32_t>(p, stream) : launch_interpolate_in<T, int64_t>(p, stream);
 }
 
 template <class T>

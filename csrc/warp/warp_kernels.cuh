@@ -9,19 +9,21 @@
 
 namespace gcl {
 
+constexpr int kLimitThreads = 512;  // a block is alone with its image: many loads at once
+
 // One block an image: the reach of its depths. Minima and maxima do not depend on order.
 template <class T>
 __global__ void flow_limits_kernel(FlowParams<T> p) {
-  __shared__ T nearest[kThreads];
-  __shared__ T farthest[kThreads];
+  __shared__ T nearest[kLimitThreads];
+  __shared__ T farthest[kLimitThreads];
   const int t = static_cast<int>(threadIdx.x);
   for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
     T low = std::numeric_limits<T>::infinity(), high = -low;
-    for (int64_t v = t; v < p.num_verts; v += kThreads) widen(p.src_verts + 3 * (b * p.num_verts + v), &low, &high);
+    for (int64_t v = t; v < p.num_verts; v += kLimitThreads) widen(p.src_verts + 3 * (b * p.num_verts + v), &low, &high);
     nearest[t] = low;
     farthest[t] = high;
     __syncthreads();
-    for (int half = kThreads / 2; half > 0; half /= 2) {
+    for (int half = kLimitThreads / 2; half > 0; half /= 2) {
       if (t < half) {
         nearest[t] = minimum(nearest[t], nearest[t + half]);
         farthest[t] = maximum(farthest[t], farthest[t + half]);
@@ -152,7 +154,7 @@ __global__ void warp_backward_kernel(WarpBackwardParams<T, S> p) {
 
 template <class T>
 void launch_limits(const FlowParams<T>& p, GclStream stream) {
-  GCL_LAUNCH((flow_limits_kernel<T>), capped_blocks(p.batch), kThreads, 0, stream, p);
+  GCL_LAUNCH((flow_limits_kernel<T>), capped_blocks(p.batch), kLimitThreads, 0, stream, p);
 }
 
 template <class T>
