@@ -14,7 +14,7 @@ from gcl_fast.data.plans import Plan, sequential
 from gcl_fast.errors import StageError
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
 from gcl_fast.records import Record
@@ -259,9 +259,7 @@ def top_matches(
         part = slice(first, first + step)
         same_person = pids[part, None] == gallery_pids  # [b, G]
         ignored = (gallery_pids == -1) | (same_person & (camids[part, None] == gallery_camids))
-        with exact_products(query.device):
-            cosine = query[part] @ gallery.T
-        cosine = cosine.masked_fill(ignored, -torch.inf)
+        cosine = exact_product(query[part], gallery).masked_fill(ignored, -torch.inf)
         value, order = (t[:, :shown] for t in cosine.sort(dim=1, descending=True, stable=True))  # [b, shown]
         ranked = value > -torch.inf
         index[part, :shown] = torch.where(ranked, order, -1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product, exact_products
 from gcl_fast.packages import missing
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of a block
@@ -173,8 +173,7 @@ def _by_sorting(x: Tensor, k: int, which: Tensor, penalty: Tensor | None, copies
     step = max(1, BLOCK // len(x))
     for first in range(0, len(which), step):
         row = which[first : first + step]
-        with exact_products(x.device):
-            block = x[row] @ x.T  # [b, N]
+        block = exact_product(x[row], x)  # [b, N]
         if penalty is not None:
             block -= penalty
         block[:, copies.copies] = block[:, copies.originals]

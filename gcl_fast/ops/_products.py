@@ -1,4 +1,4 @@
-"""Products in full precision, whatever the program around asks of its own."""
+"""Products in full precision, whatever the program around asks of its own, and long ones in pieces."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+
+COLUMNS = 1024  # of a product at a time on the CPU
+
+
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right^T [n, m] of rows [n, D] and [m, D], as `exact_products` has it.
+
+    On the CPU some columns at a time: of a wide product the BLAS reads `right` again and again from memory."""
+    with exact_products(left.device):
+        if left.device.type != "cpu" or len(right) <= COLUMNS:
+            return left @ right.T
+        out = left.new_empty(len(left), len(right))
+        for first in range(0, len(right), COLUMNS):
+            part = slice(first, first + COLUMNS)
+            torch.mm(left, right[part].T, out=out[:, part])
+        return out
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Cross-entropy over all rows of a small bank, such as the centroids of clusters.
 
 `bank_nce` is made for banks that are large beside the batch. Over few rows, or for a large batch, the work is two plain products,
-which the BLAS does best; what it makes on the way, [B, C], is small then.
+which the BLAS does best (on the CPU for all but a few queries); what it makes on the way, [B, C], is small then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
 LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
+SMALL_BATCH, LARGE_BANK = 32, 2_000_000  # on the CPU the BLAS is slow at few rows with so many numbers of centroids
 NO_INDEX = -(1 << 62)  # nothing is ignored: -100 would be, by default
 
 
@@ -73,7 +74,8 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
         raise ValueError(f"centroid_cross_entropy: temperature must be above 0, got {temperature}")
     if batch == 0:
         return query.sum()
-    if count < FEW or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
+    skinny = query.device.type == "cpu" and batch <= SMALL_BATCH and centroids.numel() >= LARGE_BANK
+    if (count < FEW and not skinny) or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
         try:
             with torch.autocast(query.device.type, enabled=False):
                 loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)

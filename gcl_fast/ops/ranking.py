@@ -11,7 +11,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast._op_types import RankMetrics
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product
 from gcl_fast.ops._rows import normalised, with_scales
 from gcl_fast.ops._sets import expanded_sets, overlap_terms
 
@@ -74,8 +74,7 @@ def rank_metrics(
         gallery, scales = with_scales("rank_metrics", "gallery", gallery)
 
     def rows(first: int, last: int) -> Tensor:
-        with exact_products(query.device):
-            product = query[first:last] @ gallery.T
+        product = exact_product(query[first:last], gallery)
         return product if scales is None else product.mul_(scales)
 
     return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
@@ -155,8 +154,7 @@ def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_
         return x.new_zeros(len(query), len(gallery))
 
     def rows(first: int, last: int) -> Tensor:
-        with exact_products(x.device):
-            distance = (2 - 2 * (x[first:last] @ x.T)).clamp_(min=0).square_()  # [b, Q + G]
+        distance = (2 - 2 * exact_product(x[first:last], x)).clamp_(min=0).square_()  # [b, Q + G]
         itself = torch.arange(first, last, device=x.device)
         distance[itself - first, itself] = 0
         return scaled(distance)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product
 from gcl_fast.pseudo_labels import PseudoLabels, described, eps_by_rho, remove_camera_bias
 from gcl_fast.stages.warmup.mixed_distance import mixed_distance, squared_distances
 from gcl_fast.stages.warmup.temporal import IntervalModel, interval_model, joint_similarity
@@ -111,9 +111,7 @@ def joint_labels(
 
     def apart(rows: Tensor) -> Tensor:
         interval = model(cameras[rows, None], frames[rows, None], cameras[None], frames[None])
-        with exact_products(features.device):
-            cosine = features[rows] @ features.T
-        return 1 - joint_similarity(cosine, interval.to(features))
+        return 1 - joint_similarity(exact_product(features[rows], features), interval.to(features))
 
     jaccard = jaccard_distance(neighbors, rule.k1, rule.k2)
     return clusters(mixed_distance(jaccard, apart, joint_share), rule, eps_scale, cameras), visual

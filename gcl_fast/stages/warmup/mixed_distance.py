@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.ops import SparseDistance
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product
 
 ROWS = 512  # of the whole matrix alive at once
 
@@ -18,9 +18,7 @@ def squared_distances(features: Tensor) -> Callable[[Tensor], Tensor]:
     norms = features.square().sum(1)
 
     def rows(index: Tensor) -> Tensor:
-        with exact_products(features.device):
-            product = 2 * features[index] @ features.T
-        return (norms[index, None] + norms - product).clamp_min(0)
+        return (norms[index, None] + norms - 2 * exact_product(features[index], features)).clamp_min(0)
 
     return rows
 

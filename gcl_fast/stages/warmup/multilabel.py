@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._products import exact_product
 from gcl_fast.transfer import Asked
 
 BLOCK = 1 << 24  # similarities alive at once
@@ -69,8 +69,7 @@ class LabelWalk:
     @torch.no_grad()
     def _begin(self) -> None:
         bank, index, total = self.bank, self.index, len(self.bank)
-        with exact_products(bank.device):
-            similarity = bank[index] @ bank.T  # [B, N]
+        similarity = exact_product(bank[index], bank)  # [B, N]
         similarity.scatter_(1, index[:, None], torch.inf)  # itself first
         self.near = (similarity > self.threshold).sum(1)  # [B], itself counted
         self.reach = self.near.clamp_min(self.min_neighbors).clamp_max(total)  # [B] t
@@ -142,8 +141,7 @@ def _ranks(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:
     columns = torch.arange(len(bank), device=bank.device)
     ranks = []
     for rows, asking in zip(*(torch.split(t, max(1, BLOCK // len(bank))) for t in (candidate, query)), strict=True):
-        with exact_products(bank.device):
-            block = bank[rows] @ bank.T  # [p, N]
+        block = exact_product(bank[rows], bank)  # [p, N]
         block.scatter_(1, rows[:, None], torch.inf)
         own = block.gather(1, asking[:, None])  # [p, 1]
         ranks.append(((block > own) | ((block == own) & (columns < asking[:, None]))).sum(1))
