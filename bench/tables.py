@@ -160,6 +160,7 @@ SPEED: list[tuple[str, str, str, str, dict]] = [  # work, beside, file, the othe
     ("mesh_warp, the same bodies", "gather and grid_sample", "warp_cpu", "pytorch", {**BODIES, "views": 1, "pass": "warp"}),
     ("interpolate, 3 channels", "gather", "interpolate_cpu", "pytorch", {**BODIES, "channels": 3, "pass": "forward"}),
     ("k-nearest neighbours, exact, 12,936 x 2048", "the bare product in blocks", "neighbors_cpu", "reference", {"work": "knn"}),
+    ("", "faiss' exhaustive search", "neighbors_cpu", "reference", {"work": "faiss"}),
     ("Jaccard distance after them", "the official dense algorithm", "neighbors_cpu", "reference", {"work": "jaccard"}),
     ("DBSCAN on it", "scikit-learn, dense", "neighbors_cpu", "reference", {"work": "dbscan"}),
     ("mAP, CMC, mINP, 3,368 x 15,913 x 2048", "the official sorting", "ranking_cpu", "official", MARKET),
@@ -174,6 +175,8 @@ SPEED: list[tuple[str, str, str, str, dict]] = [  # work, beside, file, the othe
     ("the same by DALI", "", "loader_cpu", "reference", {"loader": "dali", "meshes": "rendered"}),
     ("an iteration of stage 3, ResNet-50, 256x128, batch 4", "the plain step", "step_cpu", "reference", {**STEP, "stage": 3}),
     ("of stage 1", "", "step_cpu", "reference", {**STEP, "stage": 1}),
+    ("of stage 3 in bfloat16", "the plain one in float32", "step_cpu", "reference", {**STEP, "precision": "bf16", "stage": 3}),
+    ("of stage 1 in bfloat16", "", "step_cpu", "reference", {**STEP, "precision": "bf16", "stage": 1}),
 ]
 
 
