@@ -45,4 +45,4 @@ def device_name(device: object = "cpu") -> str:
         return torch.cuda.get_device_name(str(device))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bfloat16 = " with bfloat16" if _native.has_bfloat16_units() else ""
-    return f"{processor()} ({_native.isa}{bfloat16}), {usable} cores"
+    return f"{processor()} ({_native.isa or 'no kernels'}{bfloat16}), {usable} cores"

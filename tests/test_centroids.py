@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcl_fast import reference
+from gcl_fast import _native, ops, reference
+from gcl_fast.ops import centroids as centroids_module
 from gcl_fast.ops.centroids import FEW, LARGE_BATCH, centroid_cross_entropy
 
-SIZES = [(1, 1, 8), (5, 40, 16), (3, FEW + 1, 9), (2, 1000, 2048), (LARGE_BATCH, FEW + 1, 24)]
+SIZES = [(1, 1, 8), (5, 40, 16), (3, FEW + 1, 9), (4, 1000, 2000), (LARGE_BATCH, FEW + 1, 24)]
 
 
 def some(b, c, d, dtype, device):
@@ -196,3 +197,36 @@ def test_half_precision_is_torchs():
     loss, gradient = loss_and_gradient(centroid_cross_entropy, query, centroids, targets, 0.3)
     assert loss.dtype == gradient.dtype == torch.bfloat16
     torch.testing.assert_close(loss.float(), plain(query.float(), centroids.float(), targets, 0.3), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "bank_is_asked"),
+    [
+        ("nothing", True),
+        ("three queries", False),
+        ("33 queries", False),
+        ("fewer centroids", False),
+        ("float64", False),
+        ("float64 centroids", False),
+        ("uint8 targets", False),
+        ("no native code", False),
+    ],
+)
+def test_few_queries_over_many_wide_centroids_go_to_the_banks_kernels(change, bank_is_asked, monkeypatch):
+    """On the CPU, where the product is slow, and with arguments that they take as they are; the loss is the same."""
+    asked = []
+    monkeypatch.setattr(centroids_module, "bank_nce", lambda *a, **k: asked.append(a) or ops.bank_nce(*a, **k))
+    batch = {"three queries": 3, "33 queries": 33}.get(change, 8)
+    dtype = torch.float64 if change == "float64" else torch.float32
+    query, centroids, targets = some(batch, 999 if change == "fewer centroids" else 1000, 2005, dtype, torch.device("cpu"))
+    if change == "float64 centroids":
+        centroids = centroids.double()
+    if change == "uint8 targets":
+        targets = (targets % 200).to(torch.uint8)
+    if change == "no native code":
+        monkeypatch.setattr(_native, "loaded", False)
+    loss, gradient = loss_and_gradient(centroid_cross_entropy, query, centroids, targets, 0.05)
+    want = loss_and_gradient(plain, query.double(), centroids.double(), targets.long(), 0.05)
+    assert len(asked) == bank_is_asked and loss.dtype == gradient.dtype == dtype
+    for got, exact in zip((loss, gradient), want, strict=True):
+        assert (got - exact).abs().max() <= 1e-5 * exact.abs().max()

@@ -77,6 +77,63 @@ def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.
     assert (halved.bound > length * lost.max() + lost * half_length.max()).all()  # Cauchy and Schwarz, in float64
 
 
+def between_bfloat16s() -> torch.Tensor:
+    """Products that bfloat16 rounds by nearly half a step."""
+    sign = torch.randint(0, 2, (60, 2), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    return unit(sign * (1 + 2**-8 + 0.99 * 2**-9))
+
+
+def nearly_equal() -> torch.Tensor:
+    """Rows that differ by float32's rounding: nothing is left of the bound but that."""
+    generator = torch.Generator().manual_seed(0)
+    row = unit(torch.randn(1, 2, generator=generator))
+    return unit(row + 1e-7 * unit(torch.randn(60, 2, generator=generator)))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("rows", [between_bfloat16s, nearly_equal])
+def test_the_bound_holds_where_rounding_is_all(half: torch.dtype, rows) -> None:
+    x = rows()
+    halved = _knn_halves.Halved.of(x, half)
+    found = _knn.Lists.empty(60, 60, x)
+    _knn_halves.HalfProducts(halved).within(halved.rows, 0, found)
+    score = (found.value + halved.offset[:, None]).double()
+    off = (score - (x.double() @ x.double().T).gather(1, found.index)).abs()
+    assert (off <= halved.bound[:, None]).all() and off.max() > 0
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_parts_give_what_one_gives(half: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = lifted(unit(crowd(90, 33, seed=1)))
+    whole = _knn_halves.Halved.of(x, half)
+    lists, unsure = _knn_halves._search(x, 7, whole)
+    monkeypatch.setattr(_knn_halves, "PART", {"cpu": 33 * 40, "cuda": 33 * 40})
+    monkeypatch.setattr(_knn_halves, "PAIRS", 100)
+    parts = _knn_halves.Halved.of(x, half)
+    assert torch.equal(parts.rows, whole.rows)
+    for got, want in zip(parts[1:4], whole[1:4], strict=True):
+        assert (got - want).abs().max() <= 1e-6 * want.abs().max()
+    again, still = _knn_halves._search(x, 7, whole)
+    assert torch.equal(again.index, lists.index) and torch.equal(again.value, lists.value) and torch.equal(still, unsure)
+    which = torch.tensor([80, 3, 41])
+    some, doubt = _knn_halves._search(x, 7, whole, which)  # rows of a sample have their own offset and bound
+    assert torch.equal(some.index, lists.index[which]) and torch.equal(doubt, unsure[which])
+
+
+@pytest.mark.parametrize("count", [1, 2, 100, 16_777_220])
+def test_a_sample_reaches_from_the_first_row_to_the_last(count: int) -> None:
+    rows = _knn_halves._spread(torch.empty(count, 0))
+    assert rows[0] == 0 and rows[-1] == count - 1 and len(rows.unique()) == min(count, _knn_halves.SAMPLE)
+
+
+def test_bfloat16_settles_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = unit(torch.randn(600, 32, generator=generator))
+    counts = searched_again(monkeypatch)
+    nearest_by_halves(x, 12, torch.bfloat16)
+    assert sum(counts) < 150
+
+
 @pytest.mark.parametrize("half", HALVES)
 def test_what_rows_have_in_common_costs_no_digits(half: torch.dtype) -> None:
     x = unit(crowd(200, 64, seed=1))
@@ -126,11 +183,12 @@ def test_auto_takes_halves_where_they_are_quick(units: bool, monkeypatch: pytest
     """On CUDA float16; on processors that multiply bfloat16, that, if there is enough to multiply."""
     monkeypatch.setattr(_knn_halves, "FROM_ROWS", 20)
     monkeypatch.setattr(_knn_halves, "FROM_NUMBERS", {"cpu": 200, "cuda": 0})
+    monkeypatch.setattr(_knn_halves, "LONGEST", 9)
     monkeypatch.setattr(_native, "has_bfloat16_units", lambda: units)
     taken = []
     monkeypatch.setattr(_knn_halves, "nearest_by_halves", lambda x, k, half: taken.append((x.shape, half)) or _knn.nearest(x, k))
     x = crowd(30, 8, seed=3).to(device)
-    for rows, k in ((x, 5), (x[:, :6], 5), (x[:19], 5), (x.double(), 5), (x, 1)):
+    for rows, k in ((x, 5), (x[:, :6], 5), (x[:19], 5), (x.double(), 5), (x, 1), (x, 10)):
         ops.knn(rows, k)
     ops.knn(x, 5, backend="torch")
     quick = {"cuda": [((30, 8), torch.float16), ((30, 6), torch.float16)], "cpu": [((30, 8), torch.bfloat16)] if units else []}

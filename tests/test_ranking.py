@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
+from gcl_fast.ops._products import COLUMNS, exact_product
 
 quick = settings(deadline=None, max_examples=30, derandomize=True)
 
@@ -244,3 +245,16 @@ def test_nan_distances_are_refused() -> None:
     one = torch.ones(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="distances must not be NaN"):
         rank_metrics_from_distances(torch.full((1, 1), float("nan")), one, one, one, one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_wide_product_in_pieces_is_the_product(dtype: torch.dtype, device: torch.device) -> None:
+    """Whatever the program around asks for, and without a gradient."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, 40, generator=generator, dtype=dtype).to(device) for n in (7, 2 * COLUMNS + 5))
+    exact = left.double() @ right.double().T
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        for few in (right, right[:9], right[:0], right.T.contiguous().T):
+            got = exact_product(left.requires_grad_(), few)
+            assert got.dtype == dtype and not got.requires_grad and got.shape == (7, len(few))
+            assert len(few) == 0 or (got - exact[:, : len(few)]).abs().max() <= 8 * torch.finfo(dtype).eps * exact.abs().max()

@@ -65,7 +65,8 @@ def nearest_by_halves(x: Tensor, k: int, half: torch.dtype) -> Lists:
 
 def _spread(x: Tensor) -> Tensor:
     """Some rows from first to last, of which most of x can be told."""
-    return torch.linspace(0, len(x) - 1, min(len(x), SAMPLE), device=x.device).long()
+    count = min(len(x), SAMPLE)
+    return torch.arange(count, device=x.device) * (len(x) - 1) // max(count - 1, 1)
 
 
 def _search(x: Tensor, k: int, halved: Halved, which: Tensor | None = None) -> tuple[Lists, Tensor]:
@@ -106,8 +107,8 @@ class Halved(NamedTuple):
 
         e_i = |c_i| max d + d_i max |h| + (r + D 2^-22) |h_i| max |h| + (D + 8) 2^-24 (3 |u| + 1 + |h_i| max |h|)
 
-    with |c_i| + d_i for |h_i|, which is no less. For rows spread all around (u = 0, D = 2048) that is 1e-3 with float16, 9e-3
-    with bfloat16.
+    with |c_i| + d_i for |h_i|, which is no less. For rows spread all around (u = 0, D = 2048) that is 1.2e-3 with float16,
+    8e-3 with bfloat16.
     """
 
     rows: Tensor

@@ -19,7 +19,8 @@ from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
 LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
-SMALL_BATCH, LARGE_BANK = 32, 2_000_000  # on the CPU the BLAS is slow at few rows with so many numbers of centroids
+SKINNY = range(4, 33)  # queries for which the CPU's BLAS is slow
+MANY, LARGE_BANK = 1000, 2_000_000  # over at least so many centroids of so many numbers
 NO_INDEX = -(1 << 62)  # nothing is ignored: -100 would be, by default
 
 
@@ -74,8 +75,8 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
         raise ValueError(f"centroid_cross_entropy: temperature must be above 0, got {temperature}")
     if batch == 0:
         return query.sum()
-    skinny = query.device.type == "cpu" and batch <= SMALL_BATCH and centroids.numel() >= LARGE_BANK
-    if (count < FEW and not skinny) or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
+    few = count < FEW and not _is_skinny(query, centroids, targets)
+    if few or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
         try:
             with torch.autocast(query.device.type, enabled=False):
                 loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
@@ -85,7 +86,14 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
             raise
     check_rows("centroid_cross_entropy", "targets", targets, count)
     each = torch.arange(count, device=query.device)  # each row its own class: all others are negatives
-    return bank_nce(query, centroids, each, targets, temperature=temperature).mean()
+    return bank_nce(query, centroids, each, targets, temperature=float(temperature)).mean()
+
+
+def _is_skinny(query: Tensor, centroids: Tensor, targets: Tensor) -> bool:
+    """Whether the bank's kernels are quicker than the products, and take these arguments as they are."""
+    plain = query.dtype == centroids.dtype == torch.float32 and targets.dtype == torch.int64 and targets.dim() == 1
+    sizes = len(query) in SKINNY and len(centroids) >= MANY and centroids.numel() >= LARGE_BANK
+    return sizes and plain and query.device.type == "cpu" and _native.loaded
 
 
 if _native.loaded:

@@ -26,9 +26,9 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
         x: [N, D] float16, bfloat16, float32 or float64, finite; rows are L2-normalised inside (a zero row stays zero).
         k: 1 to N.
         backend: "torch": blocked products and top-k on the device of x; "faiss": IndexFlatIP on CPU, rows whose order hangs on
-            rounding are decided as in "torch"; "auto": for many float32 rows (from 4,096) on CUDA and on processors that multiply
-            bfloat16, candidates by half-precision products and their order by float32 ones, which is as exact (`_knn_halves` has
-            the proof); else "torch".
+            rounding are decided as in "torch"; "auto": for k from 2 to 256, from 4,096 float32 rows on (on the CPU: of 2^21
+            numbers, and where it multiplies bfloat16), candidates by half-precision products and their order by float32 ones,
+            which is as exact (`_knn_halves` has the proof); else "torch".
 
     Returns:
         Neighbors(similarity [N, k], index [N, k] int64). Similarities are float32 (float64 for float64 x), in descending order

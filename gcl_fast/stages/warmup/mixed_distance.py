@@ -18,7 +18,7 @@ def squared_distances(features: Tensor) -> Callable[[Tensor], Tensor]:
     norms = features.square().sum(1)
 
     def rows(index: Tensor) -> Tensor:
-        return (norms[index, None] + norms - 2 * exact_product(features[index], features)).clamp_min(0)
+        return (norms[index, None] + norms - exact_product(2 * features[index], features)).clamp_min(0)
 
     return rows
 

@@ -102,7 +102,7 @@ class LabelWalk:
 def _walked(bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, released: bool) -> Tensor:
     """The walk on the CPU, of the neighbours alone that it reaches."""
     batch, total = len(index), len(bank)
-    similarity = bank[index] @ bank.T  # [B, N]
+    similarity = exact_product(bank[index], bank)  # [B, N]
     similarity.scatter_(1, index[:, None], torch.inf)  # itself first
     near = (similarity > threshold).sum(1)  # [B], itself counted
     reach = near.clamp_min(min_neighbors).clamp_max(total)  # [B] t
@@ -159,7 +159,7 @@ def _rank(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:
     columns = torch.arange(len(bank), device=bank.device)
     for first in range(0, len(unique), step):
         last = min(first + step, len(unique))
-        block = bank[unique[first:last]] @ bank.T  # [u, N]
+        block = exact_product(bank[unique[first:last]], bank)  # [u, N]
         block.scatter_(1, unique[first:last, None], torch.inf)
         pairs = order[(ends[first - 1] if first else 0) : ends[last - 1]]
         for part in torch.split(pairs, step):
