@@ -1,5 +1,5 @@
 // Parameters of the running selection of nearest neighbours. T is float or double, B what a block holds: T, or for T = float
-// bfloat16, of which uint16_t has the bits (CPU alone).
+// BFloat16 (CPU alone).
 #pragma once
 
 #include <cstdint>

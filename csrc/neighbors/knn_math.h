@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "common/device.h"
+#include "common/halves.h"
 #include "neighbors/knn.h"
-#include "neighbors/widened.h"
 
 namespace gcl {
 
@@ -27,7 +27,7 @@ GCL_HD int64_t row_number(const KnnParams<T, B>& p, int64_t r) {
 
 template <class T, class B>
 GCL_HD T entry(const KnnParams<T, B>& p, int64_t r, int64_t c) {
-  const T value = widened(p.block[r * p.row_stride + c * p.column_stride]);
+  const T value = widen(p.block[r * p.row_stride + c * p.column_stride]);
   return ordered(p.penalty == nullptr ? value : value - p.penalty[c]);
 }
 

@@ -18,7 +18,7 @@ void knn_update(Tensor block, Tensor rows, int64_t first_row, int64_t first_colu
   }
   if constexpr (!Backend::kOnGpu) {
     if (is_bfloat16(block)) {
-      backend.update(t.params<float, uint16_t>(first_row, first_column, value, index));
+      backend.update(t.params<float, BFloat16>(first_row, first_column, value, index));
       return backend.finish(op);
     }
   }

@@ -1,6 +1,5 @@
 #include "common/simd.h"
 #include "neighbors/neighbors_isa.h"
-#include "neighbors/widened.h"
 
 namespace gcl {
 namespace GCL_ISA {
@@ -13,7 +12,7 @@ struct Same {
   T operator[](int64_t) const { return x; }
 };
 inline Reg lanes(const float* x, int64_t n) { return load_reg(x + n); }
-inline Reg lanes(const uint16_t* bfloat16, int64_t n) { return widen_bfloat16(bfloat16 + n); }
+inline Reg lanes(const BFloat16* x, int64_t n) { return widen_bfloat16(&x[n].bits); }
 inline Reg lanes(Same<float> same, int64_t) { return splat_reg(same.x); }
 
 // Bit i: number n + i is near, of kTogether<B> numbers. The comparison is "not less", so that NaN is seen too.
@@ -50,7 +49,7 @@ inline int64_t list_near(const B* value, Taken taken, Limit limit, int64_t size,
     }
   }
   for (; n < size; ++n) {
-    if (!(widened(value[n]) - taken[n] < limit[n])) *to++ = static_cast<int32_t>(n);
+    if (!(widen(value[n]) - taken[n] < limit[n])) *to++ = static_cast<int32_t>(n);
   }
   return to - near;
 }
@@ -102,7 +101,7 @@ double dot_f64(const double* a, const double* b, int64_t size) {
   }
 GCL_NEAR(float, float, f32)
 GCL_NEAR(double, double, f64)
-GCL_NEAR(uint16_t, float, bf16)
+GCL_NEAR(BFloat16, float, bf16)
 #undef GCL_NEAR
 
 }  // namespace GCL_ISA

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/halves.h"
 #include "common/isa.h"
 
 #define GCL_DECLARE_NEAR(B, T, suffix)                                                                                     \
@@ -18,7 +19,7 @@
   double dot_f64(const double* a, const double* b, int64_t size);                     \
   GCL_DECLARE_NEAR(float, float, f32)                                                 \
   GCL_DECLARE_NEAR(double, double, f64)                                               \
-  GCL_DECLARE_NEAR(uint16_t, float, bf16) /* the bits of bfloat16 */                  \
+  GCL_DECLARE_NEAR(BFloat16, float, bf16)                                             \
   }
 
 namespace gcl {
@@ -37,7 +38,7 @@ inline double dot(const double* a, const double* b, int64_t size) { return GCL_P
   }
 GCL_BY_TYPE(float, float, f32)
 GCL_BY_TYPE(double, double, f64)
-GCL_BY_TYPE(uint16_t, float, bf16)
+GCL_BY_TYPE(BFloat16, float, bf16)
 #undef GCL_BY_TYPE
 #endif
 
