@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gcl_fast import _native
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -36,7 +37,7 @@ FULL = {
     "batch": [16, 64] if torch.cuda.is_available() else [4],
     "size": [(256, 128)],
     "backbone": ["resnet50"],
-    "precision": ["fp32", "bf16"] if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else ["fp32"],
+    "precision": ["fp32", "bf16"] if torch.cuda.is_available() or _native.has_bfloat16_units() else ["fp32"],
 }
 IMAGES, CLUSTERS = 12936, 500  # Market-1501
 KINDS = {  # of aten's operators, by a part of their name

@@ -63,13 +63,10 @@ class Products:
         names = self.nobody if names is None else names
         torch.ops.gcl_fast.knn_update_(block, names, row, column, taken, *self.table, lists.value[mine], lists.index[mine])
 
-    def _room(self, left: Tensor, right: Tensor) -> Tensor:
+    def _block(self, left: Tensor, right: Tensor) -> Tensor:
         if len(self.buffer) < len(left) * len(right):
             self.buffer = self.buffer.new_empty(len(left) * len(right))
-        return self.buffer[: len(left) * len(right)].view(len(left), len(right))
-
-    def _block(self, left: Tensor, right: Tensor) -> Tensor:
-        block = self._room(left, right)
+        block = self.buffer[: len(left) * len(right)].view(len(left), len(right))
         torch.mm(left, right.T, out=block)
         return block
 
