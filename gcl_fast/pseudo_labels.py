@@ -13,6 +13,7 @@ from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, clus
 from gcl_fast.errors import InputError
 from gcl_fast.ops import _jaccard, _shared_neighbors
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._share import Share
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
 
@@ -171,7 +172,7 @@ def labels_of_shares(
     wrong = int(distributed.sum_((~torch.isfinite(own).all(dim=1)).sum().cpu()))
     if wrong:  # seen by all, so that none waits
         raise ValueError(f"{shapes.op}: features must be finite, got NaN or infinity in {wrong} rows")
-    share = _shared_neighbors.Share(own)
+    share = Share(own)
     sets = _shared_neighbors.neighbour_sets(_shared_neighbors.unit_rows(own), k1, k2, share)
     if fraction is None:
         pairs = _shared_neighbors.own_pairs(sets, radius, share)

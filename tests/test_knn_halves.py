@@ -10,19 +10,24 @@ from hypothesis import strategies as st
 from gcl_fast import _native, ops
 from gcl_fast.ops import _knn, _knn_halves
 from gcl_fast.ops._rows import unit
+from gcl_fast.ops._share import Share
 from tests.test_neighbors import crowd, signs
 
 nearest_by_halves = _knn_halves.nearest_by_halves
 HALVES = (torch.float16, torch.bfloat16)
 
 
+def halved_of(x: torch.Tensor, half: torch.dtype) -> _knn_halves.Halved:
+    return _knn_halves.Halved.of(x, half, Share(x, alone=True))
+
+
 def searched_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each float32 search looked at, filled while it runs."""
     counts: list[int] = []
 
-    def counting(x, k, penalty=None, which=None):
+    def counting(x, k, share, which=None):
         counts.append(len(x) if which is None else len(which))
-        return _knn.nearest(x, k, penalty, which)
+        return _knn.nearest(x, k, which=which)
 
     monkeypatch.setattr(_knn_halves, "nearest", counting)
     return counts
@@ -66,7 +71,7 @@ def lifted(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("move", [unit, lifted])
 def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.device) -> None:
     x = move(unit(crowd(200, 64, seed=1))).to(device)
-    halved = _knn_halves.Halved.of(x, half)
+    halved = halved_of(x, half)
     found = _knn.Lists.empty(200, 200, x)
     _knn_halves.HalfProducts(halved).within(halved.rows, 0, found)
     score = found.value.double() + halved.offset[:, None]
@@ -94,7 +99,7 @@ def nearly_equal() -> torch.Tensor:
 @pytest.mark.parametrize("rows", [between_bfloat16s, nearly_equal])
 def test_the_bound_holds_where_rounding_is_all(half: torch.dtype, rows) -> None:
     x = rows()
-    halved = _knn_halves.Halved.of(x, half)
+    halved = halved_of(x, half)
     found = _knn.Lists.empty(60, 60, x)
     _knn_halves.HalfProducts(halved).within(halved.rows, 0, found)
     score = (found.value + halved.offset[:, None]).double()
@@ -105,24 +110,24 @@ def test_the_bound_holds_where_rounding_is_all(half: torch.dtype, rows) -> None:
 @pytest.mark.parametrize("half", HALVES)
 def test_parts_give_what_one_gives(half: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     x = lifted(unit(crowd(90, 33, seed=1)))
-    whole = _knn_halves.Halved.of(x, half)
-    lists, unsure = _knn_halves._search(x, 7, whole)
+    whole, share = halved_of(x, half), Share(x, alone=True)
+    lists, unsure = _knn_halves._search(x, 7, whole, share)
     monkeypatch.setattr(_knn_halves, "PART", {"cpu": 33 * 40, "cuda": 33 * 40})
     monkeypatch.setattr(_knn_halves, "PAIRS", 100)
-    parts = _knn_halves.Halved.of(x, half)
+    parts = halved_of(x, half)
     assert torch.equal(parts.rows, whole.rows)
     for got, want in zip(parts[1:4], whole[1:4], strict=True):
         assert (got - want).abs().max() <= 1e-6 * want.abs().max()
-    again, still = _knn_halves._search(x, 7, whole)
+    again, still = _knn_halves._search(x, 7, whole, share)
     assert torch.equal(again.index, lists.index) and torch.equal(again.value, lists.value) and torch.equal(still, unsure)
     which = torch.tensor([80, 3, 41])
-    some, doubt = _knn_halves._search(x, 7, whole, which)  # rows of a sample have their own offset and bound
+    some, doubt = _knn_halves._search(x, 7, whole, share, which)  # rows of a sample have their own offset and bound
     assert torch.equal(some.index, lists.index[which]) and torch.equal(doubt, unsure[which])
 
 
 @pytest.mark.parametrize("count", [1, 2, 100, 16_777_220])
 def test_a_sample_reaches_from_the_first_row_to_the_last(count: int) -> None:
-    rows = _knn_halves._spread(torch.empty(count, 0))
+    rows = _knn_halves._spread(Share(torch.empty(count, 0), alone=True), torch.device("cpu"))
     assert rows[0] == 0 and rows[-1] == count - 1 and len(rows.unique()) == min(count, _knn_halves.SAMPLE)
 
 
@@ -137,7 +142,7 @@ def test_bfloat16_settles_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("half", HALVES)
 def test_what_rows_have_in_common_costs_no_digits(half: torch.dtype) -> None:
     x = unit(crowd(200, 64, seed=1))
-    assert _knn_halves.Halved.of(lifted(x), half).bound.max() < 0.5 * _knn_halves.Halved.of(x, half).bound.min()
+    assert halved_of(lifted(x), half).bound.max() < 0.5 * halved_of(x, half).bound.min()
 
 
 def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +152,9 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32_at_once(mo
     counts, searched = searched_again(monkeypatch), []
     search = _knn_halves._search
     monkeypatch.setattr(
-        _knn_halves, "_search", lambda x, k, halved, which=None: searched.append(which) or search(x, k, halved, which)
+        _knn_halves,
+        "_search",
+        lambda x, k, halved, share, which=None: searched.append(which) or search(x, k, halved, share, which),
     )
     got = nearest_by_halves(x, 30, torch.bfloat16)
     assert counts == [300] and [len(which) for which in searched] == [16]
@@ -186,7 +193,9 @@ def test_auto_takes_halves_where_they_are_quick(units: bool, monkeypatch: pytest
     monkeypatch.setattr(_knn_halves, "LONGEST", 9)
     monkeypatch.setattr(_native, "has_bfloat16_units", lambda: units)
     taken = []
-    monkeypatch.setattr(_knn_halves, "nearest_by_halves", lambda x, k, half: taken.append((x.shape, half)) or _knn.nearest(x, k))
+    monkeypatch.setattr(
+        _knn_halves, "nearest_by_halves", lambda x, k, half, share: taken.append((x.shape, half)) or _knn.nearest(x, k)
+    )
     x = crowd(30, 8, seed=3).to(device)
     for rows, k in ((x, 5), (x[:, :6], 5), (x[:19], 5), (x.double(), 5), (x, 1), (x, 10)):
         ops.knn(rows, k)

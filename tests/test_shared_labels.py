@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from gcl_fast import distributed, ops
-from gcl_fast.ops import _jaccard, _knn
+from gcl_fast.ops import _jaccard, _knn, _knn_halves
 from gcl_fast.ops import _shared_neighbors as shared
 from gcl_fast.ops._rows import unit
+from gcl_fast.ops._share import Share
 from gcl_fast.pseudo_labels import cluster, labels_of_shares
-from tests.shared_labels_worker import CASES
+from tests.shared_labels_worker import CASES, HALVED
 from tests.test_neighbors import crowd, signs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +52,35 @@ def test_neighbours_are_those_of_one_process(ranks: list[dict]) -> None:
     assert torch.equal(torch.cat([found["nearest"][0] for found in ranks]), value)
 
 
+def test_some_rows_are_sought_among_those_of_all(ranks: list[dict]) -> None:
+    value, index = ops.knn(signs(61, 16, seed=1), 9)
+    own = len(ranks[0]["nearest"][1])
+    assert torch.equal(ranks[0]["some"][1], index[:own].flip(0)[:5]) and torch.equal(ranks[0]["some"][0], value[:own].flip(0)[:5])
+    assert all(found["some"][1].shape == (0, 9) for found in ranks[1:])
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", HALVED)
+def test_candidates_in_half_precision_give_the_neighbours_of_one_process(name: str, half: torch.dtype, ranks: list[dict]) -> None:
+    x, k = HALVED[name]
+    want = _knn_halves.nearest_by_halves(unit(x), k, half)
+    value, index, counts = (list(part) for part in zip(*(found[f"{name} {half}"] for found in ranks), strict=True))
+    assert torch.equal(torch.cat(index), want.index) and torch.allclose(torch.cat(value), want.value, atol=1e-6)
+    own = [len(part) for part in value]
+    if name == "unsure" and half == torch.bfloat16:  # the sample says so, to all
+        assert counts == [[n] for n in own]
+    if name == "apart":  # searched again where its process has such rows; the others take part
+        assert all(len(looked) == 1 for looked in counts) and 20 <= counts[0][0] < own[0] and counts[-1][0] < 10
+
+
+def test_processes_agree_on_half_precision(ranks: list[dict]) -> None:
+    assert all(found["chosen"] == [True, False] for found in ranks)
+
+
+def test_products_are_exact_whatever_the_program_asks(ranks: list[dict]) -> None:
+    assert all(found["precision"] <= {"highest"} for found in ranks) and ranks[0]["precision"]
+
+
 def test_shares_of_any_length_are_gathered_in_order(ranks: list[dict]) -> None:
     want = torch.tensor([0] * 5 + [2] * 2 + [3] * 7)[: 5 if len(ranks) == 2 else None]
     assert all(torch.equal(found["gathered"], want[:, None].expand(-1, 2)) for found in ranks)
@@ -72,7 +102,7 @@ def test_weights_from_parts_have_the_bits_of_the_whole(device: torch.device) -> 
     x = unit(crowd(80, 24, seed=2)).to(device)
     similarity, index = _knn.nearest(x, 9)
     want = _jaccard.neighbour_sets(index, similarity, x, 9, 3)
-    got = shared.neighbour_sets(x, 9, 3, shared.Share(x))
+    got = shared.neighbour_sets(x, 9, 3, Share(x))
     assert all(torch.equal(a, b) for a, b in zip((*want.rows, *want.holders), (*got.rows, *got.holders), strict=True))
 
 

@@ -91,13 +91,14 @@ class Products:
                 self._update(block, lists, row, first + row, right_first + column)
                 self._update(block.T, right_lists, column, right_first + column, first + row)
 
-    def of_some(self, x: Tensor, which: Tensor, lists: Lists) -> None:
-        """Rows `which` with all rows of x."""
+    def of_some(self, x: Tensor, which: Tensor, first: int, right: Tensor, right_first: int, lists: Lists) -> None:
+        """Rows `which` of x with all of `right`; the first rows of the two have the numbers `first` and `right_first`."""
         for row in range(0, len(which), self.side):
-            names = which[row : row + self.side]
-            left = x[names]
-            for column in range(0, len(x), self.side):
-                self._update(self._block(left, x[column : column + self.side]), lists, row, 0, column, names)
+            part = which[row : row + self.side]
+            left, names = x[part], part + first
+            for column in range(0, len(right), self.side):
+                block = self._block(left, right[column : column + self.side])
+                self._update(block, lists, row, 0, right_first + column, names)
 
 
 def nearest(x: Tensor, k: int, penalty: Tensor | None = None, which: Tensor | None = None) -> Lists:
@@ -115,7 +116,7 @@ def nearest(x: Tensor, k: int, penalty: Tensor | None = None, which: Tensor | No
         if which is None:
             products.within(x, 0, lists)
         else:
-            products.of_some(x, which, lists)
+            products.of_some(x, which, 0, x, 0, lists)
     return lists
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._knn import Lists, Products, nearest
+from gcl_fast.ops._knn import Lists, Products
+from gcl_fast.ops._knn_shared import fill, nearest, pair_products
 from gcl_fast.ops._products import exact_products
+from gcl_fast.ops._share import Share
 
 FROM_ROWS = 4096  # fewer are quick in any way
 FROM_NUMBERS = {"cpu": 1 << 21, "cuda": 0}  # in x; fewer: what half precision saves is less than its scores cost
@@ -20,12 +22,17 @@ SAMPLE = 128  # rows that tell whether bfloat16 settles enough of the rest
 WIDTH = 64  # products have a multiple of it as columns: the kernels of sm_90 write lines of whole 16 bytes
 
 
-def nearest_rows(x: Tensor, k: int) -> Lists:
-    """`_knn.nearest` in the way that is quickest on the device of x [N, D], unit rows."""
+def nearest_rows(x: Tensor, k: int, share: Share | None = None) -> Lists:
+    """`_knn.nearest` in the way that is quickest on the device of x [N, D], unit rows; of several processes, each with its share
+    of the rows, `_knn_shared.nearest`."""
+    share = share or Share(x, alone=True)
+    few = share.total < FROM_ROWS or share.total * x.shape[1] < FROM_NUMBERS.get(x.device.type, 0)
+    if few or x.dtype != torch.float32 or not 1 < k <= LONGEST:
+        return nearest(x, k, share)
     half = half_type(x.device)
-    if half is None or x.dtype != torch.float32 or len(x) < FROM_ROWS or x.numel() < FROM_NUMBERS[x.device.type]:
-        return nearest(x, k)
-    return nearest_by_halves(x, k, half) if 1 < k <= LONGEST else nearest(x, k)
+    if not share.all_say(half is not None, x.device) or half is None:
+        return nearest(x, k, share)
+    return nearest_by_halves(x, k, half, share)
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
@@ -35,9 +42,9 @@ def half_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cpu" and _native.has_bfloat16_units() else None
 
 
-def nearest_by_halves(x: Tensor, k: int, half: torch.dtype) -> Lists:
-    """`_knn.nearest` of unit rows x [N, D] float32, k above 1: m > k candidates of each row by products in half precision, then
-    the k best of those by float32 products. A row whose candidates might lack one of its neighbours is searched again.
+def nearest_by_halves(x: Tensor, k: int, half: torch.dtype, share: Share | None = None) -> Lists:
+    """`_knn_shared.nearest` of unit rows x [n, D] float32, k above 1: m > k candidates of each row by products in half precision,
+    then the k best of those by float32 products. A row whose candidates might lack one of its neighbours is searched again.
 
     What rows have in common is taken off first: it says nothing of who is nearer, and half precision would spend its few digits
     on it. Let u be the mean row, c_i = x_i - u and h_i = half(c_i). As x_i . x_j = c_i . c_j + u . x_j + c_i . u, the score
@@ -49,45 +56,46 @@ def nearest_by_halves(x: Tensor, k: int, half: torch.dtype) -> Lists:
     Candidates whose product and score differ by more than e_i (no arithmetic described there gives that) have their row searched
     again as well. Where bfloat16 settles less than three quarters of a sample of the rows, all are searched in float32.
     """
+    share = share or Share(x, alone=True)
     with torch.no_grad(), exact_products(x.device):
-        halved = Halved.of(x, half)
-        if halved.coarse and float(_search(x, k, halved, _spread(x))[1].float().mean()) > 0.25:
-            return nearest(x, k)
-        result, unsure = _search(x, k, halved)
-        again = unsure.nonzero()[:, 0]
-        if len(again) > len(x) // 2:  # then each pair once is less
-            return nearest(x, k)
-        if len(again):
-            value, index = nearest(x, k, which=again)
+        halved = Halved.of(x, half, share)
+        if halved.coarse:
+            _, unsure = _search(x, k, halved, share, _spread(share, x.device))
+            if float(share.gather(unsure).float().mean()) > 0.25:
+                return nearest(x, k, share)
+        result, unsure = _search(x, k, halved, share)
+        count = int(share.gather(unsure).sum())
+        if count > share.total // 2:  # then each pair once is less
+            return nearest(x, k, share)
+        if count:
+            again = unsure.nonzero()[:, 0]
+            value, index = nearest(x, k, share, which=again)
             result.value[again], result.index[again] = value, index
     return result
 
 
-def _spread(x: Tensor) -> Tensor:
-    """Some rows from first to last, of which most of x can be told."""
-    count = min(len(x), SAMPLE)
-    return torch.arange(count, device=x.device) * (len(x) - 1) // max(count - 1, 1)
+def _spread(share: Share, device: torch.device) -> Tensor:
+    """This process's of some rows, from first to last, of which most of all can be told."""
+    count = min(share.total, SAMPLE)
+    rows = torch.arange(count, device=device) * (share.total - 1) // max(count - 1, 1)
+    return rows[(rows >= share.first) & (rows < share.last)] - share.first
 
 
-def _search(x: Tensor, k: int, halved: Halved, which: Tensor | None = None) -> tuple[Lists, Tensor]:
-    """Lists of every row, or of the rows `which`, and [n] where the bound does not settle them."""
+def _search(x: Tensor, k: int, halved: Halved, share: Share, which: Tensor | None = None) -> tuple[Lists, Tensor]:
+    """Lists of every row of this process, or of its rows `which`, and [n] where the bound does not settle them."""
     rows = torch.arange(len(x), device=x.device) if which is None else which
-    m = min(len(x), k + max(8, k // 2))
+    m = min(share.total, k + max(8, k // 2))
     found = Lists.empty(len(rows), m, x)
-    products = HalfProducts(halved)
-    if which is None:
-        products.within(halved.rows, 0, found)
-    else:
-        products.of_some(halved.rows, which, found)
-    score, bound = found.value + halved.offset[rows, None], halved.bound[rows, None]
+    fill(halved.rows, which, HalfProducts(halved), found, share)
+    score, bound = found.value + halved.offset[rows + share.first, None], halved.bound[rows + share.first, None]
     exact, step = torch.empty_like(score), max(1, PAIRS // m)
-    for first in range(0, len(rows), step):
-        part = slice(first, first + step)
+    parts = [slice(first, first + step) for first in range(0, len(rows), step)]
+    for part in parts if share.world == 1 else [slice(None)]:  # processes meet once
         owner = rows[part].repeat_interleave(m)
-        exact[part] = torch.ops.gcl_fast.row_products(x, x, owner, found.index[part].reshape(-1)).view(-1, m)
+        exact[part] = pair_products(x, owner, found.index[part].reshape(-1), share).view(-1, m)
     result = Lists(exact, found.index).best(k)
     unsure = ((exact - score).abs() > bound).any(dim=1)
-    if m < len(x):
+    if m < share.total:
         unsure |= ~(result.value[:, -1:] > score[:, -1:] + bound)[:, 0]
     return result, unsure
 
@@ -112,7 +120,7 @@ class Halved(NamedTuple):
     """
 
     rows: Tensor
-    """[N, D] h"""
+    """[n, D] h, of this process's rows"""
     common: Tensor
     """[N] u . x_j"""
     offset: Tensor
@@ -123,9 +131,10 @@ class Halved(NamedTuple):
     """whether products are rounded to bfloat16: then e is so large that it may settle few rows"""
 
     @classmethod
-    def of(cls, x: Tensor, half: torch.dtype) -> Halved:
-        mean, rows = x.mean(dim=0), torch.empty_like(x, dtype=half)
-        common, length, lost = x.new_empty(3, len(x))
+    def of(cls, x: Tensor, half: torch.dtype, share: Share) -> Halved:
+        mean = share.gather(x.sum(dim=0, keepdim=True)).sum(dim=0) / share.total
+        rows, numbers = torch.empty_like(x, dtype=half), x.new_empty(3, len(x))
+        common, length, lost = numbers
         step = max(1, PART[x.device.type] // max(x.shape[1], 1))
         for first in range(0, len(x), step):
             part = slice(first, first + step)
@@ -133,6 +142,8 @@ class Halved(NamedTuple):
             rows[part] = centred
             common[part], length[part] = torch.mv(x[part], mean), torch.linalg.vector_norm(centred, dim=1)
             lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part].float()), dim=1)
+        if share.world > 1:
+            common, length, lost = share.gather(numbers.T.contiguous()).T.contiguous()
         size, half_length = mean.norm(), length + lost
         halves, width = half_length * half_length.max(), x.shape[1]
         coarse = x.device.type == "cpu" and half == torch.bfloat16

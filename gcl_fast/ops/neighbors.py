@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,9 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     """The k rows most similar to each row by cosine, itself first.
 
     Each pair is multiplied once, as a block of a symmetric product, and handed to the lists of both rows: memory O(N k) and one
-    block. Waits for the GPU twice: for NaN in x and for equal rows.
+    block. Waits for the GPU twice: for NaN in x, and for equal rows or for rows that half precision did not settle.
 
-    Deterministic; CPU and CUDA agree up to the rounding of the products (float32: keep TF32 off).
+    Deterministic; CPU and CUDA agree up to the rounding of float32's products, whatever the program allows for its own (TF32).
 
     Arguments:
         x: [N, D] float16, bfloat16, float32 or float64, finite; rows are L2-normalised inside (a zero row stays zero).
@@ -54,8 +56,12 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     if k > total:
         raise ValueError(f"knn: k must be at most N={total}, got {k}")
     _native.require("knn", x.device)
-    search = {"auto": _knn_halves.nearest_rows, "torch": _knn.nearest, "faiss": _knn.by_faiss}[backend]
-    return Neighbors(*search(rows, k))
+    search: dict[str, Callable[[Tensor, int], tuple[Tensor, Tensor]]] = {
+        "auto": _knn_halves.nearest_rows,
+        "torch": _knn.nearest,
+        "faiss": _knn.by_faiss,
+    }
+    return Neighbors(*search[backend](rows, k))
 
 
 def jaccard_distance(
