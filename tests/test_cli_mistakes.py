@@ -16,8 +16,9 @@ import pytest
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
 from gcl_fast.cli.evaluate import EvaluateOptions
+from gcl_fast.cli.flags import flags_of
 from gcl_fast.cli.main import main
-from gcl_fast.cli.mistyped import _flags, mistakes
+from gcl_fast.cli.mistyped import mistakes
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
@@ -91,7 +92,7 @@ def test_the_flags_that_are_looked_through_are_those_of_the_help(kind: type) -> 
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
         parse(kind, ["--help"], prog="it", default=TrainOptions(default_config([])) if kind is TrainOptions else None)
     listed = set(re.findall(r"^\W*(--[a-z][\w.-]*)", shown.getvalue(), re.MULTILINE)) - {"--traceback"}
-    flags = {f"--{name}" for name, _ in _flags(kind)}
+    flags = {f"--{flag.name}" for flag in flags_of(kind)}
     assert listed == flags and len(flags) > 5
 
 

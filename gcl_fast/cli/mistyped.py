@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Iterator
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-import tyro
-
+from gcl_fast.cli.flags import flags_of
 from gcl_fast.errors import did_you_mean
 
 SHOWN = 4  # flags of one name, of which the first is taken to be meant
-POSITIONAL = get_args(tyro.conf.Positional[int])[1:]  # how tyro marks what is no flag
 
 
 def mistakes(kind: type, argv: list[str], *, prog: str) -> list[str]:
     """What is wrong with the names of flags, and the values of those with choices, in a command line for the dataclass `kind`:
     a line each, none where tyro must say what is wrong."""
-    known = dict(_flags(kind))
+    known = {flag.name: flag.choices for flag in flags_of(kind)}
     lines = []
     for place, word in enumerate(argv):
         if not word.startswith("--") or len(word) < 3:
@@ -42,31 +37,6 @@ def nearest(given: str, names: tuple[str, ...] | list[str]) -> str:
     """'; did you mean NAME?' for the name most like the one given; empty where none is."""
     within = [name for name in names if name.startswith(given)] if given else []
     return did_you_mean(given, within, cutoff=0.0) or did_you_mean(given, names)
-
-
-def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The flags of a dataclass without their dashes, with the choices of those that have any. A section that is annotated for
-    tyro has none of its own name before its flags."""
-    for field, hint in get_type_hints(kind, include_extras=True).items():
-        annotated = get_origin(hint) is Annotated
-        marks, plain = (hint.__metadata__, get_args(hint)[0]) if annotated else ((), hint)
-        if any(mark in POSITIONAL for mark in marks):
-            continue
-        name = prefix + field.replace("_", "-")
-        if dataclasses.is_dataclass(plain) and isinstance(plain, type):
-            yield from _flags(plain, prefix if annotated else f"{name}.")
-        else:
-            yield name, _choices(plain)
-
-
-def _choices(hint: object) -> tuple[str, ...]:
-    """Of a Literal, or of one beside None."""
-    if get_origin(hint) is Literal:
-        return tuple(map(str, get_args(hint)))
-    inner = [part for part in get_args(hint) if part is not type(None)]
-    if len(inner) == 1 and type(None) in get_args(hint) and get_origin(inner[0]) is Literal:
-        return ("None", *_choices(inner[0]))
-    return ()
 
 
 def _switched_on(name: str) -> str:

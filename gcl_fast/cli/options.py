@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import inspect
 import io
 import re
 import sys
-from collections.abc import Iterator
-from typing import TypeVar, get_type_hints
+from typing import TypeVar
 
 import tyro
 
 from gcl_fast.cli.failures import TRACEBACK_HELP
+from gcl_fast.cli.flags import flags_of
 from gcl_fast.cli.mistyped import mistakes
 from gcl_fast.config import METHODS, TrainConfig, load_shipped, load_yaml, recipe, shipped
 from gcl_fast.constants import DATASETS
@@ -77,15 +76,8 @@ def _by_flag(error: ConfigError, argv: list[str]) -> str:
     """'Stage1Config.lr must be ...' -> '--stage1.lr must be ...'; the flag that was given where two sections are of one class."""
     name, _, words = str(error).partition(" ")
     owner, _, field = name.partition(".")
-    flags = [f"--{section}{field}".replace("_", "-") for section, kind in _sections(TrainConfig) if kind.__name__ == owner]
+    sections = dict.fromkeys(flag.section for flag in flags_of(TrainConfig) if flag.owner.__name__ == owner)
+    flags = [f"--{section}{field}".replace("_", "-") for section in sections]
     given = [flag for flag in flags if any(word.partition("=")[0] == flag for word in argv)]
     words = re.sub(r"^and (\w+) must", lambda match: f"and --{match[1].replace('_', '-')} must", words)  # two settings together
     return f"{(given or flags or [name])[0]} {words}"
-
-
-def _sections(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """What stands before the settings of each section of `kind`, itself first: ("", TrainConfig), ("stage1.", Stage1Config)."""
-    yield prefix, kind
-    for name, inner in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-            yield from _sections(inner, f"{prefix}{name}.")
