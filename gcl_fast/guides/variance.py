@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import VarianceConfig
+from gcl_fast.ops._products import exact_products
 from gcl_fast.transfer import send
 
 COLOUR = 0.25  # largest change of gain, and of each channel's offset in standard deviations of the photos
@@ -46,10 +47,13 @@ class Variance:
         return torch.where(self.swapped, other[0], ground[0]), torch.where(self.swapped, other[1], ground[1])
 
     def apply(self, image: Tensor) -> Tensor:
-        """Colours, crop and occluder of generated views [B, 3, H, W]; gradient to them. Backgrounds are changed in the guide."""
+        """Colours, crop and occluder of generated views [B, 3, H, W], float32 at least; gradient to them. Backgrounds are changed
+        in the guide."""
         height, width = image.shape[2:]
-        grid = F.affine_grid(self.warp, list(image.shape), align_corners=False)
-        image = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+        with exact_products(image.device):  # bfloat16 and TF32 would move the picture by parts of a pixel
+            grid = F.affine_grid(self.warp, list(image.shape), align_corners=False)
+        dtype = torch.promote_types(image.dtype, grid.dtype)
+        image = F.grid_sample(image.to(dtype), grid.to(dtype), "bilinear", "border", align_corners=False)
         image = image * self.gain + self.offset
         y, x = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
         top, bottom, left, right = self.place.unsqueeze(-1).unbind(1)  # each [B, 1]
