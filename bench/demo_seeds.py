@@ -62,7 +62,7 @@ def main() -> int:
         "command": command(),
         "commit": commit(),
         "training_code": fingerprint(),
-        "device": f"{device_name()}, {torch.get_num_threads()} threads",
+        "device": f"{device_name(options.device)}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": options.note,
         "gain_over_control": gain(runs),

@@ -132,7 +132,7 @@ def main() -> int:
     head = {
         "command": command(),
         "commit": commit(),
-        "device": device_name(),
+        "device": device_name(options.device),
         "note": options.note,
         "variants": {name: VARIANTS[name].what for name in options.variants},
     }

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections import Counter
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def world(folder: Path, seed: int, people: int) -> Path:
 
 def estimate(estimator: BlazePose, photos: list[np.ndarray]) -> EstimatedBodies:
     landmarks = joined([estimator.estimate(photos[first : first + 32]) for first in range(0, len(photos), 32)])
-    return bodies_from_landmarks(landmarks, [photo.shape[:2] for photo in photos])
+    found = bodies_from_landmarks(landmarks, [photo.shape[:2] for photo in photos])
+    return replace(found, **{name: getattr(found, name).cpu() for name in ("vertices", "faces", "cameras")})
 
 
 def silhouettes(verts: Tensor, faces: Tensor, cameras: Tensor, yaw: int, size: tuple[int, int] = SIZE) -> Tensor:

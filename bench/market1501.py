@@ -312,7 +312,7 @@ def head_of(options: argparse.Namespace, full: ReIDData, data: ReIDData) -> dict
     return {
         "command": command(),
         "commit": commit(),
-        "device": f"{device_name()}, {torch.get_num_threads()} threads",
+        "device": f"{device_name(options.device)}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": f"{NOTE} {options.note}".strip(),
         "counts": counts(full),

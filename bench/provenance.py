@@ -35,14 +35,17 @@ def command() -> str:
 
 
 def device_name(device: object = "cpu") -> str:
-    """The GPU (a torch device or its name), or the processor, which kernels it runs and the cores that this process may use."""
+    """The GPU (a torch device, its name, or "auto"), or the processor, which kernels it runs and the cores that this process may
+    use."""
     import torch  # the GPU's check asks for the commit before torch is known to be there
 
     from gcl_fast import _native
+    from gcl_fast.runs.device import choose_device
     from gcl_fast.runs.resolved import processor
 
-    if str(device).startswith("cuda"):
-        return torch.cuda.get_device_name(str(device))
+    chosen = choose_device(str(device))
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_name(chosen)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bfloat16 = " with bfloat16" if _native.has_bfloat16_units() else ""
     return f"{processor()} ({_native.isa or 'no kernels'}{bfloat16}), {usable} cores"

@@ -173,7 +173,7 @@ def main() -> int:
     result: dict = {
         "command": command(),
         "commit": commit(),
-        "device": f"{device_name()}, {torch.get_num_threads()} threads",
+        "device": f"{device_name(options.device)}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "note": f"{NOTE} {options.note}".strip(),
         "mAP": {},

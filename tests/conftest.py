@@ -6,6 +6,8 @@ import pytest
 import torch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+if torch.cuda.is_available():
+    torch.backends.cudnn.allow_tf32 = False  # tests hold convolutions to float32's rounding
 LONG = {"test_warmup_stages", "test_gpu_check_cpu", "test_docs", "test_simt_bank"}  # files of a minute or two
 
 

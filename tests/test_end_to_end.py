@@ -51,7 +51,7 @@ def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
     learning = {LEARNING_ENCODER} if averaged else set()
     assert "memory" in joint["extra"] and set(joint["modules"]) == {"encoder", "generator", "discriminator"} | learning
     assert set(control["modules"]) == {"encoder"} | learning
-    encoder = gcl_fast.load_encoder(run).network.state_dict()
+    encoder = gcl_fast.load_encoder(run, device="cpu").network.state_dict()
     assert all(torch.equal(value, joint["modules"]["encoder"][name]) for name, value in encoder.items())
     for picture in ("stage2_train.png", "stage2_test.png", "stage3_train.png", "stage1_ranked_lists.png"):
         assert (run / "pictures" / picture).stat().st_size > 0

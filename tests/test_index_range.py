@@ -112,3 +112,21 @@ def test_an_absent_pair_is_one_apart_and_a_row_nothing_from_itself() -> None:
     distance = ops.SparseDistance(torch.tensor([0, 2, 3, 3]), torch.tensor([0, 2, 1]), torch.tensor([0.0, 0.25, 0.0]), (3, 3))
     assert distance.rows().tolist() == [0, 0, 1]
     assert distance.to_dense().tolist() == [[0.0, 1.0, 0.25], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, 50_000_000, 2**32 + 1])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_dbscan_waits_for_the_device_and_so_looks_there_too(wrong: int, dtype: torch.dtype, device: torch.device) -> None:
+    if wrong > torch.iinfo(dtype).max:
+        dtype = torch.int64  # which int32 would wrap around to a row that is there
+    graph = torch.tensor([0, 1, 3]), torch.tensor([0, 1, wrong]).to(dtype), torch.tensor([0.0, 0.5, 0.5])
+    distance = ops.SparseDistance(*(part.to(device) for part in graph), (2, 2))
+    with pytest.raises(ops.IndexRangeError, match=rf"dbscan: distance.indices must be rows, 0 to 1, got {wrong} at \[2\]"):
+        ops.dbscan(distance, 0.6, 1)
+
+
+@pytest.mark.parametrize("starts", [[1, 1, 3], [0, 1, 2], [0, 3, 2], [0, 4, 3], [0, -1, 3]])
+def test_starts_of_rows_rise_to_the_number_of_pairs(starts: list[int], device: torch.device) -> None:
+    graph = torch.tensor(starts), torch.tensor([0, 1, 1]), torch.tensor([0.0, 0.5, 0.5])
+    with pytest.raises(ValueError, match="dbscan: distance.indptr must rise from 0 to nnz=3"):
+        ops.dbscan(ops.SparseDistance(*(part.to(device) for part in graph), (2, 2)), 0.6, 1)

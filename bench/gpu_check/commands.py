@@ -21,6 +21,7 @@ NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
     "test_ranking.py",
     "test_neighbors.py",
     "test_neighbors_native.py",
+    "test_knn_halves.py",
     "test_bank_nce.py",
     "test_bank_update.py",
     "test_gcl_memory_loss.py",

@@ -13,6 +13,7 @@
 namespace gcl {
 
 inline void check_cuda(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) (void)cudaGetLastError();  // told here, not by the next launch
   STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
 }
 

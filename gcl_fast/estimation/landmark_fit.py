@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast.estimation.landmarks import Landmarks
-from gcl_fast.estimation.posable_body import LANDMARKS, PosableBody
+from gcl_fast.estimation.posable_body import LANDMARKS, PosableBody, taken
 from gcl_fast.estimation.posture import ARMS, limits, number, usual
 from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
 
@@ -198,12 +198,12 @@ class _Energy:
         self.arms = [torch.tensor(arm, device=device) for arm in ARMS]
 
     def _directions(self, points: Tensor) -> Tensor:  # [B, P, 3]
-        first, second = (points.index_select(1, row) for row in self.pairs)
+        first, second = (taken(points, row) for row in self.pairs)
         return F.normalize(second - first, dim=-1)
 
     def _trunk(self, points: Tensor) -> Tensor:
         """From the middle of the hips to that of the shoulders, [B, 3]."""
-        shoulders, hips = (points.index_select(1, pair).mean(1) for pair in self.ends)
+        shoulders, hips = (taken(points, pair).mean(1) for pair in self.ends)
         return F.normalize(shoulders - hips, dim=-1)
 
     def off(self, fit: Fit) -> Tensor:
@@ -237,7 +237,7 @@ class _Energy:
         away = ((fit.angles - usual_angles(gait, self.coefficients)) / self.spreads).square()
         posture = away[:, : ARMS[0][0]].sum(1)
         for arm in self.arms:
-            posture = posture + settings.arm_tail * _linear_far(2 * away.index_select(1, arm).sum(1) / settings.arm_tail)
+            posture = posture + settings.arm_tail * _linear_far(2 * taken(away, arm).sum(1) / settings.arm_tail)
         outside = (fit.angles - self.high).clamp(min=0) + (self.low - fit.angles).clamp(min=0)
         camera = ((fit.elevation - ELEVATION[0]) / ELEVATION[1]).square()
         shape = ((fit.shape - self.shape) / self.shapes).square().sum(1)

@@ -19,7 +19,7 @@ def fill_holes(image: Tensor, known: Tensor) -> Tensor:
         known: [B, 1, H, W] bool or 0 to 1: how much of a pixel is known.
 
     Returns: [B, C, H, W]. An image of which nothing is known becomes 0.
-    Gradient: to image. Deterministic; nothing waits for a device.
+    Gradient: to image. Deterministic, on CUDA without the gradient; nothing waits for a device.
     Source: push-pull of Gortler et al., The Lumigraph, SIGGRAPH 1996, section 3.3.3, once over squares and once over rows.
     """
     return (_push_pull(image, known, SQUARES) + _push_pull(image, known, ROWS)) / 2

@@ -105,7 +105,7 @@ def _step_fake(
 
 
 def _gcl_backward_fake(grad: Tensor, view_grad: Tensor, photo_grad: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(photo_grad), torch.empty_like(photo_grad)
+    return photo_grad.new_empty(photo_grad.shape), photo_grad.new_empty(photo_grad.shape)
 
 
 class MemoryStep(torch.autograd.Function):

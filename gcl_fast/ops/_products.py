@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 COLUMNS = 1024  # of a product at a time on the CPU
+
+
+class _Backend(Protocol):
+    fp32_precision: str
 
 
 def exact_product(left: Tensor, right: Tensor) -> Tensor:
@@ -29,14 +33,29 @@ def exact_product(left: Tensor, right: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Inside, float32 products are float32's: no autocast, no TF32 or bfloat16 in their place.
+    """Inside, float32 products are float32's: no autocast, no TF32 or bfloat16 in their place. Nor are those of halves summed in
+    half precision.
 
     TensorFloat-32 keeps 10 bits of each factor, which swaps neighbours and ranks. A program may have allowed it for its networks
-    by `torch.set_float32_matmul_precision`, `torch.backends.cuda.matmul.allow_tf32` or `fp32_precision`; afterwards all are as
-    before. The setting is the process's: other threads that multiply meanwhile are exact, too.
+    by `torch.set_float32_matmul_precision`, `torch.backends.cuda.matmul.allow_tf32` or `fp32_precision`, and sums of halves by
+    `torch.backends.cuda.matmul.allow_fp16_accumulation`; afterwards all are as before. The settings are the process's: other
+    threads that multiply meanwhile are exact, too.
     """
-    with torch.autocast(device.type, enabled=False), _float32():
+    with torch.autocast(device.type, enabled=False), _float32(), _wide_sums():
         yield
+
+
+@contextlib.contextmanager
+def _wide_sums() -> Iterator[None]:
+    products: Any = torch.backends.cuda.matmul
+    if torch.compiler.is_compiling() or not products.allow_fp16_accumulation:
+        yield
+        return
+    products.allow_fp16_accumulation = False  # under it torch refuses products of halves with float32 results
+    try:
+        yield
+    finally:
+        products.allow_fp16_accumulation = True
 
 
 @contextlib.contextmanager
@@ -49,13 +68,19 @@ def _float32() -> Iterator[None]:
         yield
         return
     mkldnn: Any = torch.backends.mkldnn  # its stubs lack matmul
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
-    kept = [backend.fp32_precision for backend in backends]
+    cuda: Any = torch.backends.cuda
+    backends = ((cuda.matmul, torch.backends.cudnn), (mkldnn.matmul, mkldnn))  # and what they follow
+    kept = [_own(*backend) for backend in backends]
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         if before:
             torch.set_float32_matmul_precision(before)
-        for backend, precision in zip(backends, kept, strict=True):
+        for (backend, _), precision in zip(backends, kept, strict=True):
             backend.fp32_precision = precision
+
+
+def _own(products: _Backend, above: _Backend) -> str:
+    """The precision that products have been given, "none" where they follow what stands above them: torch tells what results."""
+    return "none" if products.fp32_precision == above.fp32_precision else products.fp32_precision

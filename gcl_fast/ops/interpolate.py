@@ -16,7 +16,7 @@ def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor
 
     Deterministic: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
     same ones. Each vertex adds its pixels in their order. On CUDA the gradient of attributes sorts the corners of all
-    pixels (a workspace of 8 * 3 * B * H * W bytes, some times over); nothing waits for the GPU.
+    pixels (a workspace of 8 * 3 * B * H * W bytes, some times over; torch sorts fewer than 2^31); nothing waits for the GPU.
 
     Arguments:
         attributes: [B, V, C] or [V, C] (one table for the batch), float32 or float64.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast._op_types import Neighbors, SparseDistance
+from gcl_fast._op_types import IndexRangeError, Neighbors, SparseDistance
 from gcl_fast.ops import _jaccard, _knn, _knn_halves
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_index, integer
 from gcl_fast.ops._rows import finite, normalised
@@ -146,7 +146,7 @@ def _overlapping(x: Tensor, k1: int, k2: int, features: Tensor | None) -> _jacca
 def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     """Density-based clusters: the labels that scikit-learn gives on `distance.to_dense()`.
 
-    Deterministic: the same for any number of threads. Waits for the GPU once, to see that the values are in [0, 1].
+    Deterministic: the same for any number of threads. Waits for the GPU once, to see that distance is one.
 
     Arguments:
         distance: values in [0, 1], indices int32 or int64; pairs not stored are 1.0 apart.
@@ -163,7 +163,7 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
 
     Errors:
         TypeError, ValueError: an argument of the wrong type or range.
-        IndexRangeError: distance.indices names a row that is not there, on CPU.
+        IndexRangeError: distance.indices names a row that is not there.
 
     Source:
         Ester et al., KDD 1996.
@@ -181,32 +181,40 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
         )
     min_samples = min(integer("dbscan", "min_samples", min_samples, 1), total + 1)
     _native.require("dbscan", values.device)
-    low, high = torch.stack(torch.aminmax(values)).tolist() if len(values) else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):  # NaN too
+    in_range, well_formed = _look(distance)
+    if not in_range:
         raise ValueError("dbscan: distance must hold values from 0 to 1, as pairs not stored are 1 apart, got others")
+    if not well_formed:
+        raise _malformed(distance)
     eps = float(torch.tensor(eps, dtype=values.dtype))
     if eps >= 1:  # every pair is within eps
         return torch.full((total,), 0 if total >= min_samples else -1, dtype=torch.int64, device=distance.indptr.device)
+    return _dbscan(distance, eps, min_samples)
+
+
+def _look(distance: SparseDistance) -> tuple[bool, bool]:
+    """Whether values are in [0, 1], and whether all rows are there and well formed: the device is waited for once."""
+    values, indices, indptr = distance.values, distance.indices, distance.indptr
+    rises = (indptr[0] == 0) & (indptr[-1] == len(values)) & (indptr.diff() >= 0).all()
+    if len(values) == 0:
+        return True, bool(rises)
+    (low, high), (first, last) = torch.aminmax(values), torch.aminmax(indices)
+    there = (first >= 0) & (last < distance.shape[0])
+    in_range, well_formed = torch.stack([(low >= 0) & (high <= 1), there & rises]).tolist()  # NaN is in no range
+    return in_range, well_formed
+
+
+def _malformed(distance: SparseDistance) -> Exception:
+    total, pairs = distance.shape[0], len(distance.values)
     try:
-        return _dbscan(distance, eps, min_samples)
-    except RuntimeError:  # the kernel has looked
-        check_index("dbscan", "distance.indices", distance.indices, total, f"rows, 0 to {total - 1}")
-        if values.device.type == "cpu" and not _rises(distance.indptr, len(values)):
-            raise ValueError(f"dbscan: distance.indptr must rise from 0 to nnz={len(values)}") from None
-        raise
-
-
-def _rises(indptr: Tensor, total: int) -> bool:
-    """Whether these are starts of compressed rows."""
-    return int(indptr[0]) == 0 and int(indptr[-1]) == total and bool((indptr.diff() >= 0).all())
+        check_index("dbscan", "distance.indices", distance.indices, total, f"rows, 0 to {total - 1}", wait=True)
+    except IndexRangeError as error:
+        return error
+    return ValueError(f"dbscan: distance.indptr must rise from 0 to nnz={pairs}")
 
 
 def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
-    indices = distance.indices
-    if indices.dtype != torch.int32:
-        check_index("dbscan", "distance.indices", indices, len(distance.indptr) - 1, f"rows, 0 to {len(distance.indptr) - 2}")
-        indices = indices.int()
-    graph = distance.indptr, indices, distance.values
+    graph = distance.indptr, distance.indices.int(), distance.values
     root = torch.ops.gcl_fast.dbscan_roots(*graph, eps, min_samples).long()  # [N], -1 where not core
     first = root == torch.arange(len(root), device=root.device)  # [N]: a cluster's first core point
     number = first.cumsum(0) - 1  # [N]: of a root, its cluster

@@ -67,7 +67,7 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
 
     Deterministic: forward and backward give the same bits for any number of threads and in every run, on CPU and CUDA the
     same ones: a pixel of the image gathers its gradient in a fixed order. On CUDA that sorts the pixels by where they read
-    (a workspace of 8 * B * H * W bytes, some times over); nothing waits for the GPU.
+    (a workspace of 8 * B * H * W bytes, some times over; torch sorts fewer than 2^31); nothing waits for the GPU.
 
     Arguments:
         image: [B, C, H, W] floating point, the source view; one, [1, C, H, W], serves all B destinations.
