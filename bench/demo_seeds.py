@@ -49,13 +49,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_seeds"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/demo_seeds.json"))
     parser.add_argument("--note", default="", help="how the runs were made, where not one after the other by this command")
     options = parser.parse_args()
     runs = {}
     for seed in options.seeds:
-        metrics = run_demo(options.runs / f"seed{seed}", seed=seed, device=options.device)
+        metrics = run_demo(options.runs / f"seed{seed}", seed=seed, device=options.device, precision=options.precision)
         print(f"seed {seed}\n{summary(metrics)}\n", flush=True)
         runs[str(seed)] = {name: metrics[name] for name in KEEP if name in metrics}
     result = {

@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.errors import RunError
@@ -26,7 +26,14 @@ def demo_config(seed: int, out: Path) -> TrainConfig:
     return replace(load_shipped("demo"), seed=seed, runs=str(out.parent), name=out.name, root=str(out / "data"))
 
 
-def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = False, device: str = "auto") -> dict[str, Any]:
+def run_demo(
+    out: Path = Path("runs/demo"),
+    *,
+    seed: int = 1,
+    fresh: bool = False,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> dict[str, Any]:
     """Make the world, train all three stages and the control, write the report; returns metrics.json.
 
     A finished demo is not repeated unless `fresh`, which removes its run and its world first; a stopped one goes on where it
@@ -36,7 +43,7 @@ def run_demo(out: Path = Path("runs/demo"), *, seed: int = 1, fresh: bool = Fals
     from gcl_fast.runs.training import train
     from gcl_fast.synthetic import write_world
 
-    config = replace(demo_config(seed, out), device=device)
+    config = replace(demo_config(seed, out), device=device, precision=precision)
     if fresh and out.exists():
         if not (out / "config.yaml").exists():
             raise RunError(
