@@ -10,11 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
+from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.constants import BACKBONES
 from gcl_fast.images import normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs import encoder_export as export
 from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
+from gcl_fast.runs.networks import build_networks, load_networks
 from gcl_fast.stages.checkpoint import save_checkpoint
 
 SIZE = (64, 40)
@@ -63,6 +67,24 @@ def test_weights_and_program(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.json", "encoder.pt2", "encoder.safetensors"]
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_exported_weights_of_any_backbone_are_loaded_again(backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    if backbone.startswith("vit"):
+        pytest.importorskip("timm", reason="the vision transformer is timm's")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = IdentityEncoder("mlc", backbone, pooling="gem").eval()
+    export_encoder(encoder, tmp_path, ("safetensors",), image_size=(64, 48))
+    for path in (tmp_path, tmp_path / "encoder.safetensors"):
+        again = load_encoder(path, device="cpu")
+        assert again.network.backbone_name == backbone and again.image_size == (64, 48)
+    assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in encoder.state_dict().items())
+    config = from_dict(TrainConfig, {"model": {"variant": "mlc", "backbone": backbone, "pooling": "gem", "weights": "none"}})
+    networks = build_networks(config)
+    assert load_networks(networks, str(tmp_path / "encoder.safetensors"), 1) == {"encoder"}
+    assert all(torch.equal(value, networks.encoder.state_dict()[name]) for name, value in encoder.state_dict().items())
+
+
 @pytest.mark.parametrize("variant", ["jvtc", "mlc"])
 def test_onnx(variant: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="ONNX export needs onnx")
@@ -104,7 +126,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tyro", reason="the command line needs tyro")
-    from gcl_fast.config import TrainConfig, from_dict, to_dict
+    from gcl_fast.config import to_dict
 
     encoder = small("act")
     config = from_dict(TrainConfig, {"height": 64, "width": 40, "model": {"variant": "act", "backbone": "resnet18", "width": 8}})

@@ -20,6 +20,12 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.")
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Entries that only networks of this package have.
 OURS = {"structure.stem.0.conv.weight": "generator", "scales.0.0.conv.weight": "discriminator"}
+# Entries of this package's encoders that only one backbone has, where it is no ResNet.
+BACKBONE_MARKS = {
+    "backbone.conv_stem.weight": "efficientnet_lite0",
+    "backbone.conv1.conv.weight": "osnet_x1_0",
+    "backbone.net.patch_embed.proj.weight": "vit_small_patch16",
+}
 # Marks of ResNets with parts that the encoder here does not have.
 FOREIGN = {".IN.weight": "instance norm (IBN)", "NL_": "non-local blocks", ".se.": "squeeze-and-excitation"}
 # Ends of the name of a learned pooling exponent.

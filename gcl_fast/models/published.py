@@ -18,7 +18,19 @@ from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.errors import InputError
 from gcl_fast.models.convert import convert_official
 from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.names import FOREIGN, GEM, MODULES, NORM, OURS, Head, abridged, entries, head_of, resnet_entries
+from gcl_fast.models.names import (
+    BACKBONE_MARKS,
+    FOREIGN,
+    GEM,
+    MODULES,
+    NORM,
+    OURS,
+    Head,
+    abridged,
+    entries,
+    head_of,
+    resnet_entries,
+)
 from gcl_fast.models.resnets import DEPTHS, IBN
 from gcl_fast.models.weights import load_weights
 
@@ -114,8 +126,9 @@ def _network(names: dict[str, object]) -> Part:
         return _official(names, "gen")
     if any(name.startswith("cnns.") for name in names):
         return _official(names, "dis")
-    if "backbone.conv1.weight" in names and not any(name.startswith("heads.") for name in names):
-        what = "encoder weights of gcl_fast" if "bn.weight" in names else "ResNet of an encoder of gcl_fast, without its head"
+    ours = "backbone.conv1.weight" in names or marked_backbone(names)
+    if ours and not any(name.startswith("heads.") for name in names):
+        what = "encoder weights of gcl_fast" if "bn.weight" in names else "backbone of an encoder of gcl_fast, without its head"
         return _say_what_is_missing(Part("encoder", "own", what, _tensors(names), _our_variant(names), _our_pooling(names)))
     return _encoder(names)
 
@@ -240,6 +253,11 @@ def _depth(resnet: Mapping[str, object]) -> str:
         if blocks == depths and bottleneck == (name != "resnet18"):
             return name + IBN if _is_ibn_a(resnet) else name
     raise InputError(f"a ResNet of {blocks} {'bottleneck' if bottleneck else 'basic'} blocks; those here are {DEPTHS}")
+
+
+def marked_backbone(state: Mapping[str, object]) -> str:
+    """The name of the backbone in an encoder's state_dict of this package; empty where it is a ResNet, or none."""
+    return next((name for mark, name in BACKBONE_MARKS.items() if mark in state), "")
 
 
 def resnet_of(state: Mapping[str, object]) -> str:

@@ -16,7 +16,7 @@ from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingFileE
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.names import abridged
-from gcl_fast.models.published import Part, read_published, resnet_of
+from gcl_fast.models.published import Part, marked_backbone, read_published, resnet_of
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained
 
@@ -170,6 +170,7 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     if isinstance(checkpoint.get("config"), dict):
         config = from_values(checkpoint["config"])
         size, variant, backbone = config.image_size, config.model.variant, config.model.backbone
+    backbone = backbone or marked_backbone(state)
     stem = state.get("backbone.conv1.weight")
     for name in ("backbone.conv1.weight", "bn.weight"):  # their shapes tell the widths
         needed = name == "bn.weight" or not backbone or backbone.startswith("resnet")
