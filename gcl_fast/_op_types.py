@@ -23,57 +23,77 @@ class IndexRangeError(IndexError, ValueError):
 
 
 class Rasterized(NamedTuple):
-    """What the camera sees in each pixel."""
+    """What the camera sees in each pixel.
+
+    face_id  [B, H, W] int32, -1 where there is nothing
+    bary     [B, H, W, 3] float, 0 where there is nothing
+    depth    [B, H, W] float, +inf where there is nothing
+    """
 
     face_id: Tensor
-    """[B, H, W] int32, -1 where there is nothing"""
     bary: Tensor
-    """[B, H, W, 3] float, 0 where there is nothing"""
     depth: Tensor
-    """[B, H, W] float, +inf where there is nothing"""
 
 
 class MeshFlow(NamedTuple):
-    """Where each pixel of a view lies in another view of the same mesh."""
+    """Where each pixel of a view lies in another view of the same mesh.
+
+    grid        [B, H, W, 2] float in `grid_sample(align_corners=False)` units, -2 on background
+    visibility  [B, H, W] uint8: 0 background, 1 visible, 2 occluded in the source
+    """
 
     grid: Tensor
-    """[B, H, W, 2] float in `grid_sample(align_corners=False)` units, -2 on background"""
     visibility: Tensor
-    """[B, H, W] uint8: 0 background, 1 visible, 2 occluded in the source"""
 
 
 class MeshWarp(NamedTuple):
-    """An image carried to another view."""
+    """An image carried to another view.
+
+    warped      [B, C, H, W] in the dtype of the image
+    visibility  [B, H, W] uint8, as in `MeshFlow`
+    """
 
     warped: Tensor
-    """[B, C, H, W] in the dtype of the image"""
     visibility: Tensor
-    """[B, H, W] uint8, as in `MeshFlow`"""
 
 
 class Neighbors(NamedTuple):
-    """The nearest rows of each row, itself first."""
+    """The nearest rows of each row, itself first.
+
+    similarity  [N, k] float32 or float64, cosines, descending after the first column
+    index       [N, k] int64
+    """
 
     similarity: Tensor
-    """[N, k] float32 or float64, cosines, descending after the first column"""
     index: Tensor  # type: ignore[assignment]  # the public field's name; it hides tuple.index
-    """[N, k] int64"""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SparseDistance:
-    """A symmetric distance matrix in compressed rows: row i holds indices[indptr[i]:indptr[i+1]], ascending."""
+    """A symmetric distance matrix in compressed rows: row i holds indices[indptr[i]:indptr[i+1]], ascending.
+
+    indptr        [N + 1] int64
+    indices       [nnz] int32 or int64, column numbers; the diagonal is stored (0)
+    values        [nnz] float32 or float64, distances; a pair that is not stored is taken for 1.0 apart (0.0 from itself)
+    shape         (N, N)
+    max_distance  pairs farther apart than this are not stored, even where they are less than 1.0 apart
+    """
 
     indptr: Tensor
-    """[N + 1] int64"""
     indices: Tensor
-    """[nnz] int32 or int64, column numbers; the diagonal is stored (0)"""
     values: Tensor
-    """[nnz] float32 or float64, distances; a pair that is not stored is taken for 1.0 apart (0.0 from itself)"""
     shape: tuple[int, int]
-    """(N, N)"""
     max_distance: float = 1.0
-    """pairs farther apart than this are not stored, even where they are less than 1.0 apart"""
+
+    def __repr__(self) -> str:
+        dtype, pairs = str(self.values.dtype).removeprefix("torch."), len(self.values)
+        within = "" if self.max_distance >= 1 else f", max_distance={self.max_distance:g}"
+        return f"SparseDistance({list(self.shape)}, {pairs:,} stored, {dtype} on {self.values.device}{within})"
+
+    def to(self, device: torch.device | str) -> SparseDistance:
+        """The same on another device."""
+        indptr, indices, values = (part.to(device) for part in (self.indptr, self.indices, self.values))
+        return SparseDistance(indptr, indices, values, self.shape, self.max_distance)
 
     def rows(self) -> Tensor:
         """[nnz] int64, the row of each stored entry."""
@@ -100,22 +120,24 @@ class SparseDistance:
 
 class _RankScores(NamedTuple):
     mAP: float
-    """mean average precision"""
     cmc: Tensor
-    """[max_rank] float64 on CPU: share of queries with a match among the first 1, 2, ... max_rank"""
     mINP: float
-    """mean inverse negative penalty: number of matches / rank of the last (Ye et al., TPAMI 2021)"""
     num_valid: int
-    """number of queries that have a match"""
 
 
 class RankMetrics(_RankScores):
     """Scores of a retrieval, fractions of 1, means over the queries that have a match; nan where none has.
 
-    Unpacks into mAP, cmc, mINP and num_valid; each query's own scores are attributes beside them.
+    mAP        mean average precision
+    cmc        [max_rank] float64 on CPU: share of queries with a match among the first 1, 2, ... max_rank
+    mINP       mean inverse negative penalty: number of matches / rank of the last (Ye et al., TPAMI 2021)
+    num_valid  number of queries that have a match
+
+    It unpacks into these. Each query's own scores are attributes beside them, [Q] float64 on CPU, nan where it has no match:
+
+    AP         average precision
+    INP        inverse negative penalty
     """
 
     AP: Tensor
-    """[Q] float64 on CPU: average precision of each query, nan where it has no match"""
     INP: Tensor
-    """[Q] float64 on CPU: inverse negative penalty of each query, nan where it has no match"""

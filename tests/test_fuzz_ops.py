@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,3 +114,46 @@ def test_wrong_arguments_of_the_drop_ins_are_named() -> None:
         ops.dbscan(graph, 0.5, 1)
     index = torch.tensor([0])
     assert ops.bank_nce(torch.ones(1, 2), torch.ones(1, 2), index, index, temperature=1.0, num_negatives=2**70).item() == 0
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    x, labels, index = torch.randn(12, 4), torch.arange(12) % 3, torch.arange(2)
+    near = ops.jaccard_distance(x, np.int64(4), np.int32(2), max_distance=np.float32(0.5))
+    assert torch.equal(ops.dbscan(near, np.float32(0.5), np.int64(2)), ops.dbscan(near, 0.5, 2))
+    loss = [
+        ops.gcl_memory_loss(x[:2], x[:2], x, labels, index, temperature=t, num_negatives=n, seed=s)
+        for t, n, s in ((0.5, 5, 7), (np.float32(0.5), np.int64(5), np.uint8(7)))
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*loss, strict=True))
+    verts, faces, camera = torch.rand(1, 3, 3), torch.tensor([[0, 1, 2]]), torch.tensor([[1.0, 0, 0]])
+    want = ops.render_mesh(verts, faces, camera, [0, 90], (8, 8))
+    for yaws in (np.array([0, 90]), [np.float32(0), np.int64(90)]):
+        assert torch.equal(ops.render_mesh(verts, faces, camera, yaws, (np.int64(8), 8)), want)
+    with pytest.raises(ValueError, match="render_mesh: yaw_degrees must be finite, got nan"):
+        ops.render_mesh(verts, faces, camera, np.array([np.nan]), (8, 8))
+    with pytest.raises(TypeError, match="num_negatives must be an integer or None, got bool"):
+        ops.bank_nce(x[:2], x, labels, index, temperature=1.0, num_negatives=np.bool_(True))
+
+
+def test_rasters_that_do_not_fit_are_named() -> None:
+    faces, verts = torch.tensor([[0, 1, 2]]), torch.rand(2, 3, 3) * 8
+    src, dst = ops.rasterize(verts[:1], faces, (8, 8)), ops.rasterize(verts, faces, (8, 8))
+    with pytest.raises(ValueError, match=r"mesh_flow_of_rasters: dst.face_id must have shape \[B=1, H=8, W=8\], got \[2, 8, 8\]"):
+        ops.mesh_flow_of_rasters(verts[:1], faces, src, dst)
+    with pytest.raises(TypeError, match="mesh_flow_of_rasters: dst must be what rasterize gives, got Tensor"):
+        ops.mesh_flow_of_rasters(verts[:1], faces, src, dst.depth)
+
+
+def test_memories_check_their_settings_and_show_them() -> None:
+    with pytest.raises(TypeError, match="ClusterMemory: temp must be a number, got str"):
+        compat.ClusterMemory(3, 4, temp="a")
+    with pytest.raises(ValueError, match="Memory: momentum must be at least 0.0 and at most 1.0, got 2"):
+        compat.Memory(3, 4, momentum=2)
+    assert str(compat.ClusterMemory(16, 5)) == "ClusterMemory(16, 5, temp=0.05, momentum=0.2)"
+    assert str(compat.Memory(16, 5)) == "Memory(16, 5, temp=0.07, momentum=0.2, K=8192)"
+
+
+def test_a_sparse_distance_is_short_in_words_and_equal_to_itself_alone() -> None:
+    near = ops.jaccard_distance(torch.eye(3), 2, 1, max_distance=0.5)
+    assert repr(near) == f"SparseDistance([3, 3], {len(near.values)} stored, float32 on cpu, max_distance=0.5)"
+    assert near == near and near != near.to("cpu")

@@ -66,12 +66,7 @@ CALLS = {
     "mesh_flow": (lambda w: ops.mesh_flow(TRIANGLE, TRIANGLE, faces(w), (8, 8)), "faces", 3, "[1, 1]"),
     "mesh_warp": (lambda w: ops.mesh_warp(torch.ones(1, 1, 8, 8), TRIANGLE, TRIANGLE, faces(w)), "faces", 3, "[1, 1]"),
     "Memory": (lambda w: Memory(4, 5)(QUERY, QUERY, torch.tensor([0, w, 1])), "indexes", 5, "[1]"),
-    "centroid_cross_entropy of ClusterMemory": (
-        lambda w: ClusterMemory(4, 5)(QUERY, torch.tensor([0, w, 1])),
-        "targets",
-        5,
-        "[1]",
-    ),
+    "ClusterMemory": (lambda w: ClusterMemory(4, 5)(QUERY, torch.tensor([0, w, 1])), "targets", 5, "[1]"),
     "gcl_memory_loss of InstanceMemory": (
         lambda w: memory.InstanceMemory(4, 5)(QUERY, QUERY, torch.tensor([0, w, 1]), seed=0),
         "index",
@@ -120,7 +115,7 @@ def test_dbscan_waits_for_the_device_and_so_looks_there_too(wrong: int, dtype: t
     if wrong > torch.iinfo(dtype).max:
         dtype = torch.int64  # which int32 would wrap around to a row that is there
     graph = torch.tensor([0, 1, 3]), torch.tensor([0, 1, wrong]).to(dtype), torch.tensor([0.0, 0.5, 0.5])
-    distance = ops.SparseDistance(*(part.to(device) for part in graph), (2, 2))
+    distance = ops.SparseDistance(*graph, (2, 2)).to(device)
     with pytest.raises(ops.IndexRangeError, match=rf"dbscan: distance.indices must be rows, 0 to 1, got {wrong} at \[2\]"):
         ops.dbscan(distance, 0.6, 1)
 
@@ -129,4 +124,4 @@ def test_dbscan_waits_for_the_device_and_so_looks_there_too(wrong: int, dtype: t
 def test_starts_of_rows_rise_to_the_number_of_pairs(starts: list[int], device: torch.device) -> None:
     graph = torch.tensor(starts), torch.tensor([0, 1, 1]), torch.tensor([0.0, 0.5, 0.5])
     with pytest.raises(ValueError, match="dbscan: distance.indptr must rise from 0 to nnz=3"):
-        ops.dbscan(ops.SparseDistance(*(part.to(device) for part in graph), (2, 2)), 0.6, 1)
+        ops.dbscan(ops.SparseDistance(*graph, (2, 2)).to(device), 0.6, 1)

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.ops import bank_nce, bank_update_, draw_positives
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, working_dtype
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_index, check_rows, integer, working_dtype
 from gcl_fast.ops._rows import unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
+
+
+def _check(name: str, num_features: int, num_samples: int, temp: float, momentum: float) -> None:
+    integer(name, "num_features", num_features, 0)
+    integer(name, "num_samples", num_samples, 0)
+    Shapes(name).number("temp", temp, 0.0, open_low=True)
+    Shapes(name).number("momentum", momentum, 0.0, 1.0)
 
 
 class Memory(nn.Module):
@@ -41,11 +48,16 @@ class Memory(nn.Module):
         self, num_features: int, num_samples: int, temp: float = 0.07, momentum: float = 0.2, K: int = 8192, *, seed: int = 0
     ) -> None:
         super().__init__()
+        _check("Memory", num_features, num_samples, temp, momentum)
+        integer("Memory", "K", K, 1)
         self.num_features, self.num_samples = num_features, num_samples
         self.momentum, self.temp, self.K = momentum, temp, K
         self.register_buffer("features", torch.zeros(num_samples, num_features))
         self.register_buffer("labels", torch.zeros(num_samples, dtype=torch.int64))
         self.register_buffer("next_seed", torch.tensor(seed, dtype=torch.int64), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, {self.num_samples}, temp={self.temp}, momentum={self.momentum}, K={self.K}"
 
     def forward(self, f: Tensor, f_nv: Tensor, indexes: Tensor) -> Tensor:
         """The contrast of a batch; then the memory moves: features[i] = normalise(momentum * features[i] + (1 - momentum) * f).
@@ -125,9 +137,14 @@ class ClusterMemory(nn.Module):
         self, num_features: int, num_samples: int, temp: float = 0.05, momentum: float = 0.2, use_hard: bool = False
     ) -> None:
         super().__init__()
+        _check("ClusterMemory", num_features, num_samples, temp, momentum)
         self.num_features, self.num_samples = num_features, num_samples
         self.momentum, self.temp, self.use_hard = momentum, temp, use_hard
         self.register_buffer("features", torch.zeros(num_samples, num_features))
+
+    def extra_repr(self) -> str:
+        hard = ", use_hard=True" if self.use_hard else ""
+        return f"{self.num_features}, {self.num_samples}, temp={self.temp}, momentum={self.momentum}{hard}"
 
     # A side effect in a backward cannot be traced.
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch gives it no types
@@ -156,6 +173,7 @@ class ClusterMemory(nn.Module):
         features = ("features", self.features)
         shapes.tensor("inputs", inputs, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=features)
+        check_index("ClusterMemory", "targets", targets, len(self.features), f"clusters, 0 to {len(self.features) - 1}")
         inputs = unit(inputs.to(working_dtype(inputs, self.features)))
         query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
         return centroid_cross_entropy(query, self.features, targets, self.temp)

@@ -11,6 +11,8 @@ from gcl_fast._op_types import IndexRangeError
 FLOATS = (torch.float32, torch.float64)
 ANY_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
+WHOLE = (int, np.integer)
+NUMBERS = (*WHOLE, float, np.floating)
 
 
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:
@@ -64,13 +66,13 @@ class Shapes:
             raise ValueError(f"{self.op}: {name} must be on {device_of[1].device} as {device_of[0]} is, got {value.device}")
 
     def image_size(self, value: tuple[int, int]) -> tuple[int, int]:
-        fits = isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(n, int) and n >= 0 for n in value)
+        fits = isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(n, WHOLE) and n >= 0 for n in value)
         if not fits:
             raise ValueError(f"{self.op}: image_size must be (height, width), two integers of at least 0, got {value!r}")
         return int(value[0]), int(value[1])
 
     def number(self, name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, NUMBERS):
             raise TypeError(f"{self.op}: {name} must be a number, got {type(value).__name__}")
         if not (low < value if open_low else low <= value) or not value <= high:
             bound = f"above {low}" if open_low else f"at least {low}"
@@ -81,7 +83,7 @@ class Shapes:
 
 
 def integer(op: str, name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, WHOLE):
         raise TypeError(f"{op}: {name} must be an integer, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{op}: {name} must be at least {low}, got {value}")

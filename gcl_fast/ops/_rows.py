@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SHORT, LONG = 1e-15, 1e18  # lengths beyond which squares may be no numbers of float32
+
 
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1; a zero row stays zero, and its gradient stays finite."""
@@ -14,27 +16,35 @@ def unit(x: Tensor) -> Tensor:
 
 def normalised(op: str, name: str, x: Tensor) -> Tensor:
     """Rows of length 1, float32 at least, contiguous, outside autograd; ValueError where x is not finite."""
-    x, length, _ = _measured(op, name, x)
+    x, length = _measured(op, name, x)
     return (x / length[:, None]).contiguous()
 
 
 def with_scales(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and the factors [N] that bring them to length 1, for those who multiply large x only once: no copy is made of it.
-    float32 at least, outside autograd; ValueError where x is not finite."""
-    x, length, fits = _measured(op, name, x)
-    if not fits:  # products could be as large
-        return x / length[:, None], torch.ones_like(length)
+    """Rows and the factors [N] that bring them to length 1, for those who multiply large x only once: no copy is made of it but
+    where a length is extreme. float32 at least, outside autograd; ValueError where x is not finite."""
+    x, length = _measured(op, name, x)
     return x, length.reciprocal()
 
 
-def _measured(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """x, the lengths [N] of its rows and whether they are finite: read on the host once."""
+def _measured(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x and the lengths [N] of its rows, 1 for zeros; the host reads once where no length is extreme."""
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     length: Tensor = torch.linalg.vector_norm(x, dim=1)  # [N]
-    fits = bool(torch.isfinite(length).all())
-    if not fits:
-        finite(op, name, x)  # names what is wrong, or the squares alone were too large
-    return x, length.clamp_min(1e-12), fits
+    shortest, longest = torch.stack(torch.aminmax(length)).tolist() if len(x) else (1.0, 1.0)
+    if not (shortest >= SHORT and longest <= LONG):  # NaN too
+        finite(op, name, x)
+        x = moderate(x)
+        length = torch.linalg.vector_norm(x, dim=1)
+    return x, torch.where(length > 0, length, 1)
+
+
+def moderate(x: Tensor) -> Tensor:
+    """Rows of extreme length times a power of two, so that the squares of their entries are numbers; others as they are."""
+    largest = x.abs().amax(dim=1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
+    extreme = (largest > 0) & ((largest < SHORT) | (largest > LONG / max(x.shape[1], 1)))
+    exponent = torch.frexp(largest).exponent.clamp(-126, 126)
+    return torch.where(extreme, torch.ldexp(x, -exponent), x)
 
 
 def finite(op: str, name: str, x: Tensor) -> Tensor:

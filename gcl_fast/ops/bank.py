@@ -6,12 +6,13 @@ the rows, which is the gradient (attention whose keys are its values). Nothing o
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast.ops import _bank_autograd
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_rows, flag, working_dtype
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_rows, flag, working_dtype
 
 
 def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
@@ -19,6 +20,8 @@ def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> T
     if isinstance(seed, Tensor):
         shapes.tensor("seed", seed, (), INTEGERS)
         return seed.to(device, torch.int64, non_blocking=True).reshape(())
+    if isinstance(seed, np.integer):
+        seed = int(seed)
     if isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
         raise TypeError(f"{shapes.op}: seed must be an integer or a 0-d int64 tensor, got {type(seed).__name__}")
     return torch.full((), (seed + (1 << 63)) % (1 << 64) - (1 << 63), dtype=torch.int64, device=device)
@@ -28,11 +31,11 @@ def _checked_count(shapes: Shapes, num_negatives: int | None) -> int:
     """As the kernels take it: -1 for all."""
     if num_negatives is None:
         return -1
-    if isinstance(num_negatives, bool) or not isinstance(num_negatives, int):
+    if isinstance(num_negatives, bool) or not isinstance(num_negatives, WHOLE):
         raise TypeError(f"{shapes.op}: num_negatives must be an integer or None, got {type(num_negatives).__name__}")
     if num_negatives < 1:
         raise ValueError(f"{shapes.op}: num_negatives must be at least 1, or None for all, got {num_negatives}")
-    return min(num_negatives, (1 << 63) - 1)
+    return min(int(num_negatives), (1 << 63) - 1)
 
 
 def bank_nce(

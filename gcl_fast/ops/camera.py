@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.ops._check import FLOATS, Shapes
+from gcl_fast.ops._check import FLOATS, NUMBERS, Shapes
 
 
 def cosine_sine(degrees: float) -> tuple[float, float]:
@@ -52,7 +53,7 @@ def middle_of(verts: Tensor) -> Tensor:
 
 
 def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
-    """The number of views R; a list of finite numbers or a one-dimensional tensor."""
+    """The number of views R; a list or array of finite numbers, or a one-dimensional tensor, whose numbers are not looked at."""
     if isinstance(yaw_degrees, Tensor):
         if yaw_degrees.dim() != 1 or yaw_degrees.is_complex() or yaw_degrees.dtype == torch.bool:
             raise ValueError(
@@ -60,10 +61,10 @@ def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
                 f"{list(yaw_degrees.shape)}"
             )
         return yaw_degrees.shape[0]
-    if isinstance(yaw_degrees, str) or not isinstance(yaw_degrees, Sequence):
+    if isinstance(yaw_degrees, str) or not isinstance(yaw_degrees, (Sequence, np.ndarray)):
         raise TypeError(f"{op}: yaw_degrees must be a sequence of numbers or a tensor [R], got {type(yaw_degrees).__name__}")
     for value in yaw_degrees:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, NUMBERS):
             raise TypeError(f"{op}: yaw_degrees must hold numbers, got {type(value).__name__}")
         if not value - value == 0:  # math.isfinite stops torch.compile
             raise ValueError(f"{op}: yaw_degrees must be finite, got {value}")
@@ -78,7 +79,7 @@ def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
 
     Arguments:
         verts: [..., V, 3] float32 or float64 in body axes (x right, y down, z forward).
-        yaw_degrees: R angles in degrees, a sequence or a tensor [R].
+        yaw_degrees: R angles in degrees, a sequence or array, or a tensor [R]: of one that is not finite NaN comes out.
 
     Returns:
         [..., R, V, 3]: x' = c x + s z, z' = -s x + c z relative to the axis, y kept.
@@ -87,7 +88,7 @@ def turn(verts: Tensor, yaw_degrees: Sequence[float] | Tensor) -> Tensor:
         To verts.
 
     Errors:
-        TypeError, ValueError: an argument of the wrong type or shape, an angle that is not finite.
+        TypeError, ValueError: an argument of the wrong type or shape, an angle of a sequence that is not finite.
     """
     shapes = Shapes("turn")
     shapes.tensor("verts", verts, _batched(verts), FLOATS)

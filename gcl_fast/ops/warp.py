@@ -57,7 +57,31 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
 
 @torch.no_grad()
 def mesh_flow_of_rasters(src_verts: Tensor, faces: Tensor, src: Rasterized, dst: Rasterized) -> MeshFlow:
-    """`mesh_flow` of views that are rasterized already: src_verts [B, V, 3] are those of `src`, faces as `rasterize` had them."""
+    """`mesh_flow` of views that are rasterized already, for those who turn one body to several views.
+
+    Arguments:
+        src_verts: [B, V, 3] float32 or float64, those that `src` was drawn of.
+        faces: [F, 3] int32 or int64, as `rasterize` had them.
+        src, dst: what `rasterize` gave of the source and of the destination, [B, H, W] both, in the dtype of src_verts.
+
+    Returns, determinism: as `mesh_flow`.
+
+    Gradient:
+        None: not differentiable.
+
+    Errors:
+        TypeError, ValueError: an argument of the wrong type, shape or device. Face ids are not looked at.
+    """
+    shapes, verts = Shapes("mesh_flow_of_rasters"), ("src_verts", src_verts)
+    shapes.tensor("src_verts", src_verts, ("B", "V", 3), FLOATS)
+    shapes.tensor("faces", faces, ("F", 3), INTEGERS, verts)
+    for name, raster in (("src", src), ("dst", dst)):
+        if not isinstance(raster, Rasterized):
+            raise TypeError(f"{shapes.op}: {name} must be what rasterize gives, got {type(raster).__name__}")
+        shapes.tensor(f"{name}.face_id", raster.face_id, ("B", "H", "W"), (torch.int32,), verts)
+        shapes.tensor(f"{name}.bary", raster.bary, ("B", "H", "W", 3), (src_verts.dtype,), verts)
+        shapes.tensor(f"{name}.depth", raster.depth, ("B", "H", "W"), (src_verts.dtype,), verts)
+    _native.require(shapes.op, src_verts.device)
     views = (src_verts, as_int32(faces), dst.face_id, dst.bary, src.face_id, src.depth)
     return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*views))
 
@@ -74,7 +98,7 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
         src_verts, dst_verts: [B, V, 3] float32 or float64, in pixels of that size, with depth. One source, [1, V, 3], serves
             all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
-        fill: what to write where the source does not show the body, any number.
+        fill: what to write where the source does not show the body, any number but NaN.
 
     Returns:
         MeshWarp(warped, visibility): the image read at the places of `mesh_flow` (bilinear, zeros outside), `fill` where

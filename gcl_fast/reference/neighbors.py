@@ -114,4 +114,5 @@ def _dense(distance: SparseDistance) -> np.ndarray:
 
 def _normalised(x: Tensor) -> np.ndarray:
     rows = x.detach().cpu().double().numpy()
-    return np.ascontiguousarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.where(length > 0, length, 1))

@@ -21,7 +21,7 @@ def rank_metrics(
     max_rank: int = 50,
 ) -> RankMetrics:
     """See `gcl_fast.ops.rank_metrics`."""
-    query, gallery = (torch.nn.functional.normalize(x.double(), dim=1) for x in (query, gallery))
+    query, gallery = (torch.nn.functional.normalize(x.double(), dim=1, eps=1e-300) for x in (query, gallery))
     similarity = (query[:, None] * gallery).sum(dim=2)  # [Q, G]; summed in one order, so that equal rows tie exactly
     return rank_metrics_from_distances(-similarity, query_pids, gallery_pids, query_camids, gallery_camids, max_rank=max_rank)
 
@@ -57,7 +57,7 @@ def rank_metrics_from_distances(
 
 def rerank(query: Tensor, gallery: Tensor, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
     """See `gcl_fast.ops.rerank`."""
-    x = torch.nn.functional.normalize(torch.cat([query, gallery]).cpu().double(), dim=1).numpy()
+    x = torch.nn.functional.normalize(torch.cat([query, gallery]).cpu().double(), dim=1, eps=1e-300).numpy()
     total, half = len(x), int(np.around(k1 / 2))
     original = np.stack([np.maximum(2 - 2 * (x * row).sum(axis=1), 0) for row in x]) ** 2  # [Q + G, Q + G]
     np.fill_diagonal(original, 0)
