@@ -61,7 +61,7 @@ $(VENV)/.built: $(NATIVE) | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --progress-bar on torch torchvision
 	CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[all]" || { \
 	  echo "note: trying again without the optional DALI and faiss" >&2; \
-	  CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[train,metrics,test]"; }
+	  CXX="$(CXX)" $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[train,backbones,metrics,export,test]"; }
 	@touch $@
 
 demo: build

@@ -27,10 +27,10 @@ def _git(*arguments: str) -> str:
 
 
 def command() -> str:
-    """This command without its note and without folders of this machine."""
+    """This command without its note and without the names of this machine's folders."""
     given = sys.argv[1:]
     words = [word for word, before in zip(given, ["", *given], strict=False) if "--note" not in (word, before)]
-    words = [word for word in words if not word.startswith("/")]
+    words = ["FOLDER" if word.startswith("/") else word for word in words]
     return " ".join([f"python bench/{Path(sys.argv[0]).name}", *words])
 
 

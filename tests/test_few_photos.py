@@ -21,7 +21,7 @@ def test_an_epoch_of_own_photos_goes_by_their_number() -> None:
     assert with_iterations(given, 97) is given
     assert count_notes(given, (1,), 1000, iters=100) == []
     (note,) = count_notes(with_iterations(config, 1000), (1,), 1000, iters=-1)
-    assert note.startswith("an epoch of stage 1 has 31 steps, which show each of 1,000 images about 8 times at most")
+    assert note.startswith("an epoch of stage 1 has 31 steps of 256: each of 1,000 images about 8 times")
     with pytest.raises(ConfigError, match="iters must be at least -1, got -2"):
         Stage1Config(iters=-2)
 

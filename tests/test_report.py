@@ -67,9 +67,6 @@ class Page(HTMLParser):
         if self.open and self.open[-1] not in ("style", "title"):
             self.text.append(data)
 
-    def headings(self):
-        return re.findall(r"[^\n]+", "\n".join(self.text))
-
 
 @pytest.fixture
 def run(tmp_path):

@@ -1,7 +1,7 @@
 // GPU kernels of bank_nce and the order in which they run. No torch header: the same file runs on emulated threads.
 //
-// Three launches: the last key of each query's sample, one sweep that reads the bank once (sweep_mma.cuh, sweep_fma.cuh), and the
-// sum of its parts.
+// Three launches: the last key of each query's sample, one sweep that reads the bank once for each 16 queries (sweep_mma.cuh,
+// sweep_fma.cuh), and the sum of its parts.
 #pragma once
 
 #include "bank/select_kernels.cuh"

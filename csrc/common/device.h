@@ -4,7 +4,8 @@
 // __global__ code runs on emulated threads. Under GCL_SIMT the emulator's header "simt.h" must define what nvcc has built in:
 //   __global__, __device__, __host__, __shared__, __restrict__, __launch_bounds__(n)
 //   dim3, threadIdx, blockIdx, blockDim, gridDim
-//   atomicMin(unsigned long long*, unsigned long long), atomicMin(unsigned*, unsigned), __syncthreads()
+//   barriers, votes and shuffles of a warp (__syncwarp, __ballot_sync, __shfl_sync, __reduce_*_sync ...), __syncthreads()
+//   atomics (atomicMin, atomicAdd, atomicCAS, atomicOr) and bit counts (__popc, __ffs, __clz): what tests/simt/simt.h defines
 //   GclStream, GCL_LAUNCH, GCL_FILL_BYTES as common/launch.cuh describes them
 #pragma once
 

@@ -15,7 +15,7 @@ TO_COME = (
 
 @dataclass
 class DemoOptions:
-    """Make a synthetic world and train all three stages on it: at most ten minutes on two CPU cores."""
+    """Make a synthetic world and train all three stages on it: about ten minutes on two CPU cores."""
 
     out: Path = Path("runs/demo")
     seed: int = 1

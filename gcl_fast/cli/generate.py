@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class GenerateOptions:
-    """Write reconstructions, novel views at given angles, or identity mixes of test images."""
+    """Write reconstructions, novel views at given angles, or identity mixes of a split's images."""
 
     checkpoint: tyro.conf.Positional[Path]
     """A run's checkpoint of stage 2 or 3, or its run folder."""

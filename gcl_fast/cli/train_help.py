@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("runs", "DIR", "where run folders are"),
         ("resume", "", "go on where the run of this name stopped"),
         ("overwrite", "", "remove what the run of this name wrote, then start anew"),
-        ("control", "", "then continue stage 1 as long as stage 3 took, to compare"),
+        ("control", "", "then continue stage 1 for as many updates as stage 3 made"),
         ("seed", "N", "of everything random"),
         ("dry-run", "", "show data, settings, time and memory; write nothing"),
         ("dump-config", "", "print all settings as YAML for --config; train nothing"),

@@ -156,7 +156,7 @@ def re_ranking(
     matrices given, memory is the result and what is proportional to Q + G.
 
     Arguments:
-        q_g_dist, q_q_dist, g_g_dist: [Q, G], [Q, Q], [G, G] float, arrays or tensors on CPU.
+        q_g_dist, q_q_dist, g_g_dist: [Q, G], [Q, Q], [G, G] float, arrays or tensors.
         k1: neighbours in a set.
         k2: rows averaged around each image.
         lambda_value: share of the original distance in the result.

@@ -71,5 +71,5 @@ def turntable(
         meshes=meshes[:, chosen],
         row_titles=[Path(record.path).stem for record in drawn],
     )
-    caption = "People not trained on, turned once around by their meshes."
+    caption = "People turned once around by their meshes."
     return save_gif(Path(out) / "turntable.gif", frames), save_png(Path(out) / "turntable.png", strip, caption)

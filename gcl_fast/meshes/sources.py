@@ -1,11 +1,11 @@
 """Mesh sources: from an image record and yaw angles to grey pictures of the body that guide the generator.
 
-Layout below a mesh root, `<set>` being market, dukeMTMC, msmt17 or csv, split train or test (query and gallery):
+Layout below a mesh root, `<set>` being market, dukeMTMC, msmt17, csv or folder, split train or test (query and gallery):
     <set>/<split>/vertices/<key>.npz     vertices and camera, see `mesh_files`; rendered at any angle
     <set>/<split>/render/<key>.<ext>     rendered picture in the photo's own view
     <set>/<split>/render_45/<key>.<ext>  ... render_315: the body turned
-with <key> the image's stem, in MSMT17 below its person folder, in a user's own data (csv) also below the folders that the image
-lies in.
+with <key> the image's stem, in MSMT17 below its person folder, in a user's own data (csv, folder) also below the folders that the
+image lies in.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def open_mesh_source(
 
     Arguments:
         mesh_root: the folder that holds `<set>/<split>/...`, see above.
-        dataset_name: market1501, dukemtmc, msmt17 or csv.
+        dataset_name: market1501, dukemtmc, msmt17, csv or folder.
         split: train, or test for query and gallery.
         image_size: (height, width) of the pictures in pixels.
         kind: "vertices", "rendered", or "auto": vertices where that folder exists, else rendered pictures.

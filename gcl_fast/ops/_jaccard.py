@@ -1,6 +1,6 @@
 """The k-reciprocal Jaccard distance as a chain of native ops on compressed rows.
 
-Where a size depends on the data, one op counts, the total is read on the host, the next op fills: at least four reads in all.
+Where a size depends on the data, one op counts, the total is read on the host, the next op fills: three reads or more in all.
 """
 
 from __future__ import annotations

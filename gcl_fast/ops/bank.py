@@ -1,7 +1,8 @@
 """Contrast against a memory bank: the loss of a batch against its positives and sampled negatives, and the bank's update.
 
-The kernels read the bank once: a block of its rows gives the logits of all queries, the softmax so far and the weighted sum of
-the rows, which is the gradient (attention whose keys are its values). Nothing of the size of the bank is made or kept.
+The kernels read the bank once for each 16 queries: a block of its rows gives the logits of all of them, the softmax so far and
+the weighted sum of the rows, which is the gradient (attention whose keys are its values). Nothing of the size of the bank is made
+or kept.
 """
 
 from __future__ import annotations

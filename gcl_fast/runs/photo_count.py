@@ -57,9 +57,10 @@ def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iter
     """
     notes = []
     if 1 in stages and iters == BY_COUNT and config.stage1.method == "cluster-contrast":
+        times = config.stage1.iters * config.stage1.batch_size / images
         notes.append(
-            f"an epoch of stage 1 has {counted(config.stage1.iters, 'step')}, which show each of {counted(images, 'image')} "
-            f"about {TIMES} times at most (--stage1.iters N sets another number)"
+            f"an epoch of stage 1 has {counted(config.stage1.iters, 'step')} of {config.stage1.batch_size}: each of "
+            f"{counted(images, 'image')} about {counted(max(1, round(times)), 'time')} (--stage1.iters N sets another number)"
         )
     for section, rule in _rules(config, stages):
         advised = _k1_for(images)

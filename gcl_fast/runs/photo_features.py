@@ -26,8 +26,6 @@ from gcl_fast.records import Record
 from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.runs.networks import encoder_of, find_checkpoint
 
-KINDS = (".npz", ".parquet")
-
 
 @dataclass(frozen=True)
 class PhotoFeatures:

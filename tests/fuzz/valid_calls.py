@@ -58,10 +58,6 @@ class Draw:
         return rows if self.chance(0.5) else rows.int()
 
 
-def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x.float(), dim=1).to(x.dtype)
-
-
 def _mesh(draw: Draw) -> tuple[Tensor, Tensor, tuple[int, int]]:
     batch, vertices, faces = draw.size(), draw.size(), draw.size()
     real = draw.of(REALS)

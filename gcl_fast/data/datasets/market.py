@@ -11,7 +11,7 @@ from gcl_fast.data.datasets.folders import Place, find_place, image_files, listi
 from gcl_fast.errors import InputError
 from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
-TRAIN, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
+_, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
 SPLITS = ("train", "query", "gallery")
 PLACES = {
     "market1501": ("market1501/Market-1501-v15.09.15", "market1501", "Market-1501-v15.09.15", "."),

@@ -102,5 +102,5 @@ class Loader(ABC):
     def _batches(self, recipes: list[Recipe]) -> Iterator[Batch]:
         """The batch of each recipe, in order."""
 
-    def close(self) -> None:  # noqa: B027  most loaders hold nothing
+    def close(self) -> None:  # noqa: B027  a loader may hold nothing
         """Stop what works ahead and give its resources back; the next epoch starts anew."""

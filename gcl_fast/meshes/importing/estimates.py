@@ -7,7 +7,8 @@
     sam-3d-body  pred_vertices, pred_cam_t, focal_length (pixels of the image), bbox; a list of one dict a person
     vertices     vertices, with camera ([3] or [6], as the mesh files here have) | cam | cam_t and focal (pixels)
 
-Names of images come from imgname, img_path, image_path, image or name, else the file's own name is the image's.
+Names of images come from imgname, img_name, img_path, image_path, imgpath, image or name, else the file's own name is the
+image's.
 """
 
 from __future__ import annotations
