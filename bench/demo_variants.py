@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from provenance import command, commit, device_name
 
 from gcl_fast.config import TrainConfig, VarianceConfig, to_dict
@@ -133,6 +134,7 @@ def main() -> int:
         "command": command(),
         "commit": commit(),
         "device": device_name(options.device),
+        "torch": torch.__version__,
         "note": options.note,
         "variants": {name: VARIANTS[name].what for name in options.variants},
     }

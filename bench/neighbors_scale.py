@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 from provenance import commit, device_name
@@ -170,6 +171,7 @@ def main() -> None:
         "commit": commit(),
         "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
         "command": " ".join(["python bench/neighbors_scale.py", *flags, "--rows", *map(str, options.rows)]),
+        "torch": version("torch"),
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())),
         "note": options.note,
         "sizes": [],

@@ -78,6 +78,7 @@ def main() -> None:
         "commit": commit(),
         "command": f"python bench/rerank.py --queries {q} --gallery {options.gallery} --rounds {options.rounds}",
         "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
         "note": options.note,
         "queries": q,
         "gallery": options.gallery,

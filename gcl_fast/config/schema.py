@@ -1,7 +1,8 @@
 """The settings of a run as dataclasses.
 
-A bad value is a ConfigError that names its key. Defaults are the published ones, but for yaws and precision; what a stage-1 method
-sets outside its own section (head, augmentation) is in `method_recipes`. docs/fidelity.md says where published and shipped differ.
+A bad value is a ConfigError that names its key. Defaults are the published ones, but for yaws and precision; what a stage-1
+method sets outside its own section (head, augmentation) is in `method_recipes`. docs/fidelity.md says where published and shipped
+differ.
 """
 
 from __future__ import annotations
