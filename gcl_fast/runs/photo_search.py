@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 
 from gcl_fast.evaluation import top_matches
+from gcl_fast.files import file_numbers
 from gcl_fast.images import load_uint8
 from gcl_fast.runs.photo_features import PhotoFeatures
 from gcl_fast.visuals.canvas import BLUE, Colour, compose
@@ -19,10 +18,8 @@ LETTERS = 16  # of a name below a photo
 
 def nearest(queries: PhotoFeatures, gallery: PhotoFeatures, top: int) -> Found:
     """The `top` nearest photos of each query, its own file left out."""
-    own = {os.path.realpath(path): number for number, path in enumerate(gallery.paths)}
-    asked = [own.get(os.path.realpath(path), len(own) + i) for i, path in enumerate(queries.paths)]
-    there = [own[os.path.realpath(path)] for path in gallery.paths]
-    ids = [torch.tensor(numbers, dtype=torch.int64) for numbers in (asked, there)]
+    files = torch.tensor(file_numbers([*queries.paths, *gallery.paths]), dtype=torch.int64)
+    ids = files[: len(queries.paths)], files[len(queries.paths) :]
     # Photos of one number and one camera are ignored: a photo and itself.
     kept = gallery.features.to(queries.features.device)  # a file's are on the CPU
     matches = top_matches(queries.features, kept, *ids, *(torch.zeros_like(n) for n in ids), top=top)
