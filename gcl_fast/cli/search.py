@@ -45,7 +45,15 @@ def main(argv: list[str]) -> int:
     from gcl_fast.files import check_writable
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
-    from gcl_fast.runs.photo_features import Reading, encoder_and_size, names_below, photo_features, photos_at, read_features
+    from gcl_fast.runs.photo_features import (
+        Reading,
+        check_encoder,
+        encoder_and_size,
+        names_below,
+        photo_features,
+        photos_at,
+        read_features,
+    )
     from gcl_fast.runs.photo_search import nearest, search_sheet
     from gcl_fast.visuals import save_png
 
@@ -54,11 +62,13 @@ def main(argv: list[str]) -> int:
     asked = photos_at(options.query)
     kept = read_features(base) if base.suffix == ".npz" else None
     encoder, size = encoder_and_size(given.weights, given.height, given.width)
+    if kept is not None:
+        check_encoder(base, kept, given.weights, encoder, size)
     reading = Reading(size, choose_device(given.device), given.batch_size, given.workers, given.skip_broken)
     with counting("read queries") as progress:
         queries = photo_features(asked, encoder, reading, progress)
     if kept is not None:
-        gallery, base = kept
+        gallery, base = kept.photos, kept.folder
     else:
         paths = photos_at(base)
         with counting("read the folder") as progress:
