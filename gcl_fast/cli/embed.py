@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
     from gcl_fast.packages import missing
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
-    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at, write_features
+    from gcl_fast.runs.feature_files import write_features
+    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at
 
     check_writable(options.out)
     if options.out.suffix == ".parquet":

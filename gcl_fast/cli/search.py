@@ -45,15 +45,8 @@ def main(argv: list[str]) -> int:
     from gcl_fast.files import check_writable
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
-    from gcl_fast.runs.photo_features import (
-        Reading,
-        check_encoder,
-        encoder_and_size,
-        names_below,
-        photo_features,
-        photos_at,
-        read_features,
-    )
+    from gcl_fast.runs.feature_files import check_encoder, names_below, read_features
+    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at
     from gcl_fast.runs.photo_search import nearest, search_sheet
     from gcl_fast.visuals import save_png
 
