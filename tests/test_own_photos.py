@@ -16,8 +16,10 @@ from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.models.fingerprint import fingerprint
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.photo_search import GREY, short
 from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
-from tests.toy_world import SETTINGS, write_toy_world
+from gcl_fast.visuals.canvas import enlargement
+from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 STAGE1 = SETTINGS.replace("epochs: 2, iters: 3", "epochs: 1, iters: 2")
@@ -111,6 +113,54 @@ def test_search_finds_copies_first_and_never_the_photo_itself(
         assert capsys.readouterr().out.splitlines() == lines
     finally:
         copy.unlink()
+
+
+def test_photos_that_moved_are_found_and_grey_on_the_sheet(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, query, kept, sheet = tmp_path / "photos", tmp_path / "query.jpg", tmp_path / "kept.npz", tmp_path / "sheet.png"
+    shutil.copytree(photos, folder)
+    shutil.copy(photos / "day0/004.jpg", query)
+    flags = ["--weights", str(run), "--device", "cpu"]
+    assert main(["embed", str(folder), "--out", str(kept), *flags]) == 0
+    search = ["search", str(query), str(kept), "--top", "3", "--sheet", str(sheet), *flags]
+    capsys.readouterr()
+    assert main(search) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["1", "1.000", "day0/004.jpg"] and len(lines) == 5
+
+    def grey() -> int:
+        with pillow().open(sheet) as picture:
+            return int((np.asarray(picture) == GREY).all(-1).sum())
+
+    tile = SIZE[0] * SIZE[1] * enlargement(SIZE[0]) ** 2  # pixels of one picture
+    assert grey() < tile
+    (folder / "day0/004.jpg").unlink()
+    assert main(search) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:4] == lines[:4] and printed[-1] == lines[-1]
+    assert printed[4].startswith("note: 1 of the photos on the sheet cannot be read") and "004.jpg: no such file" in printed[5]
+    assert grey() >= tile
+    folder.rename(tmp_path / "elsewhere")
+    assert main(search) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:4] == lines[:4] and printed[4].startswith("note: 3 of the photos") and grey() >= 3 * tile
+
+
+def test_names_on_the_sheet_keep_both_ends() -> None:
+    assert short("0001_c1s1_00.jpg") == "0001_c1s1_00.jpg"
+    one, two = (short(f"person 1 at the gate shot {i}.jpg") for i in (1, 4))
+    assert one == "perso...shot 1.jpg" and two == "perso...shot 4.jpg"
+
+
+def test_a_query_that_is_no_photo_is_not_to_be_skipped(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    command = ["search", str(tmp_path / "text.jpg"), str(photos), "--weights", str(run), "--sheet", str(tmp_path / "a.png")]
+    assert main([*command, "--device", "cpu"]) == 1
+    words = capsys.readouterr().err
+    assert "cannot read image" in words and "text.jpg" in words and "--skip-broken" not in words
 
 
 def test_files_that_hold_no_features_are_named(

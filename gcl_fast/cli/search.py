@@ -41,6 +41,7 @@ class SearchOptions:
 def main(argv: list[str]) -> int:
     options = parse(SearchOptions, argv, prog="gcl-fast search")
 
+    from gcl_fast.data.datasets.readable import name_files
     from gcl_fast.errors import InputError
     from gcl_fast.files import check_writable
     from gcl_fast.progress import counting
@@ -72,11 +73,14 @@ def main(argv: list[str]) -> int:
             f"{queries.features.shape[1]}: embed the folder with the same weights"
         )
     found = nearest(queries, gallery, options.top)
-    names = names_below(gallery.paths, base)
-    for name, row in zip(names_below(queries.paths, options.query), found, strict=True):
+    names = names_below(queries.paths, options.query), names_below(gallery.paths, base)
+    for name, row in zip(names[0], found, strict=True):
         print(name)
         for rank, (place, similarity) in enumerate(row, start=1):
-            print(f"  {rank:3d}  {similarity:.3f}  {names[place]}")
-    written = save_png(options.sheet, search_sheet(queries, gallery, found, size, options.rows))
+            print(f"  {rank:3d}  {similarity:.3f}  {names[1][place]}")
+    sheet, unreadable = search_sheet(queries, gallery, found, size, options.rows, names)
+    written = save_png(options.sheet, sheet)
+    if unreadable:
+        print(name_files(f"note: {len(unreadable)} of the photos on the sheet cannot be read, and are grey", unreadable, limit=3))
     print(f"sheet: {written}")
     return 0

@@ -32,7 +32,7 @@ class KeptFeatures:
 
 def names_below(paths: Sequence[Path], folder: Path) -> list[str]:
     """Paths as they are told: below the folder where they lie in it."""
-    base = folder if folder.is_dir() else folder.parent
+    base = folder.parent if folder.is_file() else folder  # which may be gone
     return [path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path) for path in paths]
 
 

@@ -87,7 +87,8 @@ def photo_features(
             progress=progress,
         )
     except (FileError, MissingFileError, InputError) as error:
-        raise FileError(f"{error}; --skip-broken goes on without photos that cannot be read") from error
+        others = "; --skip-broken goes on without photos that cannot be read" if len(paths) > 1 else ""
+        raise FileError(f"{error}{others}") from error
     finally:
         loader.close()
     return PhotoFeatures(paths, features)
