@@ -72,7 +72,7 @@ def read_features(path: Path) -> KeptFeatures:
         raise InputError(f"{foreign}: {error}") from error
     lacking = [name for name in ("paths", "features", "folder") if name not in content]
     if lacking:
-        raise InputError(f"{foreign}: it lacks {' and '.join(lacking)}; its arrays are {', '.join(content) or 'none'}")
+        raise InputError(f"{foreign}: it lacks {', '.join(lacking)}; its arrays are {', '.join(content) or 'none'}")
     names, features = content["paths"], content["features"]
     if features.ndim != 2 or names.shape != features.shape[:1] or features.dtype != np.float32:
         got = f"{list(names.shape)} and {list(features.shape)} {features.dtype}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -75,5 +76,6 @@ def search_sheet(
 
 def short(name: str) -> str:
     """A name in LETTERS letters: its two ends, for names of one folder often differ in their last letters alone."""
-    end = LETTERS // 2 + 1  # with the extension
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 3 - end]}...{name[-end:]}"
+    name = unicodedata.normalize("NFC", name)  # no cut between a letter and its mark
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[:half]}…{name[half + 1 - LETTERS :]}"
