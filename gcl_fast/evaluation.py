@@ -12,6 +12,7 @@ from gcl_fast import distributed
 from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.plans import Plan, sequential
 from gcl_fast.errors import StageError
+from gcl_fast.files import file_numbers
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._products import exact_product
@@ -170,16 +171,15 @@ def identities(
     """Persons of query and gallery, then their cameras, int64, as `ops.rank_metrics` takes them.
 
     Scores leave out gallery images of the query's own person and camera. For data of one camera `same_camera` gives each file a
-    camera of its own, so that the query's very image alone is left out.
+    camera of its own, so that the query's very image alone is left out; cameras that are not known (below 0) are so already.
     """
     both = (query, gallery)
     pids, gallery_pids = (torch.tensor([record.pid for record in records], dtype=torch.int64) for records in both)
     if not same_camera:
         cameras, gallery_cameras = (torch.tensor([record.camera for record in records], dtype=torch.int64) for records in both)
         return pids, gallery_pids, cameras, gallery_cameras
-    files = {path: number for number, path in enumerate(dict.fromkeys(r.path for records in both for r in records))}
-    cameras, gallery_cameras = (torch.tensor([files[record.path] for record in records], dtype=torch.int64) for records in both)
-    return pids, gallery_pids, cameras, gallery_cameras
+    files = torch.tensor(file_numbers(record.path for records in both for record in records), dtype=torch.int64)
+    return pids, gallery_pids, files[: len(query)], files[len(query) :]
 
 
 def answerable(query: Sequence[Record], gallery: Sequence[Record], *, same_camera: bool = False) -> list[int]:
@@ -201,14 +201,16 @@ def scoring_note(query: Sequence[Record], gallery: Sequence[Record], *, same_cam
         return ""
     left = [record for q, record in enumerate(query) if q not in scored]
     people = {record.pid for record in gallery}
-    where = "as the very same image" if same_camera else "in their own camera"
+    there = [record for record in left if record.pid != -1 and record.pid in people]
+    themselves = sum(same_camera or record.camera < 0 for record in there)
     reasons = {
         "carry no identity": sum(record.pid == -1 for record in left),
         "show people who are not in the gallery": sum(record.pid != -1 and record.pid not in people for record in left),
-        f"have their person there only {where}": sum(record.pid != -1 and record.pid in people for record in left),
+        "have their person there only in their own camera": len(there) - themselves,
+        "have their person there only as the very same image": themselves,
     }
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-    advice = "" if same_camera or "own camera" not in why else "; --same-camera counts those, too"
+    advice = "" if "own camera" not in why else "; --same-camera counts those, too"
     title = f"{len(left)} of {len(query)} queries are not scored" if scored else "no scores: no query has a match in the gallery"
     return f"{title}: {why}{advice}"
 

@@ -1,5 +1,5 @@
-"""Files on disk, written whole: a reader, or a run that is killed at any moment, meets the old file or the new one; and text in
-whatever encoding a stranger's editor gave it."""
+"""Files on disk, written whole: a reader, or a run that is killed at any moment, meets the old file or the new one; text in
+whatever encoding a stranger's editor gave it; and which paths are one file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +33,12 @@ def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def file_numbers(paths: Iterable[str | os.PathLike[str]]) -> list[int]:
+    """A number from 0 for each path; paths that lead to one file, through links or not, have one number."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(os.path.realpath(path), len(numbers)) for path in paths]
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -22,7 +22,7 @@ class Record:
 
     path    the image file
     pid     person; in a training split relabelled 0 .. P-1 in sorted order, -1 = unknown
-    camera  zero-based
+    camera  zero-based; below 0: not known, a number for each file
     frame   frame number within the recording, -1 = unknown
     recording  which one, where the data set has several with a clock each; "" = unknown
     """
@@ -42,8 +42,8 @@ def spread(records: Sequence[Record], count: int) -> list[Record]:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """Counts of one split. `unlabelled` images (pid -1) count as no identity; `distractors` are gallery images of
-    people whom no query shows (Market-1501's pid 0 among them)."""
+    """Counts of one split; cameras 0: not known. `unlabelled` images (pid -1) count as no identity; `distractors` are gallery
+    images of people whom no query shows (Market-1501's pid 0 among them)."""
 
     images: int
     identities: int
@@ -58,14 +58,14 @@ def split_statistics(records: Sequence[Record], query: Sequence[Record] | None =
     return SplitStatistics(
         images=len(records),
         identities=len({r.pid for r in records if r.pid >= 0}),
-        cameras=len({r.camera for r in records}),
+        cameras=len({r.camera for r in records if r.camera >= 0}),
         unlabelled=sum(r.pid < 0 for r in records),
         distractors=0 if asked is None else sum(r.pid not in asked for r in records),
     )
 
 
 def table(title: str, splits: dict[str, SplitStatistics]) -> str:
-    """One line a split: images, identities, cameras, and a note where some images carry no (queried) identity."""
+    """One line a split: images, identities, cameras (-: not known), and a note where images carry no (queried) identity."""
     lines = [title, f"  {'':<8} {'images':>9} {'identities':>11} {'cameras':>8}"]
     for name, s in splits.items():
         notes = []
@@ -73,8 +73,9 @@ def table(title: str, splits: dict[str, SplitStatistics]) -> str:
             notes.append(f"{s.unlabelled:,} without identity")
         if s.distractors:
             notes.append(f"{s.distractors:,} distractors")
+        cameras = f"{s.cameras:,}" if s.cameras or not s.images else "-"
         note = "  (" + ", ".join(notes) + ")" if notes else ""
-        lines.append(f"  {name:<8} {s.images:>9,} {s.identities:>11,} {s.cameras:>8,}{note}")
+        lines.append(f"  {name:<8} {s.images:>9,} {s.identities:>11,} {cameras:>8}{note}")
     return "\n".join(lines)
 
 
@@ -101,14 +102,15 @@ class ReIDData:
     def caption(self, record: Record) -> str:
         """Person and camera of a test image as the data set itself calls them, a line each."""
         person = self.person_names[record.pid] if self.person_names and record.pid >= 0 else record.pid
-        if self.first_camera is None:
+        if self.first_camera is None or record.camera < 0:
             return f"pid {person}"
         camera = self.camera_names[record.camera] if self.camera_names else record.camera + self.first_camera
         return f"pid {person}\ncam {camera}"
 
     def statistics(self) -> dict[str, SplitStatistics]:
+        train = split_statistics(self.train)
         return {
-            "train": split_statistics(self.train),
+            "train": train if self.first_camera is not None else dataclasses.replace(train, cameras=0),
             "query": split_statistics(self.query),
             "gallery": split_statistics(self.gallery, self.query),
         }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+import torch
 from PIL import Image
 
 from gcl_fast.data.datasets.folders import image_files
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.readable import find_broken, require_readable
+from gcl_fast.evaluation import answerable, evaluate_features, scoring_note
 from gcl_fast.records import Record, ReIDData, relabel
 
 MARKET = {
@@ -140,14 +142,35 @@ def test_csv(tmp_path):
     assert "2 without identity" in data.table()
 
 
-def test_csv_without_cameras_ignores_nothing_when_scored(tmp_path):
+def test_csv_without_cameras_ignores_the_query_s_own_file_alone_when_scored(tmp_path):
     (tmp_path / "train.csv").write_text("path\n1.jpg\n2.jpg\n")
     data = load_dataset("csv", tmp_path)
     assert [(r.pid, r.camera) for r in data.train] == [(-1, 0), (-1, 0)] and data.query == data.gallery == []
-    (tmp_path / "query.csv").write_text("path,pid\n1.jpg,1\n")
-    (tmp_path / "gallery.csv").write_text("path,pid\n2.jpg,1\n")
+    (tmp_path / "query.csv").write_text("path,pid\n1.jpg,1\n3.jpg,2\n")
+    (tmp_path / "gallery.csv").write_text(f"path,pid\n2.jpg,1\n{tmp_path / '1.jpg'},1\n./3.jpg,2\n")
     data = load_dataset("csv", tmp_path)
-    assert data.query[0].camera != data.gallery[0].camera
+    one, three = data.query
+    two, same_one, same_three = data.gallery
+    assert one.camera == same_one.camera and three.camera == same_three.camera
+    assert len({one.camera, two.camera, three.camera}) == 3 and max(r.camera for r in (*data.query, *data.gallery)) < 0
+    rows = [line.split()[:4] for line in data.table().splitlines()[2:]]
+    assert rows == [["train", "2", "0", "-"], ["query", "2", "2", "-"], ["gallery", "3", "2", "-"]]
+    assert data.caption(one) == "pid 1"
+    assert answerable(data.query, data.gallery) == [0]
+    note = scoring_note(data.query, data.gallery)
+    assert note == "1 of 2 queries are not scored: 1 have their person there only as the very same image"
+    found = torch.tensor([[-1.0, 0], [1, 0], [0, 1]])
+    scores = evaluate_features(torch.eye(2), found, data.query, data.gallery)
+    assert scores.num_valid == 1 and scores.cmc[0] == 0  # the file itself, with the very same features, is no match
+
+
+def test_csv_of_cameras_in_training_alone(tmp_path):
+    (tmp_path / "train.csv").write_text("path,camera\n1.jpg,gate\n2.jpg,door\n")
+    for name in ("query", "gallery"):
+        (tmp_path / f"{name}.csv").write_text("path,pid\n1.jpg,1\n2.jpg,1\n")
+    data = load_dataset("csv", tmp_path)
+    assert [r.camera for r in data.train] == [1, 0] and data.caption(data.query[0]) == "pid 1"
+    assert answerable(data.query, data.gallery) == [0, 1]
 
 
 def check(error: type[Exception], name: str, root: pathlib.Path, *words: object) -> None:
@@ -218,6 +241,17 @@ def test_wrong_names_and_lines_are_named(tmp_path):
 def test_broken_csv(tmp_path, file, text, words):
     for name in ("train.csv", "query.csv", "gallery.csv"):
         (tmp_path / name).write_text(text if name == file else "path,pid\na.jpg,1\n")
+    check(ValueError, "csv", tmp_path, *words)
+
+
+def test_csv_of_one_file_under_two_cameras_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("path\na.jpg\n")
+    (tmp_path / "query.csv").write_text("path,pid,camera\na.jpg,1,1\n")
+    for camera in ("1", "01"):
+        (tmp_path / "gallery.csv").write_text(f"path,pid,camera\nb.jpg,1,2\n./a.jpg,1,{camera}\n")
+        assert [r.camera for r in load_dataset("csv", tmp_path).gallery] == [2, 1]
+    (tmp_path / "gallery.csv").write_text("path,pid,camera\nb.jpg,1,2\n./a.jpg,1,2\n")
+    words = ("gallery.csv, line 3: camera must be '1'", "query.csv, line 2 has it", "got '2'")
     check(ValueError, "csv", tmp_path, *words)
 
 

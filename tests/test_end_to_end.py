@@ -15,8 +15,11 @@ import torch
 
 import gcl_fast
 from gcl_fast.cli.main import main
+from gcl_fast.config import to_dict
+from gcl_fast.config.yaml_files import load_yaml
 from gcl_fast.constants import LEARNING_ENCODER, NOVEL_YAWS
-from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.runs.networks import build_networks
+from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -67,6 +70,39 @@ def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
         out = tmp_path / what
         assert main(["generate", str(run), "--what", what, "--num", "2", "--out", str(out), "--angles", "30", "315"]) == 0
         assert (out / f"{what}.png").stat().st_size > 0
+
+
+def test_pictures_of_a_data_set_without_query_images_are_of_training_images(tmp_path, capsys):
+    world = write_toy_world(tmp_path / "data")
+    photos, out = world / "market1501/bounding_box_train", tmp_path / "out"
+    shutil.copytree(world / "mesh/market/train", photos / "mesh/folder/train")
+    (tmp_path / "toy.yaml").write_text(SETTINGS)
+    config = load_yaml(tmp_path / "toy.yaml")
+    networks = build_networks(config)
+    modules = {name: getattr(networks, name).state_dict() for name in ("encoder", "generator", "discriminator")}
+    checkpoint = tmp_path / "last.pt"
+    save_checkpoint(checkpoint, {"stage": "stage2", "config": to_dict(config), "modules": modules})
+
+    def generate(dataset, root, *more):
+        where = ["--dataset", dataset, "--root", str(root), "--num", "2", "--out", str(out)]
+        code = main(["generate", str(checkpoint), *where, *more])
+        printed = capsys.readouterr()
+        return code, printed.out if code == 0 else printed.err.splitlines()[-1]
+
+    code, words = generate("folder", photos)
+    assert code == 0 and "of training images: the data set has no query images" in words
+    people = {path.name[:4] for path in (out / "novel").iterdir()}
+    assert people and people <= {f"{pid:04d}" for pid in range(1, 5)}
+    code, words = generate("folder", photos, "--split", "train")
+    assert code == 0 and "no query" not in words
+    for split in ("query", "gallery"):
+        code, words = generate("folder", photos, "--split", split)
+        assert code == 1 and f"the data set has no {split} images: --split train draws from those of training" in words
+    code, words = generate("market1501", world)
+    assert code == 0 and "training" not in words
+    shutil.rmtree(world / "mesh/market/test")
+    code, words = generate("market1501", world)
+    assert code == 1 and "no meshes for the query images" in words and "--split train draws from" in words
 
 
 def _last(run, stage):

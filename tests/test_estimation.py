@@ -19,9 +19,10 @@ from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.errors import FileError, InputError, MissingFileError, ProgramError
 from gcl_fast.estimation import EstimatedBodies, Landmarks, estimate_meshes, pose_weights
 from gcl_fast.estimation.photo_meshes import stretched
-from gcl_fast.images import Pixels
+from gcl_fast.images import Pixels, pillow
 from gcl_fast.meshes import open_mesh_source, read_mesh
 from gcl_fast.meshes.mesh_files import read_mask, write_faces, write_mesh
+from gcl_fast.meshes.preview import preview_dataset
 from gcl_fast.meshes.sources import VertexMeshes
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record
@@ -137,6 +138,21 @@ def test_images_without_anybody_are_averaged_left_out_or_an_error(world: Path) -
     assert np.abs(np.ptp(body.vertices, 0) - np.ptp(VERTICES, 0)).max() < 0.01
     with pytest.raises(InputError, match="no body was found in any of the 6 train images"):
         estimate_meshes(data, Ellipsoids(absent=range(99)), mesh_root=world / "other", image_size=SIZE)
+
+
+def test_a_preview_leaves_out_photos_that_cannot_be_read(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    data.train[0].path.write_bytes(data.train[0].path.read_bytes()[:200])
+    estimate_meshes(data, Ellipsoids(), image_size=SIZE)
+    picture = preview_dataset(data, world / "mesh", world / "bodies.png", SIZE, len(data.train))
+    with pillow().open(picture) as sheet:
+        assert sheet.size == ((len(data.train) - 1) * (SIZE[1] + 6) - 6, 3 * SIZE[0] + 2)
+    with pillow().open(preview_dataset(data, world / "mesh", world / "one.png", SIZE, 1)) as sheet:
+        assert sheet.size == (SIZE[1], 3 * SIZE[0] + 2)  # another one in its place
+    for record in data.train:
+        record.path.write_bytes(b"no photo")
+    with pytest.raises(InputError, match="no image to preview that has a mesh and can be read"):
+        preview_dataset(data, world / "mesh", world / "bodies.png", SIZE, 4)
 
 
 def test_photos_none_of_which_can_be_read_are_not_called_photos_of_nobody(world: Path) -> None:

@@ -90,6 +90,9 @@ def test_matches_of_the_same_camera_count_but_never_the_query_itself() -> None:
     assert strict.num_valid == 1 and strict.mAP == 1
     assert wide.num_valid == 2 and 0.5 < wide.mAP < 1
     assert identities(QUERY, GALLERY, same_camera=True)[2][2] == identities(QUERY, GALLERY, same_camera=True)[3][2]
+    itself = people((3, 1, "sub/../c"), (3, 1, "f"))  # the same file by another name, and another one
+    scores = evaluate_features(features[2:3], features[[2, 0]], QUERY[2:3], itself, same_camera=True)
+    assert scores.num_valid == 1 and scores.mAP == 1 and answerable(QUERY[2:3], itself[:1], same_camera=True) == []
 
 
 def test_ranked_lists_of_one_camera(root: Path) -> None:

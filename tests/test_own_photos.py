@@ -14,9 +14,12 @@ import torch
 from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
+from gcl_fast.models.fingerprint import fingerprint
 from gcl_fast.runs.folder import read_metrics
+from gcl_fast.runs.photo_search import GREY, short
 from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
-from tests.toy_world import SETTINGS, write_toy_world
+from gcl_fast.visuals.canvas import enlargement
+from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 STAGE1 = SETTINGS.replace("epochs: 2, iters: 3", "epochs: 1, iters: 2")
@@ -63,6 +66,7 @@ def test_embed_gives_the_encoder_s_features(run: Path, photos: Path, tmp_path: P
     assert "24 photos" in capsys.readouterr().out
     with np.load(out) as file:
         paths, features, folder = file["paths"].tolist(), file["features"], str(file["folder"])
+        assert str(file["encoder"]) == fingerprint(load_encoder(run, device="cpu").network, (80, 40))
     assert paths == sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.jpg")) and folder == str(photos)
     expected = load_encoder(run, device="cpu")([photos / path for path in paths], batch_size=7)
     torch.testing.assert_close(torch.from_numpy(features), expected, rtol=0, atol=1e-6)
@@ -109,12 +113,104 @@ def test_search_finds_copies_first_and_never_the_photo_itself(
         assert capsys.readouterr().out.splitlines() == lines
     finally:
         copy.unlink()
-    np.savez(tmp_path / "other.npz", paths=np.array(["a.jpg"]), features=np.ones((1, 3), np.float32), folder=np.array("x"))
-    assert main(["search", str(query), str(tmp_path / "other.npz"), *flags]) == 1
-    assert "holds 3 features a photo" in capsys.readouterr().err
+
+
+def test_photos_that_moved_are_found_and_grey_on_the_sheet(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, query, kept, sheet = tmp_path / "photos", tmp_path / "query.jpg", tmp_path / "kept.npz", tmp_path / "sheet.png"
+    shutil.copytree(photos, folder)
+    shutil.copy(photos / "day0/004.jpg", query)
+    flags = ["--weights", str(run), "--device", "cpu"]
+    assert main(["embed", str(folder), "--out", str(kept), *flags]) == 0
+    search = ["search", str(query), str(kept), "--top", "3", "--sheet", str(sheet), *flags]
+    capsys.readouterr()
+    assert main(search) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["1", "1.000", "day0/004.jpg"] and len(lines) == 5
+
+    def grey() -> int:
+        with pillow().open(sheet) as picture:
+            return int((np.asarray(picture) == GREY).all(-1).sum())
+
+    tile = SIZE[0] * SIZE[1] * enlargement(SIZE[0]) ** 2  # pixels of one picture
+    assert grey() < tile
+    (folder / "day0/004.jpg").unlink()
+    assert main(search) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:4] == lines[:4] and printed[-1] == lines[-1]
+    assert printed[4].startswith("note: 1 of the photos on the sheet cannot be read") and "004.jpg: no such file" in printed[5]
+    assert grey() >= tile
+    folder.rename(tmp_path / "elsewhere")
+    assert main(search) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:4] == lines[:4] and printed[4].startswith("note: 3 of the photos") and grey() >= 3 * tile
+
+
+def test_names_on_the_sheet_keep_both_ends() -> None:
+    assert short("0001_c1s1_00.jpg") == "0001_c1s1_00.jpg"
+    one, two = (short(f"person 1 at the gate shot {i}.jpg") for i in (1, 4))
+    assert short("a\u0308" * 18) == "ä" * 18
+    assert one == "person 1 …ot 1.jpg" and two == "person 1 …ot 4.jpg"
+
+
+def test_a_query_that_is_no_photo_is_not_to_be_skipped(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    command = ["search", str(tmp_path / "text.jpg"), str(photos), "--weights", str(run), "--sheet", str(tmp_path / "a.png")]
+    assert main([*command, "--device", "cpu"]) == 1
+    words = capsys.readouterr().err
+    assert "cannot read image" in words and "text.jpg" in words and "--skip-broken" not in words
+
+
+def test_files_that_hold_no_features_are_named(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--weights", str(run), "--sheet", str(tmp_path / "sheet.png"), "--device", "cpu"]
+
+    def refused(name: str) -> str:
+        assert main(["search", str(photos / "day0/004.jpg"), str(tmp_path / name), *command]) == 1
+        return capsys.readouterr().err
+
+    one = {"paths": np.array(["a.jpg"]), "features": np.ones((1, 3), np.float32), "folder": np.array("x")}
+    np.savez(tmp_path / "other.npz", **one)
+    assert "holds 3 features a photo" in refused("other.npz")
     (tmp_path / "none.npz").write_bytes(b"nothing")
-    assert main(["search", str(query), str(tmp_path / "none.npz"), *flags]) == 1
-    assert "holds no features as gcl-fast embed writes them" in capsys.readouterr().err
+    assert "holds no features as gcl-fast embed writes them" in refused("none.npz")
+    np.savez(tmp_path / "arrays.npz", folder=one["folder"], a=np.ones(2))
+    assert refused("arrays.npz").endswith("embed writes them: it lacks paths, features; its arrays are folder, a\n")
+    for key, value in {"paths": np.array("a.jpg"), "features": np.ones((1, 3))}.items():
+        np.savez(tmp_path / "shape.npz", **{**one, key: value})
+        assert "shape.npz: expected paths [N] and features [N, D] float32, got" in refused("shape.npz")
+
+
+def test_features_of_another_encoder_are_refused(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, other, out = tmp_path / "kept.npz", tmp_path / "other", tmp_path / "exported"
+    flags = ["--sheet", str(tmp_path / "sheet.png"), "--device", "cpu"]
+    assert main(["embed", str(photos), "--weights", str(run), "--out", str(kept), "--device", "cpu"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--format", "safetensors"]) == 0
+    search = ["search", str(photos / "day0/004.jpg"), str(kept), *flags, "--weights"]
+    assert main([*search, str(run)]) == 0 and main([*search, str(out)]) == 0  # the same weights in another file
+    shutil.copytree(run, other)
+    state = load_trained(other / "stage1/last.pt")
+    state["modules"]["encoder"]["bn.bias"] += 1e-3
+    save_checkpoint(other / "stage1/last.pt", state)
+    capsys.readouterr()
+    assert main([*search, str(other)]) == 1
+    words = capsys.readouterr()
+    assert f"{kept} was made by another encoder" in words.err and "at 80 x 40" in words.err and "004.jpg" not in words.out
+    assert (
+        main([*search, str(run), "--height", "64"]) == 1 and "is " in (words := capsys.readouterr().err) and "at 64 x 40" in words
+    )
+    with np.load(kept) as file:
+        np.savez(tmp_path / "older.npz", **{name: file[name] for name in file if name != "encoder"})
+    search[2] = str(tmp_path / "older.npz")
+    assert (
+        main([*search, str(run)]) == 0 and "note: " in (words := capsys.readouterr().out) and "older.npz does not tell" in words
+    )
 
 
 def test_parquet_needs_pyarrow_and_says_so_before_the_work(
@@ -134,6 +230,7 @@ def test_parquet_needs_pyarrow_and_says_so_before_the_work(
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
     assert main(command) == 0 and (tmp_path / "f.parquet").read_bytes() == b"parquet"
     assert len(written["path"]) == 24 and written["feature"].shape[0] == 24 and written["folder"] == str(photos)
+    assert str(written["encoder"]).endswith(" at 80 x 40")
 
 
 @pytest.mark.parametrize("stage", ["1", "all"])

@@ -23,6 +23,7 @@ from gcl_fast.visuals import (
     ranked_lists,
     ranked_lists_from_features,
     save_png,
+    text,
     unit_to_uint8,
 )
 from gcl_fast.visuals.canvas import BLUE, GREEN, MARGIN, PAPER, RED, enlargement
@@ -120,6 +121,26 @@ def test_labels_do_not_cover_pictures():
     assert share(sheet, (10, 20, 30)) == 2 * 200 * 100
     for edge in (sheet[:4], sheet[-4:], sheet[:, :4], sheet[:, -4:]):
         assert (edge == 255).all()  # nothing is cut off
+
+
+def drawn(text: str) -> bytes:
+    return compose([[flat((1, 2, 3))]], captions=[[text]]).tobytes()
+
+
+def test_letters_with_marks_are_no_boxes(monkeypatch):
+    built_in = text.font()._font
+    assert text.has_letters(built_in, "Kathe…\n") and not text.has_letters(built_in, "ä")
+    for font in text.system_fonts(text.SMALL_TEXT_SIZE):
+        assert not text.has_letters(font, text.NO_LETTER)
+    assert drawn("Käthe") == drawn("Ka\u0308the")
+    monkeypatch.setattr(text, "system_fonts", lambda size: (built_in,))
+    assert drawn("Käthe") == drawn("Kathe") and drawn("名\udcff") == drawn("??")
+
+
+def test_a_font_of_the_system_draws_marks(monkeypatch):
+    fonts = [font for font in text.system_fonts(text.SMALL_TEXT_SIZE) if text.has_letters(font, "ä")]
+    monkeypatch.setattr(text, "system_fonts", lambda size: tuple(fonts))
+    assert (drawn("Käthe") == drawn("Kathe")) == (not fonts)
 
 
 def test_image_rows_order_and_limit(device):

@@ -42,8 +42,8 @@ class EmbedOptions:
     photos: tyro.conf.Positional[Path]
     """A folder, or one photo."""
     out: Path
-    """File to write: .npz (arrays paths, features [N, D] of length 1, folder) or .parquet (columns path and feature; needs
-    pyarrow)."""
+    """File to write: .npz (arrays paths, features [N, D] of length 1, folder, encoder) or .parquet (columns path and feature;
+    needs pyarrow)."""
     reading: tyro.conf.OmitArgPrefixes[PhotoOptions]
 
     def __post_init__(self) -> None:
@@ -54,10 +54,12 @@ def main(argv: list[str]) -> int:
     options = parse(EmbedOptions, argv, prog="gcl-fast embed")
 
     from gcl_fast.files import check_writable
+    from gcl_fast.models.fingerprint import fingerprint
     from gcl_fast.packages import missing
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
-    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at, write_features
+    from gcl_fast.runs.feature_files import write_features
+    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at
 
     check_writable(options.out)
     if options.out.suffix == ".parquet":
@@ -68,9 +70,10 @@ def main(argv: list[str]) -> int:
     given = options.reading
     paths = photos_at(options.photos)
     encoder, size = encoder_and_size(given.weights, given.height, given.width)
+    made_by = fingerprint(encoder, size)
     reading = Reading(size, choose_device(given.device), given.batch_size, given.workers, given.skip_broken)
     with counting("embed") as progress:
         found = photo_features(paths, encoder, reading, progress)
-    written = write_features(options.out, found, options.photos)
+    written = write_features(options.out, found, options.photos, made_by)
     print(f"{len(found.paths):,} photos, {found.features.shape[1]} features each, images at {size[0]} x {size[1]}: {written}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class GenerateOptions:
-    """Write reconstructions, novel views at given angles, or identity mixes of a split's images."""
+    """Write reconstructions, novel views at given angles, or identity mixes of a split's images (query; of a data set without:
+    train)."""
 
     checkpoint: tyro.conf.Positional[Path]
     """A run's checkpoint of stage 2 or 3, or its run folder."""
@@ -39,7 +40,8 @@ class GenerateOptions:
     angles: tuple[float, ...] = NOVEL_YAWS
     """Turns in degrees; any angle where mesh vertices are there."""
     num: int = 8
-    split: Literal["train", "query", "gallery"] = "query"
+    split: Literal["train", "query", "gallery"] | None = None
+    """Images to draw from; default: query, of a data set without query images train."""
     out: Path = Path("generated")
     dataset: DatasetName | None = None
     root: str | None = None
@@ -146,6 +148,20 @@ def score(
     print("scores: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
 
+def of_split(dataset: OpenedDataset, split: str) -> tuple[list[Record], MeshSource]:
+    """The images and their meshes. Errors: InputError where there are none; training images always have theirs."""
+    records = {"train": dataset.data.train, "query": dataset.data.query, "gallery": dataset.data.gallery}[split]
+    meshes = dataset.train_meshes if split == "train" else dataset.test_meshes
+    if not records:
+        raise InputError(f"the data set has no {split} images: --split train draws from those of training")
+    if meshes is None:
+        raise InputError(
+            f"no meshes for the {split} images under {dataset.config.mesh_dir}: gcl-fast estimate-meshes --split test makes them "
+            "from photos; --split train draws from the images of training"
+        )
+    return records, meshes
+
+
 def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
@@ -162,10 +178,11 @@ def main(argv: list[str]) -> int:
     if "generator" not in state["modules"] and not options.warp:
         raise CheckpointError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
     dataset = OpenedDataset(on_data(config, options.dataset, options.root, options.device), with_meshes=True)
-    meshes = dataset.train_meshes if options.split == "train" else dataset.test_meshes
-    if meshes is None:
-        raise InputError(f"no meshes for the {options.split} images under {dataset.config.mesh_dir}")
-    records = {"train": dataset.data.train, "query": dataset.data.query, "gallery": dataset.data.gallery}[options.split]
+    split = options.split or ("query" if dataset.data.query else "train")
+    if options.split is None and split == "train":
+        print("pictures of training images: the data set has no query images")
+    records, meshes = of_split(dataset, split)
+    options = replace(options, split=split)
     if options.warp:
         warp(options, dataset, records, meshes)
     else:

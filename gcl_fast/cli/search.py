@@ -41,11 +41,13 @@ class SearchOptions:
 def main(argv: list[str]) -> int:
     options = parse(SearchOptions, argv, prog="gcl-fast search")
 
+    from gcl_fast.data.datasets.readable import name_files
     from gcl_fast.errors import InputError
     from gcl_fast.files import check_writable
     from gcl_fast.progress import counting
     from gcl_fast.runs.device import choose_device
-    from gcl_fast.runs.photo_features import Reading, encoder_and_size, names_below, photo_features, photos_at, read_features
+    from gcl_fast.runs.feature_files import check_encoder, names_below, read_features
+    from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at
     from gcl_fast.runs.photo_search import nearest, search_sheet
     from gcl_fast.visuals import save_png
 
@@ -54,11 +56,13 @@ def main(argv: list[str]) -> int:
     asked = photos_at(options.query)
     kept = read_features(base) if base.suffix == ".npz" else None
     encoder, size = encoder_and_size(given.weights, given.height, given.width)
+    if kept is not None:
+        check_encoder(base, kept, given.weights, encoder, size)
     reading = Reading(size, choose_device(given.device), given.batch_size, given.workers, given.skip_broken)
     with counting("read queries") as progress:
         queries = photo_features(asked, encoder, reading, progress)
     if kept is not None:
-        gallery, base = kept
+        gallery, base = kept.photos, kept.folder
     else:
         paths = photos_at(base)
         with counting("read the folder") as progress:
@@ -69,11 +73,14 @@ def main(argv: list[str]) -> int:
             f"{queries.features.shape[1]}: embed the folder with the same weights"
         )
     found = nearest(queries, gallery, options.top)
-    names = names_below(gallery.paths, base)
-    for name, row in zip(names_below(queries.paths, options.query), found, strict=True):
+    names = names_below(queries.paths, options.query), names_below(gallery.paths, base)
+    for name, row in zip(names[0], found, strict=True):
         print(name)
         for rank, (place, similarity) in enumerate(row, start=1):
-            print(f"  {rank:3d}  {similarity:.3f}  {names[place]}")
-    written = save_png(options.sheet, search_sheet(queries, gallery, found, size, options.rows))
+            print(f"  {rank:3d}  {similarity:.3f}  {names[1][place]}")
+    sheet, unreadable = search_sheet(queries, gallery, found, size, options.rows, names)
+    written = save_png(options.sheet, sheet)
+    if unreadable:
+        print(name_files(f"note: {len(unreadable)} of the photos on the sheet cannot be read, and are grey", unreadable, limit=3))
     print(f"sheet: {written}")
     return 0

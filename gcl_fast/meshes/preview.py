@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import InputError
+from gcl_fast.errors import FileError, InputError
 from gcl_fast.files import write_whole
-from gcl_fast.images import load_uint8, pillow, unit_from_levels, unit_to_uint8
+from gcl_fast.images import load_photo, load_uint8, pillow, unit_from_levels, unit_to_uint8
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.records import Record, ReIDData, spread
 
@@ -27,12 +27,25 @@ def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
 def preview_dataset(
     data: ReIDData, mesh_root: str | os.PathLike[str], path: str | os.PathLike[str], image_size: tuple[int, int], count: int
 ) -> pathlib.Path:
-    """`preview_meshes` of at most `count` images that have vertices, spread over the training images, or over the test images
-    where there are no others."""
+    """`preview_meshes` of at most `count` images that have vertices and can be read, spread over the training images, or over the
+    test images where there are no others."""
     split = "train" if data.train else "test"
     source, records = open_mesh_source(mesh_root, data.name, split, image_size, kind="vertices"), data.mesh_split(split)
-    without = {record.path for record in source.missing(records)}
-    return preview_meshes(source, spread([r for r in records if r.path not in without], count), path, image_size)
+    left_out = {record.path for record in source.missing(records)}
+    while True:
+        shown = spread([record for record in records if record.path not in left_out], count)
+        unreadable = {record.path for record in shown if not _can_be_read(record)}
+        if not unreadable:
+            return preview_meshes(source, shown, path, image_size)
+        left_out |= unreadable
+
+
+def _can_be_read(record: Record) -> bool:
+    try:
+        load_photo(record.path)
+    except FileError:
+        return False
+    return True
 
 
 def preview_meshes(
@@ -54,7 +67,7 @@ def preview_meshes(
     if path.suffix.lower() != ".png":
         raise InputError(f"the preview must be a .png, got {path}")
     if not records:
-        raise InputError("no image with a mesh to preview")
+        raise InputError("no image to preview that has a mesh and can be read")
     height, width = image_size
     columns = min(columns, len(records))
     rows = -(-len(records) // columns)

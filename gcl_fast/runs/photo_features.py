@@ -1,27 +1,20 @@
-"""Features of photos in a folder, through the loader that training uses, and the files they are kept in."""
+"""Features of photos in a folder, through the loader that training uses."""
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.archives import read_npz
 from gcl_fast.data.datasets.photo_folder import photos_below
 from gcl_fast.data.datasets.readable import find_broken, name_files
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.evaluation import extract_features
-from gcl_fast.files import write_whole
 from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.packages import missing
 from gcl_fast.records import Record
 from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.runs.networks import encoder_of, find_checkpoint
@@ -94,52 +87,8 @@ def photo_features(
             progress=progress,
         )
     except (FileError, MissingFileError, InputError) as error:
-        raise FileError(f"{error}; --skip-broken goes on without photos that cannot be read") from error
+        others = "; --skip-broken goes on without photos that cannot be read" if len(paths) > 1 else ""
+        raise FileError(f"{error}{others}") from error
     finally:
         loader.close()
     return PhotoFeatures(paths, features)
-
-
-def names_below(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Paths as they are told: below the folder where they lie in it."""
-    base = folder if folder.is_dir() else folder.parent
-    return [path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path) for path in paths]
-
-
-def write_features(out: Path, found: PhotoFeatures, folder: Path) -> Path:
-    """Write paths (below `folder`) and features.
-
-    .npz: arrays `paths` [N] text, `features` [N, D] float32, `folder` text (absolute). .parquet: columns path and feature, one
-    list of D float32 a row; needs pyarrow.
-    """
-    names, features = names_below(found.paths, folder), found.features.cpu().numpy()
-    base = os.path.abspath(folder if folder.is_dir() else folder.parent)
-    if out.suffix == ".npz":
-        return write_whole(out, lambda file: np.savez(file, paths=np.array(names), features=features, folder=np.array(base)))
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing("pyarrow", "writing .parquet", error) from error
-    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
-    table = pyarrow.table({"path": pyarrow.array(names), "feature": column}, metadata={"folder": base})
-
-    def write(file: IO[bytes]) -> None:
-        pyarrow.parquet.write_table(table, file)
-
-    return write_whole(out, write)
-
-
-def read_features(path: Path) -> tuple[PhotoFeatures, Path]:
-    """What `write_features` wrote as .npz, and its folder. Errors: MissingFileError, InputError that name the file."""
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist: gcl-fast embed PHOTOS --weights RUN --out {path} writes it")
-    try:
-        content = read_npz(path)
-        names, features, folder = (content[name] for name in ("paths", "features", "folder"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} holds no features as gcl-fast embed writes them: {error}") from error
-    if features.ndim != 2 or len(names) != len(features) or features.dtype != np.float32:
-        raise InputError(f"{path}: expected paths [N] and features [N, D] float32, got {names.shape} and {features.shape}")
-    base = Path(str(folder))
-    return PhotoFeatures([base / str(name) for name in names], torch.from_numpy(features)), base

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gcl_fast.data.datasets.folders import check_folder, listing
 from gcl_fast.errors import InputError, MissingFileError
-from gcl_fast.files import read_text
+from gcl_fast.files import file_numbers, read_text
 from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"
@@ -37,9 +37,9 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     too: where one of a column is text, all are read as text, and numbered in sorted order. Train identities are relabelled
     in sorted order.
 
-    Scoring leaves out a gallery image of the query's own person and camera. Without cameras nothing can be left
-    out, so queries are given camera 0 and gallery images camera 1 (training images camera 0); `query.csv` and
-    `gallery.csv` must both have the column or both lack it.
+    Scoring leaves out a gallery image of the query's own person and camera. Without cameras it leaves out the query's very file
+    alone: each file of query and gallery has an unknown camera of its own, below 0 (training images have camera 0).
+    `query.csv` and `gallery.csv` must both have the column or both lack it, and give a file that is in both the same camera.
     """
     root = pathlib.Path(root).expanduser()
     check_folder("csv: dataset root", root)
@@ -59,17 +59,20 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
         has, lacks = ("query.csv", "gallery.csv") if test["query"][0].camera is not None else ("gallery.csv", "query.csv")
         raise InputError(f"csv: {root / has} has a column camera and {root / lacks} has none: give both or neither")
 
-    lines = [*train, *(line for part in test.values() for line in part)]
+    shown = [line for part in test.values() for line in part]
+    lines = [*train, *shown]
     cameras, camera_names = _numbers("camera", [(line.place, line.camera) for line in lines if line.camera is not None], low=0)
     train_pids, _ = _numbers("pid", [(line.place, line.pid) for line in train if line.pid], low=-1)
-    asked = [(line.place, line.pid) for part in test.values() for line in part]
-    test_pids, person_names = _numbers("pid", asked, low=-1)
+    test_pids, person_names = _numbers("pid", [(line.place, line.pid) for line in shown], low=-1)
 
-    def records(part: Sequence[_Line], pids: dict[str, int], camera: int) -> list[Record]:
-        numbered = [(line, pids.get(line.pid, -1), camera if line.camera is None else cameras[line.camera]) for line in part]
-        return [Record(line.path, pid, cam, line.frame) for line, pid, cam in numbered]
+    unknown = {line.path: -1 - number for line, number in zip(shown, file_numbers(line.path for line in shown), strict=True)}
+    _check_cameras(shown, unknown, cameras)
 
-    query, gallery = (records(test.get(name, []), test_pids, i) for i, name in enumerate(("query", "gallery")))
+    def records(part: Sequence[_Line], pids: dict[str, int], unknown: dict[pathlib.Path, int]) -> list[Record]:
+        numbered = [(line, unknown.get(line.path, 0) if line.camera is None else cameras[line.camera]) for line in part]
+        return [Record(line.path, pids.get(line.pid, -1), camera, line.frame) for line, camera in numbered]
+
+    query, gallery = (records(test.get(name, []), test_pids, unknown) for name in ("query", "gallery"))
     junk = {name: sum(r.pid < 0 for r in part) for name, part in (("query", query), ("gallery", gallery))}
     for name, part in (("query", query), ("gallery", gallery)):
         if part and junk[name] == len(part):
@@ -77,7 +80,7 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     return ReIDData(
         "csv",
         root,
-        relabel(records(train, train_pids, 0)),
+        relabel(records(train, train_pids, {})),
         [r for r in query if r.pid >= 0],
         [r for r in gallery if r.pid >= 0],
         {name: (f"{n:,} lines of person -1 (junk)",) if n else () for name, n in junk.items() if name in test},
@@ -112,6 +115,20 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
     if not lines:
         raise _empty(file)
     return lines
+
+
+def _check_cameras(lines: Sequence[_Line], files: dict[pathlib.Path, int], cameras: dict[str, int]) -> None:
+    """One file, one camera: else a query's own file, under another camera, would count as a match of it."""
+    first: dict[int, _Line] = {}
+    for line in lines:
+        other = first.setdefault(files[line.path], line)
+        if line.camera is None or other.camera is None:
+            continue
+        if cameras[line.camera] != cameras[other.camera]:
+            place = other.place.removeprefix("csv: ")
+            raise InputError(
+                f"{line.place}: camera must be {other.camera!r}, as {place} has it of the same file, got {line.camera!r}"
+            )
 
 
 def _empty(file: pathlib.Path) -> InputError:
