@@ -133,12 +133,16 @@ def test_a_clustering_without_clusters_names_its_flags() -> None:
     torch.manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(9, 16) * 0.01 + 1, dim=1)
     with pytest.raises(
-        StageError, match=r"found 1 cluster and .*: lower --stage1.cluster.eps \(now 1\), or lower --stage1.cluster.k1 \(now 30\)"
+        StageError,
+        match=r"found 1 cluster and .*: lower --stage1.cluster.eps \(now 1\), or lower --stage1.cluster.k1 \(now 30\)\. "
+        r"A run keeps its settings .* under another --name, or with --overwrite$",
     ):
         epoch_labels("stage1", 0, features, torch.zeros(9, dtype=torch.int64), ClusterConfig(eps=1.0))
     rule = ClusterConfig(eps=1e-6, min_samples=9)
     with pytest.raises(
-        StageError, match=r"raise --stage3.cluster.eps \(now 1e-06\), or lower --stage3.cluster.min-samples \(now 9\), or warm"
+        StageError,
+        match=r"raise --stage3.cluster.eps \(now 1e-06\), or lower --stage3.cluster.min-samples \(now 9\), or warm.*"
+        r" a new one of --stage 3 under another --name, with --init RUN/stage2$",
     ):
         epoch_labels("stage3", 0, features, torch.zeros(9, dtype=torch.int64), rule)
 
