@@ -26,6 +26,7 @@ from gcl_fast.runs import lock as run_lock
 from gcl_fast.runs import resolved
 from gcl_fast.runs.folder import read_config, read_resolved
 from gcl_fast.runs.lock import RunLock
+from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.resolved import keep_choices
 from gcl_fast.runs.run_files import remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
@@ -118,6 +119,20 @@ def test_overwrite_does_not_remove_what_the_call_needs(toy: Toy, capsys: pytest.
     shutil.copytree(toy.run / "stage1", toy.run / "stage2")
     assert "stage 3 starts from" in refused([*toy.command[:-1], "3", "--overwrite"], capsys)
     assert last.read_bytes() == content
+
+
+def test_a_start_that_cannot_be_leaves_nothing_in_the_way(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    command, new = [*toy.command, "--name", "new", "--init"], toy.run.parent / "new"
+    photo = next(toy.root.rglob("*.jpg"))
+    assert f"{photo} is truncated or no torch checkpoint" in refused([*command, str(photo)], capsys)
+    assert f"no checkpoint in {toy.root}" in refused([*command, str(toy.root)], capsys)
+    half = toy.folder / "generator.pt"
+    torch.save({"modules": {"generator": build_networks(read_config(toy.run)).generator.state_dict()}}, half)
+    assert "none of the files holds an identity encoder" in refused([*command, str(half)], capsys)
+    assert "stage 3 needs the " in refused([*command, str(toy.run), "--stage", "3"], capsys)
+    assert not new.exists()
+    assert main([*command, str(toy.run)]) == 0
+    assert capsys.readouterr().out.count("tensors mapped onto the encoder") == 1  # read twice, told once
 
 
 # One process at a time

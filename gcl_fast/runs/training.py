@@ -120,7 +120,8 @@ class Training:
 
     def _announce_start(self) -> bool:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder
-        is touched. Returns whether networks are to be built from model.weights; False: they are loaded, nothing is downloaded."""
+        is touched, where they would be in the way of the mended command. Returns whether networks are to be built from
+        model.weights; False: they are loaded, nothing is downloaded."""
         model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
         goes_on = self.resume and distributed.from_first(first.exists)
         begins = 1 in self.stages and not goes_on and not self.config.init
@@ -128,7 +129,16 @@ class Training:
             print(start_box(self.config, self.stages, goes_on=goes_on))
         if begins and model.weights != "none":
             distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
+        if self.config.init and not goes_on:
+            distributed.from_first(self._look_at_init)
         return begins or model.weights != "imagenet"
+
+    def _look_at_init(self) -> None:
+        """Load what the first stage will, once in vain: seconds at most. Errors: as loading has them."""
+        networks = build_networks(self.config, start=False)
+        given = self._load_given(networks, self.stages[0], tell=True)
+        if self.stages[0] == 3:
+            self._load_stage2(networks, given=given)
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
@@ -219,15 +229,12 @@ class Training:
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
 
-    def _load_given(self, networks: Networks, stage: int) -> set[str]:
+    def _load_given(self, networks: Networks, stage: int, *, tell: bool = False) -> set[str]:
         """Load what --init gives, in the first stage of this call: the later ones start from the stage before them. Returns which
         networks it gave."""
         if not self.config.init or stage != self.stages[0]:
             return set()
-        given = load_networks(networks, self.config.init, stage)
-        if "encoder" not in given and stage < 3:
-            raise RunError(f"--init {self.config.init}: none of the files holds an identity encoder")
-        return given
+        return load_networks(networks, self.config.init, stage, tell=tell)
 
     def _load_stage1(self, encoder: IdentityEncoder) -> None:
         path = self._checkpoint("stage1")
