@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError, FileError, FolderInUseError, MissingFileError, RunError
 from gcl_fast.stages.checkpoint import save_checkpoint
+from gcl_fast.stages.stop_signals import Stopped
 
 SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}}
 
@@ -278,6 +280,19 @@ def test_a_stopped_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, ca
         assert main([name, "--flag"]) == 130
         printed = capsys.readouterr().err
         assert words in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Stopped(signal.SIGTERM)])
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run"])
+def test_a_stopped_dry_run_has_nothing_to_go_on_with(
+    flag: str, error: KeyboardInterrupt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gcl_fast.runs.dry_run.dry_run", stopped)
+    assert main(["train", flag]) == 128 + getattr(error, "signal", signal.SIGINT)
+    assert capsys.readouterr().err == "\ngcl-fast train: stopped in the dry run; nothing was written\n"
 
 
 def test_only_train_runs_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
