@@ -135,6 +135,14 @@ def test_a_start_that_cannot_be_leaves_nothing_in_the_way(toy: Toy, capsys: pyte
     assert capsys.readouterr().out.count("tensors mapped onto the encoder") == 1  # read twice, told once
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256])
+@pytest.mark.parametrize("flags", [[], ["--resume"], ["--dry-run"]])
+def test_a_run_has_a_folder_of_its_own(flags: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(["train", "--runs", str(tmp_path), "--name", name, *flags], capsys)
+    assert message == f"gcl-fast train: --name must be the name of one folder, got {name!r}; --runs DIR says where it lies\n"
+    assert not list(tmp_path.iterdir())
+
+
 # One process at a time
 
 

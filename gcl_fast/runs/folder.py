@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_dict, yaml_text
-from gcl_fast.errors import RunError
+from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
 from gcl_fast.runs.resolved import CHOICES
 from gcl_fast.runs.run_files import STAGES, files_of_run, remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
+
+LONGEST_NAME = 255  # bytes, as file systems have it
 
 
 def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:
@@ -52,11 +55,18 @@ def holds_run(run_dir: Path) -> bool:
     return (run_dir / "config.yaml").exists() or bool(_checkpoints(run_dir))
 
 
+def check_name(name: str) -> None:
+    """Errors: ConfigError where a run's name is not one folder of its own: the run would lie among other runs, or elsewhere."""
+    if name in ("", ".", "..") or os.sep in name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ConfigError(f"--name must be the name of one folder, got {name!r}; --runs DIR says where it lies")
+
+
 def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
     """Whether a call may use the run folder as asked; nothing is written.
 
-    Errors: RunError that says what to do.
+    Errors: RunError that says what to do; ConfigError for a name that is no folder's.
     """
+    check_name(config.name)
     run_dir = config.run_dir
     if resume and overwrite:
         raise RunError("--resume goes on with a run, --overwrite removes it: give one of them")
@@ -98,8 +108,11 @@ def check_start(config: TrainConfig, stages: Sequence[int]) -> None:
         )
 
 
-def nothing_to_resume(run_dir: Path) -> str:
-    """What to tell who asked to go on with a run that is not there, perhaps by a mistyped name; empty where one is."""
+def nothing_to_resume(config: TrainConfig) -> str:
+    """What to tell who asked to go on with a run that is not there, perhaps by a mistyped name; empty where one is. Errors:
+    ConfigError for a name that is no folder's."""
+    check_name(config.name)
+    run_dir = config.run_dir
     if holds_run(run_dir):
         return ""
     names = sorted(path.parent.name for path in run_dir.parent.glob("*/config.yaml"))
