@@ -147,6 +147,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
     for words in (
         "market1501 in",
         "starts from random weights",
+        "note: a batch of stage 1 shows 2 identities, which",
         "device cpu",
         "loader",
         "2 epochs of 3 steps",

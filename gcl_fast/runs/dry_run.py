@@ -23,7 +23,7 @@ from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_ch
 from gcl_fast.runs.networks import build_networks, load_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
-from gcl_fast.runs.start_summary import settings_summary, start_box
+from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.epoch_progress import peak_memory
@@ -95,7 +95,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     print(dataset.table())
     print(line_of(resolved))
     print(settings_summary(config, stages))
-    for note in count_notes(config, stages, count, iters=asked):
+    for note in batch_notes(config, stages) + count_notes(config, stages, count, iters=asked):
         print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
     _estimate(config, stages, count, resume=resume)

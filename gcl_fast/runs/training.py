@@ -41,7 +41,7 @@ from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
-from gcl_fast.runs.start_summary import settings_summary, start_box
+from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
 from gcl_fast.stages.checkpoint import load_trained
@@ -88,7 +88,9 @@ class Training:
             print(line_of(self.resolved))
             if distributed.first():
                 print(settings_summary(self.config, self.stages))
-                for note in count_notes(self.config, self.stages, count, iters=config.stage1.iters):
+                notes = batch_notes(self.config, self.stages)
+                notes += count_notes(self.config, self.stages, count, iters=config.stage1.iters)
+                for note in notes:
                     print(f"note: {note}")
             self.log = self._open_log()
             _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
