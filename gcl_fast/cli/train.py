@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         print(yaml_text(to_dict(settings)), end="")
         return 0
 
-    from gcl_fast.runs.folder import nothing_to_resume
+    from gcl_fast.runs.run_checks import nothing_to_resume
     from gcl_fast.runs.training import train
 
     if options.resume and (words := nothing_to_resume(settings)):

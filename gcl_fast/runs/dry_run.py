@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, RunError
+from gcl_fast.errors import GclError, MissingFileError, RunError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
-from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_checkpoint
+from gcl_fast.runs.folder import read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks, load_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
+from gcl_fast.runs.resume_command import started_otherwise
+from gcl_fast.runs.run_checks import check_run, check_start
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.checkpoint import load_trained
@@ -82,7 +84,10 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     config = keep_choices(config, before)
     if words := choose_threads(config.threads, before):
         print(words)
-    dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
+    try:
+        dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
+    except MissingFileError as error:
+        raise MissingFileError(f"{error}{started_otherwise(config.run_dir, stages) if resume else ''}") from None
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
     config = with_iterations(config, resolved["images"])

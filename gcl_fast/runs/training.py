@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingFileError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -24,21 +24,14 @@ from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.folder import (
-    check_run,
-    check_start,
-    prepare_run,
-    read_metrics,
-    read_resolved,
-    stage_checkpoint,
-    write_config,
-    write_metrics,
-)
+from gcl_fast.runs.folder import prepare_run, read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
+from gcl_fast.runs.resume_command import stage_flag, started_otherwise
+from gcl_fast.runs.run_checks import check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
@@ -61,6 +54,7 @@ class Training:
     log: RunLog
     page: LivePage | None = None
     with_control = False
+    trained = False  # anything; a finished run goes on with nothing
 
     def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
         self.stages, self.resume, self.run_dir = tuple(stages), resume, config.run_dir
@@ -114,6 +108,8 @@ class Training:
         with_meshes = any(stage in (2, 3) for stage in self.stages)
         try:
             return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
+        except MissingFileError as error:
+            raise MissingFileError(f"{error}{started_otherwise(self.run_dir, self.stages) if self.resume else ''}") from None
         except (TooLittleMemoryError, MissingPackageError) as error:
             if config.loader == given.loader:
                 raise
@@ -156,7 +152,7 @@ class Training:
         self.lock = RunLock(self.run_dir)
         prepare_run(self.config, overwrite=overwrite)
         write_config(self.run_dir, self.given, self.resolved)
-        write_metrics(self.run_dir, {"resolved": self.resolved})
+        write_metrics(self.run_dir, {"resolved": self.resolved, "stages": list(self.stages)})
 
     def close(self) -> None:
         """Let others have the run folder."""
@@ -278,6 +274,7 @@ class Training:
             batches_later=self._batches_later(stage.name),
         )
         scores = engine.run(resume=self.resume)
+        self.trained |= engine.trained
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
@@ -371,6 +368,8 @@ def train(
         complete_run(training.run_dir, training.dataset)
         training.count_seconds()
         training.show_results()
+        if not training.trained:
+            print(f"nothing was left to train: --stage {stage_flag(stages)} is finished")
         if with_report:
             print(f"report: {write_report(training.run_dir)}")
     return training.run_dir
