@@ -50,7 +50,7 @@ def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Plac
 
     Errors: MissingFileError naming every place tried and, for the nearest one, what is missing and what is there.
     """
-    root = check_folder(f"{dataset}: dataset root", root)
+    root = check_folder(f"{dataset}: dataset root (--root)", root)
     tried: list[tuple[int, pathlib.Path, list[str]]] = []  # (entries found, folder, entries missing)
     for place in places:
         folder = root / place.folder
@@ -75,6 +75,8 @@ def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Plac
         if renames:
             lines.append("Similar names: " + ", ".join(renames))
         lines += [f"{root / a} holds {listing(root / a)}" for a, b in near.items() if a == b and (root / a).is_dir()]
+        if not near and any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.rglob("*")):
+            lines.append(f"For the photos in {root} alone, of people whom nobody has named: --dataset folder")
     raise MissingFileError("\n".join(lines))
 
 
