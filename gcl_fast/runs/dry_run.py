@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume:
             continue
         left = work.epochs - epochs
         images = max(0, left * work.iterations - begun) * work.batch_size
-        steps = f"{counted(left, 'epoch')} of {upto}{counted(work.iterations, 'step')}, {upto}{images:,} images"
+        steps = f"{counted(left, 'epoch')} of {upto}{counted(work.iterations, 'step')}, {upto}{counted(images, 'image')}"
         if epochs or begun:
             behind = f" (of the first {counted(begun, 'step')} done)" if begun else ""
             steps = f"left of {counted(work.epochs, 'epoch')}: {steps}{behind}"
@@ -161,7 +162,9 @@ def measure(config: TrainConfig, stage: int) -> Measured:
     size = 8 if rule is None else max(rule.k1, rule.min_samples) + 2  # images of a planted person: all neighbours of each other
     people = max(4, settings.batch_size // settings.num_instances if isinstance(settings, Stage1Config) else 4)
     small = replace(small, compile="off", skip_broken=True)
-    dataset = PlantedData(small, with_meshes=stage > 1, at_most=people * size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken photos: told of all when the data set was opened
+        dataset = PlantedData(small, with_meshes=stage > 1, at_most=people * size)
     dataset.planted = people
     networks = build_networks(small, start=False)
     encoder = networks.encoder.to(dataset.device)
