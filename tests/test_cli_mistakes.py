@@ -140,11 +140,13 @@ def test_without_torch_a_command_is_one_line(tmp_path: Path) -> None:
 
 
 def test_numbers_have_their_plurals_and_long_times_are_days() -> None:
-    assert [counted(1, "epoch"), counted(2, "epoch"), counted(1, "identity"), counted(1200, "identity")] == [
+    words = ((1, "epoch"), (2, "epoch"), (1, "identity"), (1200, "identity"), (2, "mesh"))
+    assert [counted(number, noun) for number, noun in words] == [
         "1 epoch",
         "2 epochs",
         "1 identity",
         "1,200 identities",
+        "2 meshes",
     ]
     assert clock(48 * 3600) == "48:00:00" and clock(5681 * 3600 + 67) == "236.7 days"
     config = load_shipped("folder")

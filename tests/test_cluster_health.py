@@ -73,6 +73,9 @@ def test_pseudo_labels_say_what_is_wrong_with_them():
         "agreement with cameras 1.00" in found.line()
         and "4 clusters · 0 outliers · largest 20 of 80 images (25%)" in found.line()
     )
+    single = described(torch.tensor([0, 0, -1]), 0.6)
+    assert single.line() == "1 cluster · 1 outlier · largest 2 of 3 images (67%)"
+    assert "1 cluster where there were 20:" in " ".join(single.warnings(20))
     (fallen,) = [w for w in found.warnings(41) if "where there were 41" in w]
     assert "lower the learning rate" in fallen
     assert not any("where there were" in w for w in found.warnings(40))

@@ -48,7 +48,7 @@ def _stage1_lines(config: TrainConfig) -> list[str]:
     else:
         batches, share = f"batches of {settings.batch_size}", settings.backbone_lr
         if isinstance(settings, JVTCConfig):
-            batches += f" ({settings.batch_size // settings.views} images in {settings.views} views)"
+            batches += f" ({counted(settings.batch_size // settings.views, 'image')} in {counted(settings.views, 'view')})"
     rates = f"lr {settings.lr:g}" + (f" (backbone {settings.lr * share:g})" if share != 1 else "")
     return [
         f"stage 1 by {stage1.method}: {head}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gcl_fast.errors import MissingFileError
 from gcl_fast.images import IMAGE_SUFFIXES
+from gcl_fast.progress import counted
 
 CLUTTER = ("Thumbs.db", "desktop.ini")  # what a system leaves in every folder of pictures
 
@@ -98,7 +99,7 @@ def passed_over(folder: pathlib.Path) -> tuple[str, ...]:
     words = []
     if strange:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(strange.items()))
-        words.append(f"{strange.total():,} files that are not named as images ({kinds})")
+        words.append(f"{counted(strange.total(), 'file')} of kinds that are not read ({kinds})")
     if deeper:
-        words.append(f"{deeper:,} images in {folders:,} folders inside (the layout has none: move them up)")
+        words.append(f"{counted(deeper, 'image')} in {counted(folders, 'folder')} inside (the layout has none: move them up)")
     return tuple(words)
