@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from gcl_fast.cli.options import parse
+from gcl_fast.cli.options import SizeOption, parse
 from gcl_fast.config.plain_values import not_negative, require
 
 
@@ -21,12 +21,14 @@ class PhotoOptions:
     """Images that go through the network at once."""
     workers: int = 4
     """Processes that read ahead; 0: none."""
-    height: int | None = None
-    width: int | None = None
-    """Size that images are resized to; default: the one trained at, 256 x 128 for weights that do not tell."""
+    height: SizeOption = None
+    """Height that images are resized to."""
+    width: SizeOption = None
+    """Width that images are resized to."""
     skip_broken: bool = False
     """Name photos that cannot be read, and go on without them (reads each photo twice)."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width"):
