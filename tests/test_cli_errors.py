@@ -15,6 +15,7 @@ import torch
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
+from gcl_fast import _native
 from gcl_fast.cli import doctor, synth, train
 from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig
@@ -309,6 +310,30 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m gcl_fast doctor --help | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "cuda", "words"),
+    [
+        ("/opt/cuda/bin/nvcc", "13.0", "GCL_CUDA was 0, or nvcc came later; run: GCL_CUDA=1 "),
+        (None, "13.0", "install the CUDA toolkit, then run: GCL_CUDA=1 "),
+        ("/opt/cuda/bin/nvcc", None, "install a torch that was built for CUDA, then run: "),
+        (None, None, "install a torch that was built for CUDA and the CUDA toolkit, then run: "),
+    ],
+)
+def test_the_doctor_advises_by_what_it_finds(
+    nvcc: str | None, cuda: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = dataclasses.replace(_native.info(), loaded=True, cuda=False)
+    monkeypatch.setattr(_native, "info", lambda: built)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    for name in ("CUDACXX", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_HOME", "/opt/cuda")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: nvcc if name == nvcc else None)
+    found = {finding.name: finding.text for finding in doctor.examine()}
+    assert found["CUDA kernels"].startswith(f"not built: {words}")
+    assert found["nvcc"] == (nvcc or "not found: CUDA kernels cannot be built here")
 
 
 def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
