@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gcl_fast.progress import counted
+
 LARGEST_SHARE = 1 / 5
 """Of the images in one cluster, above which it cannot be one person."""
 CAMERA_AGREEMENT = 0.5
@@ -124,7 +126,7 @@ def cluster_warnings(
         words = f"clusters follow cameras (agreement {agreement:.2f} of 1): a camera's pictures are taken for a person"
         found.append(f"{words}: {_either(debias, smaller, advice.start)}")
     if clusters * FALL < most_clusters:
-        words = f"{clusters:,} clusters where there were {most_clusters:,}: features have lost what told people apart"
+        words = f"{counted(clusters, 'cluster')} where there were {most_clusters:,}: features have lost what told people apart"
         found.append(f"{words}: {_either(smaller, debias, advice.start)}, or lower the learning rate")
     return found
 
@@ -136,5 +138,5 @@ def _either(*choices: str) -> str:
 def cluster_line(*, images: int, clusters: int, outliers: int, largest: int, agreement: float | None) -> str:
     """The figures of a clustering in one line."""
     share = f" ({largest / images:.0%})" if images else ""
-    line = f"{clusters:,} clusters · {outliers:,} outliers · largest {largest:,} of {images:,} images{share}"
+    line = f"{counted(clusters, 'cluster')} · {counted(outliers, 'outlier')} · largest {largest:,} of {images:,} images{share}"
     return line if agreement is None else f"{line} · agreement with cameras {agreement:.2f}"

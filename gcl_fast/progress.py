@@ -14,8 +14,8 @@ LINE_SECONDS = 20.0  # between two lines where there is no terminal; what is qui
 
 
 def counted(number: int, noun: str) -> str:
-    """1 epoch, 2 epochs, 1 identity, 1,200 identities."""
-    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    """1 epoch, 2 epochs, 1 identity, 1,200 identities, 3 meshes."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun.endswith('sh') else 's'}"
     return f"{number:,} {noun if number == 1 else several}"
 
 

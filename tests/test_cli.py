@@ -146,6 +146,25 @@ def test_the_short_help_of_train_fits_two_screens_and_names_what_exists(
         assert lines[-1].startswith("--help-all lists every setting")
 
 
+def test_the_short_help_of_train_names_what_notes_and_docs_advise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--dataset", "folder", "--help"]) == 0
+    text = capsys.readouterr().out
+    for flag, now in (("stage1.cluster.k1", "30"), ("stage1.cluster.eps", "0.6"), ("stage1.iters", "-1"), ("threads", "0")):
+        assert re.search(rf"^  --{flag} .*\[{now}\]$", text, re.MULTILINE), flag
+
+
+@pytest.mark.parametrize("command", ["embed", "search", "evaluate"])
+def test_sizes_say_what_they_are_by_themselves(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for side in ("height", "width"):
+        assert f"--{side} INT {side.capitalize()} that images are resized to. (default: as trained; 256 x 128 for" in words
+
+
 def test_dumped_settings_read_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--method", "jvtc", "--stage1.lr", "1e-5", "--yaws", "10", "20", "--wandb", "mine", "--stage3.lr-steps-encoder", "4"]
     for argv in (flags, ["--config", "demo", "--stage1.cluster.rho", "0.001"], ["--config", "gcl_duke"], ["--dataset", "folder"]):

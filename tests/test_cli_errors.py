@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
+from gcl_fast import _native
 from gcl_fast.cli import doctor, synth, train
 from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError, FileError, FolderInUseError, MissingFileError, RunError
 from gcl_fast.stages.checkpoint import save_checkpoint
+from gcl_fast.stages.stop_signals import Stopped
 
 SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}}
 
@@ -280,6 +283,19 @@ def test_a_stopped_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, ca
         assert words in printed and "Traceback" not in printed
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Stopped(signal.SIGTERM)])
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run"])
+def test_a_stopped_dry_run_has_nothing_to_go_on_with(
+    flag: str, error: KeyboardInterrupt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gcl_fast.runs.dry_run.dry_run", stopped)
+    assert main(["train", flag]) == 128 + getattr(error, "signal", signal.SIGINT)
+    assert capsys.readouterr().err == "\ngcl-fast train: stopped in the dry run; nothing was written\n"
+
+
 def test_only_train_runs_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
@@ -294,6 +310,30 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m gcl_fast doctor --help | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "cuda", "words"),
+    [
+        ("/opt/cuda/bin/nvcc", "13.0", "GCL_CUDA was 0, or nvcc came later; run: GCL_CUDA=1 "),
+        (None, "13.0", "install the CUDA toolkit, then run: GCL_CUDA=1 "),
+        ("/opt/cuda/bin/nvcc", None, "install a torch that was built for CUDA, then run: "),
+        (None, None, "install a torch that was built for CUDA and the CUDA toolkit, then run: "),
+    ],
+)
+def test_the_doctor_advises_by_what_it_finds(
+    nvcc: str | None, cuda: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = dataclasses.replace(_native.info(), loaded=True, cuda=False)
+    monkeypatch.setattr(_native, "info", lambda: built)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    for name in ("CUDACXX", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_HOME", "/opt/cuda")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: nvcc if name == nvcc else None)
+    found = {finding.name: finding.text for finding in doctor.examine()}
+    assert found["CUDA kernels"].startswith(f"not built: {words}")
+    assert found["nvcc"] == (nvcc or "not found: CUDA kernels cannot be built here")
 
 
 def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

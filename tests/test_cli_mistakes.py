@@ -24,7 +24,7 @@ from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
 from gcl_fast.config import load_shipped
 from gcl_fast.progress import clock, counted
-from gcl_fast.runs.start_summary import settings_summary
+from gcl_fast.runs.start_summary import batch_notes, settings_summary
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
@@ -140,17 +140,36 @@ def test_without_torch_a_command_is_one_line(tmp_path: Path) -> None:
 
 
 def test_numbers_have_their_plurals_and_long_times_are_days() -> None:
-    assert [counted(1, "epoch"), counted(2, "epoch"), counted(1, "identity"), counted(1200, "identity")] == [
+    words = ((1, "epoch"), (2, "epoch"), (1, "identity"), (1200, "identity"), (2, "mesh"))
+    assert [counted(number, noun) for number, noun in words] == [
         "1 epoch",
         "2 epochs",
         "1 identity",
         "1,200 identities",
+        "2 meshes",
     ]
     assert clock(48 * 3600) == "48:00:00" and clock(5681 * 3600 + 67) == "236.7 days"
     config = load_shipped("folder")
     stage1 = replace(config.stage1, epochs=1, iters=1, batch_size=16)
     words = settings_summary(replace(config, stage1=stage1), (1,))
     assert "1 identity x 16 images" in words and "1 epoch of 1 iteration ·" in words
+
+
+@pytest.mark.parametrize(
+    ("batch", "instances", "words"),
+    [
+        (16, 16, "1 identity, which teaches little: try --stage1.num-instances 4 or a larger --stage1.batch-size"),
+        (36, 12, "3 identities, which teaches little: try --stage1.num-instances 9 or a larger --stage1.batch-size"),
+        (6, 3, "2 identities, which teaches little: try a larger --stage1.batch-size"),
+        (64, 16, ""),
+    ],
+)
+def test_batches_of_few_identities_are_noted(batch: int, instances: int, words: str) -> None:
+    config = load_shipped("folder")
+    few = replace(config, stage1=replace(config.stage1, batch_size=batch, num_instances=instances))
+    assert batch_notes(few, (1, 2, 3)) == ([f"a batch of stage 1 shows {words}"] if words else [])
+    assert not batch_notes(few, (2, 3))
+    assert not batch_notes(replace(few, stage1=replace(few.stage1, method="mlc")), (1,))
 
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]])

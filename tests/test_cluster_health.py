@@ -73,6 +73,9 @@ def test_pseudo_labels_say_what_is_wrong_with_them():
         "agreement with cameras 1.00" in found.line()
         and "4 clusters · 0 outliers · largest 20 of 80 images (25%)" in found.line()
     )
+    single = described(torch.tensor([0, 0, -1]), 0.6)
+    assert single.line() == "1 cluster · 1 outlier · largest 2 of 3 images (67%)"
+    assert "1 cluster where there were 20:" in " ".join(single.warnings(20))
     (fallen,) = [w for w in found.warnings(41) if "where there were 41" in w]
     assert "lower the learning rate" in fallen
     assert not any("where there were" in w for w in found.warnings(40))
@@ -133,12 +136,16 @@ def test_a_clustering_without_clusters_names_its_flags() -> None:
     torch.manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(9, 16) * 0.01 + 1, dim=1)
     with pytest.raises(
-        StageError, match=r"found 1 cluster and .*: lower --stage1.cluster.eps \(now 1\), or lower --stage1.cluster.k1 \(now 30\)"
+        StageError,
+        match=r"found 1 cluster and .*: lower --stage1.cluster.eps \(now 1\), or lower --stage1.cluster.k1 \(now 30\)\. "
+        r"A run keeps its settings .* under another --name, or with --overwrite$",
     ):
         epoch_labels("stage1", 0, features, torch.zeros(9, dtype=torch.int64), ClusterConfig(eps=1.0))
     rule = ClusterConfig(eps=1e-6, min_samples=9)
     with pytest.raises(
-        StageError, match=r"raise --stage3.cluster.eps \(now 1e-06\), or lower --stage3.cluster.min-samples \(now 9\), or warm"
+        StageError,
+        match=r"raise --stage3.cluster.eps \(now 1e-06\), or lower --stage3.cluster.min-samples \(now 9\), or warm.*"
+        r" a new one of --stage 3 under another --name, with --init RUN/stage2$",
     ):
         epoch_labels("stage3", 0, features, torch.zeros(9, dtype=torch.int64), rule)
 

@@ -161,6 +161,6 @@ def test_an_import_says_what_the_bodies_cover(root: Path, tmp_path: Path) -> Non
     shares = report.coverage
     assert shares[data.train[1].path] == 0 < shares[data.train[2].path] < 0.03 < shares[data.train[0].path]
     text = str(report)
-    outside = "1 bodies are not in their picture (a wrong focal length or camera?), and training refuses their meshes"
+    outside = "1 body outside the picture (a wrong focal length or camera?): training refuses such a mesh"
     assert f"{outside}: {data.train[1].path.name}" in text
     assert "less than 3%" in text and data.train[2].path.name in text and "(median)" in text

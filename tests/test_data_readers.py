@@ -204,6 +204,21 @@ def test_missing_folders_say_what_was_expected_and_found(tmp_path):
     check(FileNotFoundError, "msmt17", tmp_path, "MSMT17_V2, which lacks list_val.txt", "list_gallery.txt")
 
 
+def test_photos_in_no_layout_are_offered_the_data_set_that_has_none(tmp_path):
+    offer = f"For the photos in {tmp_path / 'mine'} alone, of people whom nobody has named: --dataset folder"
+    jpeg(tmp_path / "mine" / "day1" / "a.JPG")
+    for name in ("market1501", "dukemtmc", "msmt17"):
+        check(FileNotFoundError, name, tmp_path / "mine", offer)
+    make_market(tmp_path / "named" / "Market1501")  # needs another name, no other kind of data set
+    (tmp_path / "text").mkdir()
+    for other in ("named", "text"):
+        with pytest.raises(FileNotFoundError) as caught:
+            load_dataset("market1501", tmp_path / other)
+        assert "--dataset folder" not in str(caught.value)
+    check(FileNotFoundError, "folder", tmp_path / "data", f"--root (the folder of photos): {tmp_path / 'data'} does not exist")
+    check(FileNotFoundError, "market1501", tmp_path / "data", "market1501: dataset root (--root): ")
+
+
 def test_wrong_names_and_lines_are_named(tmp_path):
     make_market(tmp_path / "m")
     jpeg(tmp_path / "m" / "query" / "holiday.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from types import SimpleNamespace
 
 import pytest
@@ -92,9 +93,17 @@ def test_fresh_does_not_delete_what_is_no_demo(tmp_path, calls):
 
 
 def test_the_demo_fits_the_published_method():
-    config = demo.demo_config(3, __import__("pathlib").Path("runs/demo"))
+    config = demo.demo_config(3, pathlib.Path("runs/demo"))
     assert config.seed == 3 and config.root == "runs/demo/data" and config.run_dir.as_posix() == "runs/demo"
     assert config.stage3.lr_encoder == 3.5e-4 and config.stage3.temperature == 0.04
+
+
+def test_the_demo_may_lie_in_the_folder_one_stands_in(tmp_path, monkeypatch):
+    (tmp_path / "here/inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here/inside")
+    for out, folder in ((".", "here/inside"), ("..", "here")):
+        config = demo.demo_config(1, pathlib.Path(out))
+        assert config.run_dir == tmp_path / folder and config.name == config.run_dir.name
 
 
 def test_summary_has_every_score():

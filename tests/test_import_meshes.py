@@ -283,7 +283,7 @@ def test_stage_2_runs_on_meshes_that_came_from_an_estimator(world, tmp_path, smp
         str(W),
     ]
     assert main(command) == 1
-    assert f"1 images without a mesh: {records[0].path.name}" in capsys.readouterr().err
+    assert f"1 image without a mesh: {records[0].path.name}" in capsys.readouterr().err
     assert main([*command, "--missing", "leave-out", "--preview", str(tmp_path / "preview.png"), "--rendered"]) == 0
     assert (tmp_path / "preview.png").stat().st_size > 1000
     assert len(list((world / "mesh" / "market" / "train" / "render_90").iterdir())) == len(data.train) - 1

@@ -142,7 +142,7 @@ def test_an_import_goes_on_past_what_cannot_be_used(world, tmp_path, smpl_path):
         assert [p.stem for p in report.written] == stems[:1]
         text = "\n".join(report.bad)
         assert len(report.bad) == 5 and "must be finite" in text and "no person in it" in text and "args.json" in text
-        assert "SMPL.pkl" in text and "5 files or bodies that cannot be used" in str(report)
+        assert "SMPL.pkl" in text and "5 of the files and bodies cannot be used:" in str(report)
     assert len(report.mean) == len(data.train) + len(data.query) + len(data.gallery) - 1
     (out / "args.json").rename(tmp_path / "args.json")
     with pytest.raises(InputError, match="args.json: no estimator known here writes the keys threshold; a file has the keys of"):

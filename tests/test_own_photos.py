@@ -87,7 +87,7 @@ def test_broken_photos_are_named_or_passed_over(
     assert main([*command, "--skip-broken"]) == 0
     assert "bad.jpg" in capsys.readouterr().out and np.load(out)["paths"].tolist() == ["good.jpg"]
     (folder / "good.jpg").unlink()
-    assert main([*command, "--skip-broken"]) == 1 and "none of the 1 photos" in capsys.readouterr().err
+    assert main([*command, "--skip-broken"]) == 1 and "no photo is left: 1 photo cannot be read" in capsys.readouterr().err
     assert main(["embed", str(tmp_path / "nowhere"), *command[2:]]) == 1
     assert "no photo and no folder at" in capsys.readouterr().err
 
@@ -244,6 +244,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
     for words in (
         "market1501 in",
         "starts from random weights",
+        "note: a batch of stage 1 shows 2 identities, which",
         "device cpu",
         "loader",
         "2 epochs of 3 steps",
@@ -253,6 +254,18 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
         assert words in printed, words
     assert ("stage 3: 2 epochs" in printed) == (stage == "all") and "in all about" in printed and "not measured" not in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_names_broken_photos_once(
+    run: Path, photos: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos/day0/bad.jpg").write_bytes(b"no photo")
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(tmp_path / "photos")]
+    assert main([*command, "--stage", "1", "--skip-broken", "--dry-run"]) == 0
+    (warning,) = (str(it.message) for it in recwarn if "cannot be read" in str(it.message))
+    assert warning.startswith("folder: 1 image cannot be read:\n") and "bad.jpg" in warning
+    assert "not measured" not in capsys.readouterr().out
 
 
 def test_a_dry_run_of_a_run_that_goes_on_shows_what_is_left(

@@ -53,7 +53,7 @@ def test_what_is_passed_over_is_counted_by_kind(market):
         (folder / name).write_bytes(b"x")
     (folder / "-1_c1s1_000002_00.jpg").write_bytes(b"x")
     text = load_dataset("market1501", market).table()
-    assert "passed over in train: 1 images of person -1 (junk); 4 files that are not named as images" in text
+    assert "passed over in train: 1 image of person -1 (junk); 4 files of kinds that are not read" in text
     assert "(2 .heic, 1 .txt, 1 without an extension)" in text and "3 images in 2 folders inside" in text
     assert "in query" not in text and "in gallery" not in text
     for image in folder.glob("000*.jpg"):

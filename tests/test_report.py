@@ -178,6 +178,8 @@ def test_the_report_is_written_anew_by_a_command(run, capsys):
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n" and (run / "report.html").exists()
     assert main(["report", str(run / "none")]) == 1
     assert "expected a run folder here, found nothing" in capsys.readouterr().err
+    assert main(["report", str(run / "report.html")]) == 1
+    assert "report.html: expected a run folder here, found a file: give the folder of its run" in capsys.readouterr().err
 
 
 def test_nothing_is_fetched(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -26,7 +27,9 @@ from gcl_fast.runs import lock as run_lock
 from gcl_fast.runs import resolved
 from gcl_fast.runs.folder import read_config, read_resolved
 from gcl_fast.runs.lock import RunLock
+from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.resolved import keep_choices
+from gcl_fast.runs.resume_command import resume_command, started_otherwise
 from gcl_fast.runs.run_files import remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
 from gcl_fast.stages.checkpoint import load_checkpoint
@@ -120,6 +123,28 @@ def test_overwrite_does_not_remove_what_the_call_needs(toy: Toy, capsys: pytest.
     assert last.read_bytes() == content
 
 
+def test_a_start_that_cannot_be_leaves_nothing_in_the_way(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    command, new = [*toy.command, "--name", "new", "--init"], toy.run.parent / "new"
+    photo = next(toy.root.rglob("*.jpg"))
+    assert f"{photo} is truncated or no torch checkpoint" in refused([*command, str(photo)], capsys)
+    assert f"no checkpoint in {toy.root}" in refused([*command, str(toy.root)], capsys)
+    half = toy.folder / "generator.pt"
+    torch.save({"modules": {"generator": build_networks(read_config(toy.run)).generator.state_dict()}}, half)
+    assert "none of the files holds an identity encoder" in refused([*command, str(half)], capsys)
+    assert "stage 3 needs the " in refused([*command, str(toy.run), "--stage", "3"], capsys)
+    assert not new.exists()
+    assert main([*command, str(toy.run)]) == 0
+    assert capsys.readouterr().out.count("tensors mapped onto the encoder") == 1  # read twice, told once
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256])
+@pytest.mark.parametrize("flags", [[], ["--resume"], ["--dry-run"]])
+def test_a_run_has_a_folder_of_its_own(flags: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(["train", "--runs", str(tmp_path), "--name", name, *flags], capsys)
+    assert message == f"gcl-fast train: --name must be the name of one folder, got {name!r}; --runs DIR says where it lies\n"
+    assert not list(tmp_path.iterdir())
+
+
 # One process at a time
 
 
@@ -199,6 +224,43 @@ def test_other_settings_are_named_with_both_values(toy: Toy, capsys: pytest.Capt
     message = refused([*toy.command, "--resume", "--stage1.lr", "0.5", "--seed", "9"], capsys)
     assert "seed 1 -> 9, stage1.lr 0.00035 -> 0.5" in message
     assert "epochs" not in message
+
+
+def told_command(message: str) -> list[str]:
+    """The command of this package that a message holds, without the program's name."""
+    return shlex.split(message.split("`")[1])[1:]
+
+
+def test_a_refused_resume_tells_the_command_that_goes_on(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(["train", "--runs", str(toy.run.parent), "--name", "toy", "--resume"], capsys)
+    assert "stage1.epochs 1 -> 50" in message and "goes on with its own, --overwrite removes" in message
+    settings, run = toy.run / "config.yaml", ["--runs", str(toy.run.parent), "--name", "toy"]  # the folder was copied
+    assert told_command(message) == ["train", "--config", str(settings), *run, "--stage", "1", "--resume"]
+    stated = settings.read_text()
+    settings.write_text(stated.replace(f"runs: {load_yaml(settings).runs}", f"runs: {toy.run.parent}"))
+    assert settings.read_text() != stated
+    shutil.rmtree(toy.root / "mesh")
+    for flags in ([], ["--dry-run"]):
+        command = ["train", "--config", str(settings), "--root", str(toy.root), "--resume"]
+        message = refused([*command, *flags], capsys)
+        assert "need a mesh of the body" in message and f"{toy.run} was started with --stage 1: `gcl-fast train" in message
+    assert told_command(message) == ["train", "--config", str(settings), "--stage", "1", "--resume"]
+    assert main([*told_command(message), "--root", str(toy.root)]) == 0
+    assert "nothing was left to train: --stage 1 is finished" in capsys.readouterr().out
+
+
+def test_the_stages_of_a_run_are_told_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    for stages, flag in (([], "N"), ([1, 2, 3], "all"), ([2], "2"), ([2, 3], "N")):
+        (tmp_path / "metrics.json").write_text(json.dumps({"stages": stages}))
+        assert resume_command(tmp_path).endswith(f" --stage {flag} --resume")
+    (tmp_path / "metrics.json").unlink()  # as runs of earlier versions
+    assert started_otherwise(tmp_path, (1,)) == ""
+    (tmp_path / "stage1").mkdir()
+    (tmp_path / "stage1/last.pt").write_bytes(b"")
+    assert started_otherwise(tmp_path, (1,)) == "" and "with --stage 1: " in started_otherwise(tmp_path, (1, 2, 3))
+    (tmp_path / "config.yaml").unlink()
+    assert resume_command(tmp_path) == started_otherwise(tmp_path, (2,)) == ""
 
 
 def test_a_lost_configuration_is_read_from_a_checkpoint(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import gcl_fast
 from gcl_fast.cli.options import parse
 from gcl_fast.errors import MissingFileError, ProgramError
 from gcl_fast.packages import missing
+from gcl_fast.progress import counted
 
 Bench = Literal[
     "rasterize", "camera", "interpolate", "render", "warp", "bank", "centroids", "neighbors", "ranking", "loader", "step", "epoch"
@@ -177,7 +178,9 @@ def main(argv: list[str]) -> int:
     if report["benchmarks"]:
         info = report["benchmarks"][0]["extra_info"]
         print("; ".join(distinct(report, "device")))
-        print(f"medians; torch {info['torch']}, CUDA {info['cuda']}, commit {info['commit']}, {info['threads']} threads")
+        print(
+            f"medians; torch {info['torch']}, CUDA {info['cuda']}, commit {info['commit']}, {counted(info['threads'], 'thread')}"
+        )
     if options.json is not None:
         print(f"written: {write_whole(options.json, text)}")
     if options.plot is not None:

@@ -45,19 +45,25 @@ def _native() -> list[Finding]:
         kinds = ", ".join(built.architectures)
         findings.append(Finding(True, "CUDA kernels", f"built with CUDA {built.cuda_version} for architectures {kinds}"))
     else:
-        findings.append(
-            Finding(
-                None,
-                "CUDA kernels",
-                "not built: CPU only (no nvcc at build time, or GCL_CUDA=0); "
-                f"install the CUDA toolkit and run: GCL_CUDA=1 {_native.BUILD}",
-            )
-        )
+        findings.append(Finding(None, "CUDA kernels", f"not built: {_how_to_build_cuda()}"))
     return findings
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' * (count != 1)}"
+def _how_to_build_cuda() -> str:
+    import torch
+
+    from gcl_fast import _native
+
+    lacking = ["a torch that was built for CUDA"] * (torch.version.cuda is None) + ["the CUDA toolkit"] * (_nvcc() is None)
+    first = f"install {' and '.join(lacking)}, then run" if lacking else "GCL_CUDA was 0, or nvcc came later; run"
+    return f"{first}: GCL_CUDA=1 {_native.BUILD}"
+
+
+def _nvcc() -> str | None:
+    """Its path, sought where the build does."""
+    homes = [f"{os.environ[name]}/bin/nvcc" for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    places = (os.environ.get("CUDACXX", ""), *homes, "nvcc", "/usr/local/cuda/bin/nvcc")
+    return next((found for place in places if (found := shutil.which(place))), None)
 
 
 def _torch() -> list[Finding]:
@@ -65,10 +71,11 @@ def _torch() -> list[Finding]:
 
     from gcl_fast import _native
     from gcl_fast.cli.gpu_coverage import coverage
+    from gcl_fast.progress import counted
     from gcl_fast.stages.amp import has_bfloat16
 
     built = _native.info()
-    findings = [Finding(True, "torch", f"{torch.__version__}, {_threads(torch.get_num_threads())}")]
+    findings = [Finding(True, "torch", f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}")]
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
@@ -89,6 +96,7 @@ def _cores() -> list[Finding]:
     """What training finds of the cores at its start."""
     import torch
 
+    from gcl_fast.progress import counted
     from gcl_fast.runs.cpu_threads import CHOSEN_BY, fitting_threads
     from gcl_fast.stages.core_use import SAMPLE, allowed_cores, cores, free_cores
 
@@ -96,7 +104,7 @@ def _cores() -> list[Finding]:
     given = next((f"{name}={os.environ[name]}" for name in CHOSEN_BY if os.environ.get(name)), "")
     threads = usual if given else fitting_threads(usual, allowed, free)
     text = f"{allowed:.3g} may be used" + ("" if free is None else f", {free:.1f} of {len(cores())} are free now")
-    text += f": train would take {_threads(threads)}" + (f" ({given})" if given else "")
+    text += f": train would take {counted(threads, 'thread')}" + (f" ({given})" if given else "")
     if not given and threads < usual:
         text += f" instead of {usual}, since threads beside a busy process wait for each other; --threads N chooses"
     waiting = {name: os.environ[name] for name in waits.VARIABLES if name in os.environ}
@@ -119,8 +127,8 @@ def examine() -> list[Finding]:
     """Everything the doctor knows, in order."""
     findings = [Finding(True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     findings += _torch() + _cores() + _native()
-    nvcc = shutil.which("nvcc")
-    findings.append(Finding(None, "nvcc", "found" if nvcc else "not found: CUDA kernels cannot be built here"))
+    nvcc = _nvcc()
+    findings.append(Finding(None, "nvcc", nvcc or "not found: CUDA kernels cannot be built here"))
     findings += [_package(package) for package in PACKAGES]
     return findings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from gcl_fast.cli.options import parse
+from gcl_fast.cli.options import SizeOption, parse
 from gcl_fast.config.plain_values import not_negative, require
 
 
@@ -21,12 +21,14 @@ class PhotoOptions:
     """Images that go through the network at once."""
     workers: int = 4
     """Processes that read ahead; 0: none."""
-    height: int | None = None
-    width: int | None = None
-    """Size that images are resized to; default: the one trained at, 256 x 128 for weights that do not tell."""
+    height: SizeOption = None
+    """Height that images are resized to."""
+    width: SizeOption = None
+    """Width that images are resized to."""
     skip_broken: bool = False
     """Name photos that cannot be read, and go on without them (reads each photo twice)."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "height", "width"):
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> int:
     from gcl_fast.files import check_writable
     from gcl_fast.models.fingerprint import fingerprint
     from gcl_fast.packages import missing
-    from gcl_fast.progress import counting
+    from gcl_fast.progress import counted, counting
     from gcl_fast.runs.device import choose_device
     from gcl_fast.runs.feature_files import write_features
     from gcl_fast.runs.photo_features import Reading, encoder_and_size, photo_features, photos_at
@@ -75,5 +77,7 @@ def main(argv: list[str]) -> int:
     with counting("embed") as progress:
         found = photo_features(paths, encoder, reading, progress)
     written = write_features(options.out, found, options.photos, made_by)
-    print(f"{len(found.paths):,} photos, {found.features.shape[1]} features each, images at {size[0]} x {size[1]}: {written}")
+    print(
+        f"{counted(len(found.paths), 'photo')}, {found.features.shape[1]} features each, images at {size[0]} x {size[1]}: {written}"
+    )
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gcl_fast.cli.options import parse
+from gcl_fast.cli.options import SizeOption, parse
 from gcl_fast.config import TrainConfig
 from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
@@ -37,9 +37,10 @@ class EvaluateOptions:
     """Write a picture of ranked lists here (PNG)."""
     output: Path | None = None
     """Write the scores here (JSON)."""
-    height: int | None = None
-    width: int | None = None
-    """Size that images are resized to; default: the one trained at, 256 x 128 for weights that do not tell."""
+    height: SizeOption = None
+    """Height that images are resized to."""
+    width: SizeOption = None
+    """Width that images are resized to."""
     device: str = "auto"
 
 

@@ -40,6 +40,13 @@ GO_ON = {
 }
 
 
+def _after_a_stop(name: str, options: list[str]) -> str:
+    """What a stopped command left, or how it goes on."""
+    if name == "train" and {"--dry-run", "--dry_run"} & set(options):
+        return " in the dry run; nothing was written"
+    return GO_ON.get(name, "")
+
+
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
@@ -74,7 +81,7 @@ def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> 
             sys.stdout.flush()  # while a closed pipe can still be told from other errors
             return code
     except KeyboardInterrupt as error:
-        print(f"\n{title}: stopped{GO_ON.get(name, '')}", file=sys.stderr)
+        print(f"\n{title}: stopped{_after_a_stop(name, options)}", file=sys.stderr)
         return 128 + int(getattr(error, "signal", signal.SIGINT))  # as shells tell it
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_closed():

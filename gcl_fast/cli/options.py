@@ -8,7 +8,7 @@ import inspect
 import io
 import re
 import sys
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -20,6 +20,9 @@ from gcl_fast.constants import DATASETS
 from gcl_fast.errors import ConfigError
 
 Options = TypeVar("Options")
+SizeOption = Annotated[
+    int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as trained; 256 x 128 for weights that do not tell)")
+]
 
 
 def default_config(argv: list[str]) -> TrainConfig:

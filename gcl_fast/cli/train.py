@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
         print(yaml_text(to_dict(settings)), end="")
         return 0
 
-    from gcl_fast.runs.folder import nothing_to_resume
+    from gcl_fast.runs.run_checks import nothing_to_resume
     from gcl_fast.runs.training import train
 
-    if options.resume and (words := nothing_to_resume(settings.run_dir)):
+    if options.resume and (words := nothing_to_resume(settings)):
         print(words)
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
     if options.dry_run:

@@ -15,7 +15,8 @@ usage: gcl-fast train [--config NAME|FILE] [--dataset NAME] [--root DIR] [--stag
 
 Train without labels: stage 1 (warm-up of the encoder), 2 (generator), 3 (both together). Stages 2
 and 3 need a mesh for each photo (gcl-fast estimate-meshes makes them). Settings come from --config,
-else from the data set's shipped YAML; each flag changes one. In brackets: what it is now.
+else from the data set's shipped YAML; each flag changes one. In brackets: what it is now, for
+market1501 where this command names no --dataset or --config.
 
   gcl-fast train --dataset folder --root PHOTOS --stage 1       your own photos, no labels
   gcl-fast train --dataset market1501 --root DATA --name mine   all three stages
@@ -59,6 +60,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("stage1.num-instances", "N", "images of each person in it"),
         ("stage1.lr", "X", "learning rate"),
         ("stage1.cluster.eps", "X", "radius of clusters: the first to tune (0 to 1)"),
+        ("stage1.cluster.k1", "N", "nearest images that tell people apart: fewer for few photos"),
         ("stage1.eval-every", "N", "epochs between scores"),
     ),
     "Stages 2 and 3": (
@@ -75,6 +77,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("device", "auto|cpu|cuda[:N]", "where to compute"),
         ("precision", "auto|fp32|bf16", "auto: bf16 where the device has it"),
         ("loader", "auto|cached|dali|torch", "who reads the images"),
+        ("threads", "N", "that compute on a CPU; 0: one for each free core"),
         ("workers", "N", "threads or processes that read ahead"),
         ("eval-batch-size", "N", "images at once when scoring"),
         ("sync-bn", "", "batch norm over all GPUs"),

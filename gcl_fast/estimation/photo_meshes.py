@@ -20,6 +20,7 @@ from gcl_fast.images import Pixels, load_photo
 from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, check_image_size, read_faces, read_mesh, write_faces, write_image_size, write_mesh
 from gcl_fast.meshes.sources import SPLITS, VertexMeshes, mesh_names, split_folder
+from gcl_fast.progress import counted
 from gcl_fast.records import Record, ReIDData, spread
 
 MISSING = ("mean", "leave-out", "error")
@@ -46,15 +47,15 @@ class EstimateReport:
 
     def __str__(self) -> str:
         before = f", {self.kept} were there (--overwrite estimates them again)" if self.kept else ""
-        lines = [f"{len(self.written)} meshes estimated in {self.folder}{before}"]
+        lines = [f"{counted(len(self.written), 'mesh')} estimated in {self.folder}{before}"]
         if self.doubtful:
             lines.append("doubtful images by reason:")
             width = max(map(len, self.doubtful))
             for reason, paths in sorted(self.doubtful.items(), key=lambda item: -len(item[1])):
                 lines.append(f"  {reason:<{width}} {len(paths):>7,}  {_some(paths)}")
-        for title, paths in (("images given the mean body", self.mean), ("images without a mesh", self.missing)):
+        for title, paths in (("given the mean body", self.mean), ("without a mesh", self.missing)):
             if paths:
-                lines.append(f"{len(paths)} {title}: {_some(paths)}")
+                lines.append(f"{counted(len(paths), 'image')} {title}: {_some(paths)}")
         return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from gcl_fast.errors import GclError
 from gcl_fast.meshes.mesh_files import Mesh
 from gcl_fast.meshes.sources import MeshSource
 from gcl_fast.ops import render_mesh
+from gcl_fast.progress import counted
 from gcl_fast.records import Record
 
 # Between the darkest and the lightest grey of a picture, of 1: a body is 0.25 at least on 0, a compressed black picture
@@ -43,13 +44,15 @@ def coverage_lines(shares: Mapping[pathlib.Path, float]) -> list[str]:
         return []
     lines = [f"the bodies cover {statistics.median(shares.values()):.0%} of their pictures (median)"]
     for title, first, last in (
-        ("bodies are not in their picture (a wrong focal length or camera?), and training refuses their meshes", -1.0, 0.0),
-        (f"bodies cover less than {USUAL[0]:.0%} of their picture: look at them with --preview", 0.0, USUAL[0]),
-        (f"bodies cover more than {USUAL[1]:.0%} of their picture: look at them with --preview", USUAL[1], 1.0),
+        ("outside the picture (a wrong focal length or camera?): training refuses such a mesh", -1.0, 0.0),
+        (f"covering less than {USUAL[0]:.0%} of the picture: --preview shows them", 0.0, USUAL[0]),
+        (f"covering more than {USUAL[1]:.0%} of the picture: --preview shows them", USUAL[1], 1.0),
     ):
         doubtful = [f"{path.name} {share:.1%}" for path, share in shares.items() if first < share <= last]
         if doubtful:
-            lines.append(f"{len(doubtful)} {title}: " + ", ".join(doubtful[:8]) + (" ..." if len(doubtful) > 8 else ""))
+            lines.append(
+                f"{counted(len(doubtful), 'body')} {title}: " + ", ".join(doubtful[:8]) + (" ..." if len(doubtful) > 8 else "")
+            )
     return lines
 
 

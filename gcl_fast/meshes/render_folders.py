@@ -14,6 +14,7 @@ from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.files import write_whole
 from gcl_fast.images import pillow, unit_to_levels
 from gcl_fast.meshes.sources import VertexMeshes, open_mesh_source, split_folder, view_folder
+from gcl_fast.progress import counted
 from gcl_fast.records import Record, ReIDData
 
 
@@ -27,7 +28,7 @@ class RenderReport:
 
     def __str__(self) -> str:
         there = f", {self.skipped} were there already (--overwrite writes them again)" if self.skipped else ""
-        return f"{self.written} pictures written to {self.folder}{there}"
+        return f"{counted(self.written, 'picture')} written to {self.folder}{there}"
 
 
 def render_dataset(

@@ -33,6 +33,7 @@ from gcl_fast.models.names import (
 )
 from gcl_fast.models.resnets import DEPTHS, IBN
 from gcl_fast.models.weights import load_weights
+from gcl_fast.progress import counted
 
 _IBN_A = (".bn1.IN.", ".bn1.BN.")  # instance norm beside the first batch norm of a block
 
@@ -62,7 +63,7 @@ class Part:
 
     def report(self) -> str:
         """What was mapped, left out and is missing, in lines."""
-        lines = [f"{self.what}: {len(self.state)} tensors mapped onto the {self.module}"]
+        lines = [f"{self.what}: {counted(len(self.state), 'tensor')} mapped onto the {self.module}"]
         for title, names in (("left", self.left), ("missing, start fresh", self.missing)):
             if names:
                 lines.append(f"  {title}: {abridged(names)}")

@@ -67,6 +67,8 @@ def read_history(path: Path) -> list[Row]:
 def read_run(run_dir: str | os.PathLike[str]) -> Run:
     """Read a run folder; an absent folder, or one without history and metrics, is an error."""
     run_dir = Path(run_dir)
+    if run_dir.is_file():
+        raise MissingFileError(f"{run_dir}: expected a run folder here, found a file: give the folder of its run")
     if not run_dir.is_dir():
         raise MissingFileError(f"{run_dir}: expected a run folder here, found nothing")
     metrics, history = run_dir / "metrics.json", run_dir / "history.jsonl"

@@ -26,7 +26,7 @@ from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
 from gcl_fast.meshes.foreground import read_people
 from gcl_fast.meshes.sources import MeshSource, RenderedFolders, VertexMeshes, open_mesh_source
-from gcl_fast.progress import counting
+from gcl_fast.progress import counted, counting
 from gcl_fast.records import Batch, Record, ReIDData, spread
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.resolved import Resolved, resolve
@@ -201,8 +201,8 @@ class OpenedDataset:
             broken = find_broken(styled.records[len(self.data.train) :])
             if broken:
                 lines = [f"{path}: {why}" for path, why in broken]
-                raise FileError(name_files(f"{len(broken)} camera-styled images cannot be read", lines))
-            print(f"{styled.num_styled} camera-styled images")
+                raise FileError(name_files(f"{counted(len(broken), 'camera-styled image')} cannot be read", lines))
+            print(counted(styled.num_styled, "camera-styled image"))
         return styled
 
     def features(self, encoder: nn.Module) -> Tensor:

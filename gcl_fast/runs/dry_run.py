@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +16,17 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, RunError
+from gcl_fast.errors import GclError, MissingFileError, RunError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
-from gcl_fast.runs.folder import check_run, check_start, read_resolved, stage_checkpoint
+from gcl_fast.runs.folder import read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks, load_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
-from gcl_fast.runs.start_summary import settings_summary, start_box
+from gcl_fast.runs.resume_command import started_otherwise
+from gcl_fast.runs.run_checks import check_run, check_start
+from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.epoch_progress import peak_memory
@@ -82,7 +85,10 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     config = keep_choices(config, before)
     if words := choose_threads(config.threads, before):
         print(words)
-    dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
+    try:
+        dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
+    except MissingFileError as error:
+        raise MissingFileError(f"{error}{started_otherwise(config.run_dir, stages) if resume else ''}") from None
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
     config = with_iterations(config, resolved["images"])
@@ -95,7 +101,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     print(dataset.table())
     print(line_of(resolved))
     print(settings_summary(config, stages))
-    for note in count_notes(config, stages, count, iters=asked):
+    for note in batch_notes(config, stages) + count_notes(config, stages, count, iters=asked):
         print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
     _estimate(config, stages, count, resume=resume)
@@ -113,7 +119,7 @@ def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume:
             continue
         left = work.epochs - epochs
         images = max(0, left * work.iterations - begun) * work.batch_size
-        steps = f"{counted(left, 'epoch')} of {upto}{counted(work.iterations, 'step')}, {upto}{images:,} images"
+        steps = f"{counted(left, 'epoch')} of {upto}{counted(work.iterations, 'step')}, {upto}{counted(images, 'image')}"
         if epochs or begun:
             behind = f" (of the first {counted(begun, 'step')} done)" if begun else ""
             steps = f"left of {counted(work.epochs, 'epoch')}: {steps}{behind}"
@@ -156,7 +162,9 @@ def measure(config: TrainConfig, stage: int) -> Measured:
     size = 8 if rule is None else max(rule.k1, rule.min_samples) + 2  # images of a planted person: all neighbours of each other
     people = max(4, settings.batch_size // settings.num_instances if isinstance(settings, Stage1Config) else 4)
     small = replace(small, compile="off", skip_broken=True)
-    dataset = PlantedData(small, with_meshes=stage > 1, at_most=people * size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken photos: told of all when the data set was opened
+        dataset = PlantedData(small, with_meshes=stage > 1, at_most=people * size)
     dataset.planted = people
     networks = build_networks(small, start=False)
     encoder = networks.encoder.to(dataset.device)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_di
 from gcl_fast.errors import RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
-from gcl_fast.runs.resolved import CHOICES
-from gcl_fast.runs.run_files import STAGES, files_of_run, remove_run
-from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
+from gcl_fast.runs.run_files import STAGES, remove_run
+from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
 
 
@@ -50,81 +48,6 @@ def _checkpoints(run_dir: Path) -> list[Path]:
 
 def holds_run(run_dir: Path) -> bool:
     return (run_dir / "config.yaml").exists() or bool(_checkpoints(run_dir))
-
-
-def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
-    """Whether a call may use the run folder as asked; nothing is written.
-
-    Errors: RunError that says what to do.
-    """
-    run_dir = config.run_dir
-    if resume and overwrite:
-        raise RunError("--resume goes on with a run, --overwrite removes it: give one of them")
-    if not holds_run(run_dir):
-        return
-    if overwrite:
-        _check_overwrite(config, stages)
-    elif not resume:
-        raise RunError(
-            f"{run_dir} already holds a run: --resume goes on with it, --overwrite removes what it wrote and starts anew, "
-            "--name names another"
-        )
-    else:
-        kept = read_resolved(run_dir)
-        old = read_config(run_dir)
-        was_open = {key: kept[key] for key in CHOICES if key in kept and getattr(old, key) == "auto" != getattr(config, key)}
-        changed = changed_settings(replace(old, **was_open), config)
-        if changed:
-            raise RunError(
-                f"{run_dir} was started with other settings: {', '.join(changed)}; resume with the same, or use another --name"
-            )
-
-
-def check_start(config: TrainConfig, stages: Sequence[int]) -> None:
-    """Whether each stage has what it starts from: the stage before it, in this call or in the run folder. What --init gives the
-    first stage is looked at when it is read.
-
-    Errors: RunError that says what to train first.
-    """
-    for stage in stages:
-        path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
-        given = bool(config.init) and stage == stages[0]
-        if stage == 1 or stage - 1 in stages or given or path.exists():
-            continue
-        needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
-        raise RunError(
-            f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
-            f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
-        )
-
-
-def nothing_to_resume(run_dir: Path) -> str:
-    """What to tell who asked to go on with a run that is not there, perhaps by a mistyped name; empty where one is."""
-    if holds_run(run_dir):
-        return ""
-    names = sorted(path.parent.name for path in run_dir.parent.glob("*/config.yaml"))
-    others = f" ({run_dir.parent} holds {', '.join(names[:8])}{' ...' if len(names) > 8 else ''})" if names else ""
-    return f"nothing to resume: there is no run in {run_dir} yet; it starts now{others}"
-
-
-def _check_overwrite(config: TrainConfig, stages: Sequence[int]) -> None:
-    """Errors: RunError where what the call starts from is among what it would remove."""
-    run_dir = config.run_dir
-    removed = {path.resolve() for path in files_of_run(run_dir)}
-    for name in filter(None, (part.strip() for part in (config.init or "").split(","))):
-        path = Path(name).expanduser()
-        inside = [file for file in removed if file == path.resolve() or path.resolve() in file.parents]
-        if inside:
-            raise RunError(
-                f"--init {name} lies in {run_dir}, which --overwrite would clear: use another --name, or copy the file elsewhere"
-            )
-    needed = {2: "stage1", 3: "stage2"}.get(min(stages, default=1))
-    start = stage_checkpoint(run_dir, needed) if needed else None
-    if start is not None and start.exists() and not config.init:
-        raise RunError(
-            f"stage {min(stages)} starts from {start}, which --overwrite would remove: leave it there and use another --name "
-            f"with --init {start}, or --resume this run"
-        )
 
 
 def prepare_run(config: TrainConfig, *, overwrite: bool) -> None:

@@ -71,9 +71,13 @@ def _misfit(module: nn.Module, state: dict[str, Tensor]) -> str:
     return "; ".join(f"{problem} {abridged(names, 4)}" for problem, names in problems.items() if names)
 
 
-def load_networks(networks: Networks, files: str, stage: int) -> set[str]:
-    """Start `stage` from weight files of any known kind, or run folders, joined by commas; prints what they hold. Returns the
-    modules they gave."""
+def load_networks(networks: Networks, files: str, stage: int, *, tell: bool = True) -> set[str]:
+    """Start `stage` from weight files of any known kind, or run folders, joined by commas.
+
+    tell: print what they hold.
+    Returns: the modules they gave.
+    Errors: InputError where a file does not fit, or stage 1 or 2 is given no identity encoder; MissingFileError.
+    """
     given: set[str] = set()
     order = ("stage3", "stage2", "stage1") if stage == 3 else ("stage3", "stage1", "stage2")
     for name in filter(None, (name.strip() for name in files.split(","))):
@@ -81,9 +85,12 @@ def load_networks(networks: Networks, files: str, stage: int) -> set[str]:
         for part in read_published(path):
             if part.module in given:
                 raise ConfigError(f"--init {files}: more than one file holds the {part.module}")
-            print(f"{path}: {part.report()}")
+            if tell:
+                print(f"{path}: {part.report()}")
             _fit(getattr(networks, part.module), part, path)
             given.add(part.module)
+    if "encoder" not in given and stage < 3:
+        raise ConfigError(f"--init {files}: none of the files holds an identity encoder")
     return given
 
 

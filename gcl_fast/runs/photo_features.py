@@ -15,6 +15,7 @@ from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.evaluation import extract_features
 from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.progress import counted
 from gcl_fast.records import Record
 from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.runs.networks import encoder_of, find_checkpoint
@@ -69,11 +70,15 @@ def photo_features(
     if reading.skip_broken:
         broken = find_broken([Record(path, -1, 0) for path in paths], workers=max(1, reading.workers))
         if broken:
-            print(name_files(f"passed over {len(broken)} photos that cannot be read", [f"{p}: {why}" for p, why in broken]))
+            print(
+                name_files(
+                    f"passed over {counted(len(broken), 'photo')} that cannot be read", [f"{p}: {why}" for p, why in broken]
+                )
+            )
             gone = {path for path, _ in broken}
             paths = [path for path in paths if path not in gone]
         if not paths:
-            raise FileError(f"none of the {len(broken)} photos can be read")
+            raise FileError(f"no photo is left: {counted(len(broken), 'photo')} cannot be read")
     workers = reading.workers if len(paths) > 2 * reading.batch_size else 0  # processes take longer to start than a few photos
     records = [Record(path, -1, 0) for path in paths]
     loader = TorchLoader(records, reading.image_size, workers=workers)

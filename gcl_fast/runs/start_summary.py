@@ -8,6 +8,8 @@ from gcl_fast.config import JVTCConfig, Stage1Config, Stage2Config, Stage3Config
 from gcl_fast.models.start_weights import imagenet_source
 from gcl_fast.progress import counted
 
+FEW = 4  # identities in a batch, fewer than which teach little
+FEW = 4  # identities; a batch with fewer teaches little
 PUBLISHED_START = {
     "cluster-contrast": "The published recipe (Cluster Contrast) starts from ImageNet weights.",
     "mlc": "The published recipe (MLC) starts from ImageNet weights.",
@@ -46,12 +48,24 @@ def _stage1_lines(config: TrainConfig) -> list[str]:
     else:
         batches, share = f"batches of {settings.batch_size}", settings.backbone_lr
         if isinstance(settings, JVTCConfig):
-            batches += f" ({settings.batch_size // settings.views} images in {settings.views} views)"
+            batches += f" ({counted(settings.batch_size // settings.views, 'image')} in {counted(settings.views, 'view')})"
     rates = f"lr {settings.lr:g}" + (f" (backbone {settings.lr * share:g})" if share != 1 else "")
     return [
         f"stage 1 by {stage1.method}: {head}",
         f"  {batches} · {_epochs(settings)} · {rates}{_steps(settings.lr_steps, settings.lr_gamma)} · {_augmentation(stage1)}",
     ]
+
+
+def batch_notes(config: TrainConfig, stages: Sequence[int]) -> list[str]:
+    """A line where the batches of stage 1 show few identities, as they do where one of two settings that belong together was
+    changed."""
+    stage1 = config.stage1
+    size, identities = stage1.batch_size, stage1.batch_size // stage1.num_instances
+    if 1 not in stages or stage1.method != "cluster-contrast" or identities >= FEW:
+        return []
+    fitting = max((n for n in range(2, size // FEW + 1) if size % n == 0), default=0)
+    shows = f"a batch of stage 1 shows {counted(identities, 'identity')}, which teaches little"
+    return [f"{shows}: try {f'--stage1.num-instances {fitting} or ' if fitting else ''}a larger --stage1.batch-size"]
 
 
 def _epochs(stage: Stage1Config | WarmupConfig | Stage2Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -23,7 +24,8 @@ def finished(out: Path) -> bool:
 
 def demo_config(seed: int, out: Path) -> TrainConfig:
     """The shipped demo.yaml, with its data beside the run's results."""
-    return replace(load_shipped("demo"), seed=seed, runs=str(out.parent), name=out.name, root=str(out / "data"))
+    place = Path(os.path.abspath(out)) if out.name in ("", "..") else out  # `.` has a name, too
+    return replace(load_shipped("demo"), seed=seed, runs=str(place.parent), name=place.name, root=str(out / "data"))
 
 
 def run_demo(

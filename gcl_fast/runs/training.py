@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingFileError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -24,24 +24,17 @@ from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.folder import (
-    check_run,
-    check_start,
-    prepare_run,
-    read_metrics,
-    read_resolved,
-    stage_checkpoint,
-    write_config,
-    write_metrics,
-)
+from gcl_fast.runs.folder import prepare_run, read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module, load_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
+from gcl_fast.runs.resume_command import stage_flag, started_otherwise
+from gcl_fast.runs.run_checks import check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
-from gcl_fast.runs.start_summary import settings_summary, start_box
+from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
 from gcl_fast.stages.checkpoint import load_trained
@@ -61,6 +54,7 @@ class Training:
     log: RunLog
     page: LivePage | None = None
     with_control = False
+    trained = False  # anything; a finished run goes on with nothing
 
     def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
         self.stages, self.resume, self.run_dir = tuple(stages), resume, config.run_dir
@@ -88,7 +82,9 @@ class Training:
             print(line_of(self.resolved))
             if distributed.first():
                 print(settings_summary(self.config, self.stages))
-                for note in count_notes(self.config, self.stages, count, iters=config.stage1.iters):
+                notes = batch_notes(self.config, self.stages)
+                notes += count_notes(self.config, self.stages, count, iters=config.stage1.iters)
+                for note in notes:
                     print(f"note: {note}")
             self.log = self._open_log()
             _ = self.dataset.samples  # read now: a broken mesh must not end stage 1 hours later
@@ -112,6 +108,8 @@ class Training:
         with_meshes = any(stage in (2, 3) for stage in self.stages)
         try:
             return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
+        except MissingFileError as error:
+            raise MissingFileError(f"{error}{started_otherwise(self.run_dir, self.stages) if self.resume else ''}") from None
         except (TooLittleMemoryError, MissingPackageError) as error:
             if config.loader == given.loader:
                 raise
@@ -120,7 +118,8 @@ class Training:
 
     def _announce_start(self) -> bool:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder
-        is touched. Returns whether networks are to be built from model.weights; False: they are loaded, nothing is downloaded."""
+        is touched, where they would be in the way of the mended command. Returns whether networks are to be built from
+        model.weights; False: they are loaded, nothing is downloaded."""
         model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
         goes_on = self.resume and distributed.from_first(first.exists)
         begins = 1 in self.stages and not goes_on and not self.config.init
@@ -128,7 +127,16 @@ class Training:
             print(start_box(self.config, self.stages, goes_on=goes_on))
         if begins and model.weights != "none":
             distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
+        if self.config.init and not goes_on:
+            distributed.from_first(self._look_at_init)
         return begins or model.weights != "imagenet"
+
+    def _look_at_init(self) -> None:
+        """Load what the first stage will, once in vain: seconds at most. Errors: as loading has them."""
+        networks = build_networks(self.config, start=False)
+        given = self._load_given(networks, self.stages[0], tell=True)
+        if self.stages[0] == 3:
+            self._load_stage2(networks, given=given)
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
@@ -144,7 +152,7 @@ class Training:
         self.lock = RunLock(self.run_dir)
         prepare_run(self.config, overwrite=overwrite)
         write_config(self.run_dir, self.given, self.resolved)
-        write_metrics(self.run_dir, {"resolved": self.resolved})
+        write_metrics(self.run_dir, {"resolved": self.resolved, "stages": list(self.stages)})
 
     def close(self) -> None:
         """Let others have the run folder."""
@@ -219,15 +227,12 @@ class Training:
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
 
-    def _load_given(self, networks: Networks, stage: int) -> set[str]:
+    def _load_given(self, networks: Networks, stage: int, *, tell: bool = False) -> set[str]:
         """Load what --init gives, in the first stage of this call: the later ones start from the stage before them. Returns which
         networks it gave."""
         if not self.config.init or stage != self.stages[0]:
             return set()
-        given = load_networks(networks, self.config.init, stage)
-        if "encoder" not in given and stage < 3:
-            raise RunError(f"--init {self.config.init}: none of the files holds an identity encoder")
-        return given
+        return load_networks(networks, self.config.init, stage, tell=tell)
 
     def _load_stage1(self, encoder: IdentityEncoder) -> None:
         path = self._checkpoint("stage1")
@@ -269,6 +274,7 @@ class Training:
             batches_later=self._batches_later(stage.name),
         )
         scores = engine.run(resume=self.resume)
+        self.trained |= engine.trained
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
@@ -362,6 +368,8 @@ def train(
         complete_run(training.run_dir, training.dataset)
         training.count_seconds()
         training.show_results()
+        if not training.trained:
+            print(f"nothing was left to train: --stage {stage_flag(stages)} is finished")
         if with_report:
             print(f"report: {write_report(training.run_dir)}")
     return training.run_dir

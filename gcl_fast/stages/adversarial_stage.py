@@ -15,6 +15,7 @@ from gcl_fast.data.plans import Plan, shuffled
 from gcl_fast.guides import Bodies, GuidedGenerator, Variance
 from gcl_fast.models.modes import evaluating
 from gcl_fast.models.three_networks import Networks
+from gcl_fast.progress import counted
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.guided_views import both_views, generate_guided_views
@@ -100,7 +101,7 @@ class AdversarialStage(Stage):
         count = int(distributed.sum_(self.untold))
         if count and distributed.first():
             print(
-                f"{self.name}, epoch {epoch + 1}: {count} new views left out of the losses: in them no body is seen "
+                f"{self.name}, epoch {epoch + 1}: {counted(count, 'new view')} left out of the losses, where no body is seen "
                 "(it is beside the picture once turned, or its mesh is blank)"
             )
         self.untold.zero_()

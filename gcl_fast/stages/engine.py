@@ -61,7 +61,7 @@ class Engine:
         self.plan: Plan | None = None
         self.best: float | None = None
         self.scores: dict[str, float] = {}
-        self.seconds = 0.0
+        self.seconds, self.trained = 0.0, False  # trained: in this call
         self.watch = StepWatch(torch.get_num_threads() if stage.device.type == "cpu" else 1)
 
     def run(self, *, resume: bool = False) -> dict[str, float]:
@@ -77,6 +77,7 @@ class Engine:
             if self.plan is None:
                 self.plan, self.position = self._new_plan(began), 0
             self._train_epoch(self.plan, began)
+            self.trained = True
             self._end_epoch(began)
             if self.after_epoch is not None and distributed.first():
                 self.after_epoch(time.perf_counter() - epoch_began)

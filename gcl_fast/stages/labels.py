@@ -34,11 +34,16 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
         radius = f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})"
         more = f"lower {flag}.min-samples (now {rule.min_samples})" if none else f"lower {flag}.k1 (now {rule.k1})"
         advice = f"{'raise' if none else 'lower'} {radius}, or {more}"
+        if stage == "stage1":
+            anew = "under another --name, or with --overwrite"
+        else:
+            advice += ", or warm the encoder up longer in stage 1"
+            anew = "of --stage 3 under another --name, with --init RUN/stage2"
         raise StageError(
             f"{stage}, epoch {epoch + 1}: clustering found {counted(clusters.num_clusters, 'cluster')} and "
             f"{counted(clusters.num_outliers, 'outlier')} "
-            f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}"
-            + ("" if stage == "stage1" else ", or warm the encoder up longer in stage 1")
+            f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}. "
+            f"A run keeps its settings (--resume refuses others): that takes a new one {anew}"
         )
     return clusters
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gcl_fast.errors import FolderInUseError
 from gcl_fast.files import write_whole
+from gcl_fast.progress import counted
 
 MARKER = "world.json"  # written last: a folder without it is no finished world
 UNFINISHED = ".unfinished-world"  # in the folder beside it while a run is writing
@@ -34,9 +35,10 @@ class WorldSummary:
     def __str__(self) -> str:
         state = "written to" if self.created else "already in"
         return (
-            f"{self.layout} world {state} {self.out}: {self.train_images} training images of {self.train_ids} people, "
-            f"{self.query_images} queries and {self.gallery_images} gallery images of {self.test_ids} others, "
-            f"{self.cameras} cameras, true novel views of {self.truth} images"
+            f"{self.layout} world {state} {self.out}: {counted(self.train_images, 'training image')} of {self.train_ids} people, "
+            f"{counted(self.query_images, 'query')} and {counted(self.gallery_images, 'gallery image')} "
+            f"of {self.test_ids} others, "
+            f"{counted(self.cameras, 'camera')}, true novel views of {counted(self.truth, 'image')}"
         )
 
 

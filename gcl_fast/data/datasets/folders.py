@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gcl_fast.errors import MissingFileError
 from gcl_fast.images import IMAGE_SUFFIXES
+from gcl_fast.progress import counted
 
 CLUTTER = ("Thumbs.db", "desktop.ini")  # what a system leaves in every folder of pictures
 
@@ -50,7 +51,7 @@ def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Plac
 
     Errors: MissingFileError naming every place tried and, for the nearest one, what is missing and what is there.
     """
-    root = check_folder(f"{dataset}: dataset root", root)
+    root = check_folder(f"{dataset}: dataset root (--root)", root)
     tried: list[tuple[int, pathlib.Path, list[str]]] = []  # (entries found, folder, entries missing)
     for place in places:
         folder = root / place.folder
@@ -75,6 +76,8 @@ def find_place(dataset: str, root: str | os.PathLike[str], places: Sequence[Plac
         if renames:
             lines.append("Similar names: " + ", ".join(renames))
         lines += [f"{root / a} holds {listing(root / a)}" for a, b in near.items() if a == b and (root / a).is_dir()]
+        if not near and any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.rglob("*")):
+            lines.append(f"For the photos in {root} alone, of people whom nobody has named: --dataset folder")
     raise MissingFileError("\n".join(lines))
 
 
@@ -96,7 +99,7 @@ def passed_over(folder: pathlib.Path) -> tuple[str, ...]:
     words = []
     if strange:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(strange.items()))
-        words.append(f"{strange.total():,} files that are not named as images ({kinds})")
+        words.append(f"{counted(strange.total(), 'file')} of kinds that are not read ({kinds})")
     if deeper:
-        words.append(f"{deeper:,} images in {folders:,} folders inside (the layout has none: move them up)")
+        words.append(f"{counted(deeper, 'image')} in {counted(folders, 'folder')} inside (the layout has none: move them up)")
     return tuple(words)

@@ -9,6 +9,7 @@ import re
 
 from gcl_fast.data.datasets.folders import Place, find_place, image_files, listing, passed_over
 from gcl_fast.errors import InputError
+from gcl_fast.progress import counted
 from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 _, QUERY, GALLERY = NEEDS = ("bounding_box_train", "query", "bounding_box_test")
@@ -58,7 +59,7 @@ def read_folder(name: str, folder: pathlib.Path) -> tuple[list[Record], tuple[st
     records = [r for r in every if r.pid != JUNK]
     notes = passed_over(folder)
     if len(records) < len(every):
-        notes = (f"{len(every) - len(records):,} images of person -1 (junk)", *notes)
+        notes = (f"{counted(len(every) - len(records), 'image')} of person -1 (junk)", *notes)
     if not records:
         why = f"; passed over: {'; '.join(notes)}" if notes else ""
         raise InputError(f"{name}: {folder} holds no images of people; it holds {listing(folder)}{why}")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gcl_fast.errors import FileError, InputError
 from gcl_fast.images import open_image, pillow, to_mode
+from gcl_fast.progress import counted
 from gcl_fast.records import Record, ReIDData
 
 Broken = list[tuple[pathlib.Path, str]]
@@ -68,7 +69,9 @@ def require_readable(
     broken = find_broken([*data.train, *data.query, *data.gallery], workers=workers, progress=progress)
     if not broken:
         return data
-    message = name_files(f"{data.name}: {len(broken)} images cannot be read", [f"{path}: {why}" for path, why in broken])
+    message = name_files(
+        f"{data.name}: {counted(len(broken), 'image')} cannot be read", [f"{path}: {why}" for path, why in broken]
+    )
     if not skip_broken:
         raise FileError(message + "\nRepair or remove them, or give --skip-broken to go on without them.")
     warnings.warn(message + "\nGoing on without them.", stacklevel=2)

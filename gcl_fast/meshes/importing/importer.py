@@ -23,6 +23,7 @@ from gcl_fast.meshes.mean_body import mean_body
 from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.meshes.sources import SPLITS, mesh_names, split_folder
+from gcl_fast.progress import counted
 from gcl_fast.records import ReIDData
 
 MISSING = ("error", "leave-out", "mean")
@@ -52,16 +53,16 @@ class MeshReport:
     """Of each image with a mesh of its own, the share of the picture that the body covers."""
 
     def __str__(self) -> str:
-        lines = [f"{len(self.written)} meshes in {self.folder}", *coverage_lines(self.coverage)]
-        for title, names in (
-            ("images given the mean body", self.mean),
-            ("images without a mesh", self.missing),
-            ("estimates of images that the data set does not have", self.unknown),
-            ("images with several people, the one in the picture's middle taken", self.several),
+        lines = [f"{counted(len(self.written), 'mesh')} in {self.folder}", *coverage_lines(self.coverage)]
+        for noun, title, names in (
+            ("image", "given the mean body", self.mean),
+            ("image", "without a mesh", self.missing),
+            ("estimate", "without an image in the data set", self.unknown),
+            ("image", "with several people, the one in the picture's middle taken", self.several),
         ):
             if names:
                 shown = ", ".join(pathlib.PurePath(n).name for n in names[:8]) + (" ..." if len(names) > 8 else "")
-                lines.append(f"{len(names)} {title}: {shown}")
+                lines.append(f"{counted(len(names), noun)} {title}: {shown}")
         if self.upside_down * 2 > len(self.written):
             other = "y-down" if self.axes == "y-up" else "y-up"
             lines.append(
@@ -69,7 +70,7 @@ class MeshReport:
                 f"{other}; --preview shows them over their photos"
             )
         if self.bad:
-            lines.append(f"{len(self.bad)} files or bodies that cannot be used:")
+            lines.append(f"{len(self.bad):,} of the files and bodies cannot be used:")
             lines += [f"  {why}" for why in self.bad[:8]] + (["  ..."] if len(self.bad) > 8 else [])
         return "\n".join(lines)
 
