@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
     with counting("embed") as progress:
         found = photo_features(paths, encoder, reading, progress)
     written = write_features(options.out, found, options.photos, made_by)
+    height, width = size
     print(
-        f"{counted(len(found.paths), 'photo')}, {found.features.shape[1]} features each, images at {size[0]} x {size[1]}: {written}"
+        f"{counted(len(found.paths), 'photo')}, {found.features.shape[1]} features each, images at {height} x {width}: {written}"
     )
     return 0
