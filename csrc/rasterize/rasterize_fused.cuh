@@ -9,8 +9,8 @@
 //   3. When all faces are done, each warp finishes spans of pixels (resolve.cuh).
 // Minima of (depth, face) keys do not depend on order, so neither does the result.
 //
-// On an H100 slower than the plain form at every size measured (docs/kernels.md); strip size and threads are reasoned, not tuned. At
-// 256 x 128 pixels a strip of an H100 is 86 rows (86 KiB), of an A100 52: two blocks lie on a multiprocessor.
+// On an H100 slower than the plain form at every size measured (docs/kernels.md); strip size and threads are reasoned, not tuned.
+// At 256 x 128 pixels a strip of an H100 is 86 rows (86 KiB), of an A100 52: two blocks lie on a multiprocessor.
 #pragma once
 
 #include "rasterize/resolve.cuh"

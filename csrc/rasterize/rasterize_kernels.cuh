@@ -1,9 +1,9 @@
 // GPU kernels of rasterize and the order in which they run. No torch header: the same file runs on emulated threads.
 //
-// Where asked for, float32 images that fit in a few blocks' shared memory are drawn by one fused kernel (rasterize_fused.cuh). Others
-// take the plain form, some images at a time so that their z-buffer stays in the second-level cache: faces take the minimum of (depth,
-// face) keys in a 64-bit z-buffer in global memory, where that is one instruction; then what each pixel's winner says is
-// computed. Minima do not depend on order, so neither does the result.
+// Where asked for, float32 images that fit in a few blocks' shared memory are drawn by one fused kernel (rasterize_fused.cuh).
+// Others take the plain form, some images at a time so that their z-buffer stays in the second-level cache: faces take the
+// minimum of (depth, face) keys in a 64-bit z-buffer in global memory, where that is one instruction; then what each pixel's
+// winner says is computed. Minima do not depend on order, so neither does the result.
 #pragma once
 
 #include <limits>
