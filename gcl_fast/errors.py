@@ -26,6 +26,10 @@ class MissingFileError(GclError, FileNotFoundError):
     """A file or folder that is not where it was looked for; the message names it and what was expected there."""
 
 
+class MissingMeshesError(MissingFileError):
+    """A data set without the meshes that stages 2 and 3 need."""
+
+
 class FileError(GclError, OSError):
     """A file that cannot be read or written; the message names it and the reason."""
 

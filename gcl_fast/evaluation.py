@@ -16,6 +16,7 @@ from gcl_fast.files import file_numbers
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._products import exact_product
+from gcl_fast.ops._rows import normalised
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
 from gcl_fast.records import Record
@@ -254,7 +255,10 @@ def top_matches(
     index = torch.full((len(pids), top), -1, dtype=torch.int64, device=pids.device)
     correct = torch.zeros(len(pids), top, dtype=torch.bool, device=pids.device)
     similarity = torch.full((len(pids), top), -torch.inf, device=pids.device)
-    query, gallery = (nn.functional.normalize(features.float(), dim=1) for features in (query_features, gallery_features))
+    query, gallery = (
+        normalised("top_matches", name, features.float())
+        for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
+    )
     shown = min(top, len(gallery_pids))
     step = max(1, (1 << 23) // max(len(gallery_pids), 1))
     for first in range(0, len(pids) if shown else 0, step):

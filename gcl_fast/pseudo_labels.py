@@ -154,7 +154,7 @@ def labels_of_shares(
     The work is shared, and so is the memory for features and pairs: the number of images grows with the processes.
     Deterministic; the labels are those of one process, up to the rounding of products of blocks of another shape. (rho leaves
     out distances of 0, and two images with the same k2 neighbours are 0 or 1e-7 apart, as rounding has it: on the same
-    features the radius may differ in the third digit, as it may between CPU and CUDA.)
+    features the radius may differ in the third digit, of few pairs more, as it may between CPU and CUDA.)
 
     Arguments:
         own: [n, D] floating, this process's features; rows are numbered through the processes in the order of their ranks.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import ops, reference
+from gcl_fast.evaluation import top_matches
 from gcl_fast.ops import _shared_neighbors
 from gcl_fast.ops._rows import moderate, normalised, with_scales
 
@@ -30,6 +31,20 @@ def test_any_finite_row_gets_length_one(scale: float, device: torch.device) -> N
     shared = _shared_neighbors.unit_rows(x)
     for got in (normalised("op", "x", x), by_factor * factor[:, None], shared):
         assert (got.cpu() - want).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1e30, 1e200, 1e300])
+def test_rows_of_float64_too(scale: float, device: torch.device) -> None:
+    x = rows().double()
+    want = unit(x)
+    x[::2] *= scale
+    for got in (normalised("op", "x", x.to(device)), _shared_neighbors.unit_rows(x.to(device))):
+        assert (got.cpu() - want).abs().max() < 1e-14
+
+
+def test_wide_rows_are_extreme_sooner(device: torch.device) -> None:
+    x = torch.full((2, 4096), 9e17)  # their squares' sum is no number
+    assert (normalised("op", "x", x.to(device)).cpu() - 1 / 64).abs().max() < 1e-7
 
 
 def test_rows_of_usual_length_keep_their_bits_beside_extreme_ones() -> None:
@@ -62,6 +77,8 @@ def test_ops_do_not_see_how_long_rows_are(scale: float, device: torch.device) ->
     assert torch.equal(ops.knn(x * scale, 5).index, ops.knn(x, 5).index)
     want, got = ops.jaccard_distance(x, 6, 2), ops.jaccard_distance(x * scale, 6, 2)
     assert (want.to_dense() - got.to_dense()).abs().max() < 1e-5
+    found = [top_matches(s * x[:9], s * x[9:], names[:9], names[9:], cameras[:9], cameras[9:], top=4) for s in (1.0, scale)]
+    assert torch.equal(found[0].index, found[1].index)
     for known in (ops.rank_metrics, reference.rank_metrics):
         scores = [known(s * x[:9], x[9:] * s, names[:9], names[9:], cameras[:9], cameras[9:]).mAP for s in (1.0, scale)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-12)

@@ -220,6 +220,38 @@ def test_a_moved_data_set_resumes(toy: Toy, capsys: pytest.CaptureFixture[str]) 
     assert "does not hold the training images that" in refused([*command, "--resume"], capsys)
 
 
+def test_overwrite_removes_nothing_that_stage_3_would_start_from(toy: Toy, tmp_path: Path, capsys) -> None:
+    """The generator is the run's own stage 2's, --init gives an encoder alone."""
+    encoder, kept = tmp_path / "encoder.pt", toy.run / "stage2" / "last.pt"
+    shutil.copy(toy.run / "stage1" / "last.pt", encoder)
+    kept.parent.mkdir()
+    shutil.copy(encoder, kept)
+    before = sorted(toy.run.rglob("*"))
+    command = [*toy.command[:-1], "3", "--init", str(encoder)]
+    for flags in (["--overwrite"], ["--overwrite", "--dry-run"]):
+        message = refused([*command, *flags], capsys)
+        assert "stage 3 needs the discriminator, generator of stage 2" in message and "to be removed by --overwrite" in message
+    assert sorted(toy.run.rglob("*")) == before
+    for flags in ([], ["--dry-run"]):  # and both say the same of a new run
+        message = refused([*command, "--name", "new", *flags], capsys)
+        assert "stage 3 needs the discriminator, generator of stage 2" in message and "is missing" in message
+    assert not (toy.run.parent / "new").exists()
+
+
+def test_start_weights_are_not_asked_for_where_networks_are_loaded(toy: Toy, tmp_path: Path, capsys) -> None:
+    gone = ["--model.weights", str(tmp_path / "gone.pt")]
+    assert main([*toy.command, "--name", "new", "--init", str(toy.run), *gone]) == 0
+    assert main([*toy.command, "--name", "new", "--init", str(toy.run), *gone, "--resume"]) == 0
+    assert "nothing was left to train" in capsys.readouterr().out
+    assert "gone.pt" in refused([*toy.command, "--name", "other", *gone], capsys)
+    assert not (toy.run.parent / "other").exists()
+
+
+def test_a_run_keeps_which_stages_it_was_started_with(toy: Toy) -> None:
+    metrics = json.loads((toy.run / "metrics.json").read_text())
+    assert metrics["stages"] == [1] and metrics["with_control"] is False
+
+
 def test_other_settings_are_named_with_both_values(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused([*toy.command, "--resume", "--stage1.lr", "0.5", "--seed", "9"], capsys)
     assert "seed 1 -> 9, stage1.lr 0.00035 -> 0.5" in message
@@ -245,22 +277,28 @@ def test_a_refused_resume_tells_the_command_that_goes_on(toy: Toy, capsys: pytes
         message = refused([*command, *flags], capsys)
         assert "need a mesh of the body" in message and f"{toy.run} was started with --stage 1: `gcl-fast train" in message
     assert told_command(message) == ["train", "--config", str(settings), "--stage", "1", "--resume"]
-    assert main([*told_command(message), "--root", str(toy.root)]) == 0
+    settings.write_text(settings.read_text().replace(f"root: {load_yaml(settings).root}", f"root: {toy.run}/gone", 1))
+    message = refused(command, capsys)  # the data are where --root says
+    assert told_command(message) == ["train", "--config", str(settings), "--root", str(toy.root), "--stage", "1", "--resume"]
+    assert main(told_command(message)) == 0
     assert "nothing was left to train: --stage 1 is finished" in capsys.readouterr().out
 
 
 def test_the_stages_of_a_run_are_told_where_they_are_known(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
+    config = TrainConfig(runs=str(tmp_path.parent), name=tmp_path.name)
     for stages, flag in (([], "N"), ([1, 2, 3], "all"), ([2], "2"), ([2, 3], "N")):
         (tmp_path / "metrics.json").write_text(json.dumps({"stages": stages}))
-        assert resume_command(tmp_path).endswith(f" --stage {flag} --resume")
+        assert resume_command(config).endswith(f" --stage {flag} --resume")
+    (tmp_path / "metrics.json").write_text(json.dumps({"stages": [1, 2, 3], "with_control": True}))
+    assert resume_command(config).endswith(" --stage all --control --resume")
     (tmp_path / "metrics.json").unlink()  # as runs of earlier versions
-    assert started_otherwise(tmp_path, (1,)) == ""
+    assert started_otherwise(config, (1,)) == ""
     (tmp_path / "stage1").mkdir()
     (tmp_path / "stage1/last.pt").write_bytes(b"")
-    assert started_otherwise(tmp_path, (1,)) == "" and "with --stage 1: " in started_otherwise(tmp_path, (1, 2, 3))
+    assert started_otherwise(config, (1,)) == "" and "with --stage 1: " in started_otherwise(config, (1, 2, 3))
     (tmp_path / "config.yaml").unlink()
-    assert resume_command(tmp_path) == started_otherwise(tmp_path, (2,)) == ""
+    assert resume_command(config) == started_otherwise(config, (2,)) == ""
 
 
 def test_a_lost_configuration_is_read_from_a_checkpoint(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

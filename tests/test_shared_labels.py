@@ -52,6 +52,13 @@ def test_neighbours_are_those_of_one_process(ranks: list[dict]) -> None:
     assert torch.equal(torch.cat([found["nearest"][0] for found in ranks]), value)
 
 
+def test_equal_rows_are_known_wherever_they_are(ranks: list[dict]) -> None:
+    want = _knn.Copies.of(unit(signs(61, 16, seed=1)))
+    assert len(want.copies)
+    for found in ranks:
+        assert all(torch.equal(got, part) for got, part in zip(found["copies of rows"], want.table, strict=True))
+
+
 def test_some_rows_are_sought_among_those_of_all(ranks: list[dict]) -> None:
     value, index = ops.knn(signs(61, 16, seed=1), 9)
     own = len(ranks[0]["nearest"][1])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import FileError, InputError
+from gcl_fast.errors import FileError, InputError, MissingFileError
 from gcl_fast.files import write_whole
 from gcl_fast.images import load_photo, load_uint8, pillow, unit_from_levels, unit_to_uint8
 from gcl_fast.meshes.sources import MeshSource, open_mesh_source
@@ -43,7 +43,7 @@ def preview_dataset(
 def _can_be_read(record: Record) -> bool:
     try:
         load_photo(record.path)
-    except FileError:
+    except (FileError, MissingFileError):
         return False
     return True
 

@@ -43,8 +43,9 @@ def moderate(x: Tensor) -> Tensor:
     """Rows of extreme length times a power of two, so that the squares of their entries are numbers; others as they are."""
     largest = x.abs().amax(dim=1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
     extreme = (largest > 0) & ((largest < SHORT) | (largest > LONG / max(x.shape[1], 1)))
-    exponent = torch.frexp(largest).exponent.clamp(-126, 126)
-    return torch.where(extreme, torch.ldexp(x, -exponent), x)
+    most = 1022 if x.dtype == torch.float64 else 126  # powers of two that are numbers, as their inverses are
+    exponent = torch.frexp(largest).exponent.clamp(-most, most)
+    return torch.where(extreme, x * torch.pow(torch.full_like(largest, 2.0), -exponent), x)
 
 
 def finite(op: str, name: str, x: Tensor) -> Tensor:

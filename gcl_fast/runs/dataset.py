@@ -20,7 +20,7 @@ from gcl_fast.data.loaders.loader_base import Loader
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import ConfigError, FileError, GclError, MissingFileError
+from gcl_fast.errors import ConfigError, FileError, GclError, MissingFileError, MissingMeshesError
 from gcl_fast.evaluation import answerable, evaluate, extract_features, scores, scoring_note
 from gcl_fast.guides import Bodies
 from gcl_fast.meshes.coverage import find_unusable
@@ -79,7 +79,7 @@ class OpenedDataset:
         try:
             source = open_mesh_source(config.mesh_dir, config.dataset, split, config.image_size, kind=config.meshes)
         except MissingFileError as error:
-            raise MissingFileError(f"{self._how_to_get_meshes()}: {error}" if split == "train" else str(error)) from None
+            raise MissingMeshesError(f"{self._how_to_get_meshes()}: {error}" if split == "train" else str(error)) from None
         missing = source.missing(records)
         if missing:
             shown = ", ".join(record.path.name for record in missing[:5]) + (" ..." if len(missing) > 5 else "")

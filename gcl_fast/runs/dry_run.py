@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, MissingFileError, RunError
+from gcl_fast.errors import GclError, MissingMeshesError, RunError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_resolved, stage_checkpoint
-from gcl_fast.runs.networks import build_networks, load_networks
+from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.resume_command import started_otherwise
 from gcl_fast.runs.run_checks import check_run, check_start
+from gcl_fast.runs.stage_start import look_at_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.checkpoint import load_trained
@@ -75,20 +76,20 @@ def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False,
     check_start(config, stages)
     threads = torch.get_num_threads()
     try:
-        _look(config, stages, resume=resume)
+        _look(config, stages, resume=resume, overwrite=overwrite)
     finally:
         torch.set_num_threads(threads)
 
 
-def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
+def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
     before = read_resolved(config.run_dir) if resume else {}
     config = keep_choices(config, before)
     if words := choose_threads(config.threads, before):
         print(words)
     try:
         dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
-    except MissingFileError as error:
-        raise MissingFileError(f"{error}{started_otherwise(config.run_dir, stages) if resume else ''}") from None
+    except MissingMeshesError as error:
+        raise MissingMeshesError(f"{error}{started_otherwise(config, stages) if resume else ''}") from None
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
     config = with_iterations(config, resolved["images"])
@@ -97,7 +98,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool) -> None:
     if 1 in stages and not (goes_on or config.init) and config.model.weights not in ("none", "imagenet"):
         build_networks(config)  # a file: is it there, does it fit
     if config.init and not goes_on:
-        load_networks(build_networks(config, start=False), config.init, stages[0])
+        look_at_init(config, stages, overwrite=overwrite)
     print(dataset.table())
     print(line_of(resolved))
     print(settings_summary(config, stages))

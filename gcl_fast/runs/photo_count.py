@@ -57,10 +57,13 @@ def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iter
     """
     notes = []
     if 1 in stages and iters == BY_COUNT and config.stage1.method == "cluster-contrast":
-        times = config.stage1.iters * config.stage1.batch_size / images
+        steps, size = config.stage1.iters, config.stage1.batch_size
+        times = round(steps * size / images)
+        shown = f"each of {counted(images, 'image')} about {counted(times, 'time')}"
+        if times < 2:
+            shown = f"{steps * size:,} pictures of {counted(images, 'image')}"
         notes.append(
-            f"an epoch of stage 1 has {counted(config.stage1.iters, 'step')} of {config.stage1.batch_size}: each of "
-            f"{counted(images, 'image')} about {counted(max(1, round(times)), 'time')} (--stage1.iters N sets another number)"
+            f"an epoch of stage 1 has {counted(steps, 'step')} of {size}: {shown} (--stage1.iters N sets another number)"
         )
     for section, rule in _rules(config, stages):
         advised = _k1_for(images)

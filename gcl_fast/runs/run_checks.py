@@ -48,7 +48,7 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
         was_open = {key: kept[key] for key in CHOICES if key in kept and getattr(old, key) == "auto" != getattr(config, key)}
         changed = changed_settings(replace(old, **was_open), config)
         if changed:
-            command = resume_command(run_dir)
+            command = resume_command(config)
             with_its_own = f"`{command}` goes on with its own" if command else "resume with the same"
             raise RunError(
                 f"{run_dir} was started with other settings: {', '.join(changed)}; {with_its_own}, --overwrite removes what it "

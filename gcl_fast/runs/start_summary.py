@@ -8,7 +8,6 @@ from gcl_fast.config import JVTCConfig, Stage1Config, Stage2Config, Stage3Config
 from gcl_fast.models.start_weights import imagenet_source
 from gcl_fast.progress import counted
 
-FEW = 4  # identities in a batch, fewer than which teach little
 FEW = 4  # identities; a batch with fewer teaches little
 PUBLISHED_START = {
     "cluster-contrast": "The published recipe (Cluster Contrast) starts from ImageNet weights.",

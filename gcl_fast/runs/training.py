@@ -15,10 +15,9 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingFileError, MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingMeshesError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.cpu_threads import choose_threads
@@ -27,13 +26,14 @@ from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import prepare_run, read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
-from gcl_fast.runs.networks import build_networks, load_module, load_networks
+from gcl_fast.runs.networks import build_networks, load_module
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag, started_otherwise
 from gcl_fast.runs.run_checks import check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
+from gcl_fast.runs.stage_start import load_given, load_stage1, load_stage2, look_at_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
@@ -53,11 +53,12 @@ class Training:
     lock: RunLock | None = None
     log: RunLog
     page: LivePage | None = None
-    with_control = False
     trained = False  # anything; a finished run goes on with nothing
 
-    def __init__(self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
-        self.stages, self.resume, self.run_dir = tuple(stages), resume, config.run_dir
+    def __init__(
+        self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool = False
+    ) -> None:
+        self.stages, self.resume, self.run_dir, self.with_control = tuple(stages), resume, config.run_dir, control
         self.began = time.perf_counter()
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
@@ -74,7 +75,7 @@ class Training:
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
         self.config = with_iterations(self.config, self.resolved["images"])
-        self.start = self._announce_start()
+        self.start = self._announce_start(overwrite=overwrite)
         try:
             distributed.from_first(lambda: self._take_folder(before, overwrite=overwrite))
             self.seconds_before = float(read_metrics(self.run_dir).get("seconds", 0.0))
@@ -108,18 +109,19 @@ class Training:
         with_meshes = any(stage in (2, 3) for stage in self.stages)
         try:
             return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
-        except MissingFileError as error:
-            raise MissingFileError(f"{error}{started_otherwise(self.run_dir, self.stages) if self.resume else ''}") from None
+        except MissingMeshesError as error:
+            otherwise = started_otherwise(given, self.stages) if self.resume else ""
+            raise MissingMeshesError(f"{error}{otherwise}") from None
         except (TooLittleMemoryError, MissingPackageError) as error:
             if config.loader == given.loader:
                 raise
             print(f"loader: the run's {config.loader} cannot be used here ({error})")
             return OpenedDataset(replace(config, loader=given.loader), with_meshes=with_meshes, check_meshes=True)
 
-    def _announce_start(self) -> bool:
+    def _announce_start(self, *, overwrite: bool) -> bool:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder
         is touched, where they would be in the way of the mended command. Returns whether networks are to be built from
-        model.weights; False: they are loaded, nothing is downloaded."""
+        model.weights; False: they are loaded, and those weights are not asked for."""
         model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
         goes_on = self.resume and distributed.from_first(first.exists)
         begins = 1 in self.stages and not goes_on and not self.config.init
@@ -128,15 +130,8 @@ class Training:
         if begins and model.weights != "none":
             distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
         if self.config.init and not goes_on:
-            distributed.from_first(self._look_at_init)
-        return begins or model.weights != "imagenet"
-
-    def _look_at_init(self) -> None:
-        """Load what the first stage will, once in vain: seconds at most. Errors: as loading has them."""
-        networks = build_networks(self.config, start=False)
-        given = self._load_given(networks, self.stages[0], tell=True)
-        if self.stages[0] == 3:
-            self._load_stage2(networks, given=given)
+            distributed.from_first(lambda: look_at_init(self.config, self.stages, overwrite=overwrite))
+        return begins
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
@@ -152,7 +147,7 @@ class Training:
         self.lock = RunLock(self.run_dir)
         prepare_run(self.config, overwrite=overwrite)
         write_config(self.run_dir, self.given, self.resolved)
-        write_metrics(self.run_dir, {"resolved": self.resolved, "stages": list(self.stages)})
+        write_metrics(self.run_dir, {"resolved": self.resolved, "stages": list(self.stages), "with_control": self.with_control})
 
     def close(self) -> None:
         """Let others have the run folder."""
@@ -161,11 +156,10 @@ class Training:
         if self.lock is not None:
             self.lock.release()
 
-    def run(self, *, control: bool = False) -> None:
+    def run(self) -> None:
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
-        self.with_control = control
         todo = [step for number in self.stages for step in steps[number]]
-        if control:
+        if self.with_control:
             todo.append(self.control)
         for step in todo:
             step()
@@ -180,18 +174,18 @@ class Training:
 
     def stage1(self) -> None:
         networks = build_networks(self.config, start=self.start)
-        self._load_given(networks, 1)
+        load_given(networks, self.config, self.stages, 1)
         self._train(stage_of_method(self.config, self._learning(networks.encoder), self.dataset))
 
     def stage2(self) -> None:
         networks = build_networks(self.config, start=False)
-        if not self._load_given(networks, 2):
-            self._load_stage1(networks.encoder)
+        if not load_given(networks, self.config, self.stages, 2):
+            load_stage1(networks.encoder, self.config)
         self._train(GenerativeStage(self.config, networks, self.dataset))
 
     def stage3(self) -> None:
         networks = build_networks(self.config, start=False)
-        self._load_stage2(networks, given=self._load_given(networks, 3))
+        load_stage2(networks, self.config, given=load_given(networks, self.config, self.stages, 3))
         networks.encoder = self._learning(networks.encoder)
         self._train(JointStage(self.config, networks, self.dataset))
 
@@ -226,35 +220,6 @@ class Training:
 
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
-
-    def _load_given(self, networks: Networks, stage: int, *, tell: bool = False) -> set[str]:
-        """Load what --init gives, in the first stage of this call: the later ones start from the stage before them. Returns which
-        networks it gave."""
-        if not self.config.init or stage != self.stages[0]:
-            return set()
-        return load_networks(networks, self.config.init, stage, tell=tell)
-
-    def _load_stage1(self, encoder: IdentityEncoder) -> None:
-        path = self._checkpoint("stage1")
-        if not path.exists():
-            raise RunError(
-                f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) or give --init FILE"
-            )
-        load_module(encoder, load_trained(path)["modules"]["encoder"], str(path))
-
-    def _load_stage2(self, networks: Networks, *, given: set[str]) -> None:
-        """The networks of stage 2, but for those that were given."""
-        path, wanted = self._checkpoint("stage2"), {"encoder", "generator", "discriminator"} - given
-        if not wanted:
-            return
-        if not path.exists():
-            raise RunError(
-                f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {path} is missing; train --stage 2 first "
-                "or give their files to --init, joined by commas"
-            )
-        for name, weights in load_trained(path)["modules"].items():
-            if name in wanted:
-                load_module(getattr(networks, name), weights, str(path))
 
     def _learning(self, encoder: IdentityEncoder) -> IdentityEncoder:
         """The encoder with the batch norm asked for."""
@@ -358,11 +323,11 @@ def train(
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         with distributed.session(choose_device(config.device)) as rank:
             with_report = rank == 0 and _can_report()
-            training = Training(config, stages, resume=resume, overwrite=overwrite)
+            training = Training(config, stages, resume=resume, overwrite=overwrite, control=control)
             stack.callback(training.close)
             if with_report:
                 training.page = LivePage(training.run_dir)
-            training.run(control=control)
+            training.run()
         if rank != 0:
             return training.run_dir
         complete_run(training.run_dir, training.dataset)

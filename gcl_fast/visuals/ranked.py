@@ -139,4 +139,4 @@ def _drawn(candidates: Sequence[int], num: int, seed: int) -> list[int]:
 
 
 def _label(record: Record) -> str:
-    return f"pid {record.pid}\ncam {record.camera + 1}"
+    return f"pid {record.pid}" + (f"\ncam {record.camera + 1}" if record.camera >= 0 else "")

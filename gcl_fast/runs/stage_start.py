@@ -1,0 +1,59 @@
+"""What a stage starts from: files that --init names, or the stage before it in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gcl_fast.config import TrainConfig
+from gcl_fast.errors import RunError
+from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.three_networks import Networks
+from gcl_fast.runs.folder import stage_checkpoint
+from gcl_fast.runs.networks import build_networks, load_module, load_networks
+from gcl_fast.stages.checkpoint import load_trained
+
+
+def look_at_init(config: TrainConfig, stages: Sequence[int], *, overwrite: bool = False) -> None:
+    """Load what the first stage will start from, once in vain, which takes seconds at most: what cannot be loaded is refused
+    before a run folder is touched, where it would be in the way of the mended command.
+
+    overwrite: what the folder holds is about to be removed.
+    Errors: as loading has them.
+    """
+    networks = build_networks(config, start=False)
+    given = load_given(networks, config, stages, stages[0], tell=True)
+    if stages[0] == 3:
+        load_stage2(networks, config, given=given, removed=overwrite)
+
+
+def load_given(networks: Networks, config: TrainConfig, stages: Sequence[int], stage: int, *, tell: bool = False) -> set[str]:
+    """Load what --init gives, in the first of the stages: the later ones start from the stage before them. Returns which networks
+    it gave."""
+    if not config.init or stage != stages[0]:
+        return set()
+    return load_networks(networks, config.init, stage, tell=tell)
+
+
+def load_stage1(encoder: IdentityEncoder, config: TrainConfig) -> None:
+    path = stage_checkpoint(config.run_dir, "stage1")
+    if not path.exists():
+        raise RunError(
+            f"this stage needs an identity encoder: train stage 1 in this run first ({path} is missing) or give --init FILE"
+        )
+    load_module(encoder, load_trained(path)["modules"]["encoder"], str(path))
+
+
+def load_stage2(networks: Networks, config: TrainConfig, *, given: set[str], removed: bool = False) -> None:
+    """The networks of stage 2, but for those that were given."""
+    path, wanted = stage_checkpoint(config.run_dir, "stage2"), {"encoder", "generator", "discriminator"} - given
+    if not wanted:
+        return
+    if removed or not path.exists():
+        state = "is about to be removed by --overwrite" if path.exists() else "is missing"
+        raise RunError(
+            f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {path} {state}; train --stage 2 first "
+            "or give their files to --init, joined by commas"
+        )
+    for name, weights in load_trained(path)["modules"].items():
+        if name in wanted:
+            load_module(getattr(networks, name), weights, str(path))
