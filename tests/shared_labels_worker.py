@@ -107,7 +107,8 @@ def main(out: Path) -> None:
             part = unit(x)[distributed.fair_share(len(x))]
             for half in (torch.float16, torch.bfloat16):
                 found[f"{name} {half}"] = tuple(halved(part, k, half, Share(part)))
-        found["copies of rows"] = _knn_shared._copies(own, Share(own)).table
+        same = signs(60, 4, seed=7)[distributed.fair_share(60)]
+        found["copies of rows"] = _knn_shared._copies(same, Share(same)).table
         found["chosen"] = chosen(own)
         found["precision"] = precision(own)
         size = (5, 0, 2, 7)[rank]  # shares of any length

@@ -53,7 +53,7 @@ def test_neighbours_are_those_of_one_process(ranks: list[dict]) -> None:
 
 
 def test_equal_rows_are_known_wherever_they_are(ranks: list[dict]) -> None:
-    want = _knn.Copies.of(unit(signs(61, 16, seed=1)))
+    want = _knn.Copies.of(signs(60, 4, seed=7))
     assert len(want.copies)
     for found in ranks:
         assert all(torch.equal(got, part) for got, part in zip(found["copies of rows"], want.table, strict=True))
