@@ -77,7 +77,7 @@ VARIANTS = {
 def run_variant(name: str, seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Scores of stage 2 and 3 (and of the control), trained unless they are there."""
     variant, demo = VARIANTS[name], options.demos / f"seed{seed}"
-    config = variant.change(demo_config(seed, demo))
+    config = variant.change(replace(demo_config(seed, demo), precision=options.precision))
     config = replace(
         config, device=options.device, runs=str(options.runs), name=f"{name}_{seed}", picture_every=1000, tensorboard=False
     )
@@ -120,6 +120,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="as the demos were made")
     parser.add_argument("--demos", type=Path, default=Path("runs/demo_seeds"))
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_variants"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/demo_variants.json"))
