@@ -55,12 +55,17 @@ def demo_scores() -> str:
     )
 
 
-def six_seeds() -> list[tuple[str, float, float, float]]:
-    """Of each seed in bfloat16: mAP of the control, of stage 3 without new views and of stage 3, points."""
-    plain = read("demo_variants_bf16")["runs"]["unturned"]
-    scores = (
-        (seed, run["control"], plain[seed]["stage3"], run["stage3"]) for seed, run in read("demo_seeds_bf16")["seeds"].items()
-    )
+RUNS = {  # of the demo by precision: its seeds, and the files that have its stage 3 without new views
+    "float32": ("demo_seeds", ("demo_variants", "demo_variants_fp32")),
+    "bfloat16": ("demo_seeds_bf16", ("demo_variants_bf16",)),
+}
+
+
+def six_seeds(precision: str) -> list[tuple[str, float, float, float]]:
+    """Of each seed the mAP of the control, of stage 3 without new views and of stage 3, points."""
+    seeds, files = RUNS[precision]
+    plain = {seed: run["stage3"] for file in files for seed, run in read(file)["runs"]["unturned"].items()}
+    scores = ((seed, run["control"], plain[seed], run["stage3"]) for seed, run in read(seeds)["seeds"].items())
     return [(seed, *(100 * score["mAP"] for score in parts)) for seed, *parts in scores]
 
 
@@ -68,8 +73,8 @@ def spread(points: list[float]) -> str:
     return f"{mean(points):+.1f} ± {stdev(points):.1f}"
 
 
-def demo_bf16() -> str:
-    rows = six_seeds()
+def new_views(precision: str) -> str:
+    rows = six_seeds(precision)
     cells = [[seed, f"{c:.1f}", f"{p:.1f}", f"{s:.1f}", f"{s - c:+.1f}", f"{s - p:+.1f}"] for seed, c, p, s in rows]
     means = [spread([s - c for _, c, _, s in rows]), spread([s - p for _, _, p, s in rows])]
     head = ["seed", "control", "stage 3 without new views", "stage 3", "over the control", "by new views"]
@@ -77,23 +82,16 @@ def demo_bf16() -> str:
 
 
 def demo_means() -> str:
-    """Means over the seeds, in both precisions; without new views in bfloat16 alone."""
-    rows, gains = [], []
-    for title, name in (("float32", "demo_seeds"), ("bfloat16", "demo_seeds_bf16")):
-        runs = read(name)["seeds"].values()
-        parts = [mean(100 * run[part]["mAP"] for run in runs) for part in ("untrained", "stage1", "control")]
-        points = [100 * (run["stage3"]["mAP"] - run["control"]["mAP"]) for run in runs]
-        gains.append(min(points))
-        plain = f"{mean(row[2] for row in six_seeds()):.1f}" if title == "bfloat16" else ""
-        last = f"{mean(100 * run['stage3']['mAP'] for run in runs):.1f}"
-        rows.append([title, *(f"{part:.1f}" for part in parts), plain, last, spread(points)])
-    new = [s - p for _, _, p, s in six_seeds()]
-    head = ["mAP", "untrained", "stage 1", "control", "stage 3 without new views", "stage 3", "over the control"]
-    return (
-        markdown(head, rows)
-        + f"\nOver the control no seed has less than {min(gains):+.1f}; new views alone bring {spread(new)}, "
-        f"{min(new):+.1f} at least.\n"
-    )
+    """Means over the seeds, in both precisions."""
+    rows = []
+    for precision, (seeds, _) in RUNS.items():
+        runs, scores = read(seeds)["seeds"].values(), six_seeds(precision)
+        means = [mean(100 * run[part]["mAP"] for run in runs) for part in ("untrained", "stage1")]
+        means += [mean(column) for column in list(zip(*scores, strict=True))[1:]]
+        gains = [spread([s - c for _, c, _, s in scores]), spread([s - p for _, _, p, s in scores])]
+        rows.append([precision, *(f"{value:.1f}" for value in means), *gains])
+    head = ["mAP", "untrained", "stage 1", "control", "stage 3 without new views", "stage 3", "over the control", "by new views"]
+    return markdown(head, rows)
 
 
 def demo_views() -> str:
@@ -389,7 +387,8 @@ def estimate_time() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "demo_scores": demo_scores,
-    "demo_bf16": demo_bf16,
+    "new_views": lambda: new_views("float32"),
+    "new_views_bf16": lambda: new_views("bfloat16"),
     "demo_means": demo_means,
     "demo_views": demo_views,
     "demo_variants": demo_variants,
