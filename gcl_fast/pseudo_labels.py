@@ -179,7 +179,7 @@ def labels_of_shares(
     else:
         pairs, _ = _jaccard.nearest_distances(sets, fraction, share.first, share.last, distributed.sum_)
         row = torch.repeat_interleave(torch.arange(share.first, share.last, device=own.device), pairs.indptr.diff())
-        upper = distributed.gather_uneven(pairs.values[pairs.indices > row])
+        upper = share.gather(pairs.values[pairs.indices > row])
         radius = _mean_of_smallest(upper, share.total, fraction)
     if float(torch.tensor(radius, dtype=pairs.values.dtype)) >= 1:  # every pair is within it
         labels = torch.full((share.total,), 0 if share.total >= min_samples else -1, dtype=torch.int64, device=own.device)

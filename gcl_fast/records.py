@@ -6,12 +6,14 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gcl_fast.transfer import send
 
+Item = TypeVar("Item")
 LARGEST = 2**63 - 1
 """Of a person, camera or frame: they travel as 64-bit integers."""
 
@@ -34,10 +36,10 @@ class Record:
     recording: str = ""
 
 
-def spread(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count` of the records, evenly spread."""
-    chosen = min(count, len(records))
-    return [records[i * (len(records) - 1) // max(chosen - 1, 1)] for i in range(chosen)]
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread."""
+    chosen = min(count, len(items))
+    return [items[i * (len(items) - 1) // max(chosen - 1, 1)] for i in range(chosen)]
 
 
 @dataclass(frozen=True)

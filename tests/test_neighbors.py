@@ -339,7 +339,7 @@ def line(positions: list[float]) -> np.ndarray:
 def test_dbscan_by_hand(dense: np.ndarray, eps: float, min_samples: int, expected: list[int], device: torch.device) -> None:
     assert sklearn_labels(dense, eps, min_samples).tolist() == expected
     distance = sparse(dense)
-    there = SparseDistance(*(t.to(device) for t in (distance.indptr, distance.indices, distance.values)), shape=dense.shape)
+    there = distance.to(device)
     labels = dbscan(there, eps, min_samples)
     assert labels.device.type == device_type(device) and labels.tolist() == expected
     assert reference.dbscan(distance, eps, min_samples).tolist() == expected

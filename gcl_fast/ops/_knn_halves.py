@@ -142,8 +142,7 @@ class Halved(NamedTuple):
             rows[part] = centred
             common[part], length[part] = torch.mv(x[part], mean), torch.linalg.vector_norm(centred, dim=1)
             lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part].float()), dim=1)
-        if share.world > 1:
-            common, length, lost = share.gather(numbers.T.contiguous()).T.contiguous()
+        common, length, lost = share.gather(numbers.T).T.contiguous()
         size, half_length = mean.norm(), length + lost
         halves, width = half_length * half_length.max(), x.shape[1]
         coarse = x.device.type == "cpu" and half == torch.bfloat16

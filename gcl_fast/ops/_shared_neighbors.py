@@ -69,7 +69,7 @@ def labels(pairs: _jaccard.Distances, eps: float, min_samples: int, share: Share
 
     edge = near & core[row] & core[pairs.indices.long()]
     roots = _roots(row[edge], pairs.indices[edge], pairs.values, share.total)
-    every = [roots] if share.world == 1 else share.gather(roots[None]).unbind()
+    every = share.gather(roots[None]).unbind()
     if len(every) > 1:  # an edge from each row to its root in each process's forest
         number = torch.arange(share.total, device=row.device)
         roots = _roots(number.repeat_interleave(len(every)), torch.stack(every, 1).reshape(-1), pairs.values, share.total)

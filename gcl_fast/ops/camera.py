@@ -61,8 +61,8 @@ def check_yaws(op: str, yaw_degrees: Sequence[float] | Tensor) -> int:
                 f"{list(yaw_degrees.shape)}"
             )
         return yaw_degrees.shape[0]
-    flat = not isinstance(yaw_degrees, np.ndarray) or yaw_degrees.ndim == 1
-    if isinstance(yaw_degrees, str) or not isinstance(yaw_degrees, (Sequence, np.ndarray)) or not flat:
+    row = yaw_degrees.ndim == 1 if isinstance(yaw_degrees, np.ndarray) else isinstance(yaw_degrees, Sequence)
+    if isinstance(yaw_degrees, str) or not row:
         raise TypeError(f"{op}: yaw_degrees must be a sequence of numbers or a tensor [R], got {type(yaw_degrees).__name__}")
     for value in yaw_degrees:
         if isinstance(value, bool) or not isinstance(value, NUMBERS):

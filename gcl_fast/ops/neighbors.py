@@ -20,8 +20,7 @@ def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     """The k rows most similar to each row by cosine, itself first.
 
     Each pair is multiplied once, as a block of a symmetric product, and handed to the lists of both rows: memory O(N k) and one
-    block. Waits for the GPU twice; some times more where rows are sought in
-    float32, which looks for equal rows first.
+    block. Waits for the GPU twice; some times more where rows are sought in float32, which looks for equal rows first.
 
     Deterministic; CPU and CUDA agree up to the rounding of float32's products, whatever the program allows for its own (TF32).
 

@@ -30,9 +30,14 @@ class KeptFeatures:
     encoder: str
 
 
+def _base(folder: Path) -> Path:
+    """The folder itself, which may be gone, or that of a photo."""
+    return folder.parent if folder.is_file() else folder
+
+
 def names_below(paths: Sequence[Path], folder: Path) -> list[str]:
     """Paths as they are told: below the folder where they lie in it."""
-    base = folder.parent if folder.is_file() else folder  # which may be gone
+    base = _base(folder)
     return [path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path) for path in paths]
 
 
@@ -43,7 +48,7 @@ def write_features(out: Path, found: PhotoFeatures, folder: Path, encoder: str) 
     feature, one list of D float32 a row, folder and encoder as metadata; needs pyarrow.
     """
     names, features = names_below(found.paths, folder), found.features.cpu().numpy()
-    base = os.path.abspath(folder if folder.is_dir() else folder.parent)
+    base = os.path.abspath(_base(folder))
     if out.suffix == ".npz":
         paths, place, made_by = (np.array(text) for text in (names, base, encoder))
         return write_whole(out, lambda file: np.savez(file, paths=paths, features=features, folder=place, encoder=made_by))

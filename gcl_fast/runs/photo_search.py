@@ -12,6 +12,7 @@ from gcl_fast.errors import FileError, MissingFileError
 from gcl_fast.evaluation import top_matches
 from gcl_fast.files import file_numbers
 from gcl_fast.images import load_uint8
+from gcl_fast.records import spread
 from gcl_fast.runs.photo_features import PhotoFeatures
 from gcl_fast.visuals.canvas import BLUE, Colour, compose
 
@@ -54,12 +55,10 @@ def search_sheet(
             unreadable[path] = str(error)
             return np.full((*image_size, 3), GREY, np.uint8)
 
-    count = min(rows, len(found))
-    chosen = sorted({i * (len(found) - 1) // max(count - 1, 1) for i in range(count)})
     asked, there = names
     cells: list[list[np.ndarray | None]] = []
     captions: list[list[str]] = []
-    for q in chosen:
+    for q in spread(range(len(found)), rows):
         cells.append([picture(queries.paths[q]), *(picture(gallery.paths[place]) for place, _ in found[q])])
         captions.append([short(asked[q]), *(f"{short(there[place])}\n{similarity:.3f}" for place, similarity in found[q])])
     borders: list[list[Colour | None]] = [[BLUE, *[None] * (len(row) - 1)] for row in cells]

@@ -18,14 +18,8 @@ from gcl_fast.runs.device import choose_device
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.layout import chosen
 
-CHOICES = (
-    "device",
-    "precision",
-    "channels_last",
-    "compile",
-    "loader",
-    "meshes",
-)  # settings that may be auto, and keep what they became
+# settings that may be auto, and keep what they became
+CHOICES = ("device", "precision", "channels_last", "compile", "loader", "meshes")
 Resolved = dict[str, Any]
 
 
