@@ -16,6 +16,8 @@ from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._share import Share
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
+SMALLEST = 1e-6  # a deviation below is none
+
 
 @dataclass(frozen=True)
 class PseudoLabels:
@@ -79,7 +81,8 @@ def described(labels: Tensor, eps: float, cameras: Tensor | None = None) -> Pseu
 def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
     """(x - mean) / deviation of features within each camera, then L2-normalised. Deterministic.
 
-    What all images of a camera share (its colours, its background) no longer makes them neighbours.
+    What all images of a camera share (its colours, its background) no longer makes them neighbours. A camera of a single
+    image, or of copies of one, takes mean and deviation of all images.
 
     Arguments:
         features: [N, D] floating.
@@ -97,7 +100,10 @@ def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
     for camera in torch.unique(cameras).tolist():
         seen_by = cameras == camera  # [N]
         rows = features[seen_by]
-        result[seen_by] = (rows - rows.mean(0)) / rows.std(0, unbiased=False).clamp_min(1e-6)
+        mean, deviation = rows.mean(0), rows.std(0, unbiased=False)
+        if not bool((deviation > SMALLEST).any()):  # zero is as near to one image as to another
+            mean, deviation = features.mean(0), features.std(0, unbiased=False)
+        result[seen_by] = (rows - mean) / deviation.clamp_min(SMALLEST)
     return torch.nn.functional.normalize(result, dim=1)
 
 

@@ -118,9 +118,23 @@ def test_remove_camera_bias_is_standardising_within_each_camera(device, generato
         np.testing.assert_allclose(got[cameras == camera].numpy(), expected, atol=1e-10)
 
 
-def test_remove_camera_bias_of_a_camera_with_one_image_is_zero_not_nan(device):
+def test_remove_camera_bias_of_images_that_are_all_the_same_is_zero_not_nan(device):
     got = remove_camera_bias(torch.ones(3, 4, device=device), torch.tensor([0, 1, 1], device=device))
     assert torch.equal(got.cpu(), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_cameras_of_one_image_do_not_make_a_person(copies, device, generator):
+    """Standardised by itself alone an image would become zero, as near to one as to another: one person for all such cameras."""
+    people, strangers = torch.randn(20, 128, generator=generator), torch.randn(12, 128, generator=generator)
+    features = torch.cat([people.repeat(6, 1) + 0.3 * torch.randn(120, 128, generator=generator), strangers.repeat(copies, 1)])
+    cameras = torch.cat([torch.arange(120) // 20 % 3, 3 + torch.arange(12).repeat(copies)])
+    alone = remove_camera_bias(features.to(device), cameras.to(device)).cpu()[120:]
+    expected = (features - features.mean(0)) / features.std(0, unbiased=False)
+    torch.testing.assert_close(alone, torch.nn.functional.normalize(expected, dim=1)[120:])
+    found = cluster(features.to(device), k1=8, k2=2, eps=0.5, min_samples=3, debias_cameras=cameras.to(device)).labels.cpu()[120:]
+    together = torch.bincount(found[found >= 0], minlength=1).max()
+    assert together <= (2 if copies == 1 else copies)  # of twelve people
 
 
 def test_cluster_across_cameras_needs_the_bias_removed(device, generator):
