@@ -128,7 +128,7 @@ def test_warnings_reach_history_and_report(tmp_path: Path) -> None:
     page = render_page(read_run(tmp_path))
     assert page.count("one cluster holds") == 1 and "one cluster holds 92 of 100 images" in page
     assert "Stage 1, epochs 1 to 3 (figures of epoch 3)" in page and "Agreement of clusters with cameras" in page
-    log.rewind("stage1", 1)
+    log.rewind("stage1", 1, 1)
     assert "holds 91" not in (tmp_path / "history.jsonl").read_text()
 
 

@@ -132,13 +132,19 @@ def test_every_epoch_is_entered_and_planned_once(tmp_path, kill_at):
     assert planned == {0: [0, 0, 1, 2], 9: [0, 1, 2], 16: [0, 1, 2, 2]}[kill_at]
 
 
-def test_history_has_no_gap_and_no_double_after_resume(tmp_path):
+@pytest.mark.parametrize("kill_at", [0, 8, 13, 16])
+def test_history_has_no_gap_and_no_double_after_resume(tmp_path, kill_at):
+    class Clustered(ToyStage):
+        def epoch_scalars(self):
+            return {"clusters": 4.0}
+
     with pytest.raises(Killed):
-        engine_of(ToyStage(kill_at=13), tmp_path).run()
-    engine_of(ToyStage(), tmp_path).run(resume=True)
+        engine_of(Clustered(kill_at=kill_at), tmp_path).run()
+    engine_of(Clustered(), tmp_path).run(resume=True)
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     iterations = [line["iteration"] for line in lines if "square" in line]
     assert iterations == sorted(set(iterations)) and iterations[-1] == 23
+    assert [line["epoch"] for line in lines if "clusters" in line] == [0, 1, 2]
     assert {"stage", "epoch", "iteration", "time"} <= set(lines[0])
 
 
@@ -242,6 +248,21 @@ def test_best_is_the_best_and_last_the_last(tmp_path):
     engine_of(ToyStage(scores=[0.2, 0.6, 0.4]), tmp_path).run()
     assert load_checkpoint(tmp_path / "toy" / "best.pt")["epoch"] == 2
     assert load_checkpoint(tmp_path / "toy" / "last.pt")["epoch"] == 3
+
+
+@pytest.mark.parametrize(("name", "scores"), [("best", [0.2, 0.6]), ("last", [0.2, 0.6]), ("best", []), ("last", [])])
+def test_a_kill_between_best_and_last_loses_neither(tmp_path, monkeypatch, name, scores):
+    def save(path, state):
+        if path.stem == name and state["epoch"] == 2:
+            raise Killed
+        save_checkpoint(path, state)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("gcl_fast.stages.engine.save_checkpoint", save)
+        engine_of(ToyStage(epochs=2, scores=scores), tmp_path).run()
+    engine_of(ToyStage(epochs=2, scores=scores), tmp_path).run(resume=True)
+    best, last = (load_checkpoint(tmp_path / "toy" / f"{kept}.pt") for kept in ("best", "last"))
+    assert best["epoch"] == last["epoch"] == 2 and best["best"] == last["best"]
 
 
 def test_checkpoint_is_whole_or_old(tmp_path, monkeypatch):

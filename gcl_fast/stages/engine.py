@@ -69,7 +69,7 @@ class Engine:
         if resume and distributed.from_first((self.folder / "last.pt").exists):
             self.restore(restorable(self.folder, self.stage.device))
         distributed.join(self.stage.modules.values(), self.stage.optimizers.values())
-        self.log.rewind(self.stage.name, self.iteration)
+        self.log.rewind(self.stage.name, self.iteration, self.epoch + (self.plan is not None))
         began = time.perf_counter() - self.seconds
         while self.epoch < self.stage.epochs:
             epoch_began = time.perf_counter()
@@ -186,9 +186,10 @@ class Engine:
         better = "score" in scores and (self.best is None or scores["score"] > self.best)
         if better:
             self.best = scores["score"]
-        self.save(time.perf_counter() - began)
+        self.seconds = time.perf_counter() - began
         if distributed.first() and (better or (last and self.best is None)):
-            self._keep("best.pt")
+            self._keep("best.pt")  # before last.pt, after which a resumed run would not write it again
+        self.save(self.seconds)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds. The keys are a promise to runs that go on: add, never rename."""

@@ -37,8 +37,9 @@ class RunLog:
             print(f"no TensorBoard events, history.jsonl alone: {error}", file=sys.stderr)
             return []
 
-    def rewind(self, stage: str, iteration: int) -> None:
-        """Forget the lines of `stage` from `iteration` on: a resumed run writes them again."""
+    def rewind(self, stage: str, iteration: int, epochs: int) -> None:
+        """Forget the lines of `stage` from `iteration` on, and of epochs beyond the first `epochs`, which were not yet planned: a
+        resumed run writes them again."""
         if not self.write or not self.history.exists():
             return
         kept = []
@@ -47,7 +48,7 @@ class RunLog:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # a kill in the middle of a write
                 continue
-            if entry["stage"] != stage or entry["iteration"] < iteration:
+            if entry["stage"] != stage or (entry["iteration"] < iteration and entry["epoch"] < epochs):
                 kept.append(line)
         write_whole(self.history, "".join(line + "\n" for line in kept))
 
