@@ -168,6 +168,8 @@ def test_a_control_run_without_what_it_starts_from_is_refused(tmp_path: Path, ca
     assert "stage1/last.pt is missing" in one_line([*command, "3"], capsys)
     save_checkpoint(tmp_path / "run/stage3/last.pt", {"stage": "stage3"})
     assert "about to be deleted" in one_line([*command, "1", "--overwrite"], capsys)
+    save_checkpoint(tmp_path / "run/stage3/last.pt", {"stage": "stage3", "epoch": 19, "config": {}, "modules": {}})
+    assert "stage 3 is not finished (19 of 20 epochs): train it in the same call" in one_line([*command, "1", "--resume"], capsys)
     assert not (tmp_path / "run/config.yaml").exists()
 
 

@@ -22,9 +22,10 @@ from gcl_fast.cli.mistyped import mistakes
 from gcl_fast.cli.options import default_config, parse
 from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
-from gcl_fast.config import load_shipped
+from gcl_fast.config import load_shipped, to_dict
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.start_summary import batch_notes, settings_summary
+from gcl_fast.stages.checkpoint import save_checkpoint
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
@@ -184,3 +185,28 @@ def test_a_stage_without_the_one_before_it_is_known_before_any_data(
     assert "stage2/last.pt is missing: train --stage 2 in this run first (--name mine;" in refused([*command, "3"], capsys)
     assert "/nowhere" in refused([*command, "all"], capsys)
     assert "/nowhere" in refused([*command, "2", "--init", "encoder.pth"], capsys)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("stage", "state", "words"),
+    [
+        ("2", {"stage": "stage1", "epoch": 7}, "stage 1 of this run, which is not finished (7 of 50 epochs): --stage 1 --resume"),
+        ("3", {"stage": "stage2", "epoch": 1}, "stage 2 of this run, which is not finished (1 of 40 epochs): --stage 2 --resume"),
+        ("3", {"stage": "stage2", "epoch": 40}, "/nowhere"),
+    ],
+)
+def test_a_stage_does_not_start_from_one_that_is_not_finished(
+    flags: list[str], stage: str, state: dict[str, object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(load_shipped("market1501"), root="/nowhere", runs=str(tmp_path), name="mine")
+    folder = tmp_path / "mine" / str(state["stage"])
+    save_checkpoint(folder / "last.pt", {"config": to_dict(config), "modules": {}, **state})
+    command = ["train", "--dataset", "market1501", "--root", "/nowhere", "--runs", str(tmp_path), "--name", "mine", *flags]
+    line = refused([*command, "--resume", "--stage", stage], capsys)
+    assert words in line
+    if words != "/nowhere":
+        assert f"--init {folder}" in line
+        assert "/nowhere" in refused([*command, "--resume", "--stage", "all"], capsys)
+        save_checkpoint(tmp_path / f"mine/stage{stage}/last.pt", {"stage": f"stage{stage}"})
+        assert "/nowhere" in refused([*command, "--resume", "--stage", stage], capsys)  # it goes on, whatever it began from

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gcl_fast.config import TrainConfig
+from gcl_fast.config import TrainConfig, from_values
 from gcl_fast.errors import ConfigError, RunError
+from gcl_fast.progress import counted
 from gcl_fast.runs.folder import holds_run, read_config, read_resolved, stage_checkpoint
 from gcl_fast.runs.resolved import CHOICES
 from gcl_fast.runs.resume_command import resume_command
 from gcl_fast.runs.run_files import files_of_run
 from gcl_fast.runs.same_settings import changed_settings
+from gcl_fast.runs.work_ahead import settings_of
+from gcl_fast.stages.checkpoint import load_trained
 
 LONGEST_NAME = 255  # bytes, as file systems have it
 
@@ -56,22 +59,38 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
             )
 
 
+def unfinished(path: Path, stage: int) -> str:
+    """How far a stage's checkpoint has come, in words; empty where the stage is finished."""
+    state = load_trained(path)
+    done, epochs = int(state.get("epoch", 0)), settings_of(from_values(state["config"]), stage).epochs
+    return "" if done >= epochs else f"{done} of {counted(epochs, 'epoch')}"
+
+
 def check_start(config: TrainConfig, stages: Sequence[int]) -> None:
-    """Whether each stage has what it starts from: the stage before it, in this call or in the run folder. What --init gives the
-    first stage is looked at when it is read.
+    """Whether each stage has what it starts from: the stage before it, in this call or, finished, in the run folder. What --init
+    gives the first stage is looked at when it is read.
 
     Errors: RunError that says what to train first.
     """
     for stage in stages:
         path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
         given = bool(config.init) and stage == stages[0]
-        if stage == 1 or stage - 1 in stages or given or path.exists():
+        if stage == 1 or stage - 1 in stages or given:
             continue
-        needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
-        raise RunError(
-            f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
-            f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
-        )
+        if not path.exists():
+            needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
+            raise RunError(
+                f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
+                f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
+            )
+        begun = stage_checkpoint(config.run_dir, f"stage{stage}").exists()
+        far = "" if begun else unfinished(path, stage - 1)
+        if far:
+            raise RunError(
+                f"stage {stage} starts from stage {stage - 1} of this run, which is not finished ({far}): --stage {stage - 1} "
+                f"--resume finishes it, --stage all --resume goes on to the end; another --name with --init {path.parent} "
+                "starts from it as it is"
+            )
 
 
 def nothing_to_resume(config: TrainConfig) -> str:

@@ -30,7 +30,7 @@ from gcl_fast.runs.networks import build_networks, load_module
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag, started_otherwise
-from gcl_fast.runs.run_checks import check_run, check_start
+from gcl_fast.runs.run_checks import check_run, check_start, unfinished
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.stage_start import load_given, load_stage1, load_stage2, look_at_init
@@ -269,7 +269,8 @@ class Training:
 
 
 def _check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
-    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor in the run folder."""
+    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor, finished, in the run
+    folder."""
     for number in (1, 3):
         path = stage_checkpoint(config.run_dir, f"stage{number}")
         if number not in stages and (overwrite or not path.exists()):
@@ -277,6 +278,11 @@ def _check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: boo
             raise RunError(
                 f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
                 f"train stage {number} in the same call, or --resume a run that has it"
+            )
+        if number not in stages and (far := unfinished(path, number)):
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
+                "train it in the same call"
             )
 
 
