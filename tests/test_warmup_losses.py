@@ -208,6 +208,15 @@ def test_interval_model_knows_the_direction():
     assert at(1, 10**6, 0, 0) == 0  # beyond the last bin
 
 
+def test_interval_model_is_symmetric_where_two_cameras_see_one_frame():
+    """Everyone is in both cameras at once: either image of a pair says so."""
+    camera, frame = torch.tensor([0, 1] * 4), torch.tensor([0, 0, 1000, 1000, 4000, 4000, 90, 90])
+    model = interval_model(camera, frame, torch.arange(4).repeat_interleave(2), bin_frames=100, smooth_bins=0.5)
+    pairs = model(camera[:, None], frame[:, None], camera, frame)
+    assert torch.equal(pairs, pairs.T)
+    assert bool((pairs[0::2, 1::2].diagonal() > 0.7).all())
+
+
 def test_joint_similarity_in_numbers():
     found = joint_similarity(torch.tensor([1.0, 0.0, 0.5]), torch.tensor([0.0, 1.0, 0.2]))
     expected = [1 / (1 + math.exp(-5)) / 3, 0.5 / (1 + 2 * math.exp(-5)), 1 / (1 + math.exp(-2.5)) / (1 + 2 * math.exp(-1))]

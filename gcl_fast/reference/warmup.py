@@ -111,7 +111,7 @@ def joint_similarity(
     for i in range(total):
         for j in range(total):
             if i != j:
-                later, earlier = (i, j) if frames[i] >= frames[j] else (j, i)
+                later, earlier = (i, j) if (frames[i], cameras[i]) >= (frames[j], cameras[j]) else (j, i)
                 place = abs(int(frames[i]) - int(frames[j])) // bin_frames
                 known = place < probability.shape[2]
                 p = probability[cameras[later], cameras[earlier], place] if known else 0.0

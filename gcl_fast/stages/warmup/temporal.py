@@ -23,16 +23,19 @@ STEEPNESS = 5.0
 
 @dataclass(frozen=True)
 class IntervalModel:
-    """probability [C, C, T] float32: of a frame interval in bin t from the second camera (earlier) to the first (later); sums
-    to 1 over t, or is 0 throughout where the clusters never joined the two. bin_frames: frames a bin."""
+    """probability [C, C, T] float32: of a frame interval in bin t from the second camera (earlier) to the first (later), of one
+    frame from the lower number to the higher; sums to 1 over t, or is 0 throughout where the clusters never joined the two.
+    bin_frames: frames a bin."""
 
     probability: Tensor
     bin_frames: int
 
     def __call__(self, camera: Tensor, frame: Tensor, other_camera: Tensor, other_frame: Tensor) -> Tensor:
-        """Probability of the interval between two images, pairwise (integer tensors that broadcast); 0 beyond the last bin."""
+        """Probability of the interval between two images, pairwise (integer tensors that broadcast), either way the same; 0
+        beyond the last bin."""
         difference = frame - other_frame
-        later, earlier = (torch.where(difference >= 0, *pair) for pair in ((camera, other_camera), (other_camera, camera)))
+        is_later = (difference > 0) | ((difference == 0) & (camera >= other_camera))  # of one frame: as they were counted
+        later, earlier = (torch.where(is_later, *pair) for pair in ((camera, other_camera), (other_camera, camera)))
         place, bins = difference.abs() // self.bin_frames, self.probability.shape[2]
         probability = self.probability[later, earlier, place.clamp_max(bins - 1)]
         return torch.where(place < bins, probability, 0)
