@@ -256,6 +256,23 @@ def test_a_dry_run_shows_all_and_writes_nothing(stage: str, tmp_path: Path, caps
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--stage1.num-instances", "3", "--stage1.batch-size", "24"],
+        ["--method", "jvtc", "--stage1.jvtc.views", "3", "--stage1.jvtc.batch-size", "24"],
+        ["--method", "jvtc", "--stage1.jvtc.views", "10", "--stage1.jvtc.batch-size", "20"],
+    ],
+)
+def test_a_dry_run_measures_batches_that_come_in_groups(
+    flags: list[str], run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config", str(run.parent / "toy.yaml"), "--dataset", "folder", "--root", str(photos), "--stage", "1"]
+    assert main([*command, "--stage1.jvtc.temporal-from", "101", *flags, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "images/s" in printed and "not measured" not in printed
+
+
 def test_a_dry_run_names_broken_photos_once(
     run: Path, photos: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, two_images
+from gcl_fast.config.plain_values import not_negative, positive, require, shares, two_images
 from gcl_fast.config.stage1_schema import ClusterConfig, Stage1Config
 from gcl_fast.constants import NOVEL_YAWS, BackboneName, DatasetName
 
@@ -83,7 +83,10 @@ class Stage2Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "lr_gamma")
         two_images(self, self.batch_size)
-        not_negative(self, "iters", "beta1", "beta2", "weight_decay")
+        not_negative(self, "iters", "weight_decay")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{type(self).__name__}.{name}", "a share, 0 to below 1", value)
 
 
 @dataclass
@@ -100,9 +103,7 @@ class VarianceConfig:
     """A shifted crop, half of them mirrored."""
 
     def __post_init__(self) -> None:
-        for name in ("background", "colour", "occluder", "crop"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"VarianceConfig.{name}", "a share, 0 to 1", value)
+        shares(self, "background", "colour", "occluder", "crop")
 
     def any(self) -> bool:
         return max(self.background, self.colour, self.occluder, self.crop) > 0
@@ -138,7 +139,8 @@ class Stage3Config(Stage2Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
-        not_negative(self, "momentum_encoder", "memory_w", "id_w", "bank_momentum")
+        not_negative(self, "momentum_encoder", "memory_w", "id_w")
+        shares(self, "bank_momentum")
         average = self.average_encoder
         require(0 <= average < 1, "Stage3Config.average_encoder", "a share, 0 to below 1", average)
 

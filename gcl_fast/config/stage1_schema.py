@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, two_images
+from gcl_fast.config.plain_values import not_negative, positive, require, shares, two_images
 
 
 @dataclass
@@ -25,6 +25,7 @@ class ClusterConfig:
         positive(self, "k1", "k2", "eps", "min_samples")
         if self.rho is not None:
             positive(self, "rho")
+            shares(self, "rho")
 
 
 @dataclass
@@ -48,7 +49,9 @@ class AugmentConfig:
     """Turned in the picture plane by at most so many degrees to either side."""
 
     def __post_init__(self) -> None:
-        not_negative(self, "flip", "pad", "erase", "color_jitter", "rotation")
+        not_negative(self, "pad")
+        shares(self, "flip", "erase", "color_jitter")
+        require(0 <= self.rotation <= 180, "AugmentConfig.rotation", "degrees, 0 to 180", self.rotation)
         require(0.02 <= self.erase_largest <= 1, "AugmentConfig.erase_largest", "a share, 0.02 to 1", self.erase_largest)
         require(0 < self.crop_smallest <= 1, "AugmentConfig.crop_smallest", "a share above 0, at most 1", self.crop_smallest)
 
@@ -110,7 +113,8 @@ class MLCConfig(WarmupConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
-        not_negative(self, "single_label_epochs", "momentum")
+        not_negative(self, "single_label_epochs")
+        shares(self, "momentum")
         require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
         require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
 
@@ -179,12 +183,15 @@ class JVTCConfig(WarmupConfig):
             "eps_scale",
             "recording_rho",
         )
-        not_negative(self, "global_weight", "momentum_step", "momentum_max")
+        not_negative(self, "global_weight", "momentum_step")
+        shares(self, "momentum_max", "recording_rho")
         for name in ("euclidean_share", "joint_share"):
             value = getattr(self, name)
             require(0 <= value < 1, f"JVTCConfig.{name}", "a share, 0 to below 1", value)
         require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}", self.batch_size)
-        require(self.momentum_max <= 1, "JVTCConfig.momentum_max", "at most 1", self.momentum_max)
+        # The local loss tells an image's views from those of the batch's other images: of one alone it is 0.
+        two = 2 * self.views
+        require(self.batch_size >= two, "JVTCConfig.batch_size", f"the views of two images at least ({two})", self.batch_size)
 
 
 @dataclass
@@ -224,7 +231,8 @@ class Stage1Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
         two_images(self, self.batch_size)
-        not_negative(self, "weight_decay", "momentum")
+        not_negative(self, "weight_decay")
+        shares(self, "momentum")
         require(self.iters >= -1, "Stage1Config.iters", "at least -1", self.iters)
         require(
             self.batch_size % self.num_instances == 0,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config import Stage1Config, TrainConfig
+from gcl_fast.config import JVTCConfig, Stage1Config, TrainConfig
 from gcl_fast.errors import GclError, MissingMeshesError, RunError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
@@ -186,13 +186,16 @@ def measure(config: TrainConfig, stage: int) -> Measured:
 
 
 def _in_small_batches(config: TrainConfig, stage: int) -> TrainConfig:
-    """The same with at most `SMALL_BATCH` images in a step, for a machine that needs minutes for a whole batch."""
+    """The same with about `SMALL_BATCH` images in a step, for a machine that needs minutes for a whole batch."""
     settings = settings_of(config, stage)
     if settings.batch_size <= SMALL_BATCH:
         return config
-    changes: dict[str, int] = {"batch_size": SMALL_BATCH}
+    changes, group = {}, 1  # images that belong together
     if isinstance(settings, Stage1Config):
-        changes["num_instances"] = min(settings.num_instances, 4)
+        changes["num_instances"] = group = min(settings.num_instances, 4)
+    elif isinstance(settings, JVTCConfig):
+        group = settings.views
+    changes["batch_size"] = group * max(2, SMALL_BATCH // group)
     smaller = replace(settings, **changes)  # type: ignore[arg-type]  # both are fields of its class
     if stage > 1:
         return replace(config, **{f"stage{stage}": smaller})  # type: ignore[arg-type]  # as above
