@@ -56,3 +56,16 @@ def test_losses_weights_and_centroids_are_those_of_a_plain_loop(memory, clusters
     torch.testing.assert_close(stage.memory.features, centroids, rtol=1e-8, atol=1e-9)
     for (name, ours), theirs in zip(encoder.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_state_of_other_images_is_refused():
+    """One image less, and each label behind it would be another image's."""
+    encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
+    config = from_dict(TrainConfig, {"device": "cpu", "precision": "fp32"})
+    before, now = (ClusterContrastStage(config, encoder, StageData(torch.zeros(n, dtype=torch.int64))) for n in (24, 23))
+    before.labels = torch.arange(24) % CLUSTERS
+    with pytest.raises(RuntimeError):
+        now.load_extra_state(before.extra_state())
+    again = ClusterContrastStage(config, encoder, StageData(torch.zeros(24, dtype=torch.int64)))
+    again.load_extra_state(before.extra_state())
+    assert torch.equal(again.labels, before.labels)

@@ -127,7 +127,7 @@ class ClusterContrastStage(WarmupStage):
         return {"labels": self.labels, "centroids": self.memory.features, "planned": self.planned, "epochs": self.epochs}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        self.labels = state["labels"].to(self.device)
+        self.labels.copy_(state["labels"])  # a label for each image, or it is refused
         self.memory = self._new_memory(len(state["centroids"]))
         self.memory.features.copy_(state["centroids"])
         self.planned, self.epochs = state["planned"], state["epochs"]
