@@ -171,5 +171,8 @@ class BuildPy(build_py):
 
 
 setup(
-    version=version(), ext_modules=[Extension("gcl_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy}
+    version=version(),
+    license="Apache-2.0",
+    ext_modules=[Extension("gcl_fast._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy},
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,4 +45,21 @@ def test_citation_and_metadata_agree_with_the_package() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == gcl_fast.__version__ and citation["license"] == "Apache-2.0"
     project = (ROOT / "pyproject.toml").read_text()
-    assert 'license = {text = "Apache-2.0"}' in project and "[project.urls]" in project and "authors = " in project
+    assert "[project.urls]" in project and "authors = " in project
+
+
+def test_the_sources_hold_tests_and_documentation_whole_and_metadata_of_no_outgoing_form(tmp_path: Path) -> None:
+    """A test or page without its fixture or picture is of no use where the sources were unpacked."""
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "deprecated" not in done.stdout + done.stderr
+    told = tmp_path / "gcl_fast.egg-info"
+    assert "\nLicense: Apache-2.0\n" in (told / "PKG-INFO").read_text(encoding="utf-8")
+    carried = set((told / "SOURCES.txt").read_text(encoding="utf-8").splitlines())
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "Dockerfile", ".dockerignore", "Makefile")
+    wanted = {*names, "CMakeLists.txt", "pyproject.toml", "setup.py", "mkdocs.yml", ".clang-format", ".pre-commit-config.yaml"}
+    for folder in ("bench", "configs", "csrc", "docs", "examples", "gcl_fast", "tests"):
+        files = (file for file in (ROOT / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        wanted |= {str(file.relative_to(ROOT)) for file in files if file.suffix != ".so"}
+    assert sorted(wanted - carried) == []
+    assert not [file for file in carried if file.endswith((".so", ".pyc"))]
