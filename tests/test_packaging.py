@@ -63,3 +63,17 @@ def test_the_sources_hold_tests_and_documentation_whole_and_metadata_of_no_outgo
         wanted |= {str(file.relative_to(ROOT)) for file in files if file.suffix != ".so"}
     assert sorted(wanted - carried) == []
     assert not [file for file in carried if file.endswith((".so", ".pyc"))]
+
+
+def test_the_sanitized_fuzz_runs_in_a_folder_whose_name_has_spaces(tmp_path: Path) -> None:
+    clone = tmp_path / "my copy"
+    for file in (".venv/.made", ".venv/.built", "build/sanitized/.built", "build/sanitized/gcl_fast/_C.so", "gcl_fast/a.py"):
+        (clone / file).parent.mkdir(parents=True, exist_ok=True)
+        (clone / file).touch()
+    python = clone / ".venv/bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH" "$@"\n')
+    python.chmod(0o755)
+    make = ["make", "-s", "-f", str(ROOT / "Makefile"), "fuzz-sanitized", "NATIVE=", "CXX=true"]
+    done = subprocess.run(make, cwd=clone, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{clone} -m tests.fuzz.run --seconds 60\n", done.stderr
