@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 
 import gcl_fast
+from tests.module_files import module_at
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,3 +79,27 @@ def test_the_sanitized_fuzz_runs_in_a_folder_whose_name_has_spaces(tmp_path: Pat
     make = ["make", "-s", "-f", str(ROOT / "Makefile"), "fuzz-sanitized", "NATIVE=", "CXX=true"]
     done = subprocess.run(make, cwd=clone, capture_output=True, text=True, check=False)
     assert done.stdout == f"{clone} -m tests.fuzz.run --seconds 60\n", done.stderr
+
+
+def test_another_compiler_begins_a_new_build_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CMake keeps the first one: who named a newer compiler after a failure was given the old one again."""
+    monkeypatch.setattr(setuptools, "setup", lambda **options: None)
+    build = module_at("setup.py", monkeypatch)
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: None)
+    monkeypatch.setattr(build.shutil, "copy2", lambda source, target: Path(target).touch())
+    monkeypatch.setenv("GCL_BUILD_DIR", str(tmp_path / "trees"))
+    monkeypatch.setenv("GCL_CUDA", "0")
+    command = build.CMakeBuild(setuptools.Distribution())
+    command.build_lib, command.inplace = str(tmp_path / "lib"), False
+    command.ensure_finalized()
+
+    def begun_anew(compiler: str) -> bool:
+        monkeypatch.setenv("CXX", compiler)
+        before = list((tmp_path / "trees").glob("*/object"))
+        command.build_extension(setuptools.Extension("gcl_fast._C", sources=[]))
+        kept = any(file.exists() for file in before)
+        (next((tmp_path / "trees").iterdir()) / "object").touch()
+        return not kept
+
+    assert begun_anew("g++-9") and not begun_anew("g++-9") and begun_anew("g++-12")
