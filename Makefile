@@ -112,9 +112,9 @@ fuzz-sanitized: $(SANITIZED)/.built
 	cp -r gcl_fast/. $(SANITIZED)/gcl_fast.new && rm -f $(SANITIZED)/gcl_fast.new/_C*.so && \
 	  mv $(SANITIZED)/gcl_fast/_C*.so $(SANITIZED)/gcl_fast.new/ && rm -rf $(SANITIZED)/gcl_fast && \
 	  mv $(SANITIZED)/gcl_fast.new $(SANITIZED)/gcl_fast
-	cd $(SANITIZED) && LD_PRELOAD="$(PRELOAD)" PYTHONPATH=$(CURDIR) GCL_SANITIZER="AddressSanitizer and UBSan" \
+	cd $(SANITIZED) && LD_PRELOAD="$(PRELOAD)" PYTHONPATH="$(CURDIR)" GCL_SANITIZER="AddressSanitizer and UBSan" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(CURDIR)/$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+	  "$(CURDIR)/$(BIN)/python" -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 gpu-check:
 	$(PYTHON) -m bench.gpu_check $(GPU_CHECK_FLAGS)

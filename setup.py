@@ -3,7 +3,7 @@
 Environment: GCL_CUDA=0|1 turns the CUDA kernels off or demands them (default: on when nvcc is found and torch is a CUDA build);
 GCL_CUDA_ARCHITECTURES ("80;90-real", "native": the GPUs of this machine, "all": the usual ones) or TORCH_CUDA_ARCH_LIST
 ("8.0;9.0+PTX") choose the GPU architectures (default: native where torch sees a GPU, else all); CUDA_HOME or CUDACXX name the
-toolkit; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
+toolkit; CXX and CXXFLAGS the C++ compiler and its flags; GCL_BUILD_DIR moves the build tree; MAX_JOBS limits parallel compilers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ARCHITECTURES = ("75", "80", "90", "120")
 TEXT = ("90", "120")  # of these the PTX, too
 FALSE = ("0", "off", "false", "no")
 TRUE = ("1", "on", "true", "yes")
+# What CMake reads when a build tree is new, and what it takes by itself.
+READ_ONCE = {"CXX": "c++", "CXXFLAGS": "", "CUDAHOSTCXX": "", "CUDAFLAGS": "", "LDFLAGS": ""}
 
 
 def version() -> str:
@@ -145,11 +147,13 @@ class CMakeBuild(build_ext):
         if ninja:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
+        read_once = [f"{name}={os.environ.get(name) or usual}" for name, usual in READ_ONCE.items()]
+        chosen = os.fsencode("\n".join([*configure, *read_once]))
         options_file = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
-        if options_file.is_file() and options_file.read_text() != "\n".join(configure):
+        if options_file.is_file() and options_file.read_bytes() != chosen:
             shutil.rmtree(tree)
         tree.mkdir(parents=True, exist_ok=True)
-        options_file.write_text("\n".join(configure))
+        options_file.write_bytes(chosen)
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         subprocess.run([cmake, "--build", str(tree), "--parallel", jobs], check=True)
@@ -171,5 +175,8 @@ class BuildPy(build_py):
 
 
 setup(
-    version=version(), ext_modules=[Extension("gcl_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy}
+    version=version(),
+    license="Apache-2.0",
+    ext_modules=[Extension("gcl_fast._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildPy},
 )

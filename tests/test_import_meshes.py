@@ -13,6 +13,7 @@ import torch
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes import open_mesh_source, read_mesh
+from gcl_fast.meshes.importing.estimate_files import read_estimate_file
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
 from gcl_fast.meshes.importing.importer import import_meshes
 from gcl_fast.meshes.mesh_files import Mesh
@@ -75,6 +76,13 @@ def test_hmr(world, tmp_path, smpl_file, form):
     mesh = imported(world, [path], smpl=smpl_file)
     box = (W / 2, H / 2, max(H, W))
     np.testing.assert_allclose(pixels(mesh), in_crop(row[0] * (body[:, :2] + row[1:3]), box), atol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_json_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / "estimates.json"
+    path.write_bytes(json.dumps({"imgname": ["Müller.jpg"]}, ensure_ascii=False).encode(encoding))
+    assert read_estimate_file(path) == {"imgname": ["Müller.jpg"]}
 
 
 def test_hmr_with_its_crop(world, tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 
 import gcl_fast
+from tests.module_files import module_at
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,4 +47,62 @@ def test_citation_and_metadata_agree_with_the_package() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == gcl_fast.__version__ and citation["license"] == "Apache-2.0"
     project = (ROOT / "pyproject.toml").read_text()
-    assert 'license = {text = "Apache-2.0"}' in project and "[project.urls]" in project and "authors = " in project
+    assert "[project.urls]" in project and "authors = " in project
+
+
+def test_the_sources_hold_tests_and_documentation_whole_and_metadata_of_no_outgoing_form(tmp_path: Path) -> None:
+    """A test or page without its fixture or picture is of no use where the sources were unpacked."""
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "deprecated" not in done.stdout + done.stderr
+    told = tmp_path / "gcl_fast.egg-info"
+    metadata = (told / "PKG-INFO").read_text(encoding="utf-8")
+    assert "\nLicense: Apache-2.0\n" in metadata
+    # An older Pillow draws no text; an older tyro let `synth --bogus` write a data set into a folder "--bogus".
+    assert metadata.count("\nRequires-Dist: pillow>=10.1; ") == 2 and "\nRequires-Dist: tyro>=1.0.14; " in metadata
+    carried = set((told / "SOURCES.txt").read_text(encoding="utf-8").splitlines())
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "Dockerfile", ".dockerignore", "Makefile")
+    wanted = {*names, "CMakeLists.txt", "pyproject.toml", "setup.py", "mkdocs.yml", ".clang-format", ".pre-commit-config.yaml"}
+    for folder in ("bench", "configs", "csrc", "docs", "examples", "gcl_fast", "tests"):
+        files = (file for file in (ROOT / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        wanted |= {str(file.relative_to(ROOT)) for file in files if file.suffix != ".so"}
+    assert sorted(wanted - carried) == []
+    assert not [file for file in carried if file.endswith((".so", ".pyc"))]
+
+
+def test_the_sanitized_fuzz_runs_in_a_folder_whose_name_has_spaces(tmp_path: Path) -> None:
+    clone = tmp_path / "my copy"
+    for file in (".venv/.made", ".venv/.built", "build/sanitized/.built", "build/sanitized/gcl_fast/_C.so", "gcl_fast/a.py"):
+        (clone / file).parent.mkdir(parents=True, exist_ok=True)
+        (clone / file).touch()
+    python = clone / ".venv/bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH" "$@"\n')
+    python.chmod(0o755)
+    make = ["make", "-s", "-f", str(ROOT / "Makefile"), "fuzz-sanitized", "NATIVE=", "CXX=true"]
+    done = subprocess.run(make, cwd=clone, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{clone} -m tests.fuzz.run --seconds 60\n", done.stderr
+
+
+def test_another_compiler_begins_a_new_build_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CMake keeps the first one: who named a newer compiler after a failure was given the old one again."""
+    monkeypatch.setattr(setuptools, "setup", lambda **options: None)
+    build = module_at("setup.py", monkeypatch)
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: None)
+    monkeypatch.setattr(build.shutil, "copy2", lambda source, target: Path(target).touch())
+    monkeypatch.setenv("GCL_BUILD_DIR", str(tmp_path / "trees"))
+    monkeypatch.setenv("GCL_CUDA", "0")
+    command = build.CMakeBuild(setuptools.Distribution())
+    command.build_lib, command.inplace = str(tmp_path / "lib"), False
+    command.ensure_finalized()
+
+    def begun_anew(compiler: str) -> bool:
+        monkeypatch.setenv("CXX", compiler)
+        before = list((tmp_path / "trees").glob("*/object"))
+        command.build_extension(setuptools.Extension("gcl_fast._C", sources=[]))
+        kept = any(file.exists() for file in before)
+        (next((tmp_path / "trees").iterdir()) / "object").touch()
+        return not kept
+
+    assert begun_anew("g++-9") and not begun_anew("g++-9") and begun_anew("g++-12")
