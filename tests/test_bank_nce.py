@@ -24,6 +24,16 @@ def test_bank_nce_is_the_formula(module, problem):
 
 
 @BOTH
+@pytest.mark.parametrize("batch", [1, 4])
+def test_one_positive_with_a_query_of_its_own(module, batch, device):
+    query, bank, labels, positive = some(b=batch, device=device)
+    own = torch.randn(query.shape, generator=torch.Generator().manual_seed(3), dtype=query.dtype).to(device)
+    loss = module.bank_nce(query, bank, labels, positive, positive_query=own, temperature=0.5, num_negatives=7, seed=2)
+    want = nce_by_hand(query, bank, labels, positive[:, None], own[:, None], 0.5, 7, 2)[:, 0]
+    torch.testing.assert_close(loss.cpu(), want, rtol=1e-12, atol=1e-12)
+
+
+@BOTH
 @pytest.mark.parametrize("layout", ["one class", "all distinct", "no class", "half no class"])
 def test_extreme_labels(module, layout, device):
     query, bank, _, positive = some(device=device)

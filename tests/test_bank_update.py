@@ -59,6 +59,24 @@ def test_one_result_for_any_number_of_threads(dtype):
     assert not torch.equal(results[0], bank.to(dtype))
 
 
+@BOTH
+@pytest.mark.parametrize("normalise", [True, False])
+def test_features_may_be_rows_of_the_bank(module, normalise, device):
+    """They are read as they were, whichever rows have moved meanwhile."""
+    _, bank, labels, _ = some(n=40, d=9, device=device)
+    index = torch.arange(39, -1, -1, device=device)
+    for width in (9, 5):  # the bank's rows, and a part of each
+        kept = bank[:, :width].clone()
+        want, moved = (module.bank_update_(kept.clone(), index, kept, 0.3, normalise=normalise) for _ in range(2))
+        view = bank.clone()[:, :width]
+        torch.testing.assert_close(module.bank_update_(view, index, view, 0.3, normalise=normalise), want, rtol=0, atol=0)
+        assert torch.equal(want, moved)
+    moved = bank.clone()
+    module.gcl_memory_step_(moved, bank, moved, labels, index, num_negatives=4, seed=0, momentum=0.3)
+    want = module.bank_update_(bank.clone(), index, bank, 0.3, normalise=True)
+    torch.testing.assert_close(moved, want, rtol=0, atol=0)
+
+
 def test_half_precision_is_rounded_as_pytorch_rounds_it():
     values = torch.tensor([0.0, 3e-8, 1e-7, 6.1e-5, 0.33325195, 1.0, 65519.0, 65520.0, 1e5, float("inf"), float("nan"), -2.5e-8])
     for dtype in (torch.float16, torch.bfloat16):

@@ -125,6 +125,22 @@ def test_evaluate_rank(as_tensor: bool) -> None:
     assert mean == pytest.approx(np.mean(precisions), abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_distances_in_half_precision(dtype: torch.dtype) -> None:
+    """As autocast makes them; NumPy has no bfloat16. Negated views too."""
+    distance, *ids = problem(seed=3)
+    half = torch.from_numpy(distance).to(dtype)
+    for given in (half, torch._neg_view(-half)):
+        cmc, mean = evaluate_rank(given, *ids, max_rank=10)
+        wanted = evaluate_rank(half.double().numpy(), *ids, max_rank=10)
+        assert np.array_equal(cmc, wanted[0]) and mean == wanted[1]
+    square = half[:, :15] + half[:, :15].T
+    wanted = re_ranking(*[square.float()] * 3)
+    assert np.array_equal(re_ranking(*[square] * 3), wanted)
+    if dtype == torch.float16:
+        assert np.array_equal(re_ranking(*[square.numpy()] * 3), wanted)
+
+
 def test_evaluate_rank_takes_lists_of_ids() -> None:
     """As fast-reid calls it: persons and cameras in lists of NumPy scalars, distances float32."""
     distance, *ids = problem(seed=2)

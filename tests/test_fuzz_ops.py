@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from gcl_fast import compat, ops
 from tests.fuzz.run import fuzz
-from tests.fuzz.valid_calls import CALLS, Draw
+from tests.fuzz.valid_calls import CALLS, Call, Draw
 
 OPS = re.findall(r'"(\w+)\(', (Path(__file__).resolve().parent.parent / "csrc/registration.cpp").read_text())
 SECONDS, COUNT = 60.0, 1200  # what comes first; the cases are the same each time
@@ -38,6 +40,32 @@ def test_a_crash_is_told_by_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     total = fuzz(0, SECONDS, 8)
     assert len(total["crashes"]) == 1 and total["crashes"][0].startswith("case 3: SIGFPE"), total
     assert "GCL_FUZZ_CRASH_AT" in os.environ
+
+
+def numbers(result: Any) -> list[Any]:
+    """What a result holds, as lists."""
+    if isinstance(result, ops.SparseDistance):
+        result = (result.indptr, result.indices, result.values)
+    parts = result if isinstance(result, tuple) else (result,)
+    return [part.tolist() if hasattr(part, "tolist") else part for part in parts]
+
+
+@pytest.mark.parametrize("make", [call for call in CALLS if call.__name__ not in ("memory", "cluster_memory")])
+def test_the_program_s_default_device_and_type_are_not_looked_at(make: Callable[[Draw], Call]) -> None:
+    """Of tensors that are elsewhere: a `torch.set_default_device("cuda")` or a bfloat16 default is the program's."""
+    for seed in range(12):
+        try:
+            want = numbers(make(Draw(seed))())
+        except (ValueError, AssertionError):  # no row, no query with a match
+            continue
+        call = make(Draw(seed))
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("meta"):
+                got = call()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        np.testing.assert_equal(numbers(got), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

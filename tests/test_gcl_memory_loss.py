@@ -60,6 +60,18 @@ def test_zero_features_have_a_finite_gradient(device):
     assert all(g.isfinite().all() and g.abs().max() < 1e3 for g in grads)
 
 
+def test_a_bank_of_any_size_is_exported(device):
+    class Loss(torch.nn.Module):
+        def forward(self, f, bank, labels, index):
+            return ops.gcl_memory_loss(f, f + 1, bank, labels, index, num_negatives=4, seed=0)
+
+    batch, rows = torch.export.Dim("batch", min=2), torch.export.Dim("rows", min=2)
+    sizes = ({0: batch}, {0: rows}, {0: rows}, {0: batch})
+    exported = torch.export.export(Loss(), some(device=device), dynamic_shapes=sizes).module()
+    other = some(b=7, n=50, device=device)
+    torch.testing.assert_close(exported(*other), Loss()(*other))
+
+
 def test_nothing_as_large_as_the_bank_is_kept_for_the_backward(device):
     f, bank, labels, index = some(b=3, n=500, d=8, device=device)
     kept = []

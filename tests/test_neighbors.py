@@ -120,6 +120,23 @@ def test_knn_puts_a_row_before_its_copies(device: torch.device) -> None:
     assert index[48].tolist() == [48, 0, 2, 4]
 
 
+def test_zeros_of_either_sign_are_equal(device: torch.device) -> None:
+    """Rows that differ in it alone tie, as other equal rows do, though a product may round some of its columns differently."""
+    for seed in range(80):
+        generator = torch.Generator().manual_seed(seed)
+        n, d = 5 + seed % 8, 54 + seed % 6
+        group = torch.randint(0, n // 3, (n,), generator=generator)
+        x = torch.randn(n // 3, d, generator=generator)[group]
+        x[:, ::3] = 0
+        x[torch.rand(n, generator=generator) < 0.5] *= torch.tensor([-1.0, 1, 1]).repeat(d // 3 + 1)[:d]
+        similarity, index = (part.cpu() for part in knn(x.to(device), n))
+        of_row = torch.zeros(n, n).scatter_(1, index, similarity)
+        for row in range(n):
+            for members in (group == g for g in range(n // 3)):
+                members[row] = False
+                assert len(of_row[row, members].unique()) <= 1, seed
+
+
 @pytest.mark.parametrize("kind", ["crowd", "signs"])
 def test_knn_by_faiss_gives_the_same(kind: str) -> None:
     pytest.importorskip("faiss", reason="the faiss backend is optional")

@@ -64,6 +64,19 @@ def test_a_setting_that_was_followed_is_followed_again() -> None:
     assert precisions()[:2] == ["ieee", "ieee"]
 
 
+def test_who_leaves_first_leaves_the_settings_to_the_others() -> None:
+    """Two threads may multiply at once, and the settings are the process's."""
+    torch.set_float32_matmul_precision("medium")
+    BACKENDS.cuda.matmul.allow_fp16_accumulation = True
+    first, second = exact_products(torch.device("cpu")), exact_products(torch.device("cpu"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == "highest" and not BACKENDS.cuda.matmul.allow_fp16_accumulation
+    second.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == "medium" and BACKENDS.cuda.matmul.allow_fp16_accumulation
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_halves_are_summed_in_float32(allowed: bool) -> None:
     """torch refuses products of halves with float32 results where sums in half precision are allowed."""

@@ -93,6 +93,19 @@ def test_scores_of_features(device: torch.device, monkeypatch: pytest.MonkeyPatc
     same(rank_metrics(strided, *on_device[1:], max_rank=20), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rows_of_the_gallery_tie(dtype: torch.dtype) -> None:
+    """As of an encoder that has collapsed. A product rounds some of its columns differently; what is signed is only the zero."""
+    rng = np.random.default_rng(2)
+    for size in (7, 34, 62, 1500):
+        ids = identities(18, size, 4, 3, rng)
+        query = torch.from_numpy(rng.normal(size=(18, 53))).to(dtype)
+        gallery = torch.from_numpy(rng.normal(size=53)).to(dtype).repeat(size, 1)
+        gallery[:, 0] = 0
+        gallery[::2, 0] *= -1
+        same(rank_metrics(query, gallery, *ids, max_rank=9), scores_by_hand(np.zeros((18, size)), ids, 9))
+
+
 def test_blocks_on_a_gpu_are_high_and_of_whole_tiles() -> None:
     """A product of few rows leaves most of a GPU idle; a gallery larger than the block goes by a query at a time."""
     cuda, cpu = torch.device("cuda"), torch.device("cpu")

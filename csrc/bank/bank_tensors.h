@@ -105,6 +105,17 @@ class Workspace {
 
 inline Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : contiguous(tensor); }
 
+// Features that may be read while the bank's rows move: a copy where they are some of its memory.
+inline Tensor apart(const Tensor& feature, const Tensor& bank) {
+  const Tensor rows = dense(feature);
+  const auto begin = [](const Tensor& t) { return static_cast<const char*>(t.const_data_ptr()); };
+  const auto end = [&](const Tensor& t) {
+    const int64_t last = t.size(0) - 1;
+    return begin(t) + (last < 0 ? 0 : (last * row_stride(t) + t.size(1)) * static_cast<int64_t>(t.element_size()));
+  };
+  return begin(rows) < end(bank) && begin(bank) < end(rows) ? torch::stable::clone(rows) : rows;
+}
+
 struct NceTensors {
   Tensor query, bank, labels, positive;
   std::optional<Tensor> seed, positive_query;
@@ -233,7 +244,7 @@ inline GclTensors gcl_tensors(const char* op, const Tensor& photo, const Tensor&
   check_same_device(op, photo, {{"f_nv", view}});
   check_row_numbers(op, photo, {{"index", index}});
   check_same_type(op, "f", photo, {{"f_nv", view}});
-  return {.photo = dense(photo),
+  return {.photo = apart(photo, bank),
           .view = dense(view),
           .index = dense(index),
           .bank = contiguous_rows(bank),
@@ -310,7 +321,8 @@ inline UpdateTensors update_tensors(const Tensor& bank, const Tensor& index, con
   check_real(op, "feature", feature);
   STD_TORCH_CHECK(is_double(feature) || storage_of(op, bank) != Storage::float64, op, ": a float64 bank needs float64 features");
   check_moved_bank(op, bank, momentum);
-  return {.bank = bank, .index = dense(index), .feature = dense(feature), .similarity = new_empty(feature, {feature.size(0)})};
+  return {
+      .bank = bank, .index = dense(index), .feature = apart(feature, bank), .similarity = new_empty(feature, {feature.size(0)})};
 }
 
 template <class T>

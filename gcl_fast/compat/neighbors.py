@@ -43,7 +43,8 @@ def compute_jaccard_distance(
         print("Computing jaccard distance...")
     del search_option
     try:
-        features = torch.as_tensor(target_features).detach().resolve_neg()
+        features = target_features if isinstance(target_features, Tensor) else torch.as_tensor(target_features)
+        features = features.detach().resolve_neg()
         features = features.to(torch.promote_types(features.dtype, torch.float32))
     except RuntimeError as error:  # of objects, or of a type that torch cannot turn into float32
         kind = getattr(target_features, "dtype", type(target_features).__name__)

@@ -206,4 +206,9 @@ def re_ranking(
 
 
 def _array(value: np.ndarray | torch.Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    """float32 of what is in half precision: NumPy has no bfloat16, and squares float16 in float16."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().resolve_neg()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == np.float16 else array

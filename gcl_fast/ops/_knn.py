@@ -14,7 +14,8 @@ from gcl_fast.packages import missing
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of a block
 LONGEST = 1024  # k above: lists this long are slow to keep sorted, whole rows are sorted instead
-BLOCK = 1 << 24  # similarities alive at once where whole rows are sorted, or hashed
+BLOCK = 1 << 24  # similarities alive at once where whole rows are sorted
+HASHED = 1 << 22  # numbers hashed at once
 CLOSE = 4e-7  # cosines nearer than this may swap places by rounding
 
 
@@ -148,12 +149,13 @@ class Copies:
 
 
 def row_hashes(x: Tensor, seed: int = 0) -> Tensor:
-    """A number [N] int64 of the bits of each row, by words of 32: no odd factor moves the sign of a word of 64."""
-    bits = x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int64)
+    """A number [N] int64 of the bits of each row, by words of 32: no odd factor moves the sign of a word of 64. Equal rows have
+    equal ones: -0 is hashed as 0."""
+    word = torch.int32 if x.dtype == torch.float32 else torch.int64
     generator = torch.Generator().manual_seed(seed)
-    odd = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator).to(x.device) * 2 + 1
-    step = max(1, BLOCK // max(x.shape[1], 1))
-    hashed = [(bits[i : i + step].long() * odd).sum(dim=1) for i in range(0, len(x), step)]  # wraps around
+    odd = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device="cpu").to(x.device) * 2 + 1
+    step = max(1, HASHED // max(x.shape[1], 1))
+    hashed = [((x[i : i + step] + 0.0).view(word).long() * odd).sum(dim=1) for i in range(0, len(x), step)]  # wraps around
     return torch.cat(hashed) if hashed else odd.new_zeros(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -41,14 +42,39 @@ def exact_products(device: torch.device) -> Iterator[None]:
     `torch.backends.cuda.matmul.allow_fp16_accumulation`; afterwards all are as before. The settings are the process's: other
     threads that multiply meanwhile are exact, too.
     """
-    with torch.autocast(device.type, enabled=False), _float32(), _wide_sums():
+    with torch.autocast(device.type, enabled=False), _settings():
         yield
+
+
+_lock = threading.Lock()
+_inside = 0  # threads, and contexts of one within another
+_restore = contextlib.ExitStack()  # what the last of them puts back
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    global _inside
+    if torch.compiler.is_compiling():
+        yield
+        return
+    with _lock:
+        if _inside == 0:
+            _restore.enter_context(_float32())
+            _restore.enter_context(_wide_sums())
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _restore.close()
 
 
 @contextlib.contextmanager
 def _wide_sums() -> Iterator[None]:
     products: Any = torch.backends.cuda.matmul
-    if torch.compiler.is_compiling() or not products.allow_fp16_accumulation:
+    if not products.allow_fp16_accumulation:
         yield
         return
     products.allow_fp16_accumulation = False  # under it torch refuses products of halves with float32 results
@@ -64,7 +90,7 @@ def _float32() -> Iterator[None]:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # set through fp32_precision: torch refuses to answer in the old words
         before = ""
-    if before == "highest" or torch.compiler.is_compiling():
+    if before == "highest":
         yield
         return
     mkldnn: Any = torch.backends.mkldnn  # its stubs lack matmul

@@ -14,7 +14,7 @@ def expanded_sets(rank: Tensor, k1: int) -> tuple[Tensor, Tensor]:
     sets = ops.reciprocal_sets(rank, half_width(k1, rank))
     accepted, count = ops.expansion_count(*sets)
     start, total = starts_of(count)
-    none = torch.zeros(0, device=rank.device)
+    none = torch.zeros(0, dtype=torch.float32, device=rank.device)
     return start, ops.expansion_weights(*sets, accepted, rank, none, none, start, total)[0]
 
 

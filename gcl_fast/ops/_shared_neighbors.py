@@ -63,7 +63,7 @@ def labels(pairs: _jaccard.Distances, eps: float, min_samples: int, share: Share
     """`ops.dbscan`'s labels [N], the same on every process; pairs: of this process's rows, at least those within eps < 1."""
     own = torch.arange(share.first, share.last, device=pairs.indptr.device)
     row = torch.repeat_interleave(own, pairs.indptr.diff(), output_size=len(pairs.indices))
-    near = pairs.values <= torch.tensor(eps, dtype=pairs.values.dtype)
+    near = pairs.values <= torch.tensor(eps, dtype=pairs.values.dtype, device="cpu")
     others = torch.zeros_like(own).index_add_(0, row - share.first, (near & (pairs.indices != row)).long())
     core = share.gather(others + 1 >= min_samples)  # [N]
 

@@ -326,7 +326,7 @@ def _memory_terms_in_steps(
 ) -> Tensor:
     """The same of any types, and for graphs: an op without side effects, then the update."""
     seed = _checked_seed(Shapes(op), seed, f.device)
-    check_rows(op, "index", index, len(bank))
+    check_rows(op, "index", index, bank.shape[0])  # len would fix the number of rows in an export
     dtype = working_dtype(f, f_nv, bank)
     arguments = f.to(dtype), f_nv.to(dtype), bank.detach(), labels.long(), index.long(), temperature, count, seed, with_grad
     terms: Tensor = torch.ops.gcl_fast.gcl_memory_loss(*arguments)[0]

@@ -23,8 +23,9 @@ def turns_of(yaw_degrees: Sequence[float] | Tensor) -> Tensor:
     """[R, 2] float64: cosine and sine of each angle, exact at multiples of 90 degrees; on the CPU where it is a list."""
     if not isinstance(yaw_degrees, Tensor):
         if not torch.compiler.is_compiling():
-            return torch.tensor([cosine_sine(degrees) for degrees in yaw_degrees], dtype=torch.float64).reshape(-1, 2)
-        yaw_degrees = torch.tensor(yaw_degrees, dtype=torch.float64)  # a number may be a symbol: no divmod
+            turns = [cosine_sine(degrees) for degrees in yaw_degrees]
+            return torch.tensor(turns, dtype=torch.float64, device="cpu").reshape(-1, 2)
+        yaw_degrees = torch.tensor(yaw_degrees, dtype=torch.float64, device="cpu")  # a number may be a symbol: no divmod
     angle = yaw_degrees.to(torch.float64)
     quarter = (angle / 90).floor()
     rest = torch.deg2rad(angle - 90 * quarter)

@@ -19,7 +19,7 @@ from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
 LARGE_BATCH, MOST_LOGITS = 128, 1 << 22
-SKINNY = range(4, 33)  # queries for which the CPU's BLAS is slow
+SKINNY = (4, 32)  # queries, fewest and most, for which the CPU's BLAS is slow
 MANY, LARGE_BANK = 1000, 2_000_000  # over at least so many centroids of so many numbers
 NO_INDEX = -(1 << 62)  # nothing is ignored: -100 would be, by default
 
@@ -92,7 +92,7 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
 def _is_skinny(query: Tensor, centroids: Tensor, targets: Tensor) -> bool:
     """Whether the bank's kernels are quicker than the products, and take these arguments as they are."""
     plain = query.dtype == centroids.dtype == torch.float32 and targets.dtype == torch.int64 and targets.dim() == 1
-    sizes = len(query) in SKINNY and len(centroids) >= MANY and centroids.numel() >= LARGE_BANK
+    sizes = SKINNY[0] <= len(query) <= SKINNY[1] and len(centroids) >= MANY and centroids.numel() >= LARGE_BANK
     return sizes and plain and query.device.type == "cpu" and _native.loaded
 
 

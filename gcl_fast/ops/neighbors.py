@@ -78,7 +78,8 @@ def jaccard_distance(
     50,000 images' pairs that share a neighbour 5% lie within 0.55. On CUDA the sizes of some results depend on the data: totals
     are read on the host, besides what `knn` reads, or the check of given neighbours.
 
-    Deterministic: the same for any number of threads.
+    Deterministic: of given neighbours the same for any number of threads, of features but for what torch's products round
+    differently then.
 
     Arguments:
         x: [N, D] float: features, L2-normalised inside; or [N, k] int32 or int64: each row's neighbours, nearest first, itself
@@ -186,7 +187,7 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
         raise ValueError("dbscan: distance must hold values from 0 to 1, as pairs not stored are 1 apart, got others")
     if not well_formed:
         raise _malformed(distance)
-    eps = float(torch.tensor(eps, dtype=values.dtype))
+    eps = float(torch.tensor(eps, dtype=values.dtype, device="cpu"))
     if eps >= 1:  # every pair is within eps
         return torch.full((total,), 0 if total >= min_samples else -1, dtype=torch.int64, device=distance.indptr.device)
     return _dbscan(distance, eps, min_samples)

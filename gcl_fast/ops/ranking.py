@@ -11,6 +11,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast._op_types import RankMetrics
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._knn import Copies
 from gcl_fast.ops._products import exact_product
 from gcl_fast.ops._rows import normalised, with_scales
 from gcl_fast.ops._sets import expanded_sets, overlap_terms
@@ -37,9 +38,9 @@ def rank_metrics(
     """Scores of ranking a gallery by cosine similarity to each query.
 
     Average precision is the mean over the matches of (matches so far / rank), as scikit-learn's without ties; equally
-    similar gallery images rank by index. Queries without a match are not counted; with none left the scores are nan.
-    Products in float32 at least. Holds at most 2^23 similarities at once, on a GPU 2^28 (1 GiB) and, where Q > D, a copy of the
-    gallery. Deterministic.
+    similar gallery images rank by index (on the CPU, rows that are exactly equal always tie). Queries without a match are not
+    counted; with none left the scores are nan. Products in float32 at least. Holds at most 2^23 similarities at once, on a GPU
+    2^28 (1 GiB) and, where Q > D, a copy of the gallery. Deterministic.
 
     Arguments:
         query, gallery: [Q, D], [G, D] float, one dtype; L2-normalised inside.
@@ -72,9 +73,12 @@ def rank_metrics(
         gallery = normalised("rank_metrics", "gallery", gallery)
     else:
         gallery, scales = with_scales("rank_metrics", "gallery", gallery)
+    copies = None if gallery.is_cuda else Copies.of(gallery)  # which a CPU's product may round differently
 
     def rows(first: int, last: int) -> Tensor:
         product = exact_product(query[first:last], gallery)
+        if copies is not None:
+            product[:, copies.copies] = product[:, copies.originals]
         return product if scales is None else product.mul_(scales)
 
     return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))

@@ -111,8 +111,8 @@ def bank_nce(
     rows = positive if positive.dim() == 2 else positive[:, None]  # [B, P]
     chosen = negative_rows(labels, rows[:, 0], num_negatives, seed)  # [B, N]
 
-    near = query[:, None] if positive_query is None else positive_query.to(dtype)  # [B, 1 or P, D]
-    pos = (near * bank[rows]).sum(2) / temperature  # [B, P]
+    near = query[:, None] if positive_query is None else positive_query.to(dtype).reshape(*rows.shape, query.shape[1])
+    pos = (near * bank[rows]).sum(2) / temperature  # [B, P], near [B, 1 or P, D]
     neg = (query @ bank.T / temperature).masked_fill(~chosen, float("-inf"))  # [B, N]
     logits = torch.cat([pos[:, :, None], neg[:, None].expand(-1, rows.shape[1], -1)], 2)  # [B, P, 1 + N]
     return (torch.logsumexp(logits, 2) - pos).reshape(positive.shape)
@@ -164,7 +164,7 @@ def bank_update_(
 ) -> Tensor:
     """See `gcl_fast.ops.bank_update_`."""
     dtype = _working_dtype(bank, feature)
-    feature = unit(feature.to(dtype)) if normalise else feature.to(dtype)
+    feature = unit(feature.to(dtype)) if normalise else feature.to(dtype, copy=True)  # they may be rows of the bank
     if hard:
         keep = hardest(feature, index, bank)
         index, feature = index[keep], feature[keep]
