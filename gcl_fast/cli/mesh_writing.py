@@ -1,0 +1,42 @@
+"""What the commands that write the meshes of a data set share: where the files go, and the preview of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcl_fast.config.plain_values import require
+
+if TYPE_CHECKING:
+    from gcl_fast.records import ReIDData
+
+
+class MeshWriting:
+    """Options of a command that writes meshes; what cannot be drawn afterwards is refused before the work."""
+
+    mesh_root: str | None
+    height: int
+    width: int
+    preview: Path | None
+    preview_count: int
+
+    def __post_init__(self) -> None:
+        require(self.height > 0, "--height", "above 0", self.height)
+        require(self.width > 0, "--width", "above 0", self.width)
+        require(self.preview is None or self.preview.suffix.lower() == ".png", "--preview", "a .png", str(self.preview))
+        require(self.preview_count > 0, "--preview-count", "above 0", self.preview_count)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def mesh_dir(self, data: ReIDData) -> Path:
+        return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
+
+    def draw_preview(self, data: ReIDData) -> None:
+        """Where one is wanted."""
+        if self.preview is not None:
+            from gcl_fast.meshes.preview import preview_dataset
+
+            path = preview_dataset(data, self.mesh_dir(data), self.preview, self.image_size, self.preview_count)
+            print(f"preview: {path}")
