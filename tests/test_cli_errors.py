@@ -42,10 +42,16 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["generate", "run", "--angles", "nan"], "--angles must be finite"),
         (["generate", "run", "--num", "0"], "--num must be above 0"),
         (["generate", "run", "--warp", "--turntable"], "--turntable must be without --warp"),
+        (["generate", "run", "--warp", "--scores", "a.json"], "--scores must be without --warp"),
+        (["evaluate", "run", "--height", "0"], "--height must be above 0, got 0"),
+        (["evaluate", "run", "--ranked-lists", "a.jpg"], "--ranked-lists must be a file named .png, got 'a.jpg'"),
         (["render", "--root", "data", "--height", "0"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--height", "-5"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--width", "0"], "--width must be above 0"),
         (["import-meshes", "--root", "data", "--width", "0"], "--width must be above 0"),
+        (["import-meshes", "a.npz", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
+        (["import-meshes", "a.npz", "--root", "data", "--preview-count", "0"], "--preview-count must be above 0, got 0"),
+        (["estimate-meshes", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
         (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
         (["trian"], "no command 'trian'"),
         (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
@@ -197,9 +203,18 @@ def test_a_missing_jinja2_is_known_before_training(monkeypatch: pytest.MonkeyPat
 def test_where_results_cannot_be_written_is_known_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     nowhere = ["evaluate", str(tmp_path / "nowhere.pt")]
-    for flag in ("--output", "--ranked-lists"):
-        assert f"cannot write {tmp_path}: it is a folder" in one_line([*nowhere, flag, str(tmp_path)], capsys)
-        assert "cannot write" in one_line([*nowhere, flag, str(tmp_path / "file/below.json")], capsys)
+    assert f"cannot write {tmp_path}: it is a folder" in one_line([*nowhere, "--output", str(tmp_path)], capsys)
+    below = str(tmp_path / "file/below.png")
+    data = ["--root", str(tmp_path / "nowhere")]
+    for argv in (
+        [*nowhere, "--output", below],
+        [*nowhere, "--ranked-lists", below],
+        ["import-meshes", "a.npz", *data, "--preview", below],
+        ["estimate-meshes", *data, "--preview", below],
+        ["bench", "--json", below],
+        ["bench", "--plot", below],
+    ):
+        assert f"cannot write {below}" in one_line(argv, capsys)
     assert "no checkpoint at" in one_line([*nowhere, "--output", str(tmp_path / "new/scores.json")], capsys)
     assert not list((tmp_path / "new").iterdir())
 

@@ -135,21 +135,3 @@ def test_images_of_one_name_need_their_folder(tmp_path):
         import_meshes(data, [loose], image_size=SIZE)
     report = import_meshes(data, [tmp_path / "out"], image_size=SIZE, missing="leave-out")
     assert report.written == [records[1].path] and report.missing == [records[0].path]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--preview", "sheet.jpg"], "--preview must be a .png, got 'sheet.jpg'"),
-        (["--preview", "sheet.png", "--preview-count", "0"], "--preview-count must be above 0, got 0"),
-    ],
-)
-@pytest.mark.parametrize("command", ["import-meshes", "estimate-meshes"])
-def test_a_preview_that_cannot_be_drawn_is_refused_before_the_work(world, tmp_path, capsys, command, flags, words):
-    pytest.importorskip("tyro", reason="the command line needs tyro")
-    from gcl_fast.cli.main import main
-
-    sources = [str(some(world, tmp_path / "out", 12))] if command == "import-meshes" else []
-    with pytest.raises(SystemExit):
-        main([command, *sources, "--root", str(world), *flags])
-    assert words in capsys.readouterr().err and not (world / "mesh").exists()

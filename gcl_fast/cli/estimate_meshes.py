@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
             f"--root is missing: without photos there is nothing to do for {', '.join(of_photos)}. Give the folder they are in "
             "(--dataset folder --root PHOTOS), or --weights download alone, which fetches the weights"
         )
+    options.check_preview()
 
     from gcl_fast.estimation.pose_weights import pose_weights
 

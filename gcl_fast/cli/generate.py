@@ -57,7 +57,8 @@ class GenerateOptions:
         require(len(self.angles) > 0, "--angles", "at least one angle", self.angles)
         require(all(map(math.isfinite, self.angles)), "--angles", "finite", self.angles)
         require(self.num > 0, "--num", "above 0", self.num)
-        require(not (self.warp and self.turntable), "--turntable", "without --warp, which asks for no generator", self.turntable)
+        for flag, value in {"--turntable": self.turntable, "--scores": self.scores}.items():
+            require(not (self.warp and value), flag, "without --warp, which asks for no generator", str(value))
 
 
 def warp(options: GenerateOptions, dataset: OpenedDataset, records: list[Record], meshes: MeshSource) -> None:

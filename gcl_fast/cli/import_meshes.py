@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
     options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
     if not options.sources:
         raise InputError("name at least one file or folder of estimates")
+    options.check_preview()
 
     from gcl_fast.data.datasets.load import load_dataset
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcl_fast.config.plain_values import require
+from gcl_fast.files import check_writable
 
 if TYPE_CHECKING:
     from gcl_fast.records import ReIDData
@@ -23,7 +24,9 @@ class MeshWriting:
     def __post_init__(self) -> None:
         require(self.height > 0, "--height", "above 0", self.height)
         require(self.width > 0, "--width", "above 0", self.width)
-        require(self.preview is None or self.preview.suffix.lower() == ".png", "--preview", "a .png", str(self.preview))
+        require(
+            self.preview is None or self.preview.suffix.lower() == ".png", "--preview", "a file named .png", str(self.preview)
+        )
         require(self.preview_count > 0, "--preview-count", "above 0", self.preview_count)
 
     @property
@@ -32,6 +35,11 @@ class MeshWriting:
 
     def mesh_dir(self, data: ReIDData) -> Path:
         return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
+
+    def check_preview(self) -> None:
+        """Whether one that is wanted could be written."""
+        if self.preview is not None:
+            check_writable(self.preview)
 
     def draw_preview(self, data: ReIDData) -> None:
         """Where one is wanted."""
