@@ -41,6 +41,8 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["synth"], "Required options"),
         (["generate", "run", "--angles", "nan"], "--angles must be finite"),
         (["generate", "run", "--num", "0"], "--num must be above 0"),
+        (["demo", "--seed", "-1"], "gcl-fast demo: --seed must be at least 0, got -1\n"),
+        (["generate", "run", "--seed", "-1"], "gcl-fast generate: --seed must be at least 0, got -1\n"),
         (["generate", "run", "--warp", "--turntable"], "--turntable must be without --warp"),
         (["generate", "run", "--warp", "--scores", "a.json"], "--scores must be without --warp"),
         (["evaluate", "run", "--height", "0"], "--height must be above 0, got 0"),
@@ -56,6 +58,7 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["trian"], "no command 'trian'"),
         (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
         (["embed", "photos", "--weights", "w", "--out", "a.npz", "--batch-size", "0"], "--batch-size must be above 0"),
+        (["embed", "photos", "--weights", "w", "--out", "a.npz", "--workers", "-1"], "--workers must be at least 0, got -1"),
         (["search", "a.jpg", "photos", "--weights", "w", "--top", "0"], "--top must be above 0"),
     ],
 )

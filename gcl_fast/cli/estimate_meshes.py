@@ -8,7 +8,7 @@ from typing import Literal
 
 from gcl_fast.cli.mesh_writing import MeshWriting
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
 
@@ -52,7 +52,7 @@ class EstimateMeshesOptions(MeshWriting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.batch_size > 0, "--batch-size", "above 0", self.batch_size)
+        positive(self, "batch_size")
 
 
 def main(argv: list[str]) -> int:

@@ -10,7 +10,7 @@ import tyro
 
 from gcl_fast.cli.options import SizeOption, parse
 from gcl_fast.config import TrainConfig
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive, require
 from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
 
@@ -45,8 +45,7 @@ class EvaluateOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for flag, value in {"--height": self.height, "--width": self.width}.items():
-            require(value is None or value > 0, flag, "above 0", value)
+        positive(self, "height", "width")
         sheet = self.ranked_lists
         require(sheet is None or sheet.suffix.lower() == ".png", "--ranked-lists", "a file named .png", str(sheet))
 

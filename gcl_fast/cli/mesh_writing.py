@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive, require
 from gcl_fast.files import check_writable
 
 if TYPE_CHECKING:
@@ -22,12 +22,10 @@ class MeshWriting:
     preview_count: int
 
     def __post_init__(self) -> None:
-        require(self.height > 0, "--height", "above 0", self.height)
-        require(self.width > 0, "--width", "above 0", self.width)
+        positive(self, "height", "width", "preview_count")
         require(
             self.preview is None or self.preview.suffix.lower() == ".png", "--preview", "a file named .png", str(self.preview)
         )
-        require(self.preview_count > 0, "--preview-count", "above 0", self.preview_count)
 
     @property
     def image_size(self) -> tuple[int, int]:
