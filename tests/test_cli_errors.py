@@ -34,6 +34,8 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["train", "--stage1.lr", "0"], "gcl-fast train: --stage1.lr must be above 0, got 0.0\n"),
         (["train", "--stage3.cluster.k1", "0"], "train: --stage3.cluster.k1 must be above 0, got 0\n"),
         (["train", "--stage1.cluster.min-samples=0"], "train: --stage1.cluster.min-samples must be above 0, got 0\n"),
+        (["train", "--stage1.augment.flip", "2"], "gcl-fast train: --stage1.augment.flip must be a share, 0 to 1, got 2.0\n"),
+        (["train", "--stage1.augment.rotation", "200"], "--stage1.augment.rotation must be 0 to 180 degrees, got 200.0\n"),
         (["train", "--dataset", "market"], "market1501"),
         (["train", "--config"], "--config"),
         (["train", "--lr", "1"], "gcl-fast train: no option --lr; did you mean --stage1.lr?"),

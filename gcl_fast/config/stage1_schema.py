@@ -48,7 +48,10 @@ class AugmentConfig:
     """Turned in the picture plane by at most so many degrees to either side."""
 
     def __post_init__(self) -> None:
-        not_negative(self, "flip", "pad", "erase", "color_jitter", "rotation")
+        not_negative(self, "pad")
+        for name in ("flip", "erase", "color_jitter"):
+            require(0 <= getattr(self, name) <= 1, f"AugmentConfig.{name}", "a share, 0 to 1", getattr(self, name))
+        require(0 <= self.rotation <= 180, "AugmentConfig.rotation", "0 to 180 degrees", self.rotation)
         require(0.02 <= self.erase_largest <= 1, "AugmentConfig.erase_largest", "a share, 0.02 to 1", self.erase_largest)
         require(0 < self.crop_smallest <= 1, "AugmentConfig.crop_smallest", "a share above 0, at most 1", self.crop_smallest)
 
