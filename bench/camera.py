@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.meshes import body, copy_of
+from bench.meshes import body_and_camera, copy_of
 from gcl_fast import reference
 from gcl_fast.ops import camera as ops
 
@@ -21,10 +21,8 @@ SIZE = (256, 128)
 
 def scene(case: dict, device: torch.device) -> tuple[Tensor, Tensor]:
     """verts [B, V, 3] in body axes, about 2 high; camera [B, 1, 3 or 6]."""
-    verts, _ = body(case["batch"], SIZE, case["rings"], torch.device("cpu"))
-    verts = (verts - torch.tensor([SIZE[1] / 2, SIZE[0] / 2, 5.0])) / torch.tensor([SIZE[0] / 2, SIZE[0] / 2, 1.0])
-    camera = torch.tensor([1.0, 0, 0] if case["camera"] == "weak" else [0.0, 0, 4.0, 1.9, 0, 0])
-    return verts.to(device), camera.expand(len(verts), 1, -1).to(device)
+    verts, _, camera = body_and_camera(case["batch"], SIZE, case["rings"], case["camera"], device)
+    return verts, camera[:, None]
 
 
 def yaws(case: dict) -> list[float]:

@@ -28,6 +28,16 @@ def body(batch: int, size: tuple[int, int], rings: int, device: torch.device) ->
     return verts.contiguous().to(device), faces.int().to(device)
 
 
+def body_and_camera(
+    batch: int, size: tuple[int, int], rings: int, kind: str, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`body` in its own axes, about 2 high: verts [B, V, 3], faces [F, 3]; a "weak" or "perspective" camera [B, 3 or 6]."""
+    verts, faces = body(batch, size, rings, torch.device("cpu"))
+    verts = (verts - torch.tensor([size[1] / 2, size[0] / 2, 5.0])) / torch.tensor([size[0] / 2, size[0] / 2, 1.0])
+    camera = torch.tensor([1.0, 0, 0] if kind == "weak" else [0.0, 0, 4.0, 1.9, 0, 0])
+    return verts.to(device), faces.to(device), camera.expand(batch, -1).to(device)
+
+
 def two_views(batch: int, views: int, size: tuple[int, int], rings: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """src_verts and dst_verts [B*R, V, 3] of bodies in their own view and turned by R angles, and faces [F, 3]."""
     src, faces = body(batch, size, rings, torch.device("cpu"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.meshes import body, copy_of
+from bench.meshes import body_and_camera, copy_of
 from gcl_fast import ops, reference
 
 OP = "render"
@@ -22,11 +22,7 @@ FULL = QUICK | {"batch": [1, 16, 64], "size": [(128, 64), (256, 128), (512, 256)
 
 def scene(case: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """verts [B, V, 3] in body axes, about 2 high; faces [F, 3]; camera [B, 3 or 6]."""
-    size = case["size"]
-    verts, faces = body(case["batch"], size, case["rings"], torch.device("cpu"))
-    verts = (verts - torch.tensor([size[1] / 2, size[0] / 2, 5.0])) / torch.tensor([size[0] / 2, size[0] / 2, 1.0])
-    camera = torch.tensor([1.0, 0, 0] if case["camera"] == "weak" else [0.0, 0, 4.0, 1.9, 0, 0])
-    return verts.to(device), faces.to(device), camera.expand(len(verts), -1).to(device)
+    return body_and_camera(case["batch"], case["size"], case["rings"], case["camera"], device)
 
 
 def yaws(case: dict) -> list[float]:

@@ -23,7 +23,7 @@ from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage, cluster_means, means_of_rows
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
-from gcl_fast.stages.warmup.multilabel import multi_labels
+from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.recordings import labels_by_rule
 from gcl_fast.transfer import Asked
 from tests.pretended_gpu import GPU, GpuTensor, on_cpu, on_gpu, pretended_gpu
@@ -164,8 +164,8 @@ def test_multi_labels_on_a_gpu_are_those_of_the_cpu(gpu, walk):
     bank = F.normalize(torch.randn(90, 8, generator=torch.Generator().manual_seed(3)) + 1.2, dim=1)
     index = torch.tensor([0, 5, 89, 5])
     for threshold in (0.2, 0.6, 0.95):  # the walks take several rounds, one, none
-        want = multi_labels(bank, index, threshold=threshold, walk=walk)
-        got = multi_labels(on_gpu(bank), on_gpu(index), threshold=threshold, walk=walk)
+        want = LabelWalk(bank, index, threshold, 10, walk).positive()
+        got = LabelWalk(on_gpu(bank), on_gpu(index), threshold, 10, walk).positive()
         assert got.device == GPU
         assert torch.equal(on_cpu(got), want)
 

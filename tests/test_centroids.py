@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +11,7 @@ from hypothesis import strategies as st
 from gcl_fast import _native, ops, reference
 from gcl_fast.ops import centroids as centroids_module
 from gcl_fast.ops.centroids import FEW, LARGE_BATCH, centroid_cross_entropy
+from tests.instruction_sets import ALL_SETS, said_with
 
 SIZES = [(1, 1, 8), (5, 40, 16), (3, FEW + 1, 9), (4, 1000, 2000), (LARGE_BATCH, FEW + 1, 24)]
 
@@ -164,10 +161,7 @@ def test_rows_of_logits_on_every_instruction_set():
         "loss = torch.ops.gcl_fast.cross_entropy_rows_(x, t, 0.3, True)\n"
         "sys.stdout.buffer.write(torch.cat([loss.view(1), x.flatten()]).numpy().tobytes())\n"
     )
-    found = []
-    for isa in ("baseline", "avx2", "avx512"):  # a lesser one where the processor lacks it
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"GCL_ISA": isa}, check=True)
-        found.append(torch.frombuffer(bytearray(done.stdout), dtype=torch.float32))
+    found = [torch.frombuffer(bytearray(said_with(isa, code)), dtype=torch.float32) for isa in ALL_SETS]
     for other in found[1:]:  # fma rounds once where there is one
         torch.testing.assert_close(other, found[0], rtol=4e-6, atol=1e-7)
 

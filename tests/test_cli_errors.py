@@ -34,6 +34,8 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["train", "--stage1.lr", "0"], "gcl-fast train: --stage1.lr must be above 0, got 0.0\n"),
         (["train", "--stage3.cluster.k1", "0"], "train: --stage3.cluster.k1 must be above 0, got 0\n"),
         (["train", "--stage1.cluster.min-samples=0"], "train: --stage1.cluster.min-samples must be above 0, got 0\n"),
+        (["train", "--stage1.augment.flip", "2"], "gcl-fast train: --stage1.augment.flip must be a share, 0 to 1, got 2.0\n"),
+        (["train", "--stage1.augment.rotation", "200"], "--stage1.augment.rotation must be 0 to 180 degrees, got 200.0\n"),
         (["train", "--dataset", "market"], "market1501"),
         (["train", "--config"], "--config"),
         (["train", "--lr", "1"], "gcl-fast train: no option --lr; did you mean --stage1.lr?"),
@@ -41,15 +43,24 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["synth"], "Required options"),
         (["generate", "run", "--angles", "nan"], "--angles must be finite"),
         (["generate", "run", "--num", "0"], "--num must be above 0"),
+        (["demo", "--seed", "-1"], "gcl-fast demo: --seed must be at least 0, got -1\n"),
+        (["generate", "run", "--seed", "-1"], "gcl-fast generate: --seed must be at least 0, got -1\n"),
         (["generate", "run", "--warp", "--turntable"], "--turntable must be without --warp"),
+        (["generate", "run", "--warp", "--scores", "a.json"], "--scores must be without --warp"),
+        (["evaluate", "run", "--height", "0"], "--height must be above 0, got 0"),
+        (["evaluate", "run", "--ranked-lists", "a.jpg"], "--ranked-lists must be a file named .png, got 'a.jpg'"),
         (["render", "--root", "data", "--height", "0"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--height", "-5"], "--height must be above 0"),
         (["export", "run", "--out", "out", "--width", "0"], "--width must be above 0"),
         (["import-meshes", "--root", "data", "--width", "0"], "--width must be above 0"),
+        (["import-meshes", "a.npz", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
+        (["import-meshes", "a.npz", "--root", "data", "--preview-count", "0"], "--preview-count must be above 0, got 0"),
+        (["estimate-meshes", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
         (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
         (["trian"], "no command 'trian'"),
         (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
         (["embed", "photos", "--weights", "w", "--out", "a.npz", "--batch-size", "0"], "--batch-size must be above 0"),
+        (["embed", "photos", "--weights", "w", "--out", "a.npz", "--workers", "-1"], "--workers must be at least 0, got -1"),
         (["search", "a.jpg", "photos", "--weights", "w", "--top", "0"], "--top must be above 0"),
     ],
 )
@@ -199,9 +210,18 @@ def test_a_missing_jinja2_is_known_before_training(monkeypatch: pytest.MonkeyPat
 def test_where_results_cannot_be_written_is_known_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     nowhere = ["evaluate", str(tmp_path / "nowhere.pt")]
-    for flag in ("--output", "--ranked-lists"):
-        assert f"cannot write {tmp_path}: it is a folder" in one_line([*nowhere, flag, str(tmp_path)], capsys)
-        assert "cannot write" in one_line([*nowhere, flag, str(tmp_path / "file/below.json")], capsys)
+    assert f"cannot write {tmp_path}: it is a folder" in one_line([*nowhere, "--output", str(tmp_path)], capsys)
+    below = str(tmp_path / "file/below.png")
+    data = ["--root", str(tmp_path / "nowhere")]
+    for argv in (
+        [*nowhere, "--output", below],
+        [*nowhere, "--ranked-lists", below],
+        ["import-meshes", "a.npz", *data, "--preview", below],
+        ["estimate-meshes", *data, "--preview", below],
+        ["bench", "--json", below],
+        ["bench", "--plot", below],
+    ):
+        assert f"cannot write {below}" in one_line(argv, capsys)
     assert "no checkpoint at" in one_line([*nowhere, "--output", str(tmp_path / "new/scores.json")], capsys)
     assert not list((tmp_path / "new").iterdir())
 

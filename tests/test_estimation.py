@@ -26,17 +26,13 @@ from gcl_fast.meshes.preview import preview_dataset
 from gcl_fast.meshes.sources import VertexMeshes
 from gcl_fast.ops.camera import project, turn
 from gcl_fast.records import Record
-from tests.toy_world import SIZE, ellipsoid, write_toy_world
-
-VERTICES, FACES = ellipsoid()
+from tests.estimate_cases import FACES, VERTICES, unmeshed_world
+from tests.toy_world import SIZE
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Photos alone."""
-    root = write_toy_world(tmp_path / "data", people=2, images=3)
-    shutil.rmtree(root / "mesh")
-    return root
+    return unmeshed_world(tmp_path)
 
 
 class Ellipsoids:

@@ -37,7 +37,11 @@ def test_images_without_a_mesh_are_listed_left_out_or_given_the_mean(world, tmp_
     np.savez(folder / "nobody.npz", vertices=VERTICES, faces=FACES, camera=np.array([1.0, 0, 0]))
     with pytest.raises(FileNotFoundError, match=r"9 images without a mesh: 0002_c1s1"):
         import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE)
-    report = import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE, missing="leave-out")
+    done: list[tuple[int, int]] = []
+    report = import_meshes(
+        load_dataset("market1501", world), [folder], image_size=SIZE, missing="leave-out", progress=lambda *now: done.append(now)
+    )
+    assert done == [(1, 3), (2, 3), (3, 3)]
     assert len(report.written) == 3 and len(report.missing) == 9 and len(report.unknown) == 1 and "nobody" in str(report)
     report = import_meshes(load_dataset("market1501", world), [folder], image_size=SIZE, missing="mean")
     assert len(report.mean) == 9 and not report.missing

@@ -130,9 +130,11 @@ def test_4d_humans_and_tokenhmr(world, tmp_path, suffix):
 def test_4d_humans_on_the_whole_image(world, tmp_path):
     """What its demo draws: the camera moved to the image, the focal length scaled with it."""
     full, focal = np.array([[0.2, -0.1, 40.0]]), 5000 / 256 * max(H, W)
-    torch.save(hmr2(pred_cam_t_full=torch.tensor(full), scaled_focal_length=torch.tensor(focal)), tmp_path / f"{STEM}.pt")
-    mesh = imported(world, [tmp_path / f"{STEM}.pt"], faces=faces_file(tmp_path))
-    np.testing.assert_allclose(pixels(mesh), pinhole(VERTICES, full[0], focal) + [W / 2, H / 2], atol=1e-3)
+    content = hmr2(pred_cam_t_full=torch.tensor(full), scaled_focal_length=torch.tensor(focal))
+    for without in ((), ("box_center", "box_size")):
+        torch.save({key: value for key, value in content.items() if key not in without}, tmp_path / f"{STEM}.pt")
+        mesh = imported(world, [tmp_path / f"{STEM}.pt"], faces=faces_file(tmp_path))
+        np.testing.assert_allclose(pixels(mesh), pinhole(VERTICES, full[0], focal) + [W / 2, H / 2], atol=1e-3)
 
 
 def test_4d_humans_without_vertices(world, tmp_path, smpl_file):
@@ -223,6 +225,9 @@ def test_plain_vertices(world, tmp_path):
     assert abs(mesh.vertices).max() < 1  # about its own middle
     with pytest.raises(ValueError, match=rf"{STEM}.*no camera"):
         imported(world, [path])
+    for bad in (0.0, -1200.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"focal must be above 0 and finite, got {bad}"):
+            imported(world, [path], axes="y-up", focal=bad)
     fitted = pixels(imported(world, [obj(path)], fit=True))
     np.testing.assert_allclose([fitted[:, 1].min(), fitted[:, 1].max()], [0.025 * H, 0.975 * H], atol=1e-3)
     np.savez(tmp_path / f"{STEM}.npz", vertices=VERTICES, faces=FACES, camera=np.array([0.7, 0.1, 0.2]))

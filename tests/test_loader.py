@@ -285,6 +285,7 @@ def test_augmentation_happens_as_often_as_asked():
     image = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
     flips = sum(not np.array_equal(Augment(flip=0.3, pad=0, erase=0)(image, rng(s)), image) for s in range(1000))
     assert 240 < flips < 360
-    for bad in ({"flip": 1.5}, {"pad": -1}, {"pad": 1.5}, {"erase_area": (0.5, 0.2)}, {"erase_aspect": 0}, {"erase": -1}):
+    aspects = {"erase_aspect": 0}, {"erase_aspect": 1.5}
+    for bad in ({"flip": 1.5}, {"pad": -1}, {"pad": 1.5}, {"erase_area": (0.5, 0.2)}, *aspects, {"erase": -1}):
         with pytest.raises(ValueError, match=f"Augment: {next(iter(bad))} must be"):
             Augment(**bad)

@@ -13,15 +13,7 @@ from torch.nn import functional as F
 from gcl_fast import ops
 from gcl_fast.memory import ClusterMemory, InstanceMemory
 from gcl_fast.reference.bank import hardest
-
-
-def unit(a):
-    length = math.sqrt(math.fsum(x * x for x in a))
-    return [x / length for x in a] if length else a
-
-
-def dot(a, b):
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+from tests.bank_cases import dot, unit
 
 
 def updated(bank, rows, features, momentum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 
 import gcl_fast
 from gcl_fast import _native
+from tests.instruction_sets import said_with
 
 OPTIONAL = {"torchvision", "PIL", "scipy", "sklearn", "yaml", "anny", "rich", "tyro", "matplotlib", "tensorboard", "faiss"}
 OPTIONAL |= {"safetensors", "torchmetrics", "pybind11"}
@@ -28,8 +28,7 @@ def test_the_extension_is_built_from_this_version() -> None:
 
 def test_a_lesser_instruction_set_can_be_asked_for() -> None:
     code = "import gcl_fast.ops; from gcl_fast import _native; print(_native.info().isa)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"GCL_ISA": "baseline"})
-    assert done.stdout.strip() == "baseline", done.stderr
+    assert said_with("baseline", code).strip() == b"baseline"
 
 
 def test_a_cuda_machine_has_cuda_kernels() -> None:

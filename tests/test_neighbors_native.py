@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from torch import Tensor
 
 from gcl_fast import ops, reference
 from gcl_fast.ops import SparseDistance, _jaccard, _knn, dbscan, knn
+from tests.instruction_sets import said_with
 from tests.test_neighbors import crowd, ranking, sparse
 
 native = torch.ops.gcl_fast
@@ -137,9 +135,7 @@ def test_lesser_instruction_sets_choose_the_same(isa: str) -> None:
         "types = torch.float32, torch.float64, torch.bfloat16\n"
         "sys.stdout.buffer.write(pickle.dumps([[t.numpy() for pair in chosen(d) for t in pair] for d in types]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"GCL_ISA": isa}, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    for dtype, results in zip((torch.float32, torch.float64, torch.bfloat16), pickle.loads(done.stdout), strict=True):
+    for dtype, results in zip((torch.float32, torch.float64, torch.bfloat16), pickle.loads(said_with(isa, code)), strict=True):
         for got, want in zip(results, [t for pair in chosen(dtype) for t in pair], strict=True):
             assert np.array_equal(got, want.numpy())
 

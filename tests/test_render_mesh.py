@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor
 
 from gcl_fast import ops, reference
 from gcl_fast.meshes import project, turn
+from tests.instruction_sets import ALL_SETS, said_with
 from tests.toy_meshes import EYE, WEAK, ellipsoid, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -172,12 +170,7 @@ def test_every_instruction_set_gives_the_same_bits():
         "both = [ops.render_mesh(*crowd(s, 2, t), [0, 77.0], (31, 18)) for s in (2, 3) for t in (torch.float32, torch.float64)]\n"
         "print(digest(both))"
     )
-    said = set()
-    for isa in ("baseline", "avx2", "avx512"):
-        environment = os.environ | {"GCL_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
-        said.add(done.stdout.strip())
+    said = {said_with(isa, code).strip() for isa in ALL_SETS}
     assert len(said) == 1 and len(said.pop()) == 64
 
 

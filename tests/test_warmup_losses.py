@@ -19,7 +19,7 @@ from gcl_fast.stages.losses import global_loss, local_loss, mmcl_loss, similarit
 from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import cluster_means
 from gcl_fast.stages.warmup.joint_labels import joint_labels, joint_neighbors, visual_labels
-from gcl_fast.stages.warmup.multilabel import multi_labels
+from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.temporal import IntervalModel, frames_of, interval_model, joint_similarity
 
 
@@ -32,6 +32,10 @@ def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> t
 
 
 # multi-labels
+
+
+def multi_labels(bank, index, *, threshold=0.6, min_neighbors=10, walk="mutual"):
+    return LabelWalk(bank, index, threshold, min_neighbors, walk).positive()
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from hypothesis import strategies as st
 from gcl_fast import ops, reference
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
+from tests.instruction_sets import ALL_SETS, said_with
 from tests.toy_meshes import EYE, WEAK, ellipsoid, soup, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -235,12 +233,7 @@ def test_each_instruction_set_gives_the_same_bits():
         "        digest.update(value.contiguous().numpy().tobytes())\n"
         "print(digest.hexdigest())\n"
     )
-    said = set()
-    for isa in ("baseline", "avx2", "avx512"):  # one that is not here falls back to the best that is
-        environment = os.environ | {"GCL_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
-        said.add(done.stdout.strip())
+    said = {said_with(isa, code).strip() for isa in ALL_SETS}
     assert len(said) == 1 and len(said.pop()) == 64
 
 

@@ -170,8 +170,10 @@ def page(report: Report) -> str:
 def main(argv: list[str]) -> int:
     options = parse(BenchOptions, argv, prog="gcl-fast bench")
 
-    from gcl_fast.files import write_whole
+    from gcl_fast.files import check_writable, write_whole
 
+    for path in filter(None, (options.json, options.plot)):
+        check_writable(path)
     text = measure(options.op, options.full)
     report = json.loads(text)
     show(rows(report))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcl_fast.cli.options import parse
+from gcl_fast.config.plain_values import not_negative
 
 TO_COME = (
     "a synthetic world, then three stages and a control: about ten minutes on two quiet cores, longer beside other work; "
@@ -21,6 +22,9 @@ class DemoOptions:
     seed: int = 1
     fresh: bool = False
     """Start anew even if a demo is there."""
+
+    def __post_init__(self) -> None:
+        not_negative(self, "seed")
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from gcl_fast.cli.options import SizeOption, parse
-from gcl_fast.config.plain_values import not_negative, require
+from gcl_fast.config.plain_values import not_negative, positive, require
 
 
 @dataclass
@@ -31,9 +31,7 @@ class PhotoOptions:
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "height", "width"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"--{name.replace('_', '-')}", "above 0", value)
+        positive(self, "batch_size", "height", "width")
         not_negative(self, "workers")
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from gcl_fast.cli.mesh_writing import MeshWriting
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
-
-if TYPE_CHECKING:
-    from gcl_fast.records import ReIDData
-
 
 OF_WEIGHTS = ("--weights", "--device")  # what makes sense without photos
 
 
 @dataclass
-class EstimateMeshesOptions:
+class EstimateMeshesOptions(MeshWriting):
     """Estimate the body in each photo and write the mesh files that stages 2 and 3 read.
 
     A pose model (BlazePose) finds landmarks, to which a body is fitted. Its weights are not part of this package:
@@ -54,29 +51,19 @@ class EstimateMeshesOptions:
     preview_count: int = 16
 
     def __post_init__(self) -> None:
-        require(self.height > 0, "--height", "above 0", self.height)
-        require(self.width > 0, "--width", "above 0", self.width)
-        require(self.batch_size > 0, "--batch-size", "above 0", self.batch_size)
-        require(self.preview_count > 0, "--preview-count", "above 0", self.preview_count)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    def mesh_dir(self, data: ReIDData) -> Path:
-        return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
+        super().__post_init__()
+        positive(self, "batch_size")
 
 
 def main(argv: list[str]) -> int:
     options = parse(EstimateMeshesOptions, argv, prog="gcl-fast estimate-meshes")
-    if options.preview is not None and options.preview.suffix.lower() != ".png":
-        raise InputError(f"--preview must be a .png, got {options.preview}")
     of_photos = [flag for word in argv if word.startswith("--") and (flag := word.partition("=")[0]) not in OF_WEIGHTS]
     if options.root is None and of_photos:
         raise InputError(
             f"--root is missing: without photos there is nothing to do for {', '.join(of_photos)}. Give the folder they are in "
             "(--dataset folder --root PHOTOS), or --weights download alone, which fetches the weights"
         )
+    options.check_preview()
 
     from gcl_fast.estimation.pose_weights import pose_weights
 
@@ -108,9 +95,5 @@ def main(argv: list[str]) -> int:
             progress=progress,
         )
     print(report)
-    if options.preview is not None:
-        from gcl_fast.meshes.preview import preview_dataset
-
-        folder, size = options.mesh_dir(data), options.image_size
-        print(f"preview: {preview_dataset(data, folder, options.preview, size, options.preview_count)}")
+    options.draw_preview(data)
     return 0

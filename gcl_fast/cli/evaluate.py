@@ -10,6 +10,7 @@ import tyro
 
 from gcl_fast.cli.options import SizeOption, parse
 from gcl_fast.config import TrainConfig
+from gcl_fast.config.plain_values import positive, require
 from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
 
@@ -42,6 +43,11 @@ class EvaluateOptions:
     width: SizeOption = None
     """Width that images are resized to."""
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        positive(self, "height", "width")
+        sheet = self.ranked_lists
+        require(sheet is None or sheet.suffix.lower() == ".png", "--ranked-lists", "a file named .png", str(sheet))
 
 
 def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:

@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive
 
 
 @dataclass
@@ -30,8 +30,7 @@ class ExportOptions:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.height is None or self.height > 0, "--height", "above 0", self.height)
-        require(self.width is None or self.width > 0, "--width", "above 0", self.width)
+        positive(self, "height", "width")
 
 
 def main(argv: list[str]) -> int:

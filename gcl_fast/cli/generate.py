@@ -11,7 +11,7 @@ import tyro
 
 from gcl_fast.cli.evaluate import on_data
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import not_negative, positive, require
 from gcl_fast.constants import NOVEL_YAWS, DatasetName
 from gcl_fast.errors import CheckpointError, InputError
 
@@ -56,8 +56,10 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         require(len(self.angles) > 0, "--angles", "at least one angle", self.angles)
         require(all(map(math.isfinite, self.angles)), "--angles", "finite", self.angles)
-        require(self.num > 0, "--num", "above 0", self.num)
-        require(not (self.warp and self.turntable), "--turntable", "without --warp, which asks for no generator", self.turntable)
+        positive(self, "num")
+        not_negative(self, "seed")
+        for flag, value in {"--turntable": self.turntable, "--scores": self.scores}.items():
+            require(not (self.warp and value), flag, "without --warp, which asks for no generator", str(value))
 
 
 def warp(options: GenerateOptions, dataset: OpenedDataset, records: list[Record], meshes: MeshSource) -> None:

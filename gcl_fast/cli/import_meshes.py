@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from gcl_fast.cli.mesh_writing import MeshWriting
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
 from gcl_fast.constants import DatasetName
 from gcl_fast.errors import InputError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ImportMeshesOptions:
+class ImportMeshesOptions(MeshWriting):
     """Turn what a body estimator wrote into the mesh files that stages 2 and 3 read.
 
     HMR, 4D-Humans, TokenHMR, CLIFF, SAM 3D Body, and plain vertices (.npz, .obj, .ply), in .npz, .npy, .pkl, .pt or .json.
@@ -53,17 +53,6 @@ class ImportMeshesOptions:
     preview: Path | None = None
     """Draw meshes over their photos (PNG)."""
     preview_count: int = 16
-
-    def __post_init__(self) -> None:
-        require(self.height > 0, "--height", "above 0", self.height)
-        require(self.width > 0, "--width", "above 0", self.width)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    def mesh_dir(self, data: ReIDData) -> Path:
-        return Path(self.mesh_root) if self.mesh_root else data.root / "mesh"
 
 
 def write_meshes(options: ImportMeshesOptions, data: ReIDData) -> ReIDData:
@@ -104,15 +93,12 @@ def main(argv: list[str]) -> int:
     options = parse(ImportMeshesOptions, argv, prog="gcl-fast import-meshes")
     if not options.sources:
         raise InputError("name at least one file or folder of estimates")
+    options.check_preview()
 
     from gcl_fast.data.datasets.load import load_dataset
 
     data = write_meshes(options, load_dataset(options.dataset, options.root))
-    if options.preview is not None:
-        from gcl_fast.meshes.preview import preview_dataset
-
-        folder, size = options.mesh_dir(data), options.image_size
-        print(f"preview: {preview_dataset(data, folder, options.preview, size, options.preview_count)}")
+    options.draw_preview(data)
     if options.rendered:
         render_authors_folders(options, data)
     return 0

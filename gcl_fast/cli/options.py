@@ -57,7 +57,7 @@ def parse(kind: type[Options], argv: list[str], *, prog: str, default: Options |
     except (SystemExit, ConfigError) as end:
         error = _cause(end)
         if error is not None:
-            lines = [_by_flag(error, argv)]
+            lines = [_by_flag(kind, error, argv)]
         else:
             lines = mistakes(kind, argv, prog=prog) if isinstance(end, SystemExit) and end.code else []
         if not lines:
@@ -75,11 +75,11 @@ def _cause(end: BaseException | None) -> ConfigError | None:
     return end
 
 
-def _by_flag(error: ConfigError, argv: list[str]) -> str:
+def _by_flag(kind: type, error: ConfigError, argv: list[str]) -> str:
     """'Stage1Config.lr must be ...' -> '--stage1.lr must be ...'; the flag that was given where two sections are of one class."""
     name, _, words = str(error).partition(" ")
     owner, _, field = name.partition(".")
-    sections = dict.fromkeys(flag.section for flag in flags_of(TrainConfig) if flag.owner.__name__ == owner)
+    sections = dict.fromkeys(flag.section for flag in flags_of(kind) if flag.owner.__name__ == owner)
     flags = [f"--{section}{field}".replace("_", "-") for section in sections]
     given = [flag for flag in flags if any(word.partition("=")[0] == flag for word in argv)]
     words = re.sub(r"^and (\w+) must", lambda match: f"and --{match[1].replace('_', '-')} must", words)  # two settings together

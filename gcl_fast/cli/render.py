@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive, require
 from gcl_fast.constants import ALL_YAWS, DatasetName
 
 
@@ -28,8 +28,7 @@ class RenderOptions:
 
     def __post_init__(self) -> None:
         require(len(self.angles) > 0, "--angles", "at least one angle", self.angles)
-        require(self.height > 0, "--height", "above 0", self.height)
-        require(self.width > 0, "--width", "above 0", self.width)
+        positive(self, "height", "width")
 
 
 def main(argv: list[str]) -> int:

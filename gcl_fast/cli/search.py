@@ -10,7 +10,7 @@ import tyro
 
 from gcl_fast.cli.embed import PhotoOptions
 from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.config.plain_values import positive, require
 
 
 @dataclass
@@ -33,8 +33,7 @@ class SearchOptions:
     """Queries on the sheet at most, evenly spread over all."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "rows"):
-            require(getattr(self, name) > 0, f"--{name}", "above 0", getattr(self, name))
+        positive(self, "top", "rows")
         require(self.sheet.suffix.lower() == ".png", "--sheet", "a file named .png", str(self.sheet))
 
 

@@ -8,6 +8,8 @@ import torch
 from gcl_fast.ops._check import integer
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics_from_distances, rerank_rows, scaled
 
+REPEATS = 10  # galleries drawn for each query
+
 
 def evaluate_rank(
     distmat: np.ndarray,
@@ -125,7 +127,7 @@ def _ranked(
 
 
 def _single_shot(
-    distance: np.ndarray, qp: np.ndarray, gp: np.ndarray, qc: np.ndarray, gc: np.ndarray, max_rank: int, repeats: int = 10
+    distance: np.ndarray, qp: np.ndarray, gp: np.ndarray, qc: np.ndarray, gc: np.ndarray, max_rank: int
 ) -> np.ndarray:
     """CMC over galleries of one random image a person, drawn in the order in which the ranking first meets the persons."""
     curves = []
@@ -138,10 +140,10 @@ def _single_shot(
         firsts = np.sort(np.unique(person, return_index=True)[1])
         images = [np.flatnonzero(person == person[first]) for first in firsts]
         curve = np.zeros(max_rank)
-        for _ in range(repeats):
+        for _ in range(REPEATS):
             shown = np.sort([np.random.choice(choice) for choice in images])  # noqa: NPY002 - the original's generator
             curve[int(np.flatnonzero(person[shown] == qp[q])[0]) :] += 1
-        curves.append(curve / repeats)
+        curves.append(curve / REPEATS)
     mean: np.ndarray = np.mean(curves, axis=0)
     return mean
 

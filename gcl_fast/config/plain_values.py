@@ -28,9 +28,10 @@ def require(ok: bool, name: str, expected: str, got: object) -> None:
 
 
 def positive(section: object, *names: str) -> None:
+    """Or None, where a field may be."""
     for name in names:
         value = getattr(section, name)
-        require(value > 0, f"{type(section).__name__}.{name}", "above 0", value)
+        require(value is None or value > 0, f"{type(section).__name__}.{name}", "above 0", value)
 
 
 def two_images(section: object, batch_size: int) -> None:

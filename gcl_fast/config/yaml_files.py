@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcl_fast.config.method_recipes import from_values
-from gcl_fast.config.plain_values import from_dict
 from gcl_fast.config.schema import TrainConfig
 from gcl_fast.errors import ConfigError, did_you_mean
 from gcl_fast.packages import missing
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 RESOLVED = "resolved"  # section of a run's config.yaml: what `auto` became, told but not read as settings
 
 
-def load_yaml(path: str | Path, base: TrainConfig | None = None, *, method: str | None = None) -> TrainConfig:
-    """Read a YAML file over `base`; default: the recipe of its stage-1 method, or of `method`, which then takes its place."""
+def load_yaml(path: str | Path, *, method: str | None = None) -> TrainConfig:
+    """Read a YAML file over the recipe of its stage-1 method, or of `method`, which then takes its place."""
     try:
         import yaml
     except ImportError as error:
@@ -39,7 +38,7 @@ def load_yaml(path: str | Path, base: TrainConfig | None = None, *, method: str 
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
     try:
         values = {key: value for key, value in values.items() if key != RESOLVED}
-        return from_values(values, method) if base is None else from_dict(TrainConfig, values, base=base)
+        return from_values(values, method)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

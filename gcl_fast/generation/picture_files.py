@@ -23,6 +23,8 @@ from gcl_fast.records import Record
 from gcl_fast.visuals.grids import image_rows, novel_view_grid
 from gcl_fast.visuals.png import save_png
 
+SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of its own identity in a mix
+
 
 def draw_records(records: Sequence[Record], num: int, seed: int) -> list[Record]:
     """`num` of the records at random (by `seed`), in their own order."""
@@ -72,15 +74,15 @@ def _turned(
     return _Generated(images, [f"{angle:g}" for angle in angles], sheet, caption)
 
 
-def _mixed(encoder: IdentityEncoder, generator: Generator, drawn: _Drawn, weights: Sequence[float]) -> _Generated:
+def _mixed(encoder: IdentityEncoder, generator: Generator, drawn: _Drawn) -> _Generated:
     others = drawn.photos.roll(-1, dims=0)
     bodies = None if drawn.bodies is None else (drawn.bodies, drawn.bodies.rolled(-1))
-    images = identity_mix(encoder, generator, drawn.photos, others, drawn.meshes, weights, bodies=bodies)
+    images = identity_mix(encoder, generator, drawn.photos, others, drawn.meshes, SHARES, bodies=bodies)
     rows = {"photo": drawn.photos, "dressed as": others}
-    rows |= {f"{weight:.0%} own": images[:, i] for i, weight in enumerate(weights)}
+    rows |= {f"{weight:.0%} own": images[:, i] for i, weight in enumerate(SHARES)}
     sheet = image_rows(rows, max_images=len(drawn.records))
     caption = "The identity code of each photo blended into another's, on its own body and pose."
-    return _Generated(images, [f"{weight:g}" for weight in weights], sheet, caption)
+    return _Generated(images, [f"{weight:g}" for weight in SHARES], sheet, caption)
 
 
 def generate_pictures(
@@ -92,21 +94,19 @@ def generate_pictures(
     *,
     what: str = "novel",
     angles: Sequence[float] = NOVEL_YAWS,
-    weights: Sequence[float] = (1.0, 0.75, 0.5, 0.25, 0.0),
     num: int = 8,
     image_size: tuple[int, int] = (256, 128),
     device: torch.device | str = "cpu",
     seed: int = 0,
-    singles: bool = True,
 ) -> list[Path]:
-    """Draw `num` records at random (by `seed`), generate from them and write a sheet `<what>.png` into `out`. Deterministic.
+    """Draw `num` records at random (by `seed`), generate from them and write a sheet `<what>.png` into `out`, and each image,
+    unscaled, as `<what>/<stem>_<angle or share>.png`. Deterministic.
 
     Arguments:
         records, mesh_source: of one split.
         what: "reconstruction": photo, mesh, reconstruction; "novel": the person at `angles` (degrees); "mix": the identity of
-            one photo blended into the next one's by `weights`.
+            one photo blended into the next one's.
         image_size: (H, W) of the networks.
-        singles: also write each generated image, unscaled, to `out/<what>/<stem>_<angle or share>.png`.
 
     Returns: the written files, the sheet first.
     Errors: InputError for settings that leave nothing to generate.
@@ -128,11 +128,10 @@ def generate_pictures(
     elif what == "novel":
         generated = _turned(encoder, generator, drawn, mesh_source, angles)
     else:
-        generated = _mixed(encoder, generator, drawn, weights)
+        generated = _mixed(encoder, generator, drawn)
     out = Path(out)
     written = [save_png(out / f"{what}.png", generated.sheet, generated.caption)]
-    if singles:
-        for stem, row in zip(drawn.stems, photo_to_uint8(generated.images), strict=True):  # [R, H, W, 3]
-            for suffix, picture in zip(generated.suffixes, row, strict=True):
-                written.append(save_png(out / what / f"{stem}_{suffix}.png", picture))
+    for stem, row in zip(drawn.stems, photo_to_uint8(generated.images), strict=True):  # [R, H, W, 3]
+        for suffix, picture in zip(generated.suffixes, row, strict=True):
+            written.append(save_png(out / what / f"{stem}_{suffix}.png", picture))
     return written

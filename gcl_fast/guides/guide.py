@@ -63,9 +63,9 @@ def carry(image: Tensor, silhouette: Tensor, grid: Tensor) -> Tensor:
     return torch.where(share > LEAST, colour / share.clamp_min(LEAST), plain)
 
 
-def grown(silhouette: Tensor, pixels: int = MARGIN) -> Tensor:
+def grown(silhouette: Tensor) -> Tensor:
     """A mask [B, 1, H, W] bool with a margin around it."""
-    return F.max_pool2d(silhouette.float(), 2 * pixels + 1, 1, pixels) > 0
+    return F.max_pool2d(silhouette.float(), 2 * MARGIN + 1, 1, MARGIN) > 0
 
 
 def ground_of(image: Tensor, *silhouettes: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,20 +57,19 @@ def coverage_lines(shares: Mapping[pathlib.Path, float]) -> list[str]:
 
 
 def find_unusable(
-    source: MeshSource, records: Sequence[Record], *, workers: int = 2, progress: Callable[[int, int], None] | None = None
+    source: MeshSource, records: Sequence[Record], *, progress: Callable[[int, int], None] | None = None
 ) -> list[tuple[Record, str]]:
     """Read the mesh of every record in its photo's own view, and list those that cannot guide a generator.
 
     Arguments:
         source: where the meshes are.
         records: those that have one.
-        workers: threads.
         progress: called with (meshes done, meshes in all) after each.
 
     Returns: (record, why): files that cannot be read, and pictures in which no body is seen. In the order of the records.
     """
     unusable: list[tuple[Record, str]] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(2) as pool:
         reasons = pool.map(why_unusable, itertools.repeat(source), records)
         for done, (record, reason) in enumerate(zip(records, reasons, strict=True), start=1):
             if reason is not None:

@@ -16,12 +16,13 @@ from gcl_fast.meshes.sources import MeshSource, open_mesh_source
 from gcl_fast.records import Record, ReIDData, spread
 
 TINT = (0.15, 0.75, 1.0)  # of the body, away from the colours of skin and most clothes
+OPACITY = 0.65
 
 
-def overlay(photo: Tensor, mesh: Tensor, opacity: float = 0.65) -> Tensor:
+def overlay(photo: Tensor, mesh: Tensor) -> Tensor:
     """photo [3, H, W] and grey mesh [H, W], both in [0, 1] -> the tinted body over the photo, [3, H, W]."""
     body = torch.tensor(TINT)[:, None, None] * mesh  # [3, H, W]
-    return torch.where(mesh > 0, (1 - opacity) * photo + opacity * body, photo)
+    return torch.where(mesh > 0, (1 - OPACITY) * photo + OPACITY * body, photo)
 
 
 def preview_dataset(

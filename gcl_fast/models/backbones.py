@@ -68,11 +68,10 @@ class GeM(nn.Module):
     Source: Radenovic et al., TPAMI 2019; starting at 3 as Cluster Contrast's code has it.
     """
 
-    def __init__(self, p: float = 3.0, smallest: float = 1e-6) -> None:
+    def __init__(self, p: float = 3.0) -> None:
         super().__init__()
         self.p = nn.Parameter(torch.full((1,), p))
-        self.smallest = smallest
 
     def forward(self, fmap: Tensor) -> Tensor:
-        """[B, C, h, w] -> [B, C]; negative values count as `smallest`."""
-        return fmap.clamp(min=self.smallest).pow(self.p).mean((2, 3)).pow(1 / self.p)
+        """[B, C, h, w] -> [B, C]; what is below 1e-6 counts as that."""
+        return fmap.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1 / self.p)

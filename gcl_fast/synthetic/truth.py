@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from gcl_fast.synthetic.schedule import Shot
 
 
 def write_truth(
-    root: Path, image: str, shot: Shot, figure: Figure, camera: Camera, size: tuple[int, int], yaws: Sequence[int] = ALL_YAWS
+    root: Path, image: str, shot: Shot, figure: Figure, camera: Camera, size: tuple[int, int]
 ) -> list[dict[str, str]]:
     """Write <root>/truth/<stem>/: source.png (yaw 0), yaw_045.png ..., background.png. Lossless, without occluder or noise.
 
@@ -32,9 +31,9 @@ def write_truth(
 
     empty = save("background.png", shrink(place_behind(camera, figure, shot.stretch, size, shadow=False)))
     place = place_behind(camera, figure, shot.stretch, size)
-    layers = render_layers([figure] * len(yaws), [camera] * len(yaws), size, [float(y) for y in yaws])
+    layers = render_layers([figure] * len(ALL_YAWS), [camera] * len(ALL_YAWS), size, list(map(float, ALL_YAWS)))
     rows = []
-    for yaw, layer in zip(yaws, layers, strict=True):
+    for yaw, layer in zip(ALL_YAWS, layers, strict=True):
         path = save("source.png" if yaw == 0 else f"yaw_{yaw:03d}.png", compose(layer, place))
         rows.append({"source": image, "yaw": str(yaw), "image": path, "background": empty})
     return rows

@@ -28,6 +28,7 @@ BLUE: Colour = (37, 99, 235)
 
 MARGIN = 18  # around the sheet
 GAP = 8  # between cells
+FRAME = 4  # around a picture, where cells have borders
 READABLE_HEIGHT = 192  # smaller pictures are enlarged to at least this
 
 
@@ -99,22 +100,19 @@ def compose(
     column_titles: Sequence[str] | None = None,
     captions: Sequence[Sequence[str]] | None = None,
     borders: Sequence[Sequence[Colour | None]] | None = None,
-    border: int = 4,
     title: str | None = None,
-    scale: int | None = None,
     gap_after_column: int | None = None,
     rows_in_group: int | None = None,
 ) -> np.ndarray:
-    """Lay pictures out in rows and columns with text around them. Deterministic.
+    """Lay pictures out in rows and columns, small ones enlarged, with text around them. Deterministic.
 
     Arguments:
         cells: [row][column] uint8 pictures [H, W, 3], all of one size, or None for an empty place; rows may be of different
             lengths.
         row_titles, column_titles: one text for each row or column.
         captions: [row][column], text below each cell ("\\n" starts a new line).
-        borders: [row][column], colour of each cell's frame or None; border: its width in pixels.
+        borders: [row][column], colour of each cell's frame or None.
         title: one line above all.
-        scale: how often each pixel is repeated (default: up to 192 pixels of height).
         gap_after_column: sets that column apart from the next; rows_in_group: sets every so many rows apart.
 
     Returns: [H', W', 3] uint8.
@@ -122,11 +120,9 @@ def compose(
     height, width = _picture_size(cells)
     _check_titles("row_titles", row_titles, len(cells))
     _check_titles("column_titles", column_titles, max(len(row) for row in cells))
-    scale = enlargement(height) if scale is None else scale
-    if scale < 1:
-        raise ValueError(f"scale: expected a whole number from 1, got {scale}")
+    scale = enlargement(height)
     labels = _Labels(title, row_titles, column_titles, captions or (), borders)
-    spacing = _Spacing(scale, border if borders is not None else 0, gap_after_column, rows_in_group)
+    spacing = _Spacing(scale, FRAME if borders is not None else 0, gap_after_column, rows_in_group)
     layout = _layout(labels, spacing, picture_height=height * scale, picture_width=width * scale)
     sheet = pillow().new("RGB", _sheet_size(cells, labels, layout), PAPER)
     pen = pen_on(sheet)

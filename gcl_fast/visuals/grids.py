@@ -20,24 +20,23 @@ def _bytes(image: Tensor, name: str) -> np.ndarray:
     return mesh_to_uint8(image) if image.shape[-3] == 1 else photo_to_uint8(image)
 
 
-def _fold(name: str, width: int = 12) -> str:
-    """Break a long file name after underscores into lines of about `width` letters."""
+def _fold(name: str) -> str:
+    """Break a long file name after underscores into lines of about 12 letters."""
     lines = [""]
     for i, part in enumerate(name.split("_")):
         piece = part if i == 0 else "_" + part
-        if lines[-1] and len(lines[-1]) + len(piece) > width:
+        if lines[-1] and len(lines[-1]) + len(piece) > 12:
             lines.append("")
         lines[-1] += piece
     return "\n".join(lines)
 
 
-def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8, scale: int | None = None) -> np.ndarray:
+def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8) -> np.ndarray:
     """One labelled row of images per entry, the same sample below itself in every row. Deterministic; no gradient.
 
     Arguments:
         rows: name -> [B, 3, H, W] ImageNet-normalised photos, or [B, 1, H, W] meshes in [-1, 1]; one size for all.
         max_images: columns shown at most (the first ones).
-        scale: as `compose`.
 
     Returns: [H', W', 3] uint8.
     """
@@ -49,7 +48,7 @@ def image_rows(rows: Mapping[str, Tensor], *, max_images: int = 8, scale: int | 
         if isinstance(images, Tensor) and images.dim() != 4:
             raise ValueError(f"rows[{name!r}]: expected shape [B, 3 or 1, H, W], got {list(images.shape)}")
     cells = [list(_bytes(images[:max_images], f"rows[{name!r}]")) for name, images in rows.items()]
-    return compose(cells, row_titles=list(rows), scale=scale)
+    return compose(cells, row_titles=list(rows))
 
 
 def novel_view_grid(
@@ -62,7 +61,6 @@ def novel_view_grid(
     warped: Tensor | None = None,
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
-    scale: int | None = None,
     generated_title: str = "generated",
 ) -> np.ndarray:
     """Each photo with its generated views, one column an angle; above them, if given, the guiding meshes and the photo's own
@@ -78,7 +76,7 @@ def novel_view_grid(
         meshes: [B, R, 1, H, W] in [-1, 1].
         warped: as truth.
         row_titles: one name for each photo; generated_title: what the rows of `generated` are called.
-        title, scale: as `compose`.
+        title: as `compose`.
 
     Returns: [H', W', 3] uint8.
     """
@@ -110,6 +108,4 @@ def novel_view_grid(
             titles.append(person + name)
     columns = ["photo", *(f"{angle:g}°" for angle in angles)]
     group = len(shown) if len(shown) > 1 else None
-    return compose(
-        cells, row_titles=titles, column_titles=columns, title=title, scale=scale, gap_after_column=0, rows_in_group=group
-    )
+    return compose(cells, row_titles=titles, column_titles=columns, title=title, gap_after_column=0, rows_in_group=group)

@@ -13,6 +13,8 @@ from gcl_fast.images import load_uint8
 from gcl_fast.records import Record
 from gcl_fast.visuals.canvas import BLUE, GREEN, RED, Colour, compose
 
+ROWS = 8  # queries drawn at most
+
 
 def ranked_lists(
     query_images: Sequence[np.ndarray],
@@ -23,7 +25,6 @@ def ranked_lists(
     query_labels: Sequence[str] | None = None,
     match_labels: Sequence[Sequence[str]] | None = None,
     title: str | None = None,
-    scale: int | None = None,
 ) -> np.ndarray:
     """One row a query: its image (blue frame), then its matches, best first (green: same person, red: another).
 
@@ -33,7 +34,7 @@ def ranked_lists(
         correct: [Q][K], true where the match shows the query's person.
         similarities: [Q][K], written below the match.
         query_labels: Q texts; match_labels: [Q][K] texts such as "pid 12  cam 3".
-        title, scale: as `compose`.
+        title: as `compose`.
 
     Returns: [H', W', 3] uint8.
     """
@@ -64,7 +65,6 @@ def ranked_lists(
         captions=captions,
         borders=borders,
         title=title,
-        scale=scale,
         gap_after_column=0,
     )
 
@@ -86,7 +86,6 @@ def ranked_lists_from_features(
     query: Sequence[Record],
     gallery: Sequence[Record],
     *,
-    num_queries: int = 8,
     top: int = 10,
     image_size: tuple[int, int] = (256, 128),
     seed: int = 0,
@@ -101,7 +100,7 @@ def ranked_lists_from_features(
     Arguments:
         query_features, gallery_features: [Q, D], [G, D] floating.
         query, gallery: their records.
-        num_queries: rows at most; top: matches shown of each; image_size: (H, W) of the pictures.
+        top: matches shown of each; image_size: (H, W) of the pictures.
         label: what stands below an image, such as `ReIDData.caption`; default: its person, and its camera counted from 1.
 
     Returns: [H', W', 3] uint8.
@@ -111,7 +110,7 @@ def ranked_lists_from_features(
         if features.dim() != 2 or features.shape[0] != len(records):
             raise ValueError(f"{name}_features: expected shape [{len(records)}, D], got {list(features.shape)}")
     label = label or _label
-    chosen = _drawn(answerable(query, gallery, same_camera=same_camera), num_queries, seed)
+    chosen = _drawn(answerable(query, gallery, same_camera=same_camera), seed)
     queries = [query[q] for q in chosen]
     ids = identities(queries, gallery, same_camera=same_camera)
     matches = top_matches(query_features[chosen], gallery_features, *ids, top=top)
@@ -130,11 +129,11 @@ def ranked_lists_from_features(
     )
 
 
-def _drawn(candidates: Sequence[int], num: int, seed: int) -> list[int]:
-    """Up to `num` of the queries that have a right gallery image, in their own order."""
+def _drawn(candidates: Sequence[int], seed: int) -> list[int]:
+    """Up to ROWS of the queries that have a right gallery image, in their own order."""
     if not candidates:
         raise InputError("query: expected at least one with its person in the gallery under another camera, got none")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(candidates))[:num]
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(candidates))[:ROWS]
     return sorted(candidates[i] for i in order)
 
 

@@ -14,6 +14,7 @@ from gcl_fast.images import IMAGE_SUFFIXES
 from gcl_fast.progress import counted
 
 CLUTTER = ("Thumbs.db", "desktop.ini")  # what a system leaves in every folder of pictures
+LISTED = 12  # entries that an error message names
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Place:
     needs: tuple[str, ...]
 
 
-def listing(folder: pathlib.Path, limit: int = 12) -> str:
+def listing(folder: pathlib.Path) -> str:
     """What a folder holds, in a few words for an error message."""
     names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
     if not names:
         return "nothing"
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def check_folder(what: str, folder: str | os.PathLike[str]) -> pathlib.Path:

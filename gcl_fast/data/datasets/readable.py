@@ -58,15 +58,13 @@ def why_broken(path: pathlib.Path) -> str | None:
     return None
 
 
-def require_readable(
-    data: ReIDData, skip_broken: bool = False, *, workers: int = 2, progress: Callable[[int, int], None] | None = None
-) -> ReIDData:
+def require_readable(data: ReIDData, skip_broken: bool = False) -> ReIDData:
     """`data` if every image can be decoded; with `skip_broken` else `data` without those that cannot, and a warning that names
-    them. Identities keep their numbers. `workers` and `progress` as `find_broken` has them.
+    them. Identities keep their numbers.
 
     Errors: FileError that names the images, or the split of which none is left.
     """
-    broken = find_broken([*data.train, *data.query, *data.gallery], workers=workers, progress=progress)
+    broken = find_broken([*data.train, *data.query, *data.gallery])
     if not broken:
         return data
     message = name_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -118,6 +119,8 @@ def import_meshes(
         raise InputError(f"import_meshes: missing must be one of {', '.join(MISSING)}, got {missing!r}")
     if axes not in ("y-down", "y-up"):
         raise InputError(f"import_meshes: axes must be y-down or y-up, got {axes!r}")
+    if focal is not None and not 0 < focal < math.inf:
+        raise InputError(f"import_meshes: focal must be above 0 and finite, got {focal!r}")
     root = data.root / "mesh" if mesh_root is None else pathlib.Path(mesh_root)
     report = MeshReport(split_folder(root, data.name, "train").parent)
     report.axes = axes

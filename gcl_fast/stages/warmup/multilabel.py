@@ -14,16 +14,9 @@ BLOCK = 1 << 24  # similarities alive at once
 FIRST_STEPS = 16  # candidates of each query looked at in the first go; doubled from go to go
 
 
-@torch.no_grad()
-def multi_labels(
-    bank: Tensor,
-    index: Tensor,
-    *,
-    threshold: float = 0.6,
-    min_neighbors: int = 10,
-    walk: Literal["released", "mutual"] = "mutual",
-) -> Tensor:
-    """Positives of each query among the memory rows. Deterministic.
+class LabelWalk:
+    """Positives of each query among the memory rows: made, the walk's first round is queued at once; `positive` gives the labels.
+    Deterministic.
 
     Arguments:
         bank: [N, D], L2-normalised.
@@ -33,19 +26,14 @@ def multi_labels(
         walk: "mutual", as below; "released": as the authors' code has it, the nearest other row is a positive always (where it is
             above the threshold), and the query may also be the first row after a neighbour's own t nearest.
 
-    Returns: [B, N] bool. A query's neighbours are walked from the nearest (itself first; the lower row wins a tie), and the walk
-        stops at the first whose own t nearest do not hold the query. Positives are those before it, the first n of them at
-        most; itself always. Memory: B x N, and blocks of similarities of the candidates that the walks reach; never N x N.
-    Source: Wang and Zhang, CVPR 2020, eq. 3-5.
-    """
-    return LabelWalk(bank, index, threshold, min_neighbors, walk).positive()
-
-
-class LabelWalk:
-    """The walk of `multi_labels`, its first round queued at once; `positive` gives the labels.
+    A query's neighbours are walked from the nearest (itself first; the lower row wins a tie), and the walk stops at the first
+    whose own t nearest do not hold the query. Positives are those before it, the first n of them at most; itself always. Memory:
+    B x N, and blocks of similarities of the candidates that the walks reach; never N x N.
 
     On a GPU each round asks of all queries alike for so many neighbours, reached or not, so that no size depends on data; whether
     any walk goes on is asked for with the round and read in `positive`; then there is another, of twice as many.
+
+    Source: Wang and Zhang, CVPR 2020, eq. 3-5.
     """
 
     def __init__(
