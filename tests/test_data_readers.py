@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 
 import pytest
@@ -318,6 +320,27 @@ def test_a_folder_of_photos(tmp_path):
     (tmp_path / "empty").mkdir()
     check(FileNotFoundError, "folder", tmp_path / "empty", "no photos in", "holds nothing")
     check(FileNotFoundError, "folder", tmp_path / "emtpy", "did you mean empty?")
+
+
+def test_a_folder_of_photos_with_links_and_a_closed_folder(tmp_path, monkeypatch):
+    """Linked folders are looked into once, also where links go round; what may not be looked into is named."""
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    for path in (photos / "z/1.jpg", photos / "closed/2.jpg", disk / "3.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    for link, target in (("a", "z"), ("disk", "../disk"), ("round", "."), ("z/up", "../..")):
+        (photos / link).symlink_to(target)
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match="passed over .*closed: Permission denied"):
+        data = load_dataset("folder", photos)
+    assert [record.path.relative_to(photos).as_posix() for record in data.train] == ["disk/3.jpg", "z/1.jpg"]
 
 
 def test_missing_csv(tmp_path):
