@@ -9,6 +9,7 @@ from typing import Any
 
 from gcl_fast.archives import FREELY, check_zip, read_npy, read_npz
 from gcl_fast.errors import InputError, MissingFileError
+from gcl_fast.files import read_text
 from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.plain_pickle import load_plain, plain_containers, read_plain_pickle
 
@@ -33,7 +34,7 @@ def read_estimate_file(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"estimates {path}: expected one of {', '.join(SUFFIXES)}, got {suffix or 'no extension'}")
     try:
         if suffix == ".json":
-            return json.loads(path.read_text())
+            return json.loads(read_text(path))
         if suffix in (".pt", ".pth"):
             return _torch_file(path)
         return read_npy(path, load_plain) if suffix == ".npy" else read_npz(path, load_plain)
