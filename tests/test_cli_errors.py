@@ -334,6 +334,18 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii"])
+def test_a_terminal_prints_names_that_it_has_no_letters_for(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff\xe6\x97\xa5.csv")).write_text("")
+    code = (
+        "import os; from gcl_fast.cli import doctor, main; "
+        f"doctor.main = lambda _: print(*os.listdir({str(tmp_path)!r})); raise SystemExit(main.main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"\\udcff")
+
+
 @pytest.mark.parametrize(
     ("nvcc", "cuda", "words"),
     [

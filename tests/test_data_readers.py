@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 
 import pytest
@@ -248,6 +250,9 @@ def test_wrong_names_and_lines_are_named(tmp_path):
         ("gallery.csv", "path,pid\na.jpg,-1\n", ["gallery.csv", "no images"]),
         ("train.csv", "path,camera\na.jpg,1\nb.jpg,-1\n", ["train.csv", "line 3", "camera", "'-1'"]),
         ("train.csv", "path,pid\n,4\n", ["train.csv", "line 2", "path"]),
+        ("train.csv", "path,pid\na,b.jpg,4\n", ["train.csv, line 2: expected at most 2 fields (path, pid), got 3", '"a,b.jpg"']),
+        ("train.csv", "path,pid,Path\na.jpg,4,b.jpg\n", ["train.csv", "the column path twice"]),
+        ("train.csv", 'path,pid\n"a.jpg,4\n' + "b.jpg,4\n" * 20_000, ["train.csv", "is a quote left open?"]),
         ("query.csv", "path\na.jpg\n", ["query.csv", "lacks the column pid"]),
         ("query.csv", "path,pid\na.jpg,\n", ["query.csv", "line 2", "pid"]),
         ("query.csv", "path,pid,camera\na.jpg,1,0\n", ["query.csv", "gallery.csv", "camera", "both or neither"]),
@@ -268,6 +273,17 @@ def test_csv_of_one_file_under_two_cameras_is_refused(tmp_path):
     (tmp_path / "gallery.csv").write_text("path,pid,camera\nb.jpg,1,2\n./a.jpg,1,2\n")
     words = ("gallery.csv, line 3: camera must be '1'", "query.csv, line 2 has it", "got '2'")
     check(ValueError, "csv", tmp_path, *words)
+
+
+def test_what_is_a_whole_number_in_a_csv(tmp_path):
+    """12_3 and 1_23 are two people, though int() makes 123 of both; tables with gaps have 7.0 for 7."""
+    (tmp_path / "train.csv").write_text("path,pid,camera,frame,,\na.jpg,12_3,1_1,2.0,,\nb.jpg,1_23,11,,,\n")
+    (tmp_path / "query.csv").write_text("path,pid,camera\nq.jpg,7.0,1_1\n")
+    (tmp_path / "gallery.csv").write_text("path,pid,camera\ng.jpg,7,11\nj.jpg,-1.0,11\n")
+    data = load_dataset("csv", tmp_path)
+    assert [(r.pid, r.camera, r.frame) for r in data.train] == [(0, 1, 2), (1, 0, -1)]
+    assert [(r.pid, r.camera) for r in data.query + data.gallery] == [(7, 1), (7, 0)]
+    assert data.camera_names == ("11", "1_1")
 
 
 def test_csv_takes_any_text_for_persons_and_cameras(tmp_path):
@@ -304,6 +320,27 @@ def test_a_folder_of_photos(tmp_path):
     (tmp_path / "empty").mkdir()
     check(FileNotFoundError, "folder", tmp_path / "empty", "no photos in", "holds nothing")
     check(FileNotFoundError, "folder", tmp_path / "emtpy", "did you mean empty?")
+
+
+def test_a_folder_of_photos_with_links_and_a_closed_folder(tmp_path, monkeypatch):
+    """Linked folders are looked into once, also where links go round; what may not be looked into is named."""
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    for path in (photos / "z/1.jpg", photos / "closed/2.jpg", disk / "3.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    for link, target in (("a", "z"), ("disk", "../disk"), ("round", "."), ("z/up", "../..")):
+        (photos / link).symlink_to(target)
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match="passed over .*closed: Permission denied"):
+        data = load_dataset("folder", photos)
+    assert [record.path.relative_to(photos).as_posix() for record in data.train] == ["disk/3.jpg", "z/1.jpg"]
 
 
 def test_missing_csv(tmp_path):

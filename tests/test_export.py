@@ -65,6 +65,7 @@ def test_weights_and_program(tmp_path: Path) -> None:
         assert set(file.keys()) == set(encoder.state_dict())
     assert json.loads((tmp_path / "encoder.json").read_text())["parity"]["torch"] == done["torch"][1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.json", "encoder.pt2", "encoder.safetensors"]
+    assert len({p.stat().st_mode for p in tmp_path.iterdir()}) == 1  # all are read by whoever may read one
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

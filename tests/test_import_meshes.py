@@ -67,7 +67,7 @@ def test_hmr(world, tmp_path, smpl_file, form):
     elif form == "npy":
         np.save(path, row)
     elif form == "json":
-        path.write_text(json.dumps({"theta": [row.tolist()]}))
+        path.write_text(json.dumps({"theta": [row.tolist()]}), encoding="utf-8-sig")  # as some editors save it
     elif form == "pkl":
         path.write_bytes(pickle.dumps({"theta": row[None], "joints": np.zeros((1, 19, 2))}, protocol=2))
     else:

@@ -87,6 +87,8 @@ def test_numbers_beyond_64_bits_are_known_at_once(tmp_path):
     (tmp_path / "list_train.txt").write_text("0001/0001_000_01_a.jpg 9223372036854775808\n")
     with pytest.raises(InputError, match="line 1: expected"):
         read_list(tmp_path / "list_train.txt", tmp_path)
+    (tmp_path / "list_train.txt").write_text(f"1/0001_000_01_a_{2**63}.jpg 1\n1/0001_000_01_a_²_0.jpg 1\n", encoding="utf-8")
+    assert [record.frame for record in read_list(tmp_path / "list_train.txt", tmp_path)] == [-1, -1]
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"]

@@ -150,6 +150,10 @@ def test_command_describes_and_converts_several_files(tmp_path: Path, capsys: py
     assert "2 networks" in capsys.readouterr().err
     assert main(["import-checkpoint", *files, "--out", str(tmp_path / "ours")]) == 0
     assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == ["dis_00012937.safetensors", "gen_00012937.safetensors"]
+    ours = tmp_path / "ours/gen_00012937.safetensors"
+    before = ours.read_bytes()
+    assert main(["import-checkpoint", str(ours), "--out", str(tmp_path / "ours")]) == 1
+    assert f"{ours} would be written over itself: give another --out" in capsys.readouterr().err and ours.read_bytes() == before
     assert main(["import-checkpoint", files[0], "--kind", "dis"]) == 1
     assert "gen_00012937.pt" in capsys.readouterr().err
 

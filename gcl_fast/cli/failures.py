@@ -11,8 +11,11 @@ from gcl_fast.packages import package_of
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch raises a plain RuntimeError for it
 NEEDED = ("torch", "numpy")  # by the package itself
-# What the machine refuses, whoever asks.
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+# What the machine refuses, whoever asks; the last three are of paths that cannot be.
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+)
 TRACEBACK_HELP = "--traceback, known to every command, shows where an error came from."
 SMALLER = "choose a smaller batch size or image size, or fewer workers (--stage1.batch-size ..., --height, --width, --workers)"
 

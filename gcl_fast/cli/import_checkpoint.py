@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +33,19 @@ class ImportOptions:
 
 
 def targets(out: Path, networks: list[tuple[Path, Part]]) -> list[Path]:
-    """Where each network goes: `out` itself, or a file in the folder `out` named after the file it came from."""
+    """Where each network goes: `out` itself, or a file in the folder `out` named after the file it came from.
+
+    Errors: InputError where that is no file of its own, or one that is read.
+    """
+    written = _written(out, networks)
+    read = {os.path.realpath(file) for file, _ in networks}
+    over = next((path for path in written if os.path.realpath(path) in read), None)
+    if over is not None:
+        raise InputError(f"{over} would be written over itself: give another --out")
+    return written
+
+
+def _written(out: Path, networks: list[tuple[Path, Part]]) -> list[Path]:
     if out.suffix == ".safetensors":
         if len(networks) != 1:
             raise InputError(f"--out {out} is one file, but there are {len(networks)} networks: give a folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import select
 import signal
@@ -104,6 +105,12 @@ def _stdout_closed() -> bool:
     return True
 
 
+def _print_every_name() -> None:
+    """Letters that a terminal's encoding lacks, and bytes of names that are none, are printed as escapes, as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 only when its job was done."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -120,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"gcl_fast {__version__}")
         return 0
+    _print_every_name()
     name = argv[0]
     if name not in COMMANDS:
         print(f"gcl-fast: no command {name!r}{did_you_mean(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)

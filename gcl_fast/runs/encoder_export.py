@@ -136,7 +136,7 @@ def _safetensors(
     network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
 ) -> Callable[[Tensor], Tensor]:
     try:
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file, save
     except ImportError as error:
         raise missing("safetensors", "writing safetensors weights", error) from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
@@ -145,7 +145,8 @@ def _safetensors(
         "normalisation": f"not in the weights: give the encoder images normalised by {statistics}",
         "output": "the encoder's (code, feature); normalise the feature to length 1",
     }
-    save_file(state, path, {name: str(value) for name, value in words.items()})
+    # not save_file: what that writes its owner alone may read
+    path.write_bytes(save(state, {name: str(value) for name, value in words.items()}))
     like = network.encoder
     again = IdentityEncoder(
         like.variant, like.backbone_name, width=like.width, feature_width=like.feature_dim, pooling=like.pooling

@@ -6,15 +6,20 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gcl_fast.data.datasets.folders import check_folder, listing
 from gcl_fast.errors import InputError, MissingFileError
 from gcl_fast.files import file_numbers, read_text
+from gcl_fast.progress import counted
 from gcl_fast.records import LARGEST, Record, ReIDData, relabel
 
 COLUMNS = "path, pid, camera, frame"
+# 12_3 is a name, though int() takes it for 123; tables with gaps are often written with 12.0 for 12
+WHOLE = re.compile(r"([+-]?\d{1,40})(?:\.0+)?")
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
 
     Columns, by header, in any order: `path` (relative to `root`, or absolute), which alone is enough to train; `pid` (in
     `train.csv` it may be missing, empty or -1 = unknown: training never uses it; elsewhere -1 = junk, skipped), `camera`
-    (optional), `frame` (integer, optional). Other columns are passed over. Persons are whole numbers from 0 or any text, cameras
-    too: where one of a column is text, all are read as text, and numbered in sorted order. Train identities are relabelled
-    in sorted order.
+    (optional), `frame` (integer, optional). Other columns are passed over. Persons are whole numbers from 0 (also as 12.0) or any
+    text, cameras too: where one of a column is text, all are read as text, and numbered in sorted order. Train identities are
+    relabelled in sorted order.
 
     Scoring leaves out a gallery image of the query's own person and camera. Without cameras it leaves out the query's very file
     alone: each file of query and gallery has an unknown camera of its own, below 0 (training images have camera 0).
@@ -99,10 +104,19 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
         if missing:
             there = ", ".join(header) or "empty"
             raise InputError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
+        twice = [c for c in COLUMNS.split(", ") if header.count(c) > 1]
+        if twice:
+            raise InputError(f"csv: {file} has the column {' and '.join(twice)} twice; its header is {', '.join(header)}")
         reader.fieldnames = header
         lines = []
-        for row in reader:
+        for row in _rows(reader, file):
             where = f"csv: {file}, line {reader.line_num}"
+            if any(row.get(None) or ()):  # what lies beyond the header's columns
+                fields = f"{counted(len(header), 'field')} ({', '.join(header)})"
+                raise InputError(
+                    f"{where}: expected at most {fields}, got {len(header) + len(row[None])}; "
+                    'what holds a comma needs quotes around it ("a,b.jpg")'
+                )
             path, pid = _text(row, "path"), _text(row, "pid")
             camera = _text(row, "camera") if "camera" in header else None
             if not path:
@@ -115,6 +129,13 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
     if not lines:
         raise _empty(file)
     return lines
+
+
+def _rows(reader: csv.DictReader[str], file: pathlib.Path) -> Iterator[dict[Any, Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"csv: {file}, near line {reader.line_num}: {error}; is a quote left open?") from error
 
 
 def _check_cameras(lines: Sequence[_Line], files: dict[pathlib.Path, int], cameras: dict[str, int]) -> None:
@@ -145,23 +166,16 @@ def _numbers(column: str, values: Iterable[tuple[str, str]], *, low: int) -> tup
     values: (place, text); -1 stays -1 where `low` allows it.
     """
     values = list(dict.fromkeys(values))
-    if all(_is_integer(text) for _, text in values):
+    if all(WHOLE.fullmatch(text) for _, text in values):
         return {text: _integer(place, column, text, low=low) for place, text in values}, ()
     unknown = {"-1": -1} if low < 0 else {}
     names = sorted({text for _, text in values} - set(unknown))
     return {**unknown, **{name: number for number, name in enumerate(names)}}, tuple(names)
 
 
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _integer(where: str, column: str, text: str, *, low: int) -> int:
-    value = int(text) if _is_integer(text) else low - 1
+    whole = WHOLE.fullmatch(text)
+    value = int(whole[1]) if whole else low - 1
     if not low <= value <= LARGEST:
         raise InputError(f"{where}: {column} must be an integer from {low} to {LARGEST}, got {text!r}")
     return value

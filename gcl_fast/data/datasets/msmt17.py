@@ -43,7 +43,8 @@ def read_list(file: pathlib.Path, images: pathlib.Path, *, empty: bool = False) 
         if not (path and pid.isdecimal() and int(pid) <= LARGEST and camera.isdecimal() and 1 <= int(camera) <= LARGEST):
             raise InputError(f"msmt17: {file}, line {number}: expected '<folder>/{EXAMPLE} <pid>', got {line.strip()!r}")
         # 0367_010_10_0303noon_0606_2: person, number, camera, recording, frame in it, number
-        frame = int(fields[4]) if len(fields) > 4 and fields[4].isdigit() else -1
+        frame = int(fields[4]) if len(fields) > 4 and fields[4].isdecimal() else -1
+        frame = frame if frame <= LARGEST else -1
         recording = fields[3] if frame >= 0 else ""
         records.append(Record(images / path, pid=int(pid), camera=int(camera) - 1, frame=frame, recording=recording))
     if not records and not empty:

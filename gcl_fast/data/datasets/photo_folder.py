@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 
 from gcl_fast.data.datasets.folders import check_folder, listing
 from gcl_fast.errors import MissingFileError
@@ -14,20 +15,34 @@ MESHES = "mesh"  # beside the photos; its pictures are of bodies
 
 
 def photos_below(folder: str | os.PathLike[str], *, leave_out: str = "") -> list[pathlib.Path]:
-    """Image files of a folder and of all folders inside, by their names; hidden ones are passed over.
+    """Image files of a folder and of all folders inside, by their names; hidden ones are passed over. Links to folders are
+    followed, each folder is looked into once. A warning names those that may not be looked into.
 
     leave_out: a folder directly inside that is not looked into.
     Errors: MissingFileError that says what is there instead.
     """
     root = check_folder("photos", folder)
     found: list[pathlib.Path] = []
-    for place, inside, names in os.walk(root):
-        left_out = leave_out if pathlib.Path(place) == root else ""
-        inside[:] = [name for name in inside if not name.startswith(".") and name != left_out]
-        found += [pathlib.Path(place, n) for n in names if pathlib.Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+    seen: set[str] = set()
+    waiting = [str(root)]  # then the links, so that a folder that lies here and is linked, too, goes by its own name
+    while waiting:
+        for place, inside, names in os.walk(waiting.pop(0), onerror=_warn):
+            real = os.path.realpath(place)
+            if real in seen:
+                inside.clear()
+                continue
+            seen.add(real)
+            left_out = leave_out if pathlib.Path(place) == root else ""
+            inside[:] = [name for name in inside if not name.startswith(".") and name != left_out]
+            waiting += [linked for name in sorted(inside) if os.path.islink(linked := os.path.join(place, name))]
+            found += [pathlib.Path(place, n) for n in names if pathlib.Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
     if not found:
         raise MissingFileError(f"no photos in {root} or the folders inside it; it holds {listing(root)}")
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _warn(error: OSError) -> None:
+    warnings.warn(f"passed over {error.filename}: {error.strerror}", stacklevel=2)
 
 
 def read_photo_folder(root: str | os.PathLike[str]) -> ReIDData:
