@@ -51,7 +51,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         not_negative(self, "pad")
         shares(self, "flip", "erase", "color_jitter")
-        require(0 <= self.rotation <= 180, "AugmentConfig.rotation", "degrees, 0 to 180", self.rotation)
+        require(0 <= self.rotation <= 180, "AugmentConfig.rotation", "0 to 180 degrees", self.rotation)
         require(0.02 <= self.erase_largest <= 1, "AugmentConfig.erase_largest", "a share, 0.02 to 1", self.erase_largest)
         require(0 < self.crop_smallest <= 1, "AugmentConfig.crop_smallest", "a share above 0, at most 1", self.crop_smallest)
 
