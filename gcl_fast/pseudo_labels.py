@@ -97,13 +97,18 @@ def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
     shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)
     shapes.tensor("cameras", cameras, ("N",), INTEGERS, device_of=("features", features))
     result = torch.zeros_like(features)
+    alone = torch.zeros_like(cameras, dtype=torch.bool)
     for camera in torch.unique(cameras).tolist():
         seen_by = cameras == camera  # [N]
         rows = features[seen_by]
         mean, deviation = rows.mean(0), rows.std(0, unbiased=False)
-        if not bool((deviation > SMALLEST).any()):  # zero is as near to one image as to another
-            mean, deviation = features.mean(0), features.std(0, unbiased=False)
-        result[seen_by] = (rows - mean) / deviation.clamp_min(SMALLEST)
+        if bool((deviation > SMALLEST).any()):
+            result[seen_by] = (rows - mean) / deviation.clamp_min(SMALLEST)
+        else:  # zero is as near to one image as to another
+            alone |= seen_by
+    if bool(alone.any()):
+        mean, deviation = features.mean(0), features.std(0, unbiased=False)
+        result[alone] = (features[alone] - mean) / deviation.clamp_min(SMALLEST)
     return torch.nn.functional.normalize(result, dim=1)
 
 

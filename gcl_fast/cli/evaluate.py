@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gcl_fast.cli.options import SizeOption, parse
+from gcl_fast.cli.options import SizeOption, named_png, parse
 from gcl_fast.config import TrainConfig
-from gcl_fast.config.plain_values import positive, require
+from gcl_fast.config.plain_values import positive
 from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
 
@@ -46,8 +46,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         positive(self, "height", "width")
-        sheet = self.ranked_lists
-        require(sheet is None or sheet.suffix.lower() == ".png", "--ranked-lists", "a file named .png", str(sheet))
+        named_png("--ranked-lists", self.ranked_lists)
 
 
 def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcl_fast.config.plain_values import positive, require
+from gcl_fast.cli.options import named_png
+from gcl_fast.config.plain_values import positive
 from gcl_fast.files import check_writable
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ class MeshWriting:
 
     def __post_init__(self) -> None:
         positive(self, "height", "width", "preview_count")
-        require(
-            self.preview is None or self.preview.suffix.lower() == ".png", "--preview", "a file named .png", str(self.preview)
-        )
+        named_png("--preview", self.preview)
 
     @property
     def image_size(self) -> tuple[int, int]:

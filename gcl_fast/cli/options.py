@@ -8,6 +8,7 @@ import inspect
 import io
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
@@ -16,6 +17,7 @@ from gcl_fast.cli.failures import TRACEBACK_HELP
 from gcl_fast.cli.flags import flags_of
 from gcl_fast.cli.mistyped import mistakes
 from gcl_fast.config import METHODS, TrainConfig, load_shipped, load_yaml, recipe, shipped
+from gcl_fast.config.plain_values import require
 from gcl_fast.constants import DATASETS
 from gcl_fast.errors import ConfigError
 
@@ -23,6 +25,10 @@ Options = TypeVar("Options")
 SizeOption = Annotated[
     int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as trained; 256 x 128 for weights that do not tell)")
 ]
+
+
+def named_png(flag: str, path: Path | None) -> None:
+    require(path is None or path.suffix.lower() == ".png", flag, "a file named .png", str(path))
 
 
 def default_config(argv: list[str]) -> TrainConfig:

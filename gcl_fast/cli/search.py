@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from gcl_fast.cli.embed import PhotoOptions
-from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import positive, require
+from gcl_fast.cli.options import named_png, parse
+from gcl_fast.config.plain_values import positive
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         positive(self, "top", "rows")
-        require(self.sheet.suffix.lower() == ".png", "--sheet", "a file named .png", str(self.sheet))
+        named_png("--sheet", self.sheet)
 
 
 def main(argv: list[str]) -> int:

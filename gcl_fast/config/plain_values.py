@@ -51,6 +51,12 @@ def shares(section: object, *names: str) -> None:
         require(0 <= value <= 1, f"{type(section).__name__}.{name}", "a share, 0 to 1", value)
 
 
+def shares_below_one(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        require(0 <= value < 1, f"{type(section).__name__}.{name}", "a share, 0 to below 1", value)
+
+
 def to_dict(config: DataclassInstance) -> dict[str, Any]:
     """Plain containers only, for YAML and checkpoints."""
     return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, shares, two_images
+from gcl_fast.config.plain_values import not_negative, positive, require, shares, shares_below_one, two_images
 from gcl_fast.config.stage1_schema import ClusterConfig, Stage1Config
 from gcl_fast.constants import NOVEL_YAWS, BackboneName, DatasetName
 
@@ -84,9 +84,7 @@ class Stage2Config:
         positive(self, "epochs", "batch_size", "lr", "lr_gamma")
         two_images(self, self.batch_size)
         not_negative(self, "iters", "weight_decay")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"{type(self).__name__}.{name}", "a share, 0 to below 1", value)
+        shares_below_one(self, "beta1", "beta2")
 
 
 @dataclass
@@ -141,8 +139,7 @@ class Stage3Config(Stage2Config):
         positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
         not_negative(self, "momentum_encoder", "memory_w", "id_w")
         shares(self, "bank_momentum")
-        average = self.average_encoder
-        require(0 <= average < 1, "Stage3Config.average_encoder", "a share, 0 to below 1", average)
+        shares_below_one(self, "average_encoder")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, shares, two_images
+from gcl_fast.config.plain_values import not_negative, positive, require, shares, shares_below_one, two_images
 
 
 @dataclass
@@ -185,9 +185,7 @@ class JVTCConfig(WarmupConfig):
         )
         not_negative(self, "global_weight", "momentum_step")
         shares(self, "momentum_max", "recording_rho")
-        for name in ("euclidean_share", "joint_share"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"JVTCConfig.{name}", "a share, 0 to below 1", value)
+        shares_below_one(self, "euclidean_share", "joint_share")
         require(self.batch_size % self.views == 0, "JVTCConfig.batch_size", f"a multiple of views={self.views}", self.batch_size)
         # The local loss tells an image's views from those of the batch's other images: of one alone it is 0.
         two = 2 * self.views
