@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gcl_fast import compat, ops
+from gcl_fast.ops import _negated
 from tests.fuzz.run import fuzz
 from tests.fuzz.valid_calls import CALLS, Call, Draw
 
@@ -96,6 +97,40 @@ def test_a_bank_is_moved_wherever_its_numbers_lie(device: torch.device) -> None:
     torch.testing.assert_close(ops.bank_update_(negated, index, torch._neg_view(feature), 0.5), want, rtol=0, atol=0)
     with pytest.raises(ValueError, match="bank must have memory for each number"):
         ops.bank_update_(rows[:1].expand(5, 3), index, feature, 0.5)
+
+
+def _writing_calls() -> dict[str, tuple[Any, ...]]:
+    """One call of each raw op that writes an argument: what it writes is of its schema."""
+    rows, pick = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 0])
+    labels, value, index = torch.tensor([0, 0, 1, 1]), torch.full((4, 2), -9.0), torch.zeros(4, 2, dtype=torch.long)
+    no_copies = torch.zeros(5, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    zeros = torch.zeros(4), torch.arange(4)
+    return {
+        "bank_update_": (rows, pick, rows[:2].clone(), 0.5, True, False),
+        "cross_entropy_rows_": (rows[:, :4].contiguous(), labels, 0.5, True),
+        "gcl_memory_step_": (rows[:2].clone(), rows[2:].clone(), rows, labels, pick, 0.1, 2, torch.tensor([3]), 0, True, 0.2),
+        "knn_update_": (rows[:, :4].contiguous(), torch.arange(4), 0, 0, *zeros, *no_copies, value, index),
+        "softmax_rows_": (torch.tensor([0, 2, 8]), rows[0].clone()),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_negated.WRITING))
+def test_a_raw_op_writes_a_negated_view(name: str) -> None:
+    """Of these torch's fallback loses the tensor, and 2.15 may end the process."""
+    op, arguments = getattr(torch.ops.gcl_fast, name).default, _writing_calls()[name]
+    plain = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    views = [torch._neg_view(-a) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments]
+    want, got = op(*plain), op(*views)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    for place, argument in enumerate(op._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            assert not torch.equal(plain[place], _writing_calls()[name][place])
+            torch.testing.assert_close(views[place].resolve_neg(), plain[place], rtol=0, atol=0)
+
+
+def test_every_op_that_writes_knows_negated_views() -> None:
+    writing = {op for op in OPS if torch._C._get_schema(f"gcl_fast::{op}", "").is_mutable}
+    assert writing == set(_negated.WRITING)
 
 
 @pytest.mark.parametrize("features", [[None, None], torch.zeros(3, 2, dtype=torch.float8_e4m3fn)])

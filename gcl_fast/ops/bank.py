@@ -308,7 +308,7 @@ def _memory_terms(
 
 def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
     """Whether the kernels can write the bank's rows where they lie, if they are to."""
-    return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1] and not bank.is_neg())
+    return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1])
 
 
 def _memory_terms_in_steps(
@@ -377,14 +377,12 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    in_place = target.stride(1) == 1  # the kernel writes rows where they lie
-    if not torch.compiler.is_compiling():
-        if any(size > 1 and stride == 0 for size, stride in zip(target.shape, target.stride(), strict=True)):
-            raise ValueError("bank_update_: bank must have memory for each number, got an expanded tensor: pass its clone()")
-        in_place = in_place and not target.is_neg()
-    rows = target if in_place else target.resolve_neg().contiguous()
-    feature = feature.detach().resolve_neg().to(working_dtype(bank, feature))
-    torch.ops.gcl_fast.bank_update_(rows, index.resolve_neg().long(), feature, momentum, normalise, hard)
+    strides = zip(target.shape, target.stride(), strict=True)
+    if not torch.compiler.is_compiling() and any(size > 1 and stride == 0 for size, stride in strides):
+        raise ValueError("bank_update_: bank must have memory for each number, got an expanded tensor: pass its clone()")
+    rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
+    feature = feature.detach().to(working_dtype(bank, feature))
+    torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
     if rows is not target:
         target.copy_(rows)
     elif not torch.compiler.is_compiling():
