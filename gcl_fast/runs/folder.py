@@ -11,7 +11,7 @@ from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_di
 from gcl_fast.errors import RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
-from gcl_fast.runs.run_files import STAGES, remove_run
+from gcl_fast.runs.run_files import STAGES, remove_run, remove_unfinished
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
 
@@ -51,7 +51,8 @@ def holds_run(run_dir: Path) -> bool:
 
 
 def prepare_run(config: TrainConfig, *, overwrite: bool) -> None:
-    """Clear the run folder where that was asked for; what else lies in it stays."""
+    """Clear the run folder where that was asked for, else of halves of checkpoints; what else lies in it stays."""
+    remove_unfinished(config.run_dir)
     if overwrite and holds_run(config.run_dir):
         stays = [name for name in remove_run(config.run_dir) if name != LOCK]
         if stays:
