@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,6 +19,7 @@ from gcl_fast.runs.training import train
 from gcl_fast.runs.work_ahead import COSTS, batches_after, work_of
 from gcl_fast.stages.boards import WandB, flat
 from gcl_fast.stages.epoch_progress import EpochProgress
+from gcl_fast.stages.log import RunLog
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -99,6 +101,16 @@ def test_settings_are_flat_numbers_and_text() -> None:
     values = flat(to_dict(TrainConfig()))
     assert values["stage1.cluster.eps"] == TrainConfig().stage1.cluster.eps
     assert values["mesh_root"] == "None" and values["yaws"] == str(list(TrainConfig().yaws))
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    name = os.fsdecode(b"caf\xe9")
+    RunLog(tmp_path / name).close()
+    assert "history.jsonl alone: TensorBoard's writer takes paths in UTF-8 alone, got '" in capsys.readouterr().err
+    log = RunLog(tmp_path / "run")
+    log.results({"root": name}, {"stage1/mAP": 0.5})
+    log.close()
 
 
 def test_the_live_page_is_written_when_training_paid_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def _safetensors(
     network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
 ) -> Callable[[Tensor], Tensor]:
     try:
-        from safetensors.torch import load_file, save
+        from safetensors.torch import load, save
     except ImportError as error:
         raise missing("safetensors", "writing safetensors weights", error) from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
@@ -151,7 +151,7 @@ def _safetensors(
     again = IdentityEncoder(
         like.variant, like.backbone_name, width=like.width, feature_width=like.feature_dim, pooling=like.pooling
     )
-    again.load_state_dict(load_file(path))
+    again.load_state_dict(load(path.read_bytes()))  # not load_file, which takes names in UTF-8 alone
     return FeatureOf(again.eval()).eval()
 
 

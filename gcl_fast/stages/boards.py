@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gcl_fast.errors import InputError
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ class Board(Protocol):
 
 
 def flat(settings: Settings, prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Settings of all sections under names such as stage1.cluster.eps; what is no number is text."""
+    """Settings of all sections under names such as stage1.cluster.eps; what is no number is text, of UTF-8 alone."""
     found: dict[str, bool | int | float | str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            known = isinstance(value, (bool, int, float))
+            found[prefix + key] = value if known else str(value).encode(errors="backslashreplace").decode()
     return found
 
 
@@ -50,14 +52,17 @@ def indented(words: str) -> str:
 
 
 class TensorBoard:
-    """Events below a folder. Errors: MissingPackageError."""
+    """Events below a folder. Errors: MissingPackageError; InputError for a folder whose name is not UTF-8."""
 
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing("tensorboard", "writing TensorBoard events", error) from error
-        self.writer: SummaryWriter = SummaryWriter(folder)
+        try:
+            self.writer: SummaryWriter = SummaryWriter(folder)
+        except UnicodeEncodeError as error:
+            raise InputError(f"TensorBoard's writer takes paths in UTF-8 alone, got {str(folder)!r}") from error
 
     def scalars(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
