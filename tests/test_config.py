@@ -56,7 +56,7 @@ def test_round_trip():
         ({"stage1": {"batch_size": 10, "num_instances": 4}}, ["batch_size", "multiple", "4", "10"]),
         ({"stage1": {"jvtc": {"view": 3}}}, ["stage1.jvtc.view", "stage1.jvtc.views"]),
         ({"stage1": {"jvtc": {"batch_size": 10}}}, ["stage1.jvtc.batch_size", "multiple of views=4", "10"]),
-        ({"stage1": {"mlc": {"hard_share": 2.0}}}, ["stage1.mlc.hard_share", "at most 1", "2.0"]),
+        ({"stage1": {"mlc": {"hard_share": 2.0}}}, ["stage1.mlc.hard_share", "a share, 0 to 1", "2.0"]),
         ({"stage1": {"jvtc": {"batch_size": 4}}}, ["stage1.jvtc.batch_size", "views of two images at least (8)", "4"]),
         ({"stage1": {"jvtc": {"momentum_max": 2.0}}}, ["stage1.jvtc.momentum_max", "a share, 0 to 1", "2.0"]),
         ({"stage1": {"momentum": 1.5}}, ["stage1.momentum", "a share, 0 to 1", "1.5"]),

@@ -173,6 +173,15 @@ def test_csv_of_cameras_in_training_alone(tmp_path):
     data = load_dataset("csv", tmp_path)
     assert [r.camera for r in data.train] == [1, 0] and data.caption(data.query[0]) == "pid 1"
     assert answerable(data.query, data.gallery) == [0, 1]
+    assert [part.cameras for part in data.statistics().values()] == [2, 0, 0]
+
+
+def test_csv_of_cameras_in_tests_alone(tmp_path):
+    (tmp_path / "train.csv").write_text("path\n1.jpg\n2.jpg\n")
+    for name in ("query", "gallery"):
+        (tmp_path / f"{name}.csv").write_text("path,pid,camera\n1.jpg,1,gate\n2.jpg,1,door\n")
+    data = load_dataset("csv", tmp_path)
+    assert [part.cameras for part in data.statistics().values()] == [0, 2, 2] and data.caption(data.query[0]) == "pid 1\ncam gate"
 
 
 def check(error: type[Exception], name: str, root: pathlib.Path, *words: object) -> None:

@@ -92,6 +92,7 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
         person_names=person_names,
         camera_names=camera_names,
         first_camera=0 if cameras else None,
+        train_cameras=train[0].camera is not None,
     )
 
 
