@@ -136,6 +136,23 @@ def test_a_zip_bomb_is_not_unpacked(bomb, tmp_path, monkeypatch):
     one_line(error, str(weights), "claims to unpack")
 
 
+def test_damaged_arrays_are_an_error_of_their_file(tmp_path):
+    mesh, faces = tmp_path / "mesh.npz", tmp_path / "faces.npy"
+    np.savez_compressed(mesh, vertices=np.random.default_rng(0).normal(size=(80, 3)), camera=np.ones(3))
+    np.save(faces, np.zeros((4, 3), np.int32))
+    whole, header = mesh.read_bytes(), faces.read_bytes()
+    places = {"deflated": whole.index(b"vertices.npy") + 60, "version": whole.index(b"PK\x01\x02") + 6}
+    for at in places.values():
+        mesh.write_bytes(whole[:at] + b"\xff" * 2 + whole[at + 2 :])
+        with pytest.raises(InputError) as error:
+            read_mesh(mesh)
+        one_line(error, str(mesh))
+    faces.write_bytes(header.replace(b"(4, 3), }", b"(4, 3(, }"))
+    with pytest.raises(InputError) as error:
+        read_faces(faces)
+    one_line(error, str(faces))
+
+
 def test_honest_archives_are_read(tmp_path):
     arrays = {"a": np.arange(6).reshape(2, 3), "b": np.asfortranarray(np.eye(3)), "c": np.zeros((0, 4)), "d": np.float32(3)}
     for save in (np.savez, np.savez_compressed):
