@@ -447,5 +447,9 @@ def test_damaged_small_files_say_what_to_do(toy: Toy, capsys: pytest.CaptureFixt
     assert "metrics.json is damaged" in message and "delete it, and --resume writes it anew" in message
     assert not (toy.run / run_lock.NAME).exists()
     metrics.unlink()
+    config = toy.run / "config.yaml"
+    config.write_text(config.read_text()[:200] + ": [")
+    assert "config.yaml is not valid YAML" in (message := refused([*toy.command, "--resume"], capsys)) and "delete it" in message
+    config.unlink()
     assert main([*toy.command, "--resume"]) == 0
     assert {"untrained", "stage1", "resolved"} <= json.loads(metrics.read_text()).keys()

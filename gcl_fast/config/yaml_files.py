@@ -19,11 +19,20 @@ RESOLVED = "resolved"  # section of a run's config.yaml: what `auto` became, tol
 
 def load_yaml(path: str | Path, *, method: str | None = None) -> TrainConfig:
     """Read a YAML file over the recipe of its stage-1 method, or of `method`, which then takes its place."""
+    path = Path(path)
+    values = {key: value for key, value in read_yaml(path).items() if key != RESOLVED}
+    try:
+        return from_values(values, method)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The keys and values of a YAML file. Errors: ConfigError that names the file and what is wrong with it."""
     try:
         import yaml
     except ImportError as error:
         raise missing("yaml", "reading configuration files", error) from error
-    path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}{_alike(path)}; shipped ones: {', '.join(shipped())}")
     try:
@@ -40,11 +49,7 @@ def load_yaml(path: str | Path, *, method: str | None = None) -> TrainConfig:
         raise ConfigError(f"{path} is not valid YAML: {twice}")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
-    try:
-        values = {key: value for key, value in values.items() if key != RESOLVED}
-        return from_values(values, method)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return values
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
