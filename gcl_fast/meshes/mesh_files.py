@@ -11,6 +11,7 @@ Beside them, where they were estimated: `image_size.json`, height and width of t
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -87,8 +88,9 @@ def write_faces(folder: str | os.PathLike[str], faces: np.ndarray) -> pathlib.Pa
     problem = problem_of_faces(faces)
     if problem:
         raise ValueError(f"write_faces: faces {problem}")
-    content = faces.astype(np.int32)
-    return write_whole(pathlib.Path(folder) / "faces.npy", lambda file: np.save(file, content, allow_pickle=False))
+    content = io.BytesIO()  # into a file NumPy writes by itself, and hides why it could not
+    np.save(content, faces.astype(np.int32), allow_pickle=False)
+    return write_whole(pathlib.Path(folder) / "faces.npy", content.getvalue())
 
 
 def whole(faces: object) -> np.ndarray:

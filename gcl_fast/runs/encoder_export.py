@@ -7,6 +7,7 @@ mean and standard deviation are inside: whoever calls it must not normalise agai
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import warnings
@@ -178,8 +179,9 @@ def _program(network: FeatureOf, image_size: tuple[int, int]) -> Any:
 def _torch_program(
     network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
 ) -> Callable[[Tensor], Tensor]:
-    with path.open("wb") as file:
-        torch.export.save(_program(network, image_size), file, extra_files={"encoder.json": json.dumps(facts)})
+    content = io.BytesIO()  # torch's writer ends the process where a disk is full
+    torch.export.save(_program(network, image_size), content, extra_files={"encoder.json": json.dumps(facts)})
+    path.write_bytes(content.getbuffer())
     with path.open("rb") as file:
         return torch.export.load(file).module()
 
