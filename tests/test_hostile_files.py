@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -88,6 +89,15 @@ def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
     return file.getvalue()
+
+
+def test_a_pipe_named_as_a_picture_is_not_waited_for(tmp_path):
+    for name, make in (("pipe.jpg", os.mkfifo), ("folder.jpg", os.mkdir)):
+        make(tmp_path / name)
+        with pytest.raises(FileError, match="it is no file") as error:
+            load_uint8(tmp_path / name, SIZE)
+        one_line(error, str(tmp_path / name))
+        assert "it is no file" in why_broken(tmp_path / name)
 
 
 def test_an_array_header_of_terabytes(tmp_path):
