@@ -258,6 +258,7 @@ def test_wrong_names_and_lines_are_named(tmp_path):
         ("train.csv", "path,frame\na.jpg,first\n", ["train.csv", "line 2", "frame", "'first'"]),
         ("gallery.csv", "path,pid\na.jpg,-1\n", ["gallery.csv", "no images"]),
         ("train.csv", "path,camera\na.jpg,1\nb.jpg,-1\n", ["train.csv", "line 3", "camera", "'-1'"]),
+        ("train.csv", 'path,pid\n"a.jpg,1\nb.jpg,2\n', ["train.csv", "line 3", "is a quote left open?"]),
         ("train.csv", "path,pid\n,4\n", ["train.csv", "line 2", "path"]),
         ("train.csv", "path,pid\na,b.jpg,4\n", ["train.csv, line 2: expected at most 2 fields (path, pid), got 3", '"a,b.jpg"']),
         ("train.csv", "path,pid,Path\na.jpg,4,b.jpg\n", ["train.csv", "the column path twice"]),
