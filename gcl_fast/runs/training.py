@@ -151,10 +151,12 @@ class Training:
 
     def close(self) -> None:
         """Let others have the run folder."""
-        if hasattr(self, "log"):
-            self.log.close()
-        if self.lock is not None:
-            self.lock.release()
+        try:
+            if hasattr(self, "log"):
+                self.log.close()
+        finally:  # a board may fail, on a full disk for one
+            if self.lock is not None:
+                self.lock.release()
 
     def run(self) -> None:
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gcl_fast.errors import InputError
+from gcl_fast.errors import FileError, InputError
+from gcl_fast.files import why_not_written
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -52,33 +54,47 @@ def indented(words: str) -> str:
 
 
 class TensorBoard:
-    """Events below a folder. Errors: MissingPackageError; InputError for a folder whose name is not UTF-8."""
+    """Events below a folder. Errors: MissingPackageError; InputError for a folder whose name is not UTF-8; FileError that names
+    it where they cannot be written, such as on a full disk: told by any later call, as the writer is a thread."""
 
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing("tensorboard", "writing TensorBoard events", error) from error
+        self.folder = folder
         try:
             self.writer: SummaryWriter = SummaryWriter(folder)
         except UnicodeEncodeError as error:
             raise InputError(f"TensorBoard's writer takes paths in UTF-8 alone, got {str(folder)!r}") from error
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FileError(f"cannot write {self.folder}: {why_not_written(self.folder, error)}") from error
+
     def scalars(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(f"{stage}/{name}", value, iteration)
+        with self._named():
+            for name, value in values.items():
+                self.writer.add_scalar(f"{stage}/{name}", value, iteration)
 
     def picture(self, name: str, image: np.ndarray, iteration: int) -> None:
-        self.writer.add_image(name, image, iteration, dataformats="HWC")
+        with self._named():
+            self.writer.add_image(name, image, iteration, dataformats="HWC")
 
     def text(self, name: str, words: str, iteration: int) -> None:
-        self.writer.add_text(name, words, iteration)
+        with self._named():
+            self.writer.add_text(name, words, iteration)
 
     def results(self, settings: Settings, scores: Mapping[str, float]) -> None:
-        self.writer.add_hparams(flat(settings), {f"scores/{name}": value for name, value in scores.items()}, run_name=".")
+        with self._named():
+            self.writer.add_hparams(flat(settings), {f"scores/{name}": value for name, value in scores.items()}, run_name=".")
 
     def close(self) -> None:
-        self.writer.close()
+        with self._named():
+            self.writer.close()
 
 
 def wandb_package() -> Any:  # noqa: ANN401 - a package without types
