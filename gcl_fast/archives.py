@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import zipfile
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,17 @@ def check_zip(path: str | os.PathLike[str]) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, os.path.getsize(path))
+
+
+@contextlib.contextmanager
+def _told_as_value_error() -> Iterator[None]:
+    """Parsers and decompressors meet a damaged file with errors of many kinds."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def read_array(file: IO[bytes], size: int, objects: Callable[[IO[bytes]], object] | None = None) -> object:
@@ -57,8 +69,8 @@ def read_array(file: IO[bytes], size: int, objects: Callable[[IO[bytes]], object
 
 
 def read_npy(path: str | os.PathLike[str], objects: Callable[[IO[bytes]], object] | None = None) -> object:
-    """The array of a .npy file. Errors as `read_array`, and OSError."""
-    with Path(path).open("rb") as file:
+    """The array of a .npy file. Errors: as `read_array`, and OSError."""
+    with _told_as_value_error(), Path(path).open("rb") as file:
         return read_array(file, os.fstat(file.fileno()).st_size, objects)
 
 
@@ -67,10 +79,10 @@ def read_npz(
 ) -> dict[str, Any]:
     """The arrays of a .npz file by name, None for those that are not among `keys`.
 
-    Errors: as `read_array`, OSError, and those of zipfile.
+    Errors: as `read_array`, and OSError.
     """
     content: dict[str, Any] = {}
-    with zipfile.ZipFile(path) as archive:
+    with _told_as_value_error(), zipfile.ZipFile(path) as archive:
         check_unpacked(archive, os.path.getsize(path))
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")

@@ -17,8 +17,8 @@ from gcl_fast.errors import InputError
 from gcl_fast.images import load_uint8, normalise, pillow, resized, to_mode, unit_to_photo
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.encoder_export import FILES, exported_size
-from gcl_fast.runs.networks import encoder_of, find_checkpoint
+from gcl_fast.runs.encoder_export import FILES
+from gcl_fast.runs.networks import encoder_of, find_encoder
 from gcl_fast.transfer import send
 
 if TYPE_CHECKING:
@@ -45,12 +45,11 @@ def load_encoder(
     Errors: MissingFileError or CheckpointError (or another GclError) that names the file and what is wrong with it.
     """
     size = None if image_size is None else _two_sizes(image_size)
-    path, exported = Path(path), Path(path) / FILES["safetensors"]
+    path = Path(path)
     if path.suffix in (".pt2", ".onnx"):
         raise InputError(f"{path} is an exported program, not weights: give {FILES['safetensors']} or the run it came from")
-    path = exported if exported.is_file() else find_checkpoint(path)
-    network, trained_at = encoder_of(path)
-    return Encoder(network, size or exported_size(path) or trained_at, choose_device(str(device)))
+    network, trained_at = encoder_of(find_encoder(path))
+    return Encoder(network, size or trained_at, choose_device(str(device)))
 
 
 class Encoder:

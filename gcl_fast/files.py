@@ -63,7 +63,8 @@ def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool =
 
     Arguments:
         path: the file.
-        content: bytes, text (written as UTF-8), or a function that writes to the open binary file it is given.
+        content: bytes, text (written as UTF-8, with escapes for what has none there: bytes of a file's name), or a function that
+            writes to the open binary file it is given.
         flush: wait until it is on the disk, so that even a power cut leaves a whole file. Some milliseconds: False for the many
             files of a command that can make them again.
 
@@ -75,7 +76,7 @@ def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool =
         if callable(content):
             content(file)
         else:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         if flush:
             file.flush()
             os.fsync(file.fileno())

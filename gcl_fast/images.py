@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[PIL.Image.Image]:
         decoder raises.
     """
     Image = pillow()
+    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe waits for its writer, who may never come
+        raise InputError("it is no file: a folder, a pipe or a device")
     try:
         opened = Image.open(path, formats=_formats())
     except Image.DecompressionBombError as error:

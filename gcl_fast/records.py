@@ -89,6 +89,7 @@ class ReIDData:
     passed_over  split -> what its folder holds beside the records and why it is not read, in words
     person_names, camera_names  what the lists call person or camera 0, 1, ... where that is text; persons: of query and gallery
     first_camera  the data set's own number of camera 0; None where it tells no cameras
+    train_cameras whether it tells the training images' cameras; else all of them are 0
     """
 
     name: str
@@ -100,6 +101,7 @@ class ReIDData:
     person_names: tuple[str, ...] = ()
     camera_names: tuple[str, ...] = ()
     first_camera: int | None = 1
+    train_cameras: bool = True
 
     def caption(self, record: Record) -> str:
         """Person and camera of a test image as the data set itself calls them, a line each."""
@@ -112,7 +114,7 @@ class ReIDData:
     def statistics(self) -> dict[str, SplitStatistics]:
         train = split_statistics(self.train)
         return {
-            "train": train if self.first_camera is not None else dataclasses.replace(train, cameras=0),
+            "train": train if self.train_cameras else dataclasses.replace(train, cameras=0),
             "query": split_statistics(self.query),
             "gallery": split_statistics(self.gallery, self.query),
         }

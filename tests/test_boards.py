@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from gcl_fast import progress
 from gcl_fast.config import TrainConfig, from_dict, to_dict
-from gcl_fast.errors import MissingPackageError
+from gcl_fast.errors import FileError, MissingPackageError
 from gcl_fast.runs import live_page
-from gcl_fast.runs.training import train
+from gcl_fast.runs.lock import RunLock
+from gcl_fast.runs.training import Training, train
 from gcl_fast.runs.work_ahead import COSTS, batches_after, work_of
-from gcl_fast.stages.boards import WandB, flat
+from gcl_fast.stages.boards import TensorBoard, WandB, flat
 from gcl_fast.stages.epoch_progress import EpochProgress
+from gcl_fast.stages.log import RunLog
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -99,6 +104,45 @@ def test_settings_are_flat_numbers_and_text() -> None:
     values = flat(to_dict(TrainConfig()))
     assert values["stage1.cluster.eps"] == TrainConfig().stage1.cluster.eps
     assert values["mesh_root"] == "None" and values["yaws"] == str(list(TrainConfig().yaws))
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    name = os.fsdecode(b"caf\xe9")
+    RunLog(tmp_path / name).close()
+    assert "history.jsonl alone: TensorBoard's writer takes paths in UTF-8 alone, got '" in capsys.readouterr().err
+    log = RunLog(tmp_path / "run")
+    log.results({"root": name}, {"stage1/mAP": 0.5})
+    log.close()
+
+
+def test_events_that_cannot_be_written_name_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    board = TensorBoard(tmp_path / "events")
+    for name in ("add_scalar", "add_image", "close"):
+        monkeypatch.setattr(board.writer, name, full)
+    for call in (
+        lambda: board.scalars("stage1", 0, {"loss": 1.0}),
+        lambda: board.picture("stage1/p", np.zeros((2, 2, 3), np.uint8), 0),
+        board.close,
+    ):
+        with pytest.raises(FileError, match=r"cannot write .*events: No space left on device .* make room"):
+            call()
+
+
+def test_a_board_that_cannot_be_closed_does_not_keep_the_run(tmp_path: Path) -> None:
+    def close() -> None:
+        raise FileError("full")
+
+    training = Training.__new__(Training)
+    training.log, training.lock = SimpleNamespace(close=close), RunLock(tmp_path / "run")
+    with pytest.raises(FileError, match="full"):
+        training.close()
+    RunLock(tmp_path / "run").release()
 
 
 def test_the_live_page_is_written_when_training_paid_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_bad_mesh_files_are_named_with_what_is_wrong(tmp_path):
         ({"vertices": VERTS, "camera": CAMERA[:2]}, r"camera .*\[3\].*\[2\]"),
         ({"vertices": VERTS * np.nan, "camera": CAMERA}, "vertices must be finite"),
         ({"vertices": VERTS, "camera": np.full(3, np.inf, np.float32)}, "camera must be finite"),
+        ({"vertices": VERTS.astype(np.float64) * 1e300, "camera": CAMERA}, "vertices must be finite in float32"),
+        ({"vertices": VERTS, "camera": CAMERA.astype(np.float64) * 1e300}, "camera must be finite in float32"),
         ({"vertices": VERTS, "camera": CAMERA, "faces": FACES + 2}, "faces must be .*below V=4"),
         ({"vertices": VERTS, "camera": CAMERA, "faces": FACES.astype(np.float32)}, "faces must be int32"),
         ({"vertices": np.array([object()]), "camera": CAMERA}, "keys vertices and camera"),
@@ -95,9 +97,15 @@ def test_bad_mesh_files_are_named_with_what_is_wrong(tmp_path):
 def test_nothing_is_left_of_a_mesh_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="camera"):
         write_mesh(tmp_path / "a.npz", VERTS, CAMERA[:1])
-    with pytest.raises(ValueError, match="faces"):
-        write_faces(tmp_path, FACES[:, :2])
+    for faces in (FACES[:, :2], FACES + 0.5, FACES + np.nan, FACES + np.int64(2**32)):
+        with pytest.raises(ValueError, match="faces must be"):
+            write_faces(tmp_path, faces)
+        with pytest.raises(ValueError, match="faces must be"):
+            write_mesh(tmp_path / "a.npz", VERTS, CAMERA, faces)
     assert not list(tmp_path.iterdir())
+    np.save(tmp_path / "faces.npy", FACES + np.int64(2**32))
+    with pytest.raises(ValueError, match=r"faces\.npy: faces must be at least 0 and below 2\^31"):
+        VertexMeshes(tmp_path, "market1501", SIZE)
 
 
 # --- sources -------------------------------------------------------------------------------------------------------------

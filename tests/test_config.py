@@ -56,7 +56,7 @@ def test_round_trip():
         ({"stage1": {"batch_size": 10, "num_instances": 4}}, ["batch_size", "multiple", "4", "10"]),
         ({"stage1": {"jvtc": {"view": 3}}}, ["stage1.jvtc.view", "stage1.jvtc.views"]),
         ({"stage1": {"jvtc": {"batch_size": 10}}}, ["stage1.jvtc.batch_size", "multiple of views=4", "10"]),
-        ({"stage1": {"mlc": {"hard_share": 2.0}}}, ["stage1.mlc.hard_share", "at most 1", "2.0"]),
+        ({"stage1": {"mlc": {"hard_share": 2.0}}}, ["stage1.mlc.hard_share", "a share, 0 to 1", "2.0"]),
         ({"stage1": {"jvtc": {"batch_size": 4}}}, ["stage1.jvtc.batch_size", "views of two images at least (8)", "4"]),
         ({"stage1": {"jvtc": {"momentum_max": 2.0}}}, ["stage1.jvtc.momentum_max", "a share, 0 to 1", "2.0"]),
         ({"stage1": {"momentum": 1.5}}, ["stage1.momentum", "a share, 0 to 1", "1.5"]),
@@ -70,6 +70,9 @@ def test_round_trip():
         ({"stage1": {"memory": "soft"}}, ["stage1.memory", "hard", "mean", "soft"]),
         ({"model": {"backbone": "vit"}}, ["model.backbone", "resnet50", "vit"]),
         ({"stage3": {"lr": 0}}, ["lr", "above 0"]),
+        ({"stage1": {"lr": float("inf")}}, ["stage1.lr", "finite", "inf"]),
+        ({"stage1": {"lr": "nan"}}, ["stage1.lr", "finite", "nan"]),
+        ({"seed": 2**63}, ["seed", "below 2^63"]),
         ({"stage2": 3}, ["stage2", "section"]),
         ({"seed": True}, ["seed", "whole number", "True"]),
         ({"yaws": []}, ["yaws", "at least one"]),
@@ -97,6 +100,28 @@ def test_file_errors_name_the_file(tmp_path):
     bad.write_text("a: [1\n")
     with pytest.raises(ConfigError, match="bad.yaml is not valid YAML"):
         load_yaml(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stage1: {lr: 1}\nseed: 2\nstage1: {epochs: 3}\n", "line 3: stage1 stands there once more, after line 1"),
+        ("stage1:\n  cluster: {eps: 0.5, k1: 6, eps: 0.6}\n", "line 2: eps stands there once more"),
+        ("yaws: " + "[" * 5000, "recursion"),
+    ],
+)
+def test_what_no_file_may_hold(tmp_path, text, words):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"c.yaml is not valid YAML: .*{words}"):
+        load_yaml(file)
+
+
+def test_anchors_are_no_repetition(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("stage2: &one {epochs: 2}\nstage3:\n  <<: *one\n  epochs: 5\n")
+    config = load_yaml(file)
+    assert config.stage2.epochs == 2 and config.stage3.epochs == 5
 
 
 def test_amp_of_earlier_files_is_precision_today(tmp_path):

@@ -173,6 +173,15 @@ def test_csv_of_cameras_in_training_alone(tmp_path):
     data = load_dataset("csv", tmp_path)
     assert [r.camera for r in data.train] == [1, 0] and data.caption(data.query[0]) == "pid 1"
     assert answerable(data.query, data.gallery) == [0, 1]
+    assert [part.cameras for part in data.statistics().values()] == [2, 0, 0]
+
+
+def test_csv_of_cameras_in_tests_alone(tmp_path):
+    (tmp_path / "train.csv").write_text("path\n1.jpg\n2.jpg\n")
+    for name in ("query", "gallery"):
+        (tmp_path / f"{name}.csv").write_text("path,pid,camera\n1.jpg,1,gate\n2.jpg,1,door\n")
+    data = load_dataset("csv", tmp_path)
+    assert [part.cameras for part in data.statistics().values()] == [0, 2, 2] and data.caption(data.query[0]) == "pid 1\ncam gate"
 
 
 def check(error: type[Exception], name: str, root: pathlib.Path, *words: object) -> None:
@@ -249,6 +258,7 @@ def test_wrong_names_and_lines_are_named(tmp_path):
         ("train.csv", "path,frame\na.jpg,first\n", ["train.csv", "line 2", "frame", "'first'"]),
         ("gallery.csv", "path,pid\na.jpg,-1\n", ["gallery.csv", "no images"]),
         ("train.csv", "path,camera\na.jpg,1\nb.jpg,-1\n", ["train.csv", "line 3", "camera", "'-1'"]),
+        ("train.csv", 'path,pid\n"a.jpg,1\nb.jpg,2\n', ["train.csv", "line 3", "is a quote left open?"]),
         ("train.csv", "path,pid\n,4\n", ["train.csv", "line 2", "path"]),
         ("train.csv", "path,pid\na,b.jpg,4\n", ["train.csv, line 2: expected at most 2 fields (path, pid), got 3", '"a,b.jpg"']),
         ("train.csv", "path,pid,Path\na.jpg,4,b.jpg\n", ["train.csv", "the column path twice"]),

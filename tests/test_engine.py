@@ -237,11 +237,15 @@ def test_a_last_checkpoint_that_cannot_be_used_says_what_lies_beside_it(tmp_path
 
 
 def test_a_checkpoint_of_other_images_is_told(tmp_path):
-    engine_of(ToyStage(), tmp_path).run()
-    other = ToyStage()
-    other.load_extra_state = lambda state: other.bank[:-1].copy_(state["bank"])
-    with pytest.raises(CheckpointError, match="does not fit the training images of now: were images or meshes added"):
-        engine_of(other, tmp_path).run(resume=True)
+    with pytest.raises(Killed):
+        engine_of(ToyStage(kill_at=9), tmp_path, image_names="then").run()
+    fewer = ToyStage()
+    fewer.load_extra_state = lambda state: fewer.bank[:-1].copy_(state["bank"])
+    for other, names in ((fewer, "then"), (ToyStage(), "now")):  # as many others move the rows, and the plan, to other images
+        with pytest.raises(CheckpointError, match="does not fit the training images of now: were images or meshes added"):
+            engine_of(other, tmp_path, image_names=names).run(resume=True)
+    engine_of(ToyStage(), tmp_path, image_names="then").run(resume=True)
+    engine_of(fewer, tmp_path, image_names="now").run(resume=True)  # finished: nothing of it is of images any more
 
 
 def test_best_is_the_best_and_last_the_last(tmp_path):

@@ -119,6 +119,30 @@ def test_a_stopped_call_goes_on(world: Path) -> None:
     assert rest.photos == len(files(world)) - done and len(report.doubtful["cut off"]) == 1
 
 
+@pytest.mark.parametrize("stop_at", range(1, 12))
+def test_a_call_stopped_between_two_meshes_goes_on_to_the_same_files(world: Path, stop_at: int, monkeypatch) -> None:
+    """Training images 0 and 1 alone show bodies, doubted ones, which the mean of the others is then made of."""
+    data = load_dataset("market1501", world)
+    estimate_meshes(data, Ellipsoids(range(2, 6), doubted=[0, 1]), mesh_root=world / "whole", image_size=SIZE)
+    meshes = []
+
+    def stopped(*args: object, **options: object) -> None:
+        if len(meshes) == stop_at:
+            raise KeyboardInterrupt
+        meshes.append(write_mesh(*args, **options))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("gcl_fast.estimation.photo_meshes.write_mesh", stopped)
+        estimate_meshes(data, Ellipsoids(range(2, 6), doubted=[0, 1]), image_size=SIZE)
+    rest = Ellipsoids(range(1, 5), doubted=[0]) if stop_at == 1 else Ellipsoids(range(4))
+    estimate_meshes(data, rest, image_size=SIZE)
+    whole, again = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (world / "whole", world / "mesh")
+    )
+    assert whole == again
+
+
 def test_images_without_anybody_are_averaged_left_out_or_an_error(world: Path) -> None:
     data = load_dataset("market1501", world)
     broken = data.train[2].path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gcl_fast.images import normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.runs import encoder_export as export
 from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
-from gcl_fast.runs.networks import build_networks, load_networks
+from gcl_fast.runs.networks import build_networks, encoder_of, find_encoder, load_networks
 from gcl_fast.stages.checkpoint import save_checkpoint
 
 SIZE = (64, 40)
@@ -148,6 +149,16 @@ def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.Ca
     assert "differ from the checkpoint's by at most" in text and "[B, 3, 64, 40]" in text and "normalised inside" in text
     got = torch.export.load(tmp_path / "a" / "encoder.pt2").module()(IMAGE)
     torch.testing.assert_close(got, features(encoder, PIXELS), rtol=0, atol=1e-5)
+    weights = (tmp_path / "run" / "stage3" / "last.pt", tmp_path / "a" / "encoder.safetensors")
+    for name, source in zip(("of_a_run", "of_an_export"), weights, strict=True):  # imported, they keep their images' size
+        imported = tmp_path / f"{name}.safetensors"
+        assert main(["import-checkpoint", str(source), "--out", str(imported)]) == 0
+        assert encoder_of(imported)[1] == (64, 40)
+    again = ["export", str(tmp_path / "a"), "--out", str(tmp_path / "again"), "--format", "safetensors"]
+    assert main(again) == 0 and "[B, 3, 64, 40]" in capsys.readouterr().out
+    assert find_encoder(tmp_path / "a") == weights[1]
+    shutil.copy(weights[1], tmp_path / "run")  # a run goes on, what was exported from it does not
+    assert find_encoder(tmp_path / "run") == weights[0]
     assert (
         main(
             [

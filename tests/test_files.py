@@ -26,6 +26,7 @@ def names(folder: Path) -> list[str]:
     [
         (b"\x00\xff\r\n", b"\x00\xff\r\n"),
         ("Ärger\n", "Ärger\n".encode()),
+        (os.fsdecode(b"caf\xe9\n"), b"caf\\udce9\n"),
         ("", b""),
         (lambda file: [file.write(part) for part in (b"one ", b"two")], b"one two"),
     ],

@@ -8,12 +8,16 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gcl_fast import files
 from gcl_fast.errors import CheckpointError, FileError
 from gcl_fast.files import why_not_written, write_whole
+from gcl_fast.meshes.mesh_files import write_faces
+from gcl_fast.models import IdentityEncoder
+from gcl_fast.runs.encoder_export import export_encoder
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained, save_checkpoint
 from gcl_fast.stages.log import RunLog
 
@@ -47,6 +51,16 @@ def test_what_a_checkpoint_needs_is_known_before_it_is_written(tmp_path: Path, m
     assert not path.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 10**9))
     save_checkpoint(path, state)
+
+
+def test_what_libraries_write_ends_with_the_system_s_reason(tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(FileError, match=r"cannot write .*faces\.npy: File too large"):
+        write_faces(tmp_path, np.zeros((20_000, 3), np.int32))
+    encoder = IdentityEncoder("mlc", "resnet18", width=8)
+    for name in ("torch", "safetensors"):
+        with pytest.raises(FileError, match=r"cannot write .*encoder\..*: File too large"):
+            export_encoder(encoder, tmp_path, (name,), image_size=(64, 40))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -90,6 +91,15 @@ def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
     return file.getvalue()
 
 
+def test_a_pipe_named_as_a_picture_is_not_waited_for(tmp_path):
+    for name, make in (("pipe.jpg", os.mkfifo), ("folder.jpg", os.mkdir)):
+        make(tmp_path / name)
+        with pytest.raises(FileError, match="it is no file") as error:
+            load_uint8(tmp_path / name, SIZE)
+        one_line(error, str(tmp_path / name))
+        assert "it is no file" in why_broken(tmp_path / name)
+
+
 def test_an_array_header_of_terabytes(tmp_path):
     claims = header((10**12, 3))
     npy, npz = tmp_path / "photo.npy", tmp_path / "photo.npz"
@@ -134,6 +144,23 @@ def test_a_zip_bomb_is_not_unpacked(bomb, tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         load_weights(weights)
     one_line(error, str(weights), "claims to unpack")
+
+
+def test_damaged_arrays_are_an_error_of_their_file(tmp_path):
+    mesh, faces = tmp_path / "mesh.npz", tmp_path / "faces.npy"
+    np.savez_compressed(mesh, vertices=np.random.default_rng(0).normal(size=(80, 3)), camera=np.ones(3))
+    np.save(faces, np.zeros((4, 3), np.int32))
+    whole, header = mesh.read_bytes(), faces.read_bytes()
+    places = {"deflated": whole.index(b"vertices.npy") + 60, "version": whole.index(b"PK\x01\x02") + 6}
+    for at in places.values():
+        mesh.write_bytes(whole[:at] + b"\xff" * 2 + whole[at + 2 :])
+        with pytest.raises(InputError) as error:
+            read_mesh(mesh)
+        one_line(error, str(mesh))
+    faces.write_bytes(header.replace(b"(4, 3), }", b"(4, 3(, }"))
+    with pytest.raises(InputError) as error:
+        read_faces(faces)
+    one_line(error, str(faces))
 
 
 def test_honest_archives_are_read(tmp_path):

@@ -164,6 +164,11 @@ def test_one_bad_person_of_a_file_costs_no_other(world, tmp_path):
     assert [p.name for p in report.written] == names[:1] and "must be finite" in report.bad[0] and names[1] in report.bad[0]
     with pytest.raises(InputError, match=r"all\.npz: vertices must be finite"):
         import_meshes(data, [path], image_size=SIZE)
+    write(tmp_path / "few" / f"{data.train[0].path.stem}.npz")
+    few = tmp_path / "few" / f"{data.train[1].path.stem}.npz"
+    np.savez(few, vertices=VERTICES[:-1], faces=FACES, camera=np.ones(3))  # the triangles need one more
+    report = import_meshes(data, [few.parent], image_size=SIZE, missing="leave-out")
+    assert [p.name for p in report.written] == names[:1] and "below V=79" in report.bad[0] and names[1] in report.bad[0]
 
 
 def test_missing_bodies_name_the_flag(world, tmp_path):

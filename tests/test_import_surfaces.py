@@ -91,6 +91,8 @@ def test_polygons_of_ply_files(tmp_path):
         ("a.obj", SQUARE + "f 1 2 x\n", "damaged or no OBJ"),
         ("a.obj", SQUARE + "v 1 two 3\n", "damaged or no OBJ"),
         ("a.obj", SQUARE + "v 1 2\n", "damaged or no OBJ"),
+        ("a.obj", "v 1 2\nv 3 4\nv 5 6\nf 1 2 2\n", "damaged or no OBJ"),
+        ("a.obj", SQUARE + "v 1e39 2 3\n", "must hold finite vertices"),
         ("a.obj", SQUARE + "v nan 0 0\n", "finite vertices, got NaN or infinity"),
         ("a.obj", "f 1 2 3\n", "finite vertices, got none"),
         ("a.obj", b"\x00\xff\x80" * 50, "finite vertices, got none"),

@@ -33,6 +33,7 @@ from gcl_fast.runs.resume_command import resume_command, started_otherwise
 from gcl_fast.runs.run_files import remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
 from gcl_fast.stages.checkpoint import load_checkpoint
+from gcl_fast.stages.engine import Engine
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -252,6 +253,34 @@ def test_a_run_keeps_which_stages_it_was_started_with(toy: Toy) -> None:
     assert metrics["stages"] == [1] and metrics["with_control"] is False
 
 
+def test_what_a_killed_write_left_is_removed_by_who_goes_on(toy: Toy) -> None:
+    left = toy.run / "stage1/.last.123.456.tmp.pt"
+    left.write_bytes(b"half a checkpoint")
+    assert main([*toy.command, "--resume"]) == 0 and not left.exists()
+
+
+def test_images_without_meshes_may_be_left_out_after_stage_1(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    min(toy.root.glob("mesh/market/train/vertices/*.npz")).unlink()
+    command = [*toy.command[:-1], "all", "--resume"]
+    assert "give --skip-unmeshed to leave their images out" in refused(command, capsys)
+    assert main([*command, "--skip-unmeshed"]) == 0, capsys.readouterr().err
+    assert (toy.run / "stage3/last.pt").exists()
+
+
+def test_a_stage_goes_on_with_its_images_alone(toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    def stop(engine: Engine, seconds: float) -> None:
+        save(engine, seconds)
+        raise KeyboardInterrupt
+
+    save, command = Engine.save, [*toy.command[:-1], "2", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "save", stop)
+        assert main(command)
+    min(toy.root.rglob("bounding_box_train/*.jpg")).write_bytes(b"")
+    error = refused([*command, "--skip-broken"], capsys)
+    assert str(toy.run / "stage2/last.pt") in error and "does not fit the training images of now" in error
+
+
 def test_other_settings_are_named_with_both_values(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused([*toy.command, "--resume", "--stage1.lr", "0.5", "--seed", "9"], capsys)
     assert "seed 1 -> 9, stage1.lr 0.00035 -> 0.5" in message
@@ -418,5 +447,9 @@ def test_damaged_small_files_say_what_to_do(toy: Toy, capsys: pytest.CaptureFixt
     assert "metrics.json is damaged" in message and "delete it, and --resume writes it anew" in message
     assert not (toy.run / run_lock.NAME).exists()
     metrics.unlink()
+    config = toy.run / "config.yaml"
+    config.write_text(config.read_text()[:200] + ": [")
+    assert "config.yaml is not valid YAML" in (message := refused([*toy.command, "--resume"], capsys)) and "delete it" in message
+    config.unlink()
     assert main([*toy.command, "--resume"]) == 0
     assert {"untrained", "stage1", "resolved"} <= json.loads(metrics.read_text()).keys()

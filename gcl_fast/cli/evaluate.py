@@ -51,19 +51,16 @@ class EvaluateOptions:
 
 def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
     """The encoder to score and the settings to read images with."""
-    from gcl_fast.runs.encoder_export import FILES, exported_size
-    from gcl_fast.runs.networks import encoder_of, find_checkpoint, is_checkpoint, networks_of
+    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of
 
-    exported = options.checkpoint / FILES["safetensors"]
-    path = exported if exported.is_file() else find_checkpoint(options.checkpoint)
+    path = find_encoder(options.checkpoint)
     if is_checkpoint(path):
         config, networks, _ = networks_of(path)
         encoder = networks.encoder
     else:
-        encoder, size = encoder_of(path)
+        encoder, (height, width) = encoder_of(path)
         if options.dataset is None or options.root is None:
             raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
-        height, width = exported_size(path) or size
         config = TrainConfig(height=height, width=width)
     config = on_data(config, options.dataset, options.root, options.device)
     size = options.height or config.height, options.width or config.width

@@ -20,7 +20,7 @@ class ExportOptions:
     """
 
     checkpoint: tyro.conf.Positional[Path]
-    """A run folder, a run's checkpoint, or a weight file of any kind that import-checkpoint knows."""
+    """A run folder, one that export wrote, a run's checkpoint, or a weight file of any kind that import-checkpoint knows."""
     out: Path
     """Folder to write to."""
     format: tuple[Literal["safetensors", "torch", "onnx"], ...] = ("safetensors", "torch", "onnx")
@@ -36,12 +36,11 @@ class ExportOptions:
 def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
-    from gcl_fast.runs.encoder_export import export_encoder, exported_size
-    from gcl_fast.runs.networks import encoder_of, find_checkpoint
+    from gcl_fast.runs.encoder_export import export_encoder
+    from gcl_fast.runs.networks import encoder_of, find_encoder
 
-    path = find_checkpoint(options.checkpoint)
+    path = find_encoder(options.checkpoint)
     encoder, size = encoder_of(path)
-    size = exported_size(path) or size
     height = size[0] if options.height is None else options.height
     size = (height, size[1] if options.width is None else options.width)
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))

@@ -69,12 +69,15 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.files import write_whole
     from gcl_fast.models.published import read_published
+    from gcl_fast.runs.networks import trained_size
 
     networks = [(file, part) for file in options.files for part in read_published(file, options.kind)]
     written = targets(options.out, networks) if options.out is not None else [None] * len(networks)
     for (file, part), target in zip(networks, written, strict=True):
         print(f"{file}: {part.report()}")
         if target is not None:
-            write_whole(target, save({name: value.clone().contiguous() for name, value in part.state.items()}))
+            size = trained_size(file) if part.module == "encoder" else None
+            facts = {} if size is None else {"height": str(size[0]), "width": str(size[1])}
+            write_whole(target, save({name: value.clone().contiguous() for name, value in part.state.items()}, facts))
             print(f"  -> {target}")
     return 0

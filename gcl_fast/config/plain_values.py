@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -115,12 +116,11 @@ def _convert(value: Any, kind: Any, where: str, base: Any = None) -> Any:
 
 
 def _scalar(value: Any, kind: type, where: str) -> Any:
-    if kind is float and isinstance(value, str):
-        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-4 as text
-            return float(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):  # YAML 1.1 reads 1e-4 as text
+            value = float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
     require(right, where, words[kind.__name__], value)
+    require(kind is not float or math.isfinite(value), where, "finite", value)
     return value

@@ -206,6 +206,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
         not_negative(self, "threads", "workers", "seed")
+        require(self.seed < 2**63, "TrainConfig.seed", "below 2^63", self.seed)
         # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
         fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
         require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)

@@ -114,9 +114,8 @@ class MLCConfig(WarmupConfig):
         super().__post_init__()
         positive(self, "min_neighbors", "positive_weight", "hard_share", "momentum_epochs")
         not_negative(self, "single_label_epochs")
-        shares(self, "momentum")
+        shares(self, "hard_share", "momentum")
         require(-1 <= self.threshold <= 1, "MLCConfig.threshold", "a cosine, -1 to 1", self.threshold)
-        require(self.hard_share <= 1, "MLCConfig.hard_share", "at most 1", self.hard_share)
 
 
 @dataclass

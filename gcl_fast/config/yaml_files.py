@@ -19,28 +19,37 @@ RESOLVED = "resolved"  # section of a run's config.yaml: what `auto` became, tol
 
 def load_yaml(path: str | Path, *, method: str | None = None) -> TrainConfig:
     """Read a YAML file over the recipe of its stage-1 method, or of `method`, which then takes its place."""
+    path = Path(path)
+    values = {key: value for key, value in read_yaml(path).items() if key != RESOLVED}
+    try:
+        return from_values(values, method)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The keys and values of a YAML file. Errors: ConfigError that names the file and what is wrong with it."""
     try:
         import yaml
     except ImportError as error:
         raise missing("yaml", "reading configuration files", error) from error
-    path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}{_alike(path)}; shipped ones: {', '.join(shipped())}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+        twice = _given_twice(yaml.compose(text, yaml.SafeLoader))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {_problem(error)}") from None
+    if twice:
+        raise ConfigError(f"{path} is not valid YAML: {twice}")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(values).__name__}")
-    try:
-        values = {key: value for key, value in values.items() if key != RESOLVED}
-        return from_values(values, method)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return values
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
@@ -52,7 +61,31 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(dict(values), sort_keys=False))
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _given_twice(root: yaml.Node | None) -> str:
+    """Where a section has one key twice, of which PyYAML takes the last without a word; empty where none has."""
+    import yaml
+
+    nodes, known = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in known:  # by an anchor
+            continue
+        known.add(id(node))
+        lines: dict[str, int] = {}
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    line = key.start_mark.line + 1
+                    if key.value in lines:
+                        return f"line {line}: {key.value} stands there once more, after line {lines[key.value]}"
+                    lines[key.value] = line
+                nodes.append(value)
+    return ""
+
+
+def _problem(error: Exception) -> str:
     """YAML's own words on one line: where, and what is wrong."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:

@@ -181,16 +181,18 @@ class _Split:
 
     def _write_all(self, bodies: EstimatedBodies, photos: Sequence[_Photo]) -> list[pathlib.Path]:
         self._check_faces(bodies.faces)
-        written = []
-        for row, (record, shape) in enumerate(photos):
+        present = []
+        for row, photo in enumerate(photos):
             absent = bool(bodies.absent[row])
             reason = NOBODY if absent else bodies.doubts[row]
             if reason:
-                self.doubts[self._key(record)] = reason
+                self.doubts[self._key(photo.record)] = reason
             if not absent:
-                self._write(record, bodies, row, shape)
-                written.append(record.path)
-        return written
+                present.append((row, photo))
+        write_doubts(self.doubts_path, self.doubts)  # first: who has a mesh is not looked at again
+        for row, (record, shape) in present:
+            self._write(record, bodies, row, shape)
+        return [photo.record.path for _, photo in present]
 
     def _write(self, record: Record, bodies: EstimatedBodies, row: int, shape: tuple[int, int]) -> None:
         stretch = (self.image_size[1] / shape[1]) / (self.image_size[0] / shape[0])
@@ -213,8 +215,9 @@ class _Split:
                 report.doubtful.setdefault(reason, []).append(paths[key])
 
     def _mean(self) -> Mesh:
-        sure = [record for record in self.records if self._path(record).is_file() and self._key(record) not in self.doubts]
-        sure = sure or [record for record in self.records if self._path(record).is_file()]
+        doubts = {record.path: self.doubts.get(self._key(record)) for record in self.records}
+        seen = [r for r in self.records if self._path(r).is_file() and doubts[r.path] not in (NOBODY, UNREADABLE)]
+        sure = [record for record in seen if doubts[record.path] is None] or seen
         if not sure and all(self.doubts.get(self._key(record)) == UNREADABLE for record in self.records):
             raise InputError(
                 f"none of the {len(self.records)} {self.name} images can be read, {self.records[0].path} among them: see "

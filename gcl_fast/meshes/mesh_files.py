@@ -11,6 +11,7 @@ Beside them, where they were estimated: `image_size.json`, height and width of t
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -63,12 +64,14 @@ def write_mesh(
     vertices = vertices if vertices.dtype == np.float16 else vertices.astype(np.float32)
     arrays = {"vertices": vertices, "camera": np.asarray(camera, np.float32)}
     if faces is not None:
-        arrays["faces"] = np.asarray(faces).astype(np.int32)
+        arrays["faces"] = whole(faces)
     if mask is not None:
         arrays["mask"] = np.asarray(mask)
     problem = _problem(arrays) or _problem_of_mask(arrays.get("mask"))
     if problem:
         raise ValueError(f"write_mesh: {problem}")
+    if faces is not None:
+        arrays["faces"] = arrays["faces"].astype(np.int32)
 
     def save(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:  # numpy's savez would write the time of day into the file
@@ -81,11 +84,20 @@ def write_mesh(
 
 def write_faces(folder: str | os.PathLike[str], faces: np.ndarray) -> pathlib.Path:
     """Write `<folder>/faces.npy`, which serves every mesh file at or below the folder that has no faces of its own."""
-    faces = np.asarray(faces).astype(np.int32)
-    problem = _problem_of_faces(faces)
+    faces = whole(faces)
+    problem = problem_of_faces(faces)
     if problem:
         raise ValueError(f"write_faces: faces {problem}")
-    return write_whole(pathlib.Path(folder) / "faces.npy", lambda file: np.save(file, faces, allow_pickle=False))
+    content = io.BytesIO()  # into a file NumPy writes by itself, and hides why it could not
+    np.save(content, faces.astype(np.int32), allow_pickle=False)
+    return write_whole(pathlib.Path(folder) / "faces.npy", content.getvalue())
+
+
+def whole(faces: object) -> np.ndarray:
+    """Triangles as an array, of integers where the numbers are whole; others stay as they are, to be refused."""
+    numbers = np.asarray(faces)
+    are_whole = numbers.dtype.kind == "f" and bool((np.abs(numbers) < 2**53).all() and (numbers == numbers.round()).all())
+    return numbers.astype(np.int64) if are_whole else numbers
 
 
 def write_image_size(folder: str | os.PathLike[str], image_size: tuple[int, int]) -> pathlib.Path:
@@ -152,7 +164,7 @@ def _arrays(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> tuple[dict
     try:
         content = read_npz(path, keys=wanted)
         return {key: array for key, array in content.items() if array is not None}, sorted(content)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"mesh file {path}: expected an .npz with the keys vertices and camera, got: {why_no_arrays(error)}"
         ) from error
@@ -165,9 +177,9 @@ def read_faces(path: str | os.PathLike[str]) -> np.ndarray:
     """
     try:
         faces = read_npy(path)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected an array of faces, got: {why_no_arrays(error)}") from error
-    problem = _problem_of_faces(faces)
+    problem = problem_of_faces(faces)
     if problem:
         raise InputError(f"{path}: faces {problem}")
     return np.asarray(faces, np.int32)
@@ -180,19 +192,29 @@ def why_no_arrays(error: Exception) -> str:
     return "a damaged file, or one that holds more than plain arrays" if no_arrays else words
 
 
+def problem_of_mesh(mesh: Mesh) -> str:
+    """What is wrong with a mesh; nothing where it is right."""
+    return _problem({key: array for key, array in mesh._asdict().items() if array is not None})
+
+
 def _problem(arrays: dict[str, np.ndarray]) -> str:
     """What is wrong with a mesh's arrays; nothing where they are right."""
     vertices, camera = arrays["vertices"], arrays["camera"]
     if vertices.dtype.kind != "f" or vertices.ndim != 2 or vertices.shape[1] != 3:
         return f"vertices must be float16 or float32 [V, 3], got {vertices.dtype} {list(vertices.shape)}"
-    if not np.isfinite(vertices).all():
-        return "vertices must be finite, got NaN or infinity"
+    if not _finite(vertices):
+        return "vertices must be finite in float32, got NaN, infinity or more"
     if camera.dtype.kind != "f" or camera.shape not in ((3,), (6,)):
         return f"camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), got {camera.dtype} {list(camera.shape)}"
-    if not np.isfinite(camera).all():
-        return f"camera must be finite, got {camera.tolist()}"
-    problem = _problem_of_faces(arrays["faces"], len(vertices)) if "faces" in arrays else ""
+    if not _finite(camera):
+        return f"camera must be finite in float32, got {camera.tolist()}"
+    problem = problem_of_faces(arrays["faces"], len(vertices)) if "faces" in arrays else ""
     return problem and f"faces {problem}"
+
+
+def _finite(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32)).all())
 
 
 def _problem_of_mask(mask: np.ndarray | None) -> str:
@@ -201,11 +223,12 @@ def _problem_of_mask(mask: np.ndarray | None) -> str:
     return f"mask must be uint8 [h, w], got {mask.dtype} {list(mask.shape)}"
 
 
-def _problem_of_faces(faces: object, vertices: int | None = None) -> str:
+def problem_of_faces(faces: object, vertices: int | None = None) -> str:
+    """What is wrong with triangles of a body of so many vertices; nothing where they are right."""
     if not isinstance(faces, np.ndarray) or faces.dtype.kind not in "iu" or faces.ndim != 2 or faces.shape[1] != 3:
         got = f"{faces.dtype} {list(faces.shape)}" if isinstance(faces, np.ndarray) else type(faces).__name__
         return f"must be int32 [F, 3], got {got}"
-    if faces.size and (faces.min() < 0 or (vertices is not None and faces.max() >= vertices)):
-        limit = "" if vertices is None else f" and below V={vertices}"
+    if faces.size and (faces.min() < 0 or faces.max() >= (2**31 if vertices is None else vertices)):
+        limit = " and below 2^31" if vertices is None else f" and below V={vertices}"
         return f"must be at least 0{limit}, got {faces.min()} to {faces.max()}"
     return ""

@@ -29,7 +29,7 @@ from gcl_fast.meshes.sources import MeshSource, RenderedFolders, VertexMeshes, o
 from gcl_fast.progress import counted, counting
 from gcl_fast.records import Batch, Record, ReIDData, spread
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.resolved import Resolved, resolve
+from gcl_fast.runs.resolved import Resolved, name_digest, resolve
 from gcl_fast.stages.amp import use_bfloat16
 
 SAMPLES = 8  # pictured images of train and of test
@@ -156,6 +156,11 @@ class OpenedDataset:
         meshes = {VertexMeshes: "vertices", RenderedFolders: "rendered"}.get(type(self.train_meshes), "none")
         root = Path(self.config.root)
         return resolve(self.config, loader=self._reader.kind, meshes=meshes, listed=self._listed, root=root)
+
+    @property
+    def image_names(self) -> str:
+        """A fingerprint of the images that are trained on."""
+        return name_digest(self.data.train, Path(self.config.root))
 
     @cached_property
     def scoring_note(self) -> str:

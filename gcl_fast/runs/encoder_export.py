@@ -7,6 +7,7 @@ mean and standard deviation are inside: whoever calls it must not normalise agai
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import warnings
@@ -136,7 +137,7 @@ def _safetensors(
     network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
 ) -> Callable[[Tensor], Tensor]:
     try:
-        from safetensors.torch import load_file, save
+        from safetensors.torch import load, save
     except ImportError as error:
         raise missing("safetensors", "writing safetensors weights", error) from error
     state = {name: value.detach().clone().contiguous() for name, value in network.encoder.state_dict().items()}
@@ -151,7 +152,7 @@ def _safetensors(
     again = IdentityEncoder(
         like.variant, like.backbone_name, width=like.width, feature_width=like.feature_dim, pooling=like.pooling
     )
-    again.load_state_dict(load_file(path))
+    again.load_state_dict(load(path.read_bytes()))  # not load_file, which takes names in UTF-8 alone
     return FeatureOf(again.eval()).eval()
 
 
@@ -178,8 +179,9 @@ def _program(network: FeatureOf, image_size: tuple[int, int]) -> Any:
 def _torch_program(
     network: FeatureOf, path: Path, facts: dict[str, Any], image_size: tuple[int, int]
 ) -> Callable[[Tensor], Tensor]:
-    with path.open("wb") as file:
-        torch.export.save(_program(network, image_size), file, extra_files={"encoder.json": json.dumps(facts)})
+    content = io.BytesIO()  # torch's writer ends the process where a disk is full
+    torch.export.save(_program(network, image_size), content, extra_files={"encoder.json": json.dumps(facts)})
+    path.write_bytes(content.getbuffer())
     with path.open("rb") as file:
         return torch.export.load(file).module()
 

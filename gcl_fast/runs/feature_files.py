@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +72,7 @@ def read_features(path: Path) -> KeptFeatures:
     foreign = f"{path} holds no features as gcl-fast embed writes them"
     try:
         content = read_npz(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{foreign}: {error}") from error
     lacking = [name for name in ("paths", "features", "folder") if name not in content]
     if lacking:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, to_dict, yaml_text
-from gcl_fast.errors import RunError
+from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, read_yaml, to_dict, yaml_text
+from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
-from gcl_fast.runs.run_files import STAGES, remove_run
+from gcl_fast.runs.run_files import STAGES, remove_run, remove_unfinished
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.stages.checkpoint import load_trained
 
@@ -24,11 +24,11 @@ def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]
 
 def read_resolved(run_dir: Path) -> dict[str, Any]:
     """What `auto` became in a run; {} where it did not write it down."""
-    import yaml
-
     path = run_dir / "config.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    resolved = values.get(RESOLVED) if isinstance(values, dict) else None
+    try:
+        resolved = read_yaml(path).get(RESOLVED) if path.is_file() else None
+    except ConfigError as error:
+        raise RunError(f"{error}; delete it, and the settings are taken from a checkpoint") from None
     return resolved if isinstance(resolved, dict) else {}
 
 
@@ -51,7 +51,8 @@ def holds_run(run_dir: Path) -> bool:
 
 
 def prepare_run(config: TrainConfig, *, overwrite: bool) -> None:
-    """Clear the run folder where that was asked for; what else lies in it stays."""
+    """Clear the run folder where that was asked for, else of halves of checkpoints; what else lies in it stays."""
+    remove_unfinished(config.run_dir)
     if overwrite and holds_run(config.run_dir):
         stays = [name for name in remove_run(config.run_dir) if name != LOCK]
         if stays:

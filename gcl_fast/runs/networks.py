@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.names import abridged
 from gcl_fast.models.published import Part, marked_backbone, read_published, resnet_of
 from gcl_fast.models.three_networks import Networks
+from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained
 
 
@@ -81,7 +83,7 @@ def load_networks(networks: Networks, files: str, stage: int, *, tell: bool = Tr
     given: set[str] = set()
     order = ("stage3", "stage2", "stage1") if stage == 3 else ("stage3", "stage1", "stage2")
     for name in filter(None, (name.strip() for name in files.split(","))):
-        path = str(find_checkpoint(Path(name).expanduser(), order))
+        path = str(find_encoder(Path(name).expanduser(), order))
         for part in read_published(path):
             if part.module in given:
                 raise ConfigError(f"--init {files}: more than one file holds the {part.module}")
@@ -127,6 +129,17 @@ def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1", "st
     )
 
 
+def find_encoder(path: Path, stages: Sequence[str] = ("stage3", "stage1", "stage2")) -> Path:
+    """As `find_checkpoint`; in a folder that `gcl-fast export` wrote, and no run did, its weights."""
+    try:
+        return find_checkpoint(path, stages)
+    except MissingFileError:
+        exported = path / FILES["safetensors"]
+        if not exported.is_file():
+            raise
+        return exported
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is meant as a checkpoint of this package, also a damaged one: no weights of another kind."""
     if path.suffix == ".safetensors":
@@ -163,21 +176,16 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
 def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     """The identity encoder of a checkpoint or of a weight file of any known kind, and the image size it was trained at.
 
-    A weight file does not tell the size: (256, 128), the published one.
+    Where a weight file does not tell the size: (256, 128), the published one.
     """
     parts = [part for part in read_published(path) if part.module == "encoder"]
     if not parts or parts[0].variant is None:
         raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
-    state, size = parts[0].state, (256, 128)
-    try:
-        checkpoint = load_checkpoint(path)
-    except CheckpointError:
-        checkpoint = {}  # a weight file
-    variant, backbone = parts[0].variant, ""
-    if isinstance(checkpoint.get("config"), dict):
-        config = from_values(checkpoint["config"])
+    state, config = parts[0].state, _settings(path)
+    size = exported_size(path) or (256, 128)
+    variant, backbone = parts[0].variant, marked_backbone(state)
+    if config is not None:
         size, variant, backbone = config.image_size, config.model.variant, config.model.backbone
-    backbone = backbone or marked_backbone(state)
     stem = state.get("backbone.conv1.weight")
     for name in ("backbone.conv1.weight", "bn.weight"):  # their shapes tell the widths
         needed = name == "bn.weight" or not backbone or backbone.startswith("resnet")
@@ -192,3 +200,20 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     )
     load_module(encoder, state, str(path))
     return encoder.eval(), size
+
+
+def trained_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of the images that a checkpoint or an exported file was made for; None where it does not tell."""
+    with contextlib.suppress(ConfigError):
+        if config := _settings(path):
+            return config.image_size
+    return exported_size(path)
+
+
+def _settings(path: Path) -> TrainConfig | None:
+    """Those in a checkpoint; None for a weight file."""
+    try:
+        values = load_checkpoint(path).get("config")
+    except CheckpointError:
+        return None
+    return from_values(values) if isinstance(values, dict) else None

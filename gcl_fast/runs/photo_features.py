@@ -17,8 +17,7 @@ from gcl_fast.evaluation import extract_features
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.progress import counted
 from gcl_fast.records import Record
-from gcl_fast.runs.encoder_export import FILES, exported_size
-from gcl_fast.runs.networks import encoder_of, find_checkpoint
+from gcl_fast.runs.networks import encoder_of, find_encoder
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class Reading:
 
 def encoder_and_size(weights: Path, height: int | None, width: int | None) -> tuple[IdentityEncoder, tuple[int, int]]:
     """The identity encoder of a run or a weight file, and the size of its images: the one given, else the one it tells."""
-    exported = weights / FILES["safetensors"]
-    path = exported if exported.is_file() else find_checkpoint(weights)
-    encoder, trained_at = encoder_of(path)
-    size = exported_size(path) or trained_at
+    encoder, size = encoder_of(find_encoder(weights))
     return encoder, (height or size[0], width or size[1])
 
 

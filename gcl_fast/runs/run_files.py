@@ -37,6 +37,13 @@ def last_iterations(run_dir: Path) -> dict[str, int]:
     return last
 
 
+def remove_unfinished(run_dir: Path) -> None:
+    """Remove the checkpoints that a killed run was writing, each as large as a whole one; for who holds the folder."""
+    for stage in STAGES:
+        for path in (run_dir / stage).glob(".*.tmp.pt"):
+            path.unlink(missing_ok=True)
+
+
 def remove_run(run_dir: Path) -> list[str]:
     """Remove what a run wrote, and the folders that are empty then. Returns what stays, by name."""
     for path in files_of_run(run_dir):

@@ -30,6 +30,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "eval_batch_size",
     "same_camera",
     "skip_broken",
+    "skip_unmeshed",
 )
 
 

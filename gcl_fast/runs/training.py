@@ -38,7 +38,7 @@ from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
 from gcl_fast.stages.checkpoint import load_trained
-from gcl_fast.stages.engine import Engine
+from gcl_fast.stages.engine import Engine, other_images
 from gcl_fast.stages.generative import GenerativeStage
 from gcl_fast.stages.joint import JointStage
 from gcl_fast.stages.log import RunLog
@@ -151,10 +151,12 @@ class Training:
 
     def close(self) -> None:
         """Let others have the run folder."""
-        if hasattr(self, "log"):
-            self.log.close()
-        if self.lock is not None:
-            self.lock.release()
+        try:
+            if hasattr(self, "log"):
+                self.log.close()
+        finally:  # a board may fail, on a full disk for one
+            if self.lock is not None:
+                self.lock.release()
 
     def run(self) -> None:
         steps = {1: (self.untrained, self.stage1), 2: (self.stage2,), 3: (self.stage3,)}
@@ -198,7 +200,10 @@ class Training:
         load_module(encoder, finished["modules"]["encoder"], str(path))
         continuation = Continuation("control", finished["epoch"], updates, self.config.stage3.average_encoder)
         stage = stage_of_method(self.config, self._learning(encoder), self.dataset, continuation)
-        stage.go_on_from(finished)
+        try:
+            stage.go_on_from(finished)
+        except RuntimeError as error:  # a memory of another number of images
+            raise other_images(path) from error
         self._train(stage)
 
     def count_seconds(self) -> None:
@@ -237,6 +242,7 @@ class Training:
             show_pictures=self._save_pictures,
             after_epoch=None if self.page is None else self.page.after_epoch,
             batches_later=self._batches_later(stage.name),
+            image_names=self.dataset.image_names,
         )
         scores = engine.run(resume=self.resume)
         self.trained |= engine.trained

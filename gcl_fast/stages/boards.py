@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gcl_fast.errors import FileError, InputError
+from gcl_fast.files import why_not_written
 from gcl_fast.packages import missing
 
 if TYPE_CHECKING:
@@ -34,13 +37,14 @@ class Board(Protocol):
 
 
 def flat(settings: Settings, prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Settings of all sections under names such as stage1.cluster.eps; what is no number is text."""
+    """Settings of all sections under names such as stage1.cluster.eps; what is no number is text, of UTF-8 alone."""
     found: dict[str, bool | int | float | str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            known = isinstance(value, (bool, int, float))
+            found[prefix + key] = value if known else str(value).encode(errors="backslashreplace").decode()
     return found
 
 
@@ -50,30 +54,47 @@ def indented(words: str) -> str:
 
 
 class TensorBoard:
-    """Events below a folder. Errors: MissingPackageError."""
+    """Events below a folder. Errors: MissingPackageError; InputError for a folder whose name is not UTF-8; FileError that names
+    it where they cannot be written, such as on a full disk: told by any later call, as the writer is a thread."""
 
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing("tensorboard", "writing TensorBoard events", error) from error
-        self.writer: SummaryWriter = SummaryWriter(folder)
+        self.folder = folder
+        try:
+            self.writer: SummaryWriter = SummaryWriter(folder)
+        except UnicodeEncodeError as error:
+            raise InputError(f"TensorBoard's writer takes paths in UTF-8 alone, got {str(folder)!r}") from error
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FileError(f"cannot write {self.folder}: {why_not_written(self.folder, error)}") from error
 
     def scalars(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(f"{stage}/{name}", value, iteration)
+        with self._named():
+            for name, value in values.items():
+                self.writer.add_scalar(f"{stage}/{name}", value, iteration)
 
     def picture(self, name: str, image: np.ndarray, iteration: int) -> None:
-        self.writer.add_image(name, image, iteration, dataformats="HWC")
+        with self._named():
+            self.writer.add_image(name, image, iteration, dataformats="HWC")
 
     def text(self, name: str, words: str, iteration: int) -> None:
-        self.writer.add_text(name, words, iteration)
+        with self._named():
+            self.writer.add_text(name, words, iteration)
 
     def results(self, settings: Settings, scores: Mapping[str, float]) -> None:
-        self.writer.add_hparams(flat(settings), {f"scores/{name}": value for name, value in scores.items()}, run_name=".")
+        with self._named():
+            self.writer.add_hparams(flat(settings), {f"scores/{name}": value for name, value in scores.items()}, run_name=".")
 
     def close(self) -> None:
-        self.writer.close()
+        with self._named():
+            self.writer.close()
 
 
 def wandb_package() -> Any:  # noqa: ANN401 - a package without types

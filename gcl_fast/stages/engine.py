@@ -50,12 +50,14 @@ class Engine:
         show_pictures: ShowPictures | None = None,
         after_epoch: Callable[[float], None] | None = None,
         batches_later: tuple[float, float] = (0.0, 0.0),
+        image_names: str = "",
     ) -> None:
         """after_epoch: called in the first process when an epoch is saved, with the seconds that it took; batches_later: see
-        `EpochProgress`."""
+        `EpochProgress`; image_names: a fingerprint of the training images, which a stage goes on with ("": not compared)."""
         self.stage, self.log, self.config = stage, log, config
         self.checkpoint_every, self.log_every, self.picture_every = checkpoint_every, log_every, picture_every
         self.show_pictures, self.after_epoch, self.batches_later = show_pictures, after_epoch, batches_later
+        self.image_names = image_names
         self.folder: Path = log.run_dir / stage.name
         self.epoch, self.position, self.iteration = 0, 0, 0
         self.plan: Plan | None = None
@@ -191,6 +193,16 @@ class Engine:
             self._keep("best.pt")  # before last.pt, after which a resumed run would not write it again
         self.save(self.seconds)
 
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Take over what is of the very images: rows, labels, the plan."""
+        before, now = state.get("image_names"), self.image_names
+        if before and now and before != now and (state["extra"] or state["plan"] is not None):
+            raise other_images(self.folder / "last.pt")
+        try:
+            self.stage.load_extra_state(state["extra"])
+        except RuntimeError as error:  # tensors of another number of images
+            raise other_images(self.folder / "last.pt") from error
+
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds. The keys are a promise to runs that go on: add, never rename."""
         stage = self.stage
@@ -210,6 +222,7 @@ class Engine:
             "most_clusters": 0 if stage.watch is None else stage.watch.most_clusters,
             "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(stage.device) if cuda else None},
             "config": self.config,
+            "image_names": self.image_names,
         }
 
     def save(self, seconds: float) -> None:
@@ -235,13 +248,8 @@ class Engine:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in stage.optimizers.items():
             load_optimizer(optimizer, state["optimizers"][name])
-        try:
-            stage.load_extra_state(state["extra"])
-        except RuntimeError as error:  # tensors of another number of images
-            raise CheckpointError(
-                f"{self.folder / 'last.pt'} does not fit the training images of now: were images or meshes added or left out "
-                f"since? ({' '.join(str(error).split())[:200]})"
-            ) from error
+        if state["plan"] is not None or state["epoch"] < stage.epochs:  # a finished stage holds for any images
+            self._go_on(state)
         if stage.watch is not None:
             stage.watch.most_clusters = state.get("most_clusters", 0)
         torch.set_rng_state(state["random"]["torch"].cpu())
@@ -252,3 +260,11 @@ class Engine:
         self.best, self.scores, self.seconds = state["best"], dict(state["scores"]), state["seconds"]
         if self.best is not None and not math.isfinite(self.best):
             self.best = None
+
+
+def other_images(path: Path) -> CheckpointError:
+    """A checkpoint that cannot be gone on from with the images of now."""
+    return CheckpointError(
+        f"{path} does not fit the training images of now: were images or meshes added, damaged or left out since? Put them back, "
+        f"or start another run from it, with --name NEW and --init {path}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gcl_fast.errors import FileError, MissingPackageError
+from gcl_fast.errors import FileError, InputError, MissingPackageError
 from gcl_fast.files import json_text, why_not_written, write_whole
 from gcl_fast.stages.boards import Board, TensorBoard
 
@@ -33,7 +33,7 @@ class RunLog:
     def _tensorboard(self) -> list[Board]:
         try:
             return [TensorBoard(self.run_dir / "events")]
-        except MissingPackageError as error:
+        except (MissingPackageError, InputError) as error:
             print(f"no TensorBoard events, history.jsonl alone: {error}", file=sys.stderr)
             return []
 

@@ -92,6 +92,7 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
         person_names=person_names,
         camera_names=camera_names,
         first_camera=0 if cameras else None,
+        train_cameras=train[0].camera is not None,
     )
 
 
@@ -121,6 +122,8 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
             camera = _text(row, "camera") if "camera" in header else None
             if not path:
                 raise InputError(f"{where}: path must name an image, got nothing")
+            if len(path.splitlines()) > 1:  # the rest of the list would be one broken image
+                raise InputError(f"{where}: path must name an image, got {path[:40]!r} ...; is a quote left open?")
             if camera == "":
                 raise InputError(f"{where}: camera must be a whole number from 0 or a name, got ''")
             if pid_needed and not pid:

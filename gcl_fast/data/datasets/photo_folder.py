@@ -49,4 +49,4 @@ def read_photo_folder(root: str | os.PathLike[str]) -> ReIDData:
     """Every photo below `root` (but for `root/mesh`) as a training image of nobody in particular; no query, no gallery."""
     root = check_folder("--root (the folder of photos)", root)
     train = [Record(path, pid=-1, camera=0) for path in photos_below(root, leave_out=MESHES)]
-    return ReIDData("folder", root, train, [], [], first_camera=None)
+    return ReIDData("folder", root, train, [], [], first_camera=None, train_cameras=False)

@@ -24,6 +24,7 @@ import numpy as np
 from gcl_fast.errors import InputError
 from gcl_fast.meshes.importing.estimate_files import read_estimate_file
 from gcl_fast.meshes.importing.estimator_cameras import perspective_in_box, perspective_of_image, weak_in_box, whole_box
+from gcl_fast.meshes.mesh_files import problem_of_faces, whole
 
 FORMATS = ("hmr", "4d-humans", "cliff", "sam-3d-body", "vertices")
 NAMES = ("imgname", "img_name", "img_path", "image_path", "imgpath", "image", "name")
@@ -213,7 +214,13 @@ def _boxes(content: dict[str, Any], count: int) -> tuple[list[Any], list[Any]]:
 
 
 def _faces(content: dict[str, Any]) -> np.ndarray | None:
-    return None if content.get("faces") is None else np.asarray(content["faces"]).astype(np.int32)
+    if content.get("faces") is None:
+        return None
+    faces = whole(content["faces"])
+    problem = problem_of_faces(faces)
+    if problem:
+        raise ValueError(f"faces {problem}")
+    return faces.astype(np.int32)
 
 
 def _corners(box: np.ndarray) -> tuple[float, float, float, float]:

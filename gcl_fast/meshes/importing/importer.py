@@ -268,8 +268,5 @@ class _MeshFolders:
             if not shared.is_file():
                 write_faces(folder, mesh.faces)
             self._faces[split] = read_faces(shared)
-        needed = 1 + int(mesh.faces.max(initial=-1))
-        if needed > len(mesh.vertices):
-            raise InputError(f"{path}: the triangles name {needed} vertices, the body has {len(mesh.vertices)}")
         differ = not np.array_equal(self._faces[split], mesh.faces)
         write_mesh(path, mesh.vertices, mesh.camera, mesh.faces if differ else None)

@@ -9,7 +9,7 @@ import numpy as np
 from gcl_fast.errors import InputError
 from gcl_fast.meshes.importing.estimates import Estimate
 from gcl_fast.meshes.importing.estimator_cameras import reshape_image
-from gcl_fast.meshes.mesh_files import Mesh
+from gcl_fast.meshes.mesh_files import Mesh, problem_of_mesh
 from gcl_fast.meshes.smpl import SMPL
 
 
@@ -35,7 +35,12 @@ class MeshConverter:
         if len(camera) == 6 and (vertices[:, 2] + camera[2]).min() <= 0:
             raise InputError("it reaches behind the camera (y-up files need --axes y-up)")
         vertices, camera = reshape_image(vertices, camera, estimate.size or size, self.image_size)
-        return Mesh(np.asarray(vertices, np.float32), np.asarray(camera, np.float32), faces)
+        with np.errstate(over="ignore"):
+            mesh = Mesh(np.asarray(vertices, np.float32), np.asarray(camera, np.float32), faces)
+        problem = problem_of_mesh(mesh)
+        if problem:
+            raise InputError(problem)
+        return mesh
 
     def _vertices(self, estimate: Estimate) -> np.ndarray:
         if estimate.vertices is not None:

@@ -46,11 +46,13 @@ def read_surface(path: str | os.PathLike[str]) -> Surface:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"mesh file {path} is damaged or no {path.suffix[1:].upper()}: {error}") from error
+    with np.errstate(over="ignore"):
+        vertices = vertices.astype(np.float32)
     if not len(vertices) or not np.isfinite(vertices).all():
         raise InputError(f"mesh file {path} must hold finite vertices, got {'none' if not len(vertices) else 'NaN or infinity'}")
     if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise InputError(f"mesh file {path}: faces must name vertices below {len(vertices)}, got {faces.min()} to {faces.max()}")
-    return vertices.astype(np.float32), faces.astype(np.int32)
+    return vertices, faces.astype(np.int32)
 
 
 def _fans(polygons: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
@@ -69,7 +71,8 @@ def _obj(content: bytes) -> Surface:
     for line in decoded(content, "it").splitlines():
         words = line.partition("#")[0].split()
         if words[:1] == ["v"]:
-            vertices.append([float(word) for word in words[1:4]])
+            x, y, z = map(float, words[1:4])
+            vertices.append([x, y, z])
         elif words[:1] == ["f"]:
             indices = [int(word.partition("/")[0]) for word in words[1:]]
             if 0 in indices:
