@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,9 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[PIL.Image.Image]:
         decoder raises.
     """
     Image = pillow()
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError("it is a pipe or a device, not a file")  # reading it may wait for ever
     try:
         opened = Image.open(path, formats=_formats())
     except Image.DecompressionBombError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -82,6 +83,16 @@ def test_what_is_no_picture_is_told_by_its_content(tmp_path, content, words):
     with pytest.raises(FileError) as error:
         load_uint8(path, SIZE)
     one_line(error, str(path))
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_called_a_photo_does_not_wait_for_its_writer(tmp_path):
+    path = tmp_path / "0001_c1.jpg"
+    os.mkfifo(path)
+    with pytest.raises(FileError) as error:
+        load_uint8(path, SIZE)
+    one_line(error, str(path), "it is a pipe or a device, not a file")
+    assert "pipe" in why_broken(path)
 
 
 def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
