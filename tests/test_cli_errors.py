@@ -245,6 +245,27 @@ def test_what_commands_ask_for_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "has no generator: it is a checkpoint of stage1" in one_line(["generate", str(tmp_path / "stage1.pt")], capsys)
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        (["--train-ids", "0"], "--train-ids must be an integer of at least 1, got 0"),
+        (["--cameras", "3"], "--cameras must be an integer from 4 to 9 in the market1501 layout, got 3"),
+        (["--width", "8"], "--height and --width must be (height, width), integers of at least 16, got (256, 8)"),
+    ],
+)
+def test_synth_calls_its_limits_by_their_flags(
+    flag: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one_line(["synth", str(tmp_path / "world"), *flag], capsys) == f"gcl-fast synth: {words}\n"
+
+
+def test_weights_that_are_no_pose_model_are_refused_without_photos_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    assert "expected a TensorFlow Lite model" in one_line(["estimate-meshes", "--weights", str(tmp_path / "photo.jpg")], capsys)
+
+
 def test_a_missing_package_comes_with_its_pip_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

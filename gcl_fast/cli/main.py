@@ -78,6 +78,7 @@ def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> 
             command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
             warnings.formatwarning = _warning_line
             warnings.filterwarnings("ignore", "Image size .* exceeds limit", module="PIL")  # said by the error that follows
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: by default, where there are few
             code = int(command.main(options) or 0)
             sys.stdout.flush()  # while a closed pipe can still be told from other errors
             return code
