@@ -146,7 +146,8 @@ class CMakeBuild(build_ext):
         ninja = tool("ninja")
         if ninja:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-        print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
+        kernels = f"CUDA kernels with {str(nvcc)!a}" if cuda else "CPU kernels only"
+        print(f"gcl_fast: {kernels}; build tree {str(tree)!a}", flush=True)  # any terminal takes ASCII
         read_once = [f"{name}={os.environ.get(name) or usual}" for name, usual in READ_ONCE.items()]
         chosen = os.fsencode("\n".join([*configure, *read_once]))
         options_file = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
