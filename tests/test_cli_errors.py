@@ -395,3 +395,21 @@ def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "faiss", None)
     (faiss,) = (finding for finding in doctor.examine() if finding.name == "faiss")
     assert faiss.ok is False and faiss.text == "missing (faiss backend of knn): pip install faiss-gpu"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_process_without_streams_does_its_job(closed: str) -> None:
+    command = f'exec "{sys.executable}" -m gcl_fast train --dump-config {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "train --dump-config"])
+def test_output_that_nobody_reads_ends_without_a_traceback(words: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "gcl_fast", *words.split()], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""
