@@ -109,6 +109,19 @@ def test_another_compiler_begins_a_new_build_tree(tmp_path: Path, monkeypatch: p
     assert begun_anew("g++-9") and not begun_anew("g++-9") and begun_anew("g++-12")
 
 
+def test_a_failed_build_ends_with_the_compiler_s_words(tmp_path: Path) -> None:
+    told = {**os.environ, "GCL_CUDA": "0", "GCL_BUILD_DIR": str(tmp_path)}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
+
+    def words(**environment: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=told | environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    assert words(CXX="/nowhere/g++") == "building gcl_fast failed, for the reason above: cmake ended with 1"
+    assert words(MAX_JOBS="0") == "MAX_JOBS must be a number above 0, got '0'"
+
+
 def test_a_folder_of_any_letters_builds_where_the_terminal_takes_ascii_alone(tmp_path: Path) -> None:
     copy = tmp_path / "\u00fc \u4eba"
     (copy / "gcl_fast").mkdir(parents=True)
