@@ -355,7 +355,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii", "ascii:surrogateescape"])
 def test_a_terminal_prints_names_that_it_has_no_letters_for(encoding: str, tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xe6\x97\xa5.csv")).write_text("")
     code = (

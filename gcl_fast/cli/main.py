@@ -126,7 +126,7 @@ def _open_closed_streams() -> None:
 
 def _print_every_name() -> None:
     """Letters that a terminal's encoding lacks, and bytes of names that are none, are printed as escapes, as stderr does."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):  # the C locale's
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
