@@ -44,6 +44,13 @@ def tool(name: str) -> str | None:
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
+def jobs() -> str:
+    asked = os.environ.get("MAX_JOBS", "").strip() or str(os.cpu_count() or 1)
+    if not asked.isdecimal() or int(asked) == 0:
+        raise SystemExit(f"MAX_JOBS must be a number above 0, got {asked!r}")
+    return asked
+
+
 def find_nvcc() -> Path | None:
     """The compiler itself, not a link or a script in front of it: its folder decides where the toolkit is."""
     named = [os.environ.get("CUDACXX")] + [f"{os.environ[k]}/bin/nvcc" for k in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(k)]
@@ -146,7 +153,8 @@ class CMakeBuild(build_ext):
         ninja = tool("ninja")
         if ninja:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-        print(f"gcl_fast: {f'CUDA kernels with {nvcc}' if cuda else 'CPU kernels only'}; build tree {tree}", flush=True)
+        kernels = f"CUDA kernels with {str(nvcc)!a}" if cuda else "CPU kernels only"
+        print(f"gcl_fast: {kernels}; build tree {str(tree)!a}", flush=True)  # any terminal takes ASCII
         read_once = [f"{name}={os.environ.get(name) or usual}" for name, usual in READ_ONCE.items()]
         chosen = os.fsencode("\n".join([*configure, *read_once]))
         options_file = tree / "options.txt"  # other options: start afresh, CMake cannot change its compiler
@@ -154,9 +162,11 @@ class CMakeBuild(build_ext):
             shutil.rmtree(tree)
         tree.mkdir(parents=True, exist_ok=True)
         options_file.write_bytes(chosen)
-        subprocess.run(configure, check=True)
-        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-        subprocess.run([cmake, "--build", str(tree), "--parallel", jobs], check=True)
+        try:
+            subprocess.run(configure, check=True)
+            subprocess.run([cmake, "--build", str(tree), "--parallel", jobs()], check=True)
+        except subprocess.CalledProcessError as error:  # our own lines below the compiler's would hide them
+            raise SystemExit(f"building gcl_fast failed, for the reason above: cmake ended with {error.returncode}") from None
         target.parent.mkdir(parents=True, exist_ok=True)
         # A new file, not new bytes in the old one: a running process keeps what it has loaded.
         new_module = target.with_name(target.name + ".new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from gcl_fast.errors import MissingPackageError
@@ -65,6 +66,11 @@ PACKAGES = (
         "pytest_benchmark", ("pytest-benchmark",), "gcl-fast bench", "pip install pytest pytest-benchmark", also=("pytest",)
     ),
 )
+
+
+def silence_onnxruntime() -> None:
+    """Before its first import, which otherwise writes an id of the device into the cache and calls its maker."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def package_of(imported: str) -> OptionalPackage | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gcl_fast.packages import silence_onnxruntime
+
+silence_onnxruntime()  # tests import it, too
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 if torch.cuda.is_available():
     torch.backends.cudnn.allow_tf32 = False  # tests hold convolutions to float32's rounding

@@ -245,6 +245,27 @@ def test_what_commands_ask_for_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "has no generator: it is a checkpoint of stage1" in one_line(["generate", str(tmp_path / "stage1.pt")], capsys)
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        (["--train-ids", "0"], "--train-ids must be an integer of at least 1, got 0"),
+        (["--cameras", "3"], "--cameras must be an integer from 4 to 9 in the market1501 layout, got 3"),
+        (["--width", "8"], "--height and --width must be (height, width), integers of at least 16, got (256, 8)"),
+    ],
+)
+def test_synth_calls_its_limits_by_their_flags(
+    flag: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one_line(["synth", str(tmp_path / "world"), *flag], capsys) == f"gcl-fast synth: {words}\n"
+
+
+def test_weights_that_are_no_pose_model_are_refused_without_photos_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    assert "expected a TensorFlow Lite model" in one_line(["estimate-meshes", "--weights", str(tmp_path / "photo.jpg")], capsys)
+
+
 def test_a_missing_package_comes_with_its_pip_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -334,7 +355,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii", "ascii:surrogateescape"])
 def test_a_terminal_prints_names_that_it_has_no_letters_for(encoding: str, tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xe6\x97\xa5.csv")).write_text("")
     code = (
@@ -374,3 +395,21 @@ def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "faiss", None)
     (faiss,) = (finding for finding in doctor.examine() if finding.name == "faiss")
     assert faiss.ok is False and faiss.text == "missing (faiss backend of knn): pip install faiss-gpu"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_process_without_streams_does_its_job(closed: str) -> None:
+    command = f'exec "{sys.executable}" -m gcl_fast train --dump-config {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "train --dump-config"])
+def test_output_that_nobody_reads_ends_without_a_traceback(words: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "gcl_fast", *words.split()], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""

@@ -227,7 +227,8 @@ def test_photos_in_no_layout_are_offered_the_data_set_that_has_none(tmp_path):
             load_dataset("market1501", tmp_path / other)
         assert "--dataset folder" not in str(caught.value)
     check(FileNotFoundError, "folder", tmp_path / "data", f"--root (the folder of photos): {tmp_path / 'data'} does not exist")
-    check(FileNotFoundError, "market1501", tmp_path / "data", "market1501: dataset root (--root): ")
+    for name in ("market1501", "csv"):
+        check(FileNotFoundError, name, tmp_path / "data", f"{name}: dataset root (--root): ")
 
 
 def test_wrong_names_and_lines_are_named(tmp_path):

@@ -76,10 +76,11 @@ def test_the_demo_of_another_seed_is_not_shown_for_this_one(tmp_path, calls):
 def test_the_command_says_what_is_to_come_and_what_came(tmp_path, calls, capsys):
     from gcl_fast.cli.main import main
 
-    out = tmp_path / "demo"
+    out = tmp_path / "my demo"
     assert main(["demo", "--out", str(out)]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert "about ten minutes on two quiet cores" in first and str(out) in first and "docs/own_photos.md" in rest[-1]
+    assert rest[-2].endswith(f"gcl-fast generate '{out}' --turntable --num 4")  # to be pasted into a shell
     assert main(["demo", "--out", str(out)]) == 0
     assert "ten minutes" not in capsys.readouterr().out  # it is there
 

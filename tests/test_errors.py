@@ -48,6 +48,7 @@ def test_callers_may_catch_either() -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "not enough memory"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: '/root/x'"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        (OSError(errno.EIO, "Input/output error", "x.npz"), "Input/output error: 'x.npz'"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(error: Exception, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -430,10 +430,11 @@ def test_weights_are_fetched_once_checked_and_never_by_themselves(
 
 
 def test_training_without_meshes_says_what_to_do(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text(f"root: {world}\nruns: {tmp_path / 'runs'}\nheight: {SIZE[0]}\nwidth: {SIZE[1]}\ndevice: cpu\n")
+    config, photos = tmp_path / "c.yaml", tmp_path / "my photos"
+    photos.symlink_to(world)
+    config.write_text(f"root: {photos}\nruns: {tmp_path / 'runs'}\nheight: {SIZE[0]}\nwidth: {SIZE[1]}\ndevice: cpu\n")
     assert main(["train", "--config", str(config), "--stage", "all"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"gcl-fast estimate-meshes --root {world} --dataset market1501" in said
+    assert f"gcl-fast estimate-meshes --root '{photos}' --dataset market1501" in said  # to be pasted into a shell
     assert "has no meshes" in said and "import-meshes" in said and "--stage 1" in said and "vertices" in said

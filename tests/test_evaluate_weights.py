@@ -47,6 +47,11 @@ def test_imported_weights_are_scored(world, encoder, tmp_path, capsys):
     code, out, err = run(capsys, "evaluate", weights, *where, "--output", scores)
     assert code == 0, err
     assert "mAP" in out and 0 <= json.loads(scores.read_text())["plain"]["mAP"] <= 1
+    code, _, err = run(capsys, "evaluate", weights, *where, "--height", 7)
+    assert (
+        code == 1
+        and err == f"gcl-fast evaluate: --height and --width must be multiples of 4 and at least 40, got (7, {SIZE[1]})\n"
+    )
     wrapped = tmp_path / "wrapped.pt"
     torch.save({"state_dict": {f"module._orig_mod.{k}": v for k, v in encoder.state_dict().items()}}, wrapped)
     code, again, err = run(capsys, "evaluate", wrapped, *where)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +25,17 @@ from gcl_fast.runs.networks import build_networks, encoder_of, find_encoder, loa
 from gcl_fast.stages.checkpoint import save_checkpoint
 
 SIZE = (64, 40)
+
+
+@pytest.mark.parametrize(
+    "job", ["from gcl_fast.cli.doctor import examine; examine()", "import gcl_fast.runs.encoder_export as e; e._need_onnx()"]
+)
+def test_onnxruntime_leaves_no_id_of_the_device(job: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="only it would")
+    told = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", job], check=True, env={**told, **home})
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def small(variant: str = "jvtc", **kwargs: object) -> IdentityEncoder:

@@ -176,6 +176,7 @@ def test_files_that_hold_no_features_are_named(
     one = {"paths": np.array(["a.jpg"]), "features": np.ones((1, 3), np.float32), "folder": np.array("x")}
     np.savez(tmp_path / "other.npz", **one)
     assert "holds 3 features a photo" in refused("other.npz")
+    assert "--out 'not there.npz' writes it" in refused("not there.npz").replace(f"{tmp_path}/", "")
     (tmp_path / "none.npz").write_bytes(b"nothing")
     assert "holds no features as gcl-fast embed writes them" in refused("none.npz")
     np.savez(tmp_path / "arrays.npz", folder=one["folder"], a=np.ones(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,30 @@ def test_another_compiler_begins_a_new_build_tree(tmp_path: Path, monkeypatch: p
         return not kept
 
     assert begun_anew("g++-9") and not begun_anew("g++-9") and begun_anew("g++-12")
+
+
+def test_a_failed_build_ends_with_the_compiler_s_words(tmp_path: Path) -> None:
+    told = {**os.environ, "GCL_CUDA": "0", "GCL_BUILD_DIR": str(tmp_path)}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
+
+    def words(**environment: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=told | environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    assert words(CXX="/nowhere/g++") == "building gcl_fast failed, for the reason above: cmake ended with 1"
+    assert words(MAX_JOBS="0") == "MAX_JOBS must be a number above 0, got '0'"
+
+
+def test_a_folder_of_any_letters_builds_where_the_terminal_takes_ascii_alone(tmp_path: Path) -> None:
+    copy = tmp_path / "\u00fc \u4eba"
+    (copy / "gcl_fast").mkdir(parents=True)
+    for file in ("setup.py", "gcl_fast/__init__.py"):
+        (copy / file).write_bytes((ROOT / file).read_bytes())
+    # Of the build only what is printed: no compiler is called
+    program = "import subprocess, shutil, types; said = types.SimpleNamespace(stdout='', stderr='')\n"
+    program += "subprocess.run = lambda *a, **k: said; shutil.copy2 = lambda s, t: open(t, 'w'); "
+    program += "import sys; sys.argv = ['setup.py', '-q', 'build_ext', '--inplace']; import runpy; runpy.run_path('setup.py')"
+    ascii_alone = {**os.environ, "GCL_CUDA": "0", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDACXX": ""}
+    done = subprocess.run([sys.executable, "-c", program], cwd=copy, env=ascii_alone, capture_output=True, check=False)
+    assert done.returncode == 0 and b"build tree '/" in done.stdout, done.stderr.decode()

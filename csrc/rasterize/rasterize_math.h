@@ -41,8 +41,9 @@ template <class T>
 GCL_HD bool set_up_triangle(int64_t height, int64_t width, bool cull_backfaces, Triangle<T>* t) {
   bool usable = true;
   for (int k = 0; k < 3; ++k) {  // no branches: a GPU has one instruction for each
-    usable = usable & (magnitude(t->x[k]) <= T(kMaxCoordinate)) & (magnitude(t->y[k]) <= T(kMaxCoordinate)) &
-             (magnitude(t->z[k]) <= std::numeric_limits<T>::max());  // false for NaN too
+    usable &= magnitude(t->x[k]) <= T(kMaxCoordinate);
+    usable &= magnitude(t->y[k]) <= T(kMaxCoordinate);
+    usable &= magnitude(t->z[k]) <= std::numeric_limits<T>::max();  // false for NaN too
   }
   if (!usable) return false;
   snap(t->x, t->snapped_x);

@@ -16,12 +16,12 @@ GCL_HD double root(double x) { return ::sqrt(x); }
 // A minimum and a maximum that, once NaN, stay so, as those of tensors do: a body without a middle is not drawn.
 template <class T>
 GCL_HD T low_or_nan(T a, T b) {
-  return (a != a) | (a < b) ? a : b;
+  return ((a != a) | (a < b)) ? a : b;
 }
 
 template <class T>
 GCL_HD T high_or_nan(T a, T b) {
-  return (a != a) | (a > b) ? a : b;
+  return ((a != a) | (a > b)) ? a : b;
 }
 
 template <class T>

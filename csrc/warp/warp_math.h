@@ -25,8 +25,8 @@ GCL_HD double size_of(double x) { return ::fabs(x); }
 template <class T>
 GCL_HD void widen(const T v[3], T* nearest, T* farthest) {
   const bool usable = (v[0] - v[0] == T(0)) & (v[1] - v[1] == T(0)) & (v[2] - v[2] == T(0));
-  *nearest = usable & (v[2] < *nearest) ? v[2] : *nearest;
-  *farthest = usable & (v[2] > *farthest) ? v[2] : *farthest;
+  *nearest = (usable & (v[2] < *nearest)) ? v[2] : *nearest;
+  *farthest = (usable & (v[2] > *farthest)) ? v[2] : *farthest;
 }
 
 // limits[0] = depth extent; limits[1] = tolerance, half a pixel of a body 250 pixels tall and a sixth as deep.
@@ -53,7 +53,7 @@ template <class T>
 GCL_HD T slope_within(T rise, T area, T limit) {
   const T slope = rise / area;
   const T cut = slope < -limit ? -limit : slope > limit ? limit : slope;
-  return (area != T(0)) & (cut == cut) ? cut : T(0);
+  return ((area != T(0)) & (cut == cut)) ? cut : T(0);
 }
 
 // x[k], y[k], z[k]: corners of the face in the source.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,6 @@ def main(argv: list[str]) -> int:
     if (options.out / "report.html").exists():
         print(f"report: {options.out / 'report.html'}")
     print(f"checkpoints, events and pictures: {options.out}")
-    print(f"people turned once around: gcl-fast generate {options.out} --turntable --num 4")
+    print(f"people turned once around: gcl-fast generate {shlex.quote(str(options.out))} --turntable --num 4")
     print("next, with your own photos, without labels: docs/own_photos.md")
     return 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gcl_fast.cli import waits
 from gcl_fast.cli.failures import TRACEBACK_HELP
-from gcl_fast.packages import PACKAGES, OptionalPackage
+from gcl_fast.packages import PACKAGES, OptionalPackage, silence_onnxruntime
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def examine() -> list[Finding]:
     findings += _torch() + _cores() + _native()
     nvcc = _nvcc()
     findings.append(Finding(None, "nvcc", nvcc or "not found: CUDA kernels cannot be built here"))
+    silence_onnxruntime()
     findings += [_package(package) for package in PACKAGES]
     return findings
 

@@ -65,16 +65,18 @@ def main(argv: list[str]) -> int:
         )
     options.check_preview()
 
+    from gcl_fast.estimation.blaze_pose import BlazePose
     from gcl_fast.estimation.pose_weights import pose_weights
 
     weights = pose_weights(options.weights)
     print(f"weights: {weights}")
     if options.root is None:
+        if options.weights not in ("auto", "download"):  # of those the hash is known
+            BlazePose(weights)
         print("no --root, so no photos: --dataset folder --root PHOTOS estimates the bodies in them")
         return 0
 
     from gcl_fast.data.datasets.load import load_dataset
-    from gcl_fast.estimation.blaze_pose import BlazePose
     from gcl_fast.estimation.photo_meshes import estimate_meshes
     from gcl_fast.meshes.sources import SPLITS
     from gcl_fast.progress import counting

@@ -11,6 +11,7 @@ import tyro
 from gcl_fast.cli.options import SizeOption, named_png, parse
 from gcl_fast.config import TrainConfig
 from gcl_fast.config.plain_values import positive
+from gcl_fast.config.schema import require_size
 from gcl_fast.constants import OWN_DATA, DatasetName
 from gcl_fast.errors import InputError
 
@@ -56,14 +57,15 @@ def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
     path = find_encoder(options.checkpoint)
     if is_checkpoint(path):
         config, networks, _ = networks_of(path)
-        encoder = networks.encoder
+        encoder, trained = networks.encoder, config.image_size
     else:
-        encoder, (height, width) = encoder_of(path)
+        encoder, trained = encoder_of(path)
         if options.dataset is None or options.root is None:
             raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
-        config = TrainConfig(height=height, width=width)
+        config = TrainConfig()
     config = on_data(config, options.dataset, options.root, options.device)
-    size = options.height or config.height, options.width or config.width
+    size = options.height or trained[0], options.width or trained[1]
+    require_size("--height and --width", size)
     return encoder, replace(config, height=size[0], width=size[1])
 
 

@@ -11,9 +11,10 @@ from gcl_fast.packages import package_of
 
 CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"  # torch raises a plain RuntimeError for it
 NEEDED = ("torch", "numpy")  # by the package itself
-# What the machine refuses, whoever asks; the last three are of paths that cannot be.
+# What the machine refuses, whoever asks; then a bad disk and a lost server; the last three are of paths that cannot be.
 REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
+    *(errno.EIO, errno.ESTALE),
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
 )
 TRACEBACK_HELP = "--traceback, known to every command, shows where an error came from."

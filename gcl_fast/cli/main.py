@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 
 from gcl_fast.cli.waits import wait_briefly
 from gcl_fast.errors import did_you_mean
@@ -72,17 +73,28 @@ def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {message}\n"
 
 
-def _run(name: str, options: list[str], title: str, *, with_traceback: bool) -> int:
+def _run(name: str, options: list[str]) -> int:
+    command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
+    warnings.formatwarning = _warning_line
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", module="PIL")  # said by the error that follows
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: by default, where there are few
+    return int(command.main(options) or 0)
+
+
+def _say(words: str) -> int:
+    print(words)
+    return 0
+
+
+def _ended(job: Callable[[], int], title: str, *, after_a_stop: str = "", with_traceback: bool = False) -> int:
+    """The exit code of a job, its errors shown."""
     try:
         with stops_on_sigterm():
-            command = importlib.import_module("gcl_fast.cli." + name.replace("-", "_"))
-            warnings.formatwarning = _warning_line
-            warnings.filterwarnings("ignore", "Image size .* exceeds limit", module="PIL")  # said by the error that follows
-            code = int(command.main(options) or 0)
+            code = job()
             sys.stdout.flush()  # while a closed pipe can still be told from other errors
             return code
     except KeyboardInterrupt as error:
-        print(f"\n{title}: stopped{_after_a_stop(name, options)}", file=sys.stderr)
+        print(f"\n{title}: stopped{after_a_stop}", file=sys.stderr)
         return 128 + int(getattr(error, "signal", signal.SIGINT))  # as shells tell it
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_closed():
@@ -105,14 +117,22 @@ def _stdout_closed() -> bool:
     return True
 
 
+def _open_closed_streams() -> None:
+    """Of a process that was started without stdout or stderr, as some schedulers do: what it prints goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
 def _print_every_name() -> None:
     """Letters that a terminal's encoding lacks, and bytes of names that are none, are printed as escapes, as stderr does."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):  # the C locale's
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 only when its job was done."""
+    _open_closed_streams()
     given = list(sys.argv[1:] if argv is None else argv)
     valued = next((argument for argument in given if argument.startswith(f"{TRACEBACK}=")), None)
     if valued is not None:
@@ -120,13 +140,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     argv = [argument for argument in given if argument != TRACEBACK]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return 0 if argv else 2
+        return _ended(lambda: _say(_usage()), "gcl-fast") or (0 if argv else 2)
     if argv[0] in ("-V", "--version"):
         from gcl_fast import __version__
 
-        print(f"gcl_fast {__version__}")
-        return 0
+        return _ended(lambda: _say(f"gcl_fast {__version__}"), "gcl-fast")
     _print_every_name()
     name = argv[0]
     if name not in COMMANDS:
@@ -138,4 +156,6 @@ def main(argv: list[str] | None = None) -> int:
     if refusal:
         print(f"{title}: {refusal}", file=sys.stderr)
         return 1
-    return _run(name, argv[1:], title, with_traceback=len(argv) < len(given))
+    options = argv[1:]
+    after = _after_a_stop(name, options)
+    return _ended(lambda: _run(name, options), title, after_a_stop=after, with_traceback=len(argv) < len(given))

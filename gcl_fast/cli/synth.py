@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,16 @@ import tyro
 
 from gcl_fast.cli.options import parse
 from gcl_fast.constants import LayoutName
+from gcl_fast.errors import FolderInUseError, InputError
+
+FLAGS = {
+    "num_train_ids": "--train-ids",
+    "num_test_ids": "--test-ids",
+    "images_per_id": "--images-per-id",
+    "image_size": "--height and --width",
+    "num_cameras": "--cameras",
+    "seed": "--seed",
+}
 
 
 @dataclass
@@ -39,19 +50,28 @@ def main(argv: list[str]) -> int:
     from gcl_fast.progress import counting
     from gcl_fast.synthetic import write_world
 
-    with counting("write the world") as progress:
-        summary = write_world(
-            options.out,
-            layout=options.layout,
-            num_train_ids=options.train_ids,
-            num_test_ids=options.test_ids,
-            images_per_id=options.images_per_id,
-            image_size=(options.height, options.width),
-            num_cameras=options.cameras,
-            seed=options.seed,
-            rendered_meshes=options.rendered_meshes,
-            novel_views=options.novel_views,
-            progress=progress,
-        )
+    try:
+        with counting("write the world") as progress:
+            summary = write_world(
+                options.out,
+                layout=options.layout,
+                num_train_ids=options.train_ids,
+                num_test_ids=options.test_ids,
+                images_per_id=options.images_per_id,
+                image_size=(options.height, options.width),
+                num_cameras=options.cameras,
+                seed=options.seed,
+                rendered_meshes=options.rendered_meshes,
+                novel_views=options.novel_views,
+                progress=progress,
+            )
+    except (InputError, FolderInUseError) as error:
+        raise type(error)(_by_flags(str(error))) from error
     print(summary)
     return 0
+
+
+def _by_flags(message: str) -> str:
+    """An error of `write_world` with its arguments called as the command line calls them."""
+    words = message.removeprefix("write_world: ")
+    return re.sub(rf"\b({'|'.join(FLAGS)})\b(?= must|=)", lambda match: FLAGS[match[1]], words)

@@ -142,6 +142,11 @@ class Stage3Config(Stage2Config):
         shares_below_one(self, "average_encoder")
 
 
+def require_size(name: str, image_size: tuple[int, int]) -> None:
+    """Or ConfigError: reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size."""
+    require(all(n % 4 == 0 and n >= 40 for n in image_size), name, "multiples of 4 and at least 40", image_size)
+
+
 @dataclass
 class TrainConfig:
     """One training run."""
@@ -207,9 +212,7 @@ class TrainConfig:
         positive(self, "height", "width", "checkpoint_every", "log_every", "picture_every", "eval_batch_size")
         not_negative(self, "threads", "workers", "seed")
         require(self.seed < 2**63, "TrainConfig.seed", "below 2^63", self.seed)
-        # Reflection padding of the generator's pyramid needs more than 9 positions at a quarter of the size.
-        fits = all(n % 4 == 0 and n >= 40 for n in self.image_size)
-        require(fits, "TrainConfig.height and width", "multiples of 4 and at least 40", self.image_size)
+        require_size("TrainConfig.height and width", self.image_size)
         varied = self.stage3.variance.any() and self.model.guide == "mesh"
         require(not varied, "TrainConfig.stage3.variance", "0 throughout with model.guide mesh", self.stage3.variance)
         require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from dataclasses import replace
 from functools import cached_property
@@ -106,8 +107,8 @@ class OpenedDataset:
         return self.data.train
 
     def _how_to_get_meshes(self) -> str:
-        place = f"--root {self.config.root} --dataset {self.config.dataset}"
-        place += f" --mesh-root {self.config.mesh_root}" if self.config.mesh_root else ""
+        mesh_root = ["--mesh-root", self.config.mesh_root] if self.config.mesh_root else []
+        place = shlex.join(["--root", self.config.root, "--dataset", self.config.dataset, *mesh_root])
         return (
             "stages 2 and 3 need a mesh of the body in each photo, and this data set has no meshes. "
             f"gcl-fast estimate-meshes {place} makes them from the photos alone, gcl-fast import-meshes from what a body "

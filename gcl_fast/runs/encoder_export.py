@@ -24,7 +24,7 @@ from gcl_fast.files import unfinished_beside, write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.models.modes import evaluating
-from gcl_fast.packages import broken, missing
+from gcl_fast.packages import broken, missing, silence_onnxruntime
 
 FORMATS = ("safetensors", "torch", "onnx")
 FILES = {"safetensors": "encoder.safetensors", "torch": "encoder.pt2", "onnx": "encoder.onnx"}
@@ -187,6 +187,7 @@ def _torch_program(
 
 
 def _need_onnx() -> None:
+    silence_onnxruntime()
     reasons = {}
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:

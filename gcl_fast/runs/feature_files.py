@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def write_features(out: Path, found: PhotoFeatures, folder: Path, encoder: str) 
 def read_features(path: Path) -> KeptFeatures:
     """What `write_features` wrote as .npz. Errors: MissingFileError, InputError that name the file."""
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist: gcl-fast embed PHOTOS --weights RUN --out {path} writes it")
+        command = f"gcl-fast embed PHOTOS --weights RUN --out {shlex.quote(str(path))}"
+        raise MissingFileError(f"{path} does not exist: {command} writes it")
     foreign = f"{path} holds no features as gcl-fast embed writes them"
     try:
         content = read_npz(path)

@@ -47,7 +47,7 @@ def read_csv_dataset(root: str | os.PathLike[str]) -> ReIDData:
     `query.csv` and `gallery.csv` must both have the column or both lack it, and give a file that is in both the same camera.
     """
     root = pathlib.Path(root).expanduser()
-    check_folder("csv: dataset root", root)
+    check_folder("csv: dataset root (--root)", root)
     if not (root / "train.csv").is_file():
         raise MissingFileError(
             f"csv: expected {root / 'train.csv'} with columns {COLUMNS} (path alone is enough); {root} holds {listing(root)}; "
