@@ -86,15 +86,6 @@ def test_what_is_no_picture_is_told_by_its_content(tmp_path, content, words):
 
 
 @pytest.mark.timeout(60)
-def test_a_named_pipe_called_a_photo_does_not_wait_for_its_writer(tmp_path):
-    path = tmp_path / "0001_c1.jpg"
-    os.mkfifo(path)
-    with pytest.raises(FileError) as error:
-        load_uint8(path, SIZE)
-    one_line(error, str(path), "it is a pipe or a device, not a file")
-    assert "pipe" in why_broken(path)
-
-
 def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
