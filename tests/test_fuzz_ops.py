@@ -88,15 +88,16 @@ def test_rows_of_no_width(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def test_a_bank_is_moved_wherever_its_numbers_lie(device: torch.device) -> None:
-    """Of a negated view torch's fallback lost the tensor; an expanded bank has one memory for many numbers."""
+    """Of a negated view torch's fallback lost the tensor; an expanded bank and windows have one memory for many numbers."""
     rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).to(device)
     index, feature = torch.tensor([4, 0], device=device), torch.ones(2, 3, device=device)
     want = ops.bank_update_(-rows, index, -feature, 0.5)
     negated = torch._neg_view(rows.clone())
     assert negated.is_neg()
     torch.testing.assert_close(ops.bank_update_(negated, index, torch._neg_view(feature), 0.5), want, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="bank must have memory for each number"):
-        ops.bank_update_(rows[:1].expand(5, 3), index, feature, 0.5)
+    for shared in (rows[:1].expand(5, 3), rows.flatten().unfold(0, 3, 1)):
+        with pytest.raises(ValueError, match="bank must have memory for each number"):
+            ops.bank_update_(shared, index, feature, 0.5)
 
 
 def _writing_calls() -> dict[str, tuple[Any, ...]]:

@@ -311,6 +311,16 @@ def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
     return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1])
 
 
+def _shares_memory(rows: Tensor) -> bool:
+    """Whether numbers may lie in one place, as those of an expanded tensor or of windows that overlap do."""
+    reach = 0
+    for stride, size in sorted(zip(rows.stride(), rows.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += stride * max(size - 1, 0)
+    return False
+
+
 def _memory_terms_in_steps(
     op: str,
     f: Tensor,
@@ -377,9 +387,8 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    strides = zip(target.shape, target.stride(), strict=True)
-    if not torch.compiler.is_compiling() and any(size > 1 and stride == 0 for size, stride in strides):
-        raise ValueError("bank_update_: bank must have memory for each number, got an expanded tensor: pass its clone()")
+    if not torch.compiler.is_compiling() and _shares_memory(target):
+        raise ValueError("bank_update_: bank must have memory for each number, got windows or an expanded one: pass its clone()")
     rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
     feature = feature.detach().to(working_dtype(bank, feature))
     torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
