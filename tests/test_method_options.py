@@ -116,8 +116,9 @@ def test_augmentation_of_the_settings():
 # JVTC
 
 
-def test_a_mixed_distance_is_its_parts():
-    bank = grouped(6)
+@pytest.mark.parametrize("length", [1.0, 1e-3])
+def test_a_mixed_distance_is_its_parts(length):
+    bank = length * grouped(6)
     jaccard = jaccard_distance(bank, 8, 3)
     assert mixed_distance(jaccard, squared_distances(bank), 0.0) is jaccard
     mixed = mixed_distance(jaccard, squared_distances(bank), 0.3)
@@ -129,6 +130,8 @@ def test_a_mixed_distance_is_its_parts():
     dense = mixed.to_dense()
     torch.testing.assert_close(dense[stored], expected[stored], rtol=1e-6, atol=1e-9)
     assert (dense[~stored] == 1).all() and torch.equal(dense, dense.T) and (dense.diagonal() == 0).all()
+    near = mixed_distance(jaccard, lambda rows: -squared_distances(bank)(rows), 0.3)  # whatever stands there for an image itself
+    assert (near.to_dense().diagonal() == 0).all()
 
 
 def test_each_recording_has_clusters_of_its_own():
@@ -230,3 +233,19 @@ def test_the_encoders_rate_may_fall_at_epochs_of_its_own(own, rates):
         assert lr["encoder"] == pytest.approx(rate)
         assert lr["generator"] == lr["discriminator"] == pytest.approx(0.1 * 0.1 ** min(epoch, 2))
     assert math.isclose(config.stage3.lr_gamma, 0.1)
+
+
+def test_stage_3_clusters_its_memory_after_the_features_of_the_first_epoch():
+    cluster = {"k1": 6, "k2": 2, "eps": 0.6, "min_samples": 2}
+    config = from_dict(TrainConfig, {"device": "cpu", "stage3": {"batch_size": 4, "cluster": cluster}})
+    encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
+    networks = Networks(encoder, Generator(encoder.code_dim, width=2, mlp_width=6), Discriminator(3))
+    features, moved = grouped(6).float(), grouped(6).float().roll(1, 0)
+    stage = JointStage(config, networks, StageData(torch.zeros(48, dtype=torch.int64), read=lambda encoder: features))
+    stage.plan_epoch(0)
+    assert torch.equal(stage.memory.features, features)
+    first = stage.memory.labels.clone()
+    stage.memory.features.copy_(moved)
+    stage.plan_epoch(1)
+    assert torch.equal(stage.memory.features, moved)
+    assert not torch.equal(stage.memory.labels, first) and len(stage.memory.labels.unique()) == len(first.unique())

@@ -34,7 +34,7 @@ def make_config(**changes) -> TrainConfig:
             "device": "cpu",
             "precision": "fp32",
             "stage2": stage,
-            "stage3": {**stage, "lr_encoder": 1e-2, "num_negatives": 5},
+            "stage3": {**stage, "lr_encoder": 1e-2, "num_negatives": 5, "memory_w": 0.7, "id_w": 1.3},
             **changes,
         },
     )
