@@ -70,6 +70,7 @@ def test_round_trip():
         ({"stage1": {"memory": "soft"}}, ["stage1.memory", "hard", "mean", "soft"]),
         ({"model": {"backbone": "vit"}}, ["model.backbone", "resnet50", "vit"]),
         ({"stage3": {"lr": 0}}, ["lr", "above 0"]),
+        *(({"stage3": {name: -0.1}}, [name, "at least 0", "-0.1"]) for name in ("momentum_encoder", "memory_w", "id_w")),
         ({"stage1": {"lr": float("inf")}}, ["stage1.lr", "finite", "inf"]),
         ({"stage1": {"lr": "nan"}}, ["stage1.lr", "finite", "nan"]),
         ({"seed": 2**63}, ["seed", "below 2^63"]),

@@ -281,6 +281,25 @@ def test_each_augmentation():
     assert all(102 <= v.min() == v.max() <= 154 for v in values) and len({int(v[0, 0, 0]) for v in values}) > 10
 
 
+def test_draws_fill_their_ranges_and_no_more():
+    height, width, source = 80, 60, rng()
+    augment = Augment(color_jitter=0.2, erase=1.0, crop_smallest=0.5, crop_aspect=(1.0, 2.0), rotation=10.0)
+    changes = [augment.choose((height, width), source) for _ in range(4000)]
+    boxes, crops = (np.array([getattr(c, name) for c in changes if getattr(c, name)]) for name in ("box", "crop"))
+    assert len(boxes) == len(changes) and len(crops) > 3900
+
+    def ends(values, low, high, slack):
+        assert low - slack <= min(values) <= low + slack and high - slack <= max(values) <= high + slack
+
+    ends([factor for c in changes for factor in c.jitter], 0.8, 1.2, 1e-3)
+    ends([c.angle for c in changes], -10, 10, 0.05)
+    for rectangles, areas, aspects in ((boxes, (0.02, 0.4), (0.3, 1 / 0.3)), (crops, (0.5, 1.0), (1.0, 2.0))):
+        top, left, h, w = rectangles.T
+        ends(h * w / (height * width), *areas, 0.02)
+        ends(np.log(h / w), *np.log(aspects), 0.15)
+        assert top.min() == left.min() == 0 and (top + h).max() == height and (left + w).max() == width
+
+
 def test_augmentation_happens_as_often_as_asked():
     image = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
     flips = sum(not np.array_equal(Augment(flip=0.3, pad=0, erase=0)(image, rng(s)), image) for s in range(1000))

@@ -16,9 +16,10 @@ from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.models.fingerprint import fingerprint
 from gcl_fast.runs.folder import read_metrics
-from gcl_fast.runs.photo_search import GREY, short
+from gcl_fast.runs.photo_features import PhotoFeatures
+from gcl_fast.runs.photo_search import GREY, search_sheet, short
 from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
-from gcl_fast.visuals.canvas import enlargement
+from gcl_fast.visuals.canvas import BLUE, compose, enlargement
 from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -327,3 +328,20 @@ def test_a_run_of_a_plain_folder_says_how_it_gets_scores(
     for part, chosen in (("query", names[:4]), ("gallery", names[4:])):
         (place / f"{part}.csv").write_text("\n".join(["path,pid", *(f"{n},{i % 4}" for i, n in enumerate(chosen))]) + "\n")
     assert main([*command, "--dataset", "csv"]) == 0 and "mAP" in capsys.readouterr().out
+
+
+def test_a_sheet_shows_each_query_beside_what_was_found_for_it(tmp_path: Path) -> None:
+    paths, pictures = [tmp_path / f"{i}.png" for i in range(5)], [np.full((48, 24, 3), 40 * i, np.uint8) for i in range(5)]
+    for path, picture in zip(paths, pictures, strict=True):
+        pillow().fromarray(picture).save(path)
+    queries, gallery = PhotoFeatures(paths[:2], torch.zeros(2, 3)), PhotoFeatures(paths[2:], torch.zeros(3, 3))
+    found, names = [[(0, 0.9), (2, 0.5)], [(1, 0.25)]], (["q0", "q1"], ["g0", "g1", "g2"])
+    sheet, unreadable = search_sheet(queries, gallery, found, (48, 24), 8, names)
+    expected = compose(
+        [[pictures[0], pictures[2], pictures[4]], [pictures[1], pictures[3]]],
+        column_titles=["query", "1", "2"],
+        captions=[["q0", "g0\n0.900", "g2\n0.500"], ["q1", "g1\n0.250"]],
+        borders=[[BLUE, None, None], [BLUE, None]],
+        gap_after_column=0,
+    )
+    assert np.array_equal(sheet, expected) and not unreadable
