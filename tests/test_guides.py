@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gcl_fast import ops
 from gcl_fast.errors import InputError
 from gcl_fast.guides import GUIDE_CHANNELS, Bodies, GuidedGenerator, between_photos, fill_holes, turned_view, untold_view
-from gcl_fast.guides.guide import carry, clothed
+from gcl_fast.guides.guide import MARGIN, carry, clothed, ground_of
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.ops.camera import turn, turn_each
@@ -124,6 +124,16 @@ def test_texture_holds_the_body_alone_and_background_the_rest(tmp_path: Path, de
     torch.testing.assert_close(guide.composite(), torch.where(turned.silhouette, 2.0, -1.0).expand(-1, 3, -1, -1))
 
 
+def test_no_background_is_taken_from_the_margin_of_a_body() -> None:
+    silhouette = torch.zeros(1, 1, 9, 12, dtype=torch.bool)
+    silhouette[..., 4, 5] = True
+    near = torch.zeros_like(silhouette)
+    near[..., 4 - MARGIN : 5 + MARGIN, 5 - MARGIN : 6 + MARGIN] = True  # hair and loose clothes
+    background, known = ground_of(torch.where(near, 7.0, -1.0).expand(-1, 3, -1, -1), silhouette)
+    assert torch.equal(known.bool(), ~near) and MARGIN > 0
+    torch.testing.assert_close(background, torch.full_like(background, -1.0))
+
+
 def test_no_background_is_taken_from_where_a_mask_shows_the_person(tmp_path: Path, device: torch.device) -> None:
     people = records(tmp_path, [WEAK, WEAK])
     vertices, _ = ellipsoid()
@@ -162,6 +172,9 @@ def test_reconstruction_is_told_only_what_the_other_view_tells(tmp_path: Path) -
     guide = untold_view(image, photo, turned, torch.zeros(1, 1, *SIZE))
     assert 0.2 < float(guide.visible.sum() / photo.silhouette.sum()) < 0.8  # a quarter turn sees half of the front
     assert torch.equal(guide.body > 0, photo.silhouette) and not bool((guide.known.bool() & turned.silhouette).any())
+    for source, other in ((photo, turned), (turned, photo)):  # one of them is the wider
+        known = untold_view(image, source, other, torch.zeros(1, 1, *SIZE)).known.bool()
+        assert not bool((known & (source.silhouette | other.silhouette)).any()) and bool(known.any())
     (told,) = torch.autograd.grad((guide.texture + guide.background).square().sum(), image)
     hidden = guide.occluded.bool() | ~guide.known.bool() & ~photo.silhouette
     inner = hidden & (torch.nn.functional.max_pool2d((~hidden).float(), 5, 1, 2) == 0)  # bilinear reads reach over its edge
