@@ -22,7 +22,6 @@ from gcl_fast.config import TrainConfig
 
 COMPARED = {"fp32": 2, "bf16": 8}  # iterations
 PRECISION = {"plain": "fp32", "fast fp32": "fp32", "fast": "auto", "graphs": "auto"}
-TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # as in bench/step.py
 Case = dict[str, Any]
 Stepper = Callable[[], dict[str, torch.Tensor]]
 
@@ -60,7 +59,7 @@ def prepare(number: Number, device: torch.device) -> Prepared:
             return "its losses are finite: it is what the others are compared with"
         reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
         precision = "bf16" if bf16 else "fp32"
-        tolerance, compared = TOLERANCE[precision], COMPARED[precision]
+        compared = COMPARED[precision]
         with unsearched():
             plain()  # as the other side did already: both draw by the number of the iteration
         pairs: dict[str, list[tuple[float, float]]] = {}
@@ -72,9 +71,9 @@ def prepare(number: Number, device: torch.device) -> Prepared:
                 want = plain()
             for name, value in want.items():
                 pairs.setdefault(name, []).append((got[name], float(value)))
-        step.agree(pairs, tolerance, mean=bf16)
+        step.agree(pairs, precision)
         what = "each loss's mean over" if bf16 else "every loss of"
-        return f"{what} {compared} iterations within {tolerance} of the plain path's"
+        return f"{what} {compared} iterations within {step.TOLERANCE[precision]} of the plain path's"
 
     work, counted = None, {}
     if way == "plain":

@@ -36,9 +36,10 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}{_alike(path)}; shipped ones: {', '.join(shipped())}")
     try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
-        twice = _given_twice(yaml.compose(text, yaml.SafeLoader))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        twice = _given_twice(root)
+        values = (loader.construct_document(root) if root is not None else None) or {}
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:

@@ -158,7 +158,7 @@ class OpenedDataset:
         root = Path(self.config.root)
         return resolve(self.config, loader=self._reader.kind, meshes=meshes, listed=self._listed, root=root)
 
-    @property
+    @cached_property
     def image_names(self) -> str:
         """A fingerprint of the images that are trained on."""
         return name_digest(self.data.train, Path(self.config.root))
