@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.guides.guide import GUIDE_CHANNELS, Guide
-from gcl_fast.models.blocks import ConvBlock, UpsampledConvBlock, reflect_conv
+from gcl_fast.models.blocks import ConvBlock, UpsampledConvBlock
 from gcl_fast.models.generator import Decoder, Generator
 from gcl_fast.models.norms import ChannelLayerNorm
+from gcl_fast.models.reflect_conv import ReflectConv
 
 TEXTURE = 1  # of the weights of paint, texture, background
 START = 4.0  # logit of texture and background over paint at the beginning: they are nearly right before anything is learnt
@@ -29,7 +30,7 @@ class GuidedDecoder(Decoder):
         super().__init__(width)
         self.up[1] = UpsampledConvBlock(4 * width + GUIDE_CHANNELS, 2 * width, norm=ChannelLayerNorm)
         self.smooth[0] = ConvBlock(2 * width + GUIDE_CHANNELS, 2 * width, 3)
-        self.image = reflect_conv(2 * width, 6, 1)
+        self.image = ReflectConv(2 * width, 6, 1)
 
     def forward(  # type: ignore[override]  # the guide is one more input
         self, x: Tensor, scales: list[Tensor], shifts: list[Tensor], guide: Tensor

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.models.norms import ChannelLayerNorm, adain
+from gcl_fast.models.reflect_conv import ReflectConv
 
 SLOPE = 0.2  # of every leaky ReLU
 
@@ -35,13 +35,6 @@ def check_width(where: str, name: str, value: int) -> None:
         raise ValueError(f"{where}: {name} must be at least 1, got {value}")
 
 
-def reflect_conv(c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """Convolution with reflection padding: the output has ceil(size / stride) rows and columns."""
-    padding = dilation * (kernel // 2)
-    mode: Literal["reflect", "zeros"] = "reflect" if padding else "zeros"  # a 1x1 kernel needs no padding, hence no padded copy
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, padding_mode=mode)
-
-
 class ConvBlock(nn.Module):
     """Convolution with reflection padding, then norm, then leaky ReLU 0.2; the last two where asked for."""
 
@@ -57,7 +50,7 @@ class ConvBlock(nn.Module):
         activation: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = reflect_conv(c_in, c_out, kernel, stride=stride, dilation=dilation)
+        self.conv = ReflectConv(c_in, c_out, kernel, stride=stride, dilation=dilation)
         self.norm = norm(c_out) if norm else nn.Identity()
         # In place where what it overwrites is no view: autograd would copy the gradient of one.
         inplace = norm in (None, ChannelLayerNorm)
@@ -151,8 +144,8 @@ class AdaINResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = reflect_conv(channels, channels, 3)
-        self.second = reflect_conv(channels, channels, 3)
+        self.first = ReflectConv(channels, channels, 3)
+        self.second = ReflectConv(channels, channels, 3)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # [B, C, H, W], [B, 2C], [B, 2C]
         scale1, scale2 = scale.chunk(2, dim=1)  # [B, C] for the first AdaIN, [B, C] for the second

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.models.blocks import ConvBlock, ResidualBlock, check_images, check_width
+from gcl_fast.models.reflect_conv import ReflectConv
 
 SCALES = 3
 MINIMUM = 17  # rows and columns: a sixteenth of the image must still have 2 to reflect
@@ -19,7 +20,7 @@ def _patch_network(width: int) -> nn.Sequential:
         ConvBlock(width, width, 3),
         ConvBlock(width, 2 * width, 3, stride=2),
         *(ResidualBlock(2 * width) for _ in range(4)),
-        nn.Conv2d(2 * width, 1, 1),
+        ReflectConv(2 * width, 1, 1),
     )
 
 

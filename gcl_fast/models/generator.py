@@ -13,9 +13,9 @@ from gcl_fast.models.blocks import (
     UpsampledConvBlock,
     check_images,
     check_width,
-    reflect_conv,
 )
 from gcl_fast.models.norms import ChannelLayerNorm
+from gcl_fast.models.reflect_conv import ReflectConv
 
 BLOCKS = 4  # residual blocks of the encoder and of the decoder; the code is cut into as many slices
 DILATIONS = (3, 6, 9)
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         self.residual = nn.ModuleList(AdaINResidualBlock(8 * width) for _ in range(BLOCKS))
         self.up = nn.ModuleList(UpsampledConvBlock(2 * c * width, c * width, norm=norm) for c in (4, 2))
         self.smooth = nn.Sequential(ConvBlock(2 * width, 2 * width, 3), ConvBlock(2 * width, 2 * width, 3))
-        self.image = reflect_conv(2 * width, 3, 1)  # linear: images are ImageNet-normalised, not bounded by [-1, 1]
+        self.image = ReflectConv(2 * width, 3, 1)  # linear: images are ImageNet-normalised, not bounded by [-1, 1]
 
     def forward(self, x: Tensor, scales: list[Tensor], shifts: list[Tensor]) -> Tensor:  # each scale, shift [B, 16 * width]
         for block, scale, shift in zip(self.residual, scales, shifts, strict=True):

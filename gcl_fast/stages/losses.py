@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import reduce
 from typing import Literal
 
@@ -25,6 +26,7 @@ from gcl_fast.config import LossConfig, Stage3Config
 from gcl_fast.memory import ClusterMemory, InstanceMemory
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.reflect_conv import gradient_to_image
 from gcl_fast.ops import bank_nce
 from gcl_fast.stages.amp import autocast, full
 from gcl_fast.stages.passes import together
@@ -61,7 +63,8 @@ def real_terms(discriminator: Discriminator, real: Tensor, *, with_penalty: bool
     real [B, 3, H, W] without graph. The penalty keeps a graph to the discriminator's parameters; 0 when not asked for.
     """
     real = real.detach().requires_grad_(with_penalty)
-    scores = discriminator.forward(real)  # never compiled: a compiled graph has no second derivative
+    with gradient_to_image(discriminator) if with_penalty else nullcontext():
+        scores = discriminator.forward(real)  # never compiled: a compiled graph has no second derivative
     loss = added((full(score) - 1).square().mean() for score in scores)
     penalty = loss.new_zeros(())
     if with_penalty:
