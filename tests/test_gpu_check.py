@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.gpu_check import __main__ as gpu_check
-from bench.gpu_check import checking, commands, machine, records, table, watching, wheels
+from bench.gpu_check import checking, checkout, commands, machine, records, table, watching, wheels
 from bench.gpu_check.catalogue import numbers
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
@@ -38,7 +38,7 @@ class FakeRunner:
 
     def __call__(self, step, seconds: float):
         self.steps.append((step, seconds))
-        fault = self.faults.get(step.name, {})
+        fault = self.faults.get(step.name.split()[0], {})
         code = fault.get("code", 0)
         if step.name == "build" and code == 0:
             (self.work / "site/gcl_fast").mkdir(parents=True)
@@ -100,8 +100,8 @@ def why(summary: dict, name: str) -> str:
 def test_all_parts_in_order_and_all_well(tmp_path: Path, capsys) -> None:
     code, summary, runner = check(tmp_path)
     assert code == 0 and summary["ok"] and "all is well" in capsys.readouterr().out
-    assert runner.names()[:3] == ["build", "import", "kernels"] and runner.names()[-1] == "suite"
-    assert sorted(runner.names()[3:-1]) == sorted(commands.TOOLS)
+    assert runner.names()[:3] == ["build", "import", "kernels"] and runner.names()[-2:] == ["checkout", "suite"]
+    assert sorted(runner.names()[3:-2]) == sorted(f"{tool} {group}" for tool in commands.TOOLS for group in range(1, 9))
     assert [part["part"] for part in summary["parts"]] == list(checking.PARTS)
     assert {part["status"] for part in summary["parts"]} == {"ok"}
     versions = [summary[name] for name in ("device", "driver", "torch", "torch_cuda", "python", "commit")]
@@ -118,19 +118,23 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
     assert steps["build"].argv[:2] == (sys.executable, "setup.py") and "pip" not in " ".join(steps["build"].argv)
     assert steps["build"].env["GCL_CUDA"] == "1" and steps["build"].env["GCL_CUDA_ARCHITECTURES"] == "90"
     for name, step in steps.items():
-        if name != "build":  # python -m puts its folder first on the path: that may not be the checkout
+        if name not in ("build", "checkout"):  # python -m puts its folder first on the path: that may not be the checkout
             assert step.cwd == tmp_path / "work"
             path = step.env["PYTHONPATH"].split(":")
             assert path[: 1 if name == "import" else 2][-1] == str(tmp_path / "work" / "site")
             assert name == "import" or {"--import-mode=append", "bench.gpu_check.left_out"} <= set(step.argv)
     assert "-n" in steps["suite"].argv and steps["suite"].argv[-1].endswith("/tests")
-    for name in ("kernels", *commands.TOOLS):
+    copy, copied = tmp_path / "work" / "checkout", steps["suite"].env
+    assert copied["PYTHONPATH"].split(":")[0] == copied["GCL_TESTED"] == steps["checkout"].argv[-1] == str(copy)
+    assert steps["suite"].argv[-1] == str(copy / "tests") and str(copy / "pyproject.toml") in steps["suite"].argv
+    for name in ("kernels", "memcheck 1"):
         argv = steps[name].argv
         assert argv[argv.index("-k") + 1].startswith("cuda") and any(a.endswith("tests/test_rasterize.py") for a in argv)
     for tool in commands.TOOLS:
-        argv = steps[tool].argv
+        argv, mine = steps[f"{tool} 1"].argv, [step for name, step in steps.items() if name.startswith(tool)]
+        assert sorted(file for step in mine for file in step.files) == FILES  # each in one of them
         assert argv[0] == "/opt/compute-sanitizer" and argv[argv.index("--tool") + 1] == tool
-        assert steps[tool].env["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
+        assert steps[f"{tool} 1"].env["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
         # our kernels only; initcheck must see who wrote what they read
         assert (argv[argv.index("--kernel-name") + 1] == "kns=N3gcl") if tool != "initcheck" else "--kernel-name" not in argv
 
@@ -178,8 +182,8 @@ FAULTS = [
 def test_any_fault_fails_and_is_told(part: str, name: str, fault: dict, message: str, tmp_path: Path, capsys) -> None:
     code, summary, runner = check(tmp_path, faults={name: fault})
     assert code == 1 and not summary["ok"] and f"FAILED: {part}" in capsys.readouterr().out
-    assert f"{name}: " in why(summary, part) and message in why(summary, part)
-    step = next(step for step in part_of(summary, part)["steps"] if step["name"] == name)
+    assert name in why(summary, part) and message in why(summary, part)
+    step = next(step for step in part_of(summary, part)["steps"] if step["name"].split()[0] == name and "why" in step)
     assert step["exit_code"] == fault.get("code", 0) and step["output_tail"] == fault.get("output", "said\n")
     if name != "build":  # without a build nothing can run; else the other parts go on
         assert "suite" in runner.names() and len(summary["numbers"]) == len(numbers())
@@ -234,7 +238,7 @@ def test_fresh_begins_anew_and_numbers_measures_again(tmp_path: Path) -> None:
     assert lines.count("bank 16 fp32") == 2 and lines.count("bank 64 fp32") == 1
     before = len(records.read_lines(file))
     _, _, runner = check(tmp_path, "--fresh")
-    assert runner.names()[:2] == ["kernels", "memcheck"] or "build" in runner.names()
+    assert runner.names()[:2] == ["kernels", "memcheck 1"] or "build" in runner.names()
     assert len(records.read_lines(file)) < before
     assert check(tmp_path, "--numbers", "nothing such")[0] == 1
 
@@ -244,20 +248,21 @@ def test_uninitialised_reads_in_torchs_own_kernels_are_counted_apart(tmp_path: P
     code, summary, _ = check(tmp_path, faults={"initcheck": fault})
     assert code == 0
     steps = part_of(summary, "sanitizer")["steps"]
-    assert next(step for step in steps if step["name"] == "initcheck")["findings_elsewhere"] == 1
+    assert [step["findings_elsewhere"] for step in steps if step["name"].startswith("initcheck")] == [1] * 8
 
 
 def test_the_sanitizer_ends_by_itself_and_says_what_it_did_not_reach(tmp_path: Path) -> None:
     begin = time.time()
     code, summary, runner = check(tmp_path, faults={"memcheck": {"report": {"not_reached": 138}}})
     assert code == 0 and part_of(summary, "sanitizer")["status"] == "ok"
-    assert "memcheck: 9 tests ran, 138 not reached in the time; racecheck: 9 tests ran, 0 not" in why(summary, "sanitizer")
-    told = next(step for step in part_of(summary, "sanitizer")["steps"] if step["name"] == "memcheck")
+    assert "memcheck: 72 tests ran, 1104 not reached in the time; racecheck: 72 tests ran, 0 not" in why(summary, "sanitizer")
+    told = next(step for step in part_of(summary, "sanitizer")["steps"] if step["name"] == "memcheck 3")
     assert told["tests"]["not_reached"] == 138 and told["tests"]["left_out"] == 0
-    until = [float(step.env["GCL_TEST_UNTIL"]) for step, _ in runner.steps if step.name in commands.TOOLS]
+    until = [float(step.env["GCL_TEST_UNTIL"]) for step, _ in runner.steps if step.name.split()[0] in commands.TOOLS]
     end = checking.SECONDS["sanitizer"] - commands.SPARE
-    assert len(until) == 4 and all(begin + end <= time_ <= time.time() + end for time_ in until)
-    assert not [step.name for step, _ in runner.steps if step.name not in commands.TOOLS and "GCL_TEST_UNTIL" in step.env]
+    assert len(until) == 32 and all(begin + end <= time_ <= time.time() + end for time_ in until)
+    others = [step for step, _ in runner.steps if step.name.split()[0] not in commands.TOOLS]
+    assert not [step.name for step in others if "GCL_TEST_UNTIL" in step.env]
 
 
 def test_a_missing_sanitizer_fails_and_says_how_to_get_it(tmp_path: Path) -> None:
@@ -276,7 +281,7 @@ def test_without_pytest_the_numbers_are_measured_all_the_same(tmp_path: Path) ->
 def test_left_out_tests_are_listed_and_do_not_fail(tmp_path: Path) -> None:
     report = {"left_out": [{"test": "tests/test_bodies.py::a", "needs": "anny"}, {"test": "tests/test_cli.py", "needs": "tyro"}]}
     code, summary, _ = check(tmp_path, faults={"suite": {"report": report}})
-    assert code == 0 and part_of(summary, "suite")["steps"][0]["left_out"] == report["left_out"]
+    assert code == 0 and part_of(summary, "suite")["steps"][1]["left_out"] == report["left_out"]
 
 
 def test_only_some_parts(tmp_path: Path) -> None:
@@ -315,11 +320,35 @@ def test_wheels_are_unpacked_first_and_come_after_the_build_on_the_path(tmp_path
     _, _, runner = check(tmp_path, "--wheels", str(tmp_path / "wheels"))
     assert runner.names()[:3] == ["wheels", "build", "import"]
     steps = {step.name: step for step, _ in runner.steps}
-    path = steps["suite"].env["PYTHONPATH"].split(":")
+    path = steps["kernels"].env["PYTHONPATH"].split(":")
     assert path[:3] == [str(tmp_path / f"work/{name}") for name in ("own", "site", "packages")]
     # some wheel may bring a package "tests": ours are found before it
     assert sorted(p.name for p in (tmp_path / "work/own").iterdir()) == ["bench", "tests"]
     assert steps["build"].env["PATH"].split(":")[0] == str(tmp_path / "work/packages/bin")
+
+
+def test_the_suite_runs_in_a_copy_with_the_built_module(tmp_path: Path) -> None:
+    root, site, target = tmp_path / "root", tmp_path / "site", tmp_path / "root/build/checkout"
+    ours, others = (
+        ("gcl_fast/a.py", "tests/t.py", ".ci/run"),
+        ("gcl_fast/_C.o.so", "gcl_fast/__pycache__/a.pyc", "runs/y", ".venv/x"),
+    )
+    for name in (*ours, *others):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (site / "gcl_fast").mkdir(parents=True)
+    (site / "gcl_fast/_C.this.so").write_text("built")
+    (target / "old").mkdir(parents=True)
+    want = set(ours)
+    assert checkout.copy(root, site, target) == 3 and files_in(target) == want | {"gcl_fast/_C.this.so"}
+
+    (root / ".gitignore").write_text("*.so\nbuild/\nruns/\n.venv/\n__pycache__/\n")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    assert checkout.copy(root, site, target) == 4 and files_in(target) == want | {"gcl_fast/_C.this.so", ".gitignore"}
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_wheels_that_do_not_fit_are_passed_over(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -140,7 +140,7 @@ def loaders(toy: bool) -> Iterable[Number]:
 
 def training(toy: bool) -> Iterable[Number]:
     """Stages 1 to 3, plain against fast; "graphs" compiles for a minute or two, so it comes last."""
-    ways = {"fast": 25.0, "fast fp32": 25.0, "plain": 25.0, "graphs": 120.0}  # most of it cuDNN's search, once a shape
+    ways = {"fast": 15.0, "fast fp32": 15.0, "plain": 15.0, "graphs": 150.0}
     for stage in (1, 3) if toy else (3, 1, 2):
         for batch in (4,) if toy else (16, 64):
             for way, seconds in ways.items():

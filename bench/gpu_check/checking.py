@@ -145,8 +145,9 @@ class Check:
                 if "why" in told[-1]:
                     break
         failed = [step for step in told if "why" in step]
-        said = told if part == "sanitizer" else failed  # how much of it was tested is to be known where it is well, too
-        why = "; ".join(f"{step['name']}: {step.get('why') or step['says']}" for step in said)
+        why = "; ".join(f"{step['name']}: {step['why']}" for step in failed)
+        if part == "sanitizer":  # how much of it was tested is to be known where it is well, too
+            why = "; ".join(filter(None, [*_tested(told), why]))
         self._ended(part, "failed" if failed else "ok", told, why)
 
     def _ended(self, part: str, status: str, steps: Sequence[dict[str, Any]], why: str) -> None:
@@ -183,8 +184,6 @@ class Check:
             told["says"] = plain(outcome.output.strip())
         if step.part == "sanitizer":
             told["findings_elsewhere"] = len(findings(outcome.output)[1])
-            if why is None and report is not None:
-                told["says"] = f"{report['passed']} tests ran, {report['not_reached']} not reached in the time"
         if why is not None:
             told |= {"why": why, "output_tail": plain(outcome.output[-TAIL:])}
         return told
@@ -240,3 +239,14 @@ class Check:
         write_whole(base.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
         write_whole(base.with_suffix(".md"), markdown(self.records.lines(), summary))
         return summary
+
+
+def _tested(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """How many tests ran under each tool of compute-sanitizer, where nothing was wrong."""
+    sums: dict[str, list[int]] = {}
+    for step in steps:
+        if "why" not in step and "tests" in step:
+            tool = sums.setdefault(step["name"].rstrip(" 0123456789"), [0, 0])
+            tool[0] += step["tests"]["passed"]
+            tool[1] += step["tests"]["not_reached"]
+    return [f"{tool}: {passed} tests ran, {late} not reached in the time" for tool, (passed, late) in sums.items()]

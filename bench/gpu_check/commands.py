@@ -190,50 +190,57 @@ class Commands:
         return [self.pytest("kernels", "kernels", *select)]
 
     def suite(self) -> list[Step]:
-        return [self.pytest("suite", "suite", *self.spread(), "-p", "no:benchmark", *self.paths(self.scope.suite))]
+        """All tests, in a copy of the checkout with the built module in it: they start programs of their own there."""
+        root = self.work / "checkout"
+        copy = (sys.executable, "-m", "bench.gpu_check.checkout", str(ROOT), str(self.site), str(root))
+        tests = (str(root / name) for name in self.scope.suite)
+        select = (*self.spread(), "-p", "no:benchmark", *tests)
+        return [Step("suite", "checkout", copy, {"PYTHONPATH": str(ROOT)}), self.pytest("suite", "suite", *select, root=root)]
 
     def spread(self) -> tuple[str, ...]:
         workers = max(1, min(12, self.machine.cores - 2))  # the cores are shared by worker, not by thread
         return ("-n", str(workers), "--dist", "worksteal") if self.machine.xdist and workers > 1 else ()
 
     def sanitizer(self) -> list[Step]:
-        """Only kernels of ours are looked at; but by initcheck all are, which must see who wrote what ours read. Not all tests
-        fit into the part's time: a tool takes some of every file, and ends by itself. On a CPU the same tests run without it."""
-        files = (
-            "-p",
-            "no:benchmark",
-            "-k",
-            f"{self.machine.kind} and not compile and not graph",
-            *self.paths(self.scope.sanitized),
-        )
+        """Each tool over some files at a time, all at once. Only kernels of ours are looked at; but by initcheck all are, which
+        must see who wrote what ours read. What does not fit into the part's time is left; some of every file is tested. On a CPU the
+        same tests run without it."""
+        select = ("-p", "no:benchmark", "-k", f"{self.machine.kind} and not compile and not graph")
         names = tuple(dict.fromkeys(name.partition("::")[0] for name in self.scope.sanitized))
         if not self.cuda and self.machine.sanitizer is None:
-            return [replace(self.pytest("sanitizer", "without a sanitizer", *files), spare=SPARE, files=names)]
+            step = self.pytest("sanitizer", "without a sanitizer", *select, *self.paths(self.scope.sanitized))
+            return [replace(step, spare=SPARE, files=names)]
         # Without torch's memory pool, where an access behind a tensor may end in its neighbour, unseen.
         pool = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         steps = []
-        for tool in TOOLS:
-            before = [str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND)]
-            before += ["--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "1000"]
-            before += ["--target-processes", "application-only"]
-            before += [] if tool == "initcheck" else ["--kernel-name", f"kns={OURS}"]
-            step = self.pytest("sanitizer", tool, *files, before=tuple(before), **pool)
-            steps.append(replace(step, spare=SPARE, files=names))
+        groups = max(1, min(len(names), 2 * self.machine.cores // len(TOOLS)))  # a process mostly waits for its tool
+        for number in range(groups):
+            files = names[number::groups]
+            tests = self.paths([test for test in self.scope.sanitized if test.partition("::")[0] in files])
+            for tool in TOOLS:
+                before = [str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND)]
+                before += ["--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "1000"]
+                before += ["--target-processes", "application-only"]
+                before += [] if tool == "initcheck" else ["--kernel-name", f"kns={OURS}"]
+                step = self.pytest("sanitizer", f"{tool} {number + 1}", *select, *tests, before=tuple(before), **pool)
+                steps.append(replace(step, spare=SPARE, files=files))
         return steps
 
-    def pytest(self, part: str, name: str, *arguments: str, before: tuple[str, ...] = (), **env: str) -> Step:
-        """pytest on this build, not on the checkout's gcl_fast: begun elsewhere, and the checkout comes last on the path."""
+    def pytest(self, part: str, name: str, *arguments: str, before: tuple[str, ...] = (), root: Path = ROOT, **env: str) -> Step:
+        """pytest on this build, not on the checkout's gcl_fast: begun elsewhere, and the checkout comes last on the path. root:
+        where the tests are, the checkout or a copy with the build in it."""
         report = self.work / f"{name.replace(' ', '_')}.json"
         environment = self.environment(ROOT)
+        first = self.own_packages() if root == ROOT else root
         environment |= {
-            "PYTHONPATH": os.pathsep.join([str(self.own_packages()), environment["PYTHONPATH"]]),
+            "PYTHONPATH": os.pathsep.join([str(first), environment["PYTHONPATH"]]),
             "GCL_TEST_REPORT": str(report),
-            "GCL_TESTED": str(self.site),
+            "GCL_TESTED": str(self.site if root == ROOT else root),
             "GCL_TEST_DEVICE": self.machine.kind,
             "OMP_NUM_THREADS": "1",
             **env,
         }
-        argv = (*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
+        argv = (*before, sys.executable, "-m", "pytest", "-c", str(root / "pyproject.toml"), "--rootdir", str(root))
         argv += ("-o", "addopts=-ra", "--import-mode=append", "-q", "-p", "bench.gpu_check.left_out", "-p", "no:cacheprovider")
         return Step(part, name, (*argv, *arguments), environment, self.work, report)
 

@@ -39,10 +39,10 @@ def judge(step: Step, outcome: Outcome, report: dict | None, device: str) -> str
     if outcome.timed_out:
         found = len(findings(outcome.output)[0])  # the tools say each finding when it comes
         return f"ended after {outcome.seconds:.0f} s, its time limit" + (f", with {found} findings" if found else "")
-    if step.part == "build":
+    if step.part == "build" or step.report is None:
         return None if outcome.code == 0 else f"exit code {outcome.code}"
     ours, others = findings(outcome.output)
-    foreign = step.name in FOREIGN and others and not ours
+    foreign = step.name.split()[0] in FOREIGN and others and not ours
     if step.part == "sanitizer" and (ours or (others and not foreign)):
         return f"{len(ours) + len(others)} findings"
     if outcome.code != 0 and not (foreign and outcome.code == FOUND):
