@@ -203,8 +203,8 @@ class Commands:
 
     def sanitizer(self) -> list[Step]:
         """Each tool over some files at a time, all at once. Only kernels of ours are looked at; but by initcheck all are, which
-        must see who wrote what ours read. What does not fit into the part's time is left; some of every file is tested. On a CPU the
-        same tests run without it."""
+        must see who wrote what ours read. What does not fit into the part's time is left; some of every file is tested. On a
+        CPU the same tests run without it."""
         select = ("-p", "no:benchmark", "-k", f"{self.machine.kind} and not compile and not graph")
         names = tuple(dict.fromkeys(name.partition("::")[0] for name in self.scope.sanitized))
         if not self.cuda and self.machine.sanitizer is None:
