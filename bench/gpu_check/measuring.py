@@ -76,7 +76,8 @@ def wait(device: torch.device) -> None:
 def measure(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     """Check and time; the figures. Raises what the check, a call or a promised capture raises.
 
-    A first call (first_seconds) comes before the check, which may look at what it gave; where it takes long, it is the measurement.
+    A first call (first_seconds) comes before the check, which may look at what it gave; where it takes long, it is the
+    measurement.
     """
     first = timed_once(prepared, prepared.calls[0], device)
     found: dict[str, Any] = {"first_seconds": first, "check": prepared.check(), **prepared.extra}
