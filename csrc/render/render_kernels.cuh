@@ -15,7 +15,8 @@
 
 namespace gcl {
 
-constexpr int kMiddleThreads = 512;
+constexpr int kMiddleThreads = 1024;  // a block is alone with its body: many loads at once
+constexpr int kMiddleLoads = 7;       // of a thread, before it looks at what came
 
 // Minima and maxima do not depend on order.
 template <class T, class Index>
@@ -29,11 +30,17 @@ __global__ void render_middle_kernel(RenderParams<T, Index> p) {
       least[k] = std::numeric_limits<T>::infinity();
       most[k] = -least[k];
     }
-    for (int64_t v = t; v < p.num_verts; v += kMiddleThreads) {
-      for (int k = 0; k < 2; ++k) {
-        const T value = p.verts[3 * (b * p.num_verts + v) + 2 * k];  // x or z
-        least[k] = low_or_nan(value, least[k]);
-        most[k] = high_or_nan(value, most[k]);
+    for (int64_t first = t; first < p.num_verts; first += kMiddleLoads * kMiddleThreads) {
+      T value[kMiddleLoads][2];
+      for (int j = 0; j < kMiddleLoads; ++j) {  // beyond the last: that one again
+        const int64_t v = minimum<int64_t>(first + j * kMiddleThreads, p.num_verts - 1);
+        for (int k = 0; k < 2; ++k) value[j][k] = p.verts[3 * (b * p.num_verts + v) + 2 * k];  // x or z
+      }
+      for (int j = 0; j < kMiddleLoads; ++j) {
+        for (int k = 0; k < 2; ++k) {
+          least[k] = low_or_nan(value[j][k], least[k]);
+          most[k] = high_or_nan(value[j][k], most[k]);
+        }
       }
     }
     for (int k = 0; k < 2; ++k) {
