@@ -18,7 +18,7 @@ struct RasterizeCuda : CudaBackend {
     p.zbuffers = 1;
     static const char* const step_images = std::getenv("GCL_STEP_IMAGES");
     const int64_t most = step_images != nullptr ? std::atoll(step_images) : p.at_once / 2;
-    if (sizeof(T) == 4 && !fused && most > 0 && p.batch > p.at_once) {
+    if (sizeof(T) == 4 && !fused && most > 0 && p.batch > (step_images != nullptr ? most : p.at_once)) {
       p.zbuffers = 2;
       p.at_once = most;
     }
