@@ -70,7 +70,8 @@ def drawn_as_on_the_cpu(mesh: tuple[torch.Tensor, torch.Tensor], size: tuple[int
 @every_order
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
-    ("way", "cull"), [("whole", False), ("whole", True), ("strips", False), ("plain", True), ("plain one by one", False), ("steps", False)]
+    ("way", "cull"),
+    [("whole", False), ("whole", True), ("strips", False), ("plain", True), ("plain one by one", False), ("steps", False)],
 )
 def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, way: str, cull: bool, order: str) -> None:
     batch, num_verts, num_faces, size, dtype, index = CASES[case]

@@ -68,7 +68,9 @@ def emulated(
 
 
 @every_order
-@pytest.mark.parametrize(("on_host", "way"), [(False, "plain"), (True, "body by body"), (True, "steps"), (True, "fused"), (False, "strips")])
+@pytest.mark.parametrize(
+    ("on_host", "way"), [(False, "plain"), (True, "body by body"), (True, "steps"), (True, "fused"), (False, "strips")]
+)
 @pytest.mark.parametrize(("case", "race"), [*((name, False) for name in CASES), *((name, True) for name in RACE)])
 def test_render_gives_the_bits_of_the_cpu_op(case: str, race: bool, on_host: bool, way: str, order: str) -> None:
     tensors, size = inputs(case), CASES[case][4]

@@ -117,11 +117,18 @@ __device__ void paint_block(const RenderParams<T, Index>& p, int64_t picture, un
   T* const image = image_of(p, picture);
   const bool wide = 4 * n + 4 <= pixels && aligned(image);
   int32_t face[4];
-  for (int j = 0; j < 4; ++j) {
+  uint64_t* const keys = p.zbuffer + picture * pixels + 4 * n;
+  const bool pairs = sizeof(T) == 4 && 4 * n + 4 <= pixels && aligned(keys);
+  for (int h = 0; h < 2 && pairs; ++h) {
+    const Two both = reinterpret_cast<const Two*>(keys)[h];
+    for (int j = 0; j < 2; ++j) face[2 * h + j] = static_cast<int32_t>(both.v[j] & 0xffffffffu);
+  }
+  for (int h = 0; h < 2 && pairs && clear; ++h) reinterpret_cast<Two*>(keys)[h] = {kNoKey, kNoKey};
+  for (int j = 0; j < 4 && !pairs; ++j) {
     const int64_t i = picture * pixels + minimum(4 * n + j, pixels - 1);
     face[j] = sizeof(T) == 4 ? static_cast<int32_t>(p.zbuffer[i] & 0xffffffffu) : p.face_id[i];
   }
-  for (int64_t j = 4 * n; clear && j < minimum(4 * n + 4, pixels); ++j) p.zbuffer[picture * pixels + j] = kNoKey;
+  for (int64_t j = 4 * n; clear && !pairs && j < minimum(4 * n + 4, pixels); ++j) p.zbuffer[picture * pixels + j] = kNoKey;
   Four<T> four;
   for (int j = 0; j < 4; ++j) four.v[j] = face[j] < 0 ? T(0) : grey[face[j]];
   if (wide) reinterpret_cast<Four<T>*>(image)[n] = four;

@@ -91,6 +91,8 @@ __global__ void flow_kernel(FlowParams<T> p) {
   }
 }
 
+constexpr int kColours = 3;  // channels that a thread reads before it waits
+
 // Flow and bilinear read in one pass: the grid is never written.
 template <class T, class S>
 __global__ void warp_kernel(WarpParams<T, S> p) {
@@ -113,14 +115,20 @@ __global__ void warp_kernel(WarpParams<T, S> p) {
       p.source[2 * n] = seen == 1 ? point.x : T(-1);
       p.source[2 * n + 1] = seen == 1 ? point.y : T(-1);
     }
-    for (int64_t c = 0; c < p.channels; ++c) {
-      const int64_t plane = (b * p.channels + c) * pixels;
-      S value = p.fill;
-      if (seen == 1) {
-        value = S(0);
-        for (int k = 0; k < 4; ++k) value += tap[k].within ? S(tap[k].weight) * p.image[plane + tap[k].index] : S(0);
+    for (int64_t first = 0; first < p.channels; first += kColours) {
+      S read[kColours][4];
+      for (int j = 0; seen == 1 && j < kColours; ++j) {  // beyond the last: that one again
+        const int64_t plane = (b * p.channels + minimum(first + j, p.channels - 1)) * pixels;
+        for (int k = 0; k < 4; ++k) read[j][k] = p.image[plane + tap[k].index];
       }
-      p.warped[plane + pixel] = value;
+      for (int j = 0; j < kColours && first + j < p.channels; ++j) {
+        S value = p.fill;
+        if (seen == 1) {
+          value = S(0);
+          for (int k = 0; k < 4; ++k) value += tap[k].within ? S(tap[k].weight) * read[j][k] : S(0);
+        }
+        p.warped[(b * p.channels + first + j) * pixels + pixel] = value;
+      }
     }
   }
 }
