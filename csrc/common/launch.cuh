@@ -61,6 +61,30 @@ inline unsigned load_relaxed(const unsigned* address) { return atomicOr(const_ca
 // As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
 inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, GCL_MOST_BLOCKS); }
 
+// Divides block numbers by a number that the host knows: two products in place of the steps of a division.
+struct BlockDivisor {
+  unsigned by = 1, inverse = 0;
+  BlockDivisor() = default;
+  explicit BlockDivisor(int64_t divisor) : by(static_cast<unsigned>(maximum<int64_t>(divisor, 1))) {
+    inverse = static_cast<unsigned>(minimum<uint64_t>((uint64_t{1} << 32) / by, 0xffffffffu));
+  }
+  GCL_HD unsigned quotient(unsigned n) const {
+    const unsigned low = static_cast<unsigned>(uint64_t{n} * inverse >> 32);  // or one less than asked for
+    return low + (n - low * by >= by ? 1 : 0);
+  }
+};
+
+// In a kernel: an address in global memory, from here on one number to which offsets are added; else each of them may be added
+// to its terms in 64 bits.
+template <class T>
+GCL_HD T* whole_address(T* address) {
+#if defined(__CUDA_ARCH__)
+  asm("" : "+l"(address));
+  __builtin_assume(__isGlobal(address));
+#endif
+  return address;
+}
+
 // Blocks for one thread per item.
 inline int64_t blocks_for(int64_t items) { return capped_blocks((items + kThreads - 1) / kThreads); }
 

@@ -64,15 +64,15 @@ template <class Index>
 __device__ bool may_touch(const Mesh<Index>& mesh, const Window& window, int32_t f) {
   const float top = static_cast<float>(window.row0), bottom = static_cast<float>(window.row1);  // centres are half a pixel inside
   const Index* const face = mesh.faces + 3 * int64_t{f};
-  int64_t v[3];
+  VertexNumber<Index> v[3];
   bool named = true, above = true, below = true;
   for (int k = 0; k < 3; ++k) {
-    v[k] = static_cast<int64_t>(face[k]);
-    named = named & (v[k] >= 0) & (v[k] < mesh.num_verts);
+    v[k] = static_cast<VertexNumber<Index>>(face[k]);
+    named = named & (v[k] < mesh.num_verts);
   }
   if (!named) return false;
   for (int k = 0; k < 3; ++k) {
-    const float y = mesh.verts[3 * v[k] + 1];
+    const float y = mesh.verts[v[k]].y;
     above = above & (y < top);
     below = below & (y > bottom);
   }

@@ -129,7 +129,30 @@ GCL_HD T clamp_to_bary(const T oriented[3], T bary[3]) {
   return sum;
 }
 
+// area / sum, two areas of one triangle of which no centre is outside.
+GCL_HD double area_ratio(double area, double sum) { return area / sum; }
+
+// Areas of float are 0 or from 2^-50 to 2^63 (differences to a centre are multiples of 2^-25 pixel), where the steps of a
+// correctly rounded division need neither the guards that a compiler adds nor a branch. -0 becomes +0 on a GPU.
+GCL_HD float area_ratio(float area, float sum) {
+#if defined(__CUDA_ARCH__)
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(sum));
+  inverse = __fmaf_rn(inverse, __fmaf_rn(-sum, inverse, 1.0f), inverse);
+  const float ratio = __fmul_rn(area, inverse);
+  return __fmaf_rn(inverse, __fmaf_rn(-sum, ratio, area), ratio);
+#else
+  return area / sum;
+#endif
+}
+
 // Rounding must not leave the triangle; -0 becomes +0.
+#if defined(__CUDA_ARCH__)
+GCL_HD float mix_depth(const float bary[3], const float z[3]) {  // instructions of their own for the minima: nothing is NaN
+  const float depth = (bary[0] * z[0] + bary[1] * z[1]) + bary[2] * z[2];
+  return ::fminf(::fmaxf(depth, ::fminf(z[0], ::fminf(z[1], z[2]))), ::fmaxf(z[0], ::fmaxf(z[1], z[2]))) + 0.0f;
+}
+#endif
 template <class T>
 GCL_HD T mix_depth(const T bary[3], const T z[3]) {
   const T depth = (bary[0] * z[0] + bary[1] * z[1]) + bary[2] * z[2];
@@ -189,15 +212,32 @@ GCL_HD void snapped_areas(const T x[3], const T y[3], int32_t col, int32_t row, 
   for (int k = 0; k < 3; ++k) area[k] = static_cast<T>(edge[k]);
 }
 
-// The barycentrics of weigh() alone, at a centre that the triangle owns.
+// The areas that weigh() divides, at a centre that the triangle owns; returns their sum.
 template <class T>
-GCL_HD void bary_at(const T x[3], const T y[3], int32_t col, int32_t row, T bary[3]) {
-  T area[3];
+GCL_HD T areas_at(const T x[3], const T y[3], int32_t col, int32_t row, T area[3]) {
   const T signed_sum = corner_areas(x, y, static_cast<T>(col) + T(0.5), static_cast<T>(row) + T(0.5), area);
   const T sign = signed_sum < T(0) ? T(-1) : T(1);
   for (int k = 0; k < 3; ++k) area[k] = area[k] * sign;
   if (signed_sum == T(0)) snapped_areas(x, y, col, row, area);
-  clamp_to_bary(area, bary);
+  for (int k = 0; k < 3; ++k) area[k] = area[k] >= T(0) ? area[k] : T(0);
+  return (area[0] + area[1]) + area[2];
+}
+
+// The barycentrics of weigh() alone, there.
+template <class T>
+GCL_HD void bary_at(const T x[3], const T y[3], int32_t col, int32_t row, T bary[3]) {
+  T area[3];
+  const T sum = areas_at(x, y, col, row, area);
+  for (int k = 0; k < 3; ++k) bary[k] = area[k] == T(0) ? area[k] : area_ratio(area[k], sum);  // of -0: -0
+}
+
+// Its depth alone.
+template <class T>
+GCL_HD T depth_at(const T x[3], const T y[3], const T z[3], int32_t col, int32_t row) {
+  T area[3], bary[3];
+  const T sum = areas_at(x, y, col, row, area);
+  for (int k = 0; k < 3; ++k) bary[k] = area_ratio(area[k], sum);
+  return mix_depth(bary, z);
 }
 
 // Adds the gradient of one pixel to grad[corner][x, y, z]: the chain rule of weigh(), the depth's rounding guard left out.
@@ -224,7 +264,7 @@ GCL_HD void weigh_backward(const Triangle<T>& t, const Weights<T>& w, const T gr
 GCL_HD uint64_t depth_key(float depth, int64_t face) {
   uint32_t bits;
   std::memcpy(&bits, &depth, sizeof bits);
-  bits = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+  bits ^= static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u;
   return (static_cast<uint64_t>(bits) << 32) | static_cast<uint64_t>(face);
 }
 

@@ -44,9 +44,9 @@ template <class Index>
 __device__ void find_bary(const Mesh<Index>& mesh, int32_t face, int32_t row, int32_t col, float bary[3]) {
   float x[3], y[3];
   for (int k = 0; k < 3; ++k) {
-    const float* corner = mesh.verts + 3 * static_cast<int64_t>(mesh.faces[3 * int64_t{face} + k]);
-    x[k] = corner[0];
-    y[k] = corner[1];
+    const Corner& corner = mesh.verts[mesh.faces[3 * int64_t{face} + k]];
+    x[k] = corner.x;
+    y[k] = corner.y;
   }
   bary_at(x, y, col, row, bary);
 }

@@ -10,6 +10,9 @@
 // Longer triangles, and those of many blocks, are left for the end: there the whole warp walks one after the other.
 #pragma once
 
+#include <limits>
+#include <type_traits>
+
 #include "common/launch.cuh"
 #include "rasterize/rasterize.h"
 #include "rasterize/rasterize_math.h"
@@ -18,7 +21,7 @@ namespace gcl {
 
 constexpr int kBlockSide = 4;
 constexpr int kBlockCentres = kBlockSide * kBlockSide;
-constexpr int kManyBlocks = 9;                        // from which a warp walks a box together
+constexpr unsigned kManyBlocks = 9;                        // from which a warp walks a box together
 constexpr int kHitRoom = kWarpLanes * kBlockCentres;  // one block of every lane fits
 
 // A hit: lane (5 bits), column and row from the first of the triangle's box (5 bits each).
@@ -30,21 +33,30 @@ struct Window {
   int32_t row0, row1, col0, col1;
 };
 
+struct Corner {
+  float x, y, z;
+};
+
+// As wide as the numbers in faces are: one comparison finds those that name no vertex, negative ones too.
+template <class Index>
+using VertexNumber = std::make_unsigned_t<Index>;
+
 // A mesh as one image sees it.
 template <class Index>
 struct Mesh {
-  const float* verts;   // [V, 3]
+  const Corner* verts;  // [V]
   const Index* faces;   // [F, 3]
-  int64_t num_verts;
+  VertexNumber<Index> num_verts;
   int64_t height, width;
   bool cull_backfaces;
 };
 
 template <class Index>
 __device__ Mesh<Index> mesh_of(const RasterizeParams<float, Index>& p, int64_t b) {
-  return {.verts = p.verts + 3 * b * p.num_verts,
+  const uint64_t numbers = uint64_t{std::numeric_limits<Index>::max()} + 1;
+  return {.verts = reinterpret_cast<const Corner*>(p.verts) + b * p.num_verts,
           .faces = p.faces,
-          .num_verts = p.num_verts,
+          .num_verts = static_cast<VertexNumber<Index>>(minimum(static_cast<uint64_t>(p.num_verts), numbers)),
           .height = p.height,
           .width = p.width,
           .cull_backfaces = p.cull_backfaces};
@@ -53,8 +65,17 @@ __device__ Mesh<Index> mesh_of(const RasterizeParams<float, Index>& p, int64_t b
 // The box of a triangle, cut to the window; false where nothing is left.
 template <class Index>
 __device__ bool load_within(const Mesh<Index>& mesh, const Window& window, int32_t face, Triangle<float>* t) {
-  const Index* corners = mesh.faces + 3 * int64_t{face};
-  if (!load_triangle(mesh.verts, corners, mesh.num_verts, mesh.height, mesh.width, mesh.cull_backfaces, t)) return false;
+  const Index* const corners = mesh.faces + 3 * int64_t{face};
+  VertexNumber<Index> v[3];
+  for (int k = 0; k < 3; ++k) v[k] = static_cast<VertexNumber<Index>>(corners[k]);  // all first: memory is waited for twice
+  if ((v[0] >= mesh.num_verts) | (v[1] >= mesh.num_verts) | (v[2] >= mesh.num_verts)) return false;
+  for (int k = 0; k < 3; ++k) {
+    const Corner corner = mesh.verts[v[k]];
+    t->x[k] = corner.x;
+    t->y[k] = corner.y;
+    t->z[k] = corner.z;
+  }
+  if (!set_up_triangle(mesh.height, mesh.width, mesh.cull_backfaces, t)) return false;
   t->row0 = maximum(t->row0, window.row0);
   t->row1 = minimum(t->row1, window.row1 - 1);
   t->col0 = maximum(t->col0, window.col0);
@@ -78,13 +99,6 @@ __device__ inline unsigned owned_in_block(const int32_t value[3], const int32_t 
   return ~outside & within & 0xffffu;
 }
 
-// At a centre that the triangle owns.
-__device__ inline float depth_at(const float x[3], const float y[3], const float z[3], int32_t row, int32_t col) {
-  float bary[3];
-  bary_at(x, y, col, row, bary);
-  return mix_depth(bary, z);
-}
-
 // The sum of a warp's values up to and with this lane's own.
 __device__ inline int sum_up_to(int value) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
@@ -101,7 +115,8 @@ __device__ void shade_hits(const Triangle<float>& t, int32_t face, const Hit* qu
   __syncwarp();
   for (int first = 0; first < count; first += kWarpLanes) {
     const int n = first + static_cast<int>(threadIdx.x) % kWarpLanes;
-    const int hit = queue[minimum(n, count - 1)], from = hit % kWarpLanes;
+    const unsigned hit = n < count ? queue[n] : 0u;
+    const int from = static_cast<int>(hit % kWarpLanes);
     float x[3], y[3], z[3];
     for (int k = 0; k < 3; ++k) {
       x[k] = __shfl_sync(kAllLanes, t.x[k], from);
@@ -109,9 +124,9 @@ __device__ void shade_hits(const Triangle<float>& t, int32_t face, const Hit* qu
       z[k] = __shfl_sync(kAllLanes, t.z[k], from);
     }
     const int32_t owner = __shfl_sync(kAllLanes, face, from);
-    const int32_t col = __shfl_sync(kAllLanes, t.col0, from) + (hit >> 5 & 31);
-    const int32_t row = __shfl_sync(kAllLanes, t.row0, from) + (hit >> 10);
-    if (n < count && !canvas.hides(row, col, z)) canvas.offer(row, col, depth_at(x, y, z, row, col), owner);
+    const int32_t col = __shfl_sync(kAllLanes, t.col0, from) + static_cast<int32_t>(hit >> 5 & 31u);
+    const int32_t row = __shfl_sync(kAllLanes, t.row0, from) + static_cast<int32_t>(hit >> 10);
+    if (n < count && !canvas.hides(row, col, z)) canvas.offer(row, col, depth_at(x, y, z, col, row), owner);
   }
   __syncwarp();
 }
@@ -120,7 +135,7 @@ __device__ void shade_hits(const Triangle<float>& t, int32_t face, const Hit* qu
 template <class Canvas>
 __device__ void draw_blocks(const Triangle<float>& t, int32_t face, bool takes_part, Hit* queue, const Canvas& canvas) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  EdgeSteps<int32_t> e{};
+  EdgeSteps<int32_t> e;
   if (takes_part) e = edge_steps(t, t.col0, t.row0);
   int row = 0, col = 0, count = 0;  // of the block's first centre, from the box's; hits that wait
   for (;;) {
@@ -169,12 +184,12 @@ __device__ void draw_together(const Mesh<Index>& mesh, const Window& window, int
       if (!covers(t, col, row, edge)) continue;
       float x[3], y[3], z[3];  // read again: the registers are needed
       for (int k = 0; k < 3; ++k) {
-        const float* corner = mesh.verts + 3 * static_cast<int64_t>(mesh.faces[3 * int64_t{face} + k]);
-        x[k] = corner[0];
-        y[k] = corner[1];
-        z[k] = corner[2];
+        const Corner& corner = mesh.verts[mesh.faces[3 * int64_t{face} + k]];
+        x[k] = corner.x;
+        y[k] = corner.y;
+        z[k] = corner.z;
       }
-      if (!canvas.hides(row, col, z)) canvas.offer(row, col, depth_at(x, y, z, row, col), face);
+      if (!canvas.hides(row, col, z)) canvas.offer(row, col, depth_at(x, y, z, col, row), face);
     }
   }
 }
@@ -184,9 +199,13 @@ __device__ void draw_together(const Mesh<Index>& mesh, const Window& window, int
 // is there, which a triangle's depth never leaves.
 template <class Index, class Canvas>
 __device__ void draw_faces(const Mesh<Index>& mesh, const Window& window, int32_t face, Hit* queue, const Canvas& canvas) {
-  Triangle<float> t{};
+  Triangle<float> t;
+  for (int k = 0; k < 3; ++k) t.x[k] = t.y[k] = t.z[k] = 0.0f;  // what the other lanes ask for; the rest is read where it is set
+  t.row0 = t.col0 = 0;
   const bool touches = face >= 0 && load_within(mesh, window, face, &t);
-  const auto blocks = [&] { return ((t.row1 - t.row0) / kBlockSide + 1) * ((t.col1 - t.col0) / kBlockSide + 1); };
+  const auto blocks = [&] {
+    return (static_cast<unsigned>(t.row1 - t.row0) / kBlockSide + 1) * (static_cast<unsigned>(t.col1 - t.col0) / kBlockSide + 1);
+  };
   const bool large = touches && (!is_short(t) || blocks() >= kManyBlocks);
   draw_blocks(t, face, touches && !large, queue, canvas);
   for (unsigned left = __ballot_sync(kAllLanes, large); left != 0; left &= left - 1) {
