@@ -1,5 +1,6 @@
 // Runs the CUDA kernels of knn, the Jaccard distance and DBSCAN, with the launches that the GPU gets.
 #include "case_io.h"
+#include "neighbors/candidates_kernels.cuh"
 #include "neighbors/dbscan_kernels.cuh"
 #include "neighbors/jaccard_kernels.cuh"
 #include "neighbors/knn_kernels.cuh"
@@ -34,6 +35,40 @@ void knn(Case& c) {
   std::copy_n(c.input<T>("value0"), p.height * p.k, p.value);
   std::copy_n(c.input<int64_t>("index0"), p.height * p.k, p.index);
   gcl::launch_knn_update(p, GclStream{});
+}
+
+template <class B>
+void halves(Case& c) {
+  gcl::HalvesParams<B> p{};
+  p.x = c.input<float>("x"), p.mean = c.input<float>("mean");
+  p.rows = c.size("x", 0), p.dim = c.size("x", 1);
+  p.half = reinterpret_cast<B*>(c.output<uint8_t>("half", {p.rows, 2 * p.dim}));  // as bytes
+  p.common = c.output<float>("common", {p.rows});
+  p.length = c.output<float>("length", {p.rows});
+  p.lost = c.output<float>("lost", {p.rows});
+  gcl::launch_halve_rows(p, GclStream{});
+}
+
+void candidates(Case& c) {
+  gcl::CandidateParams p{};
+  p.x = c.input<float>("x");
+  p.rows = if_any<int64_t>(c, "rows");
+  p.index = c.input<int64_t>("index");
+  p.score = c.input<float>("score"), p.bound = c.input<float>("bound");
+  p.total = c.size("x", 0), p.dim = c.size("x", 1);
+  p.count = c.size("index", 0), p.width = c.size("index", 1);
+  p.k = c.integer("k");
+  p.product = c.output<float>("product", {p.count, p.width});
+  gcl::launch_candidate_products(p, GclStream{});
+  gcl::BestParams best{};
+  best.index = p.index, best.product = p.product, best.score = p.score, best.bound = p.bound;
+  best.offset = c.input<float>("offset");
+  best.count = p.count, best.width = p.width, best.k = p.k;
+  best.whole = c.integer("whole") != 0;
+  best.value = c.output<float>("value", {p.count, p.k});
+  best.neighbour = c.output<int64_t>("neighbour", {p.count, p.k});
+  best.unsure = reinterpret_cast<bool*>(c.output<uint8_t>("unsure", {p.count}));
+  gcl::launch_best_candidates(best, GclStream{});
 }
 
 void sets(Case& c) {
@@ -182,6 +217,9 @@ void labels(Case& c) {
 int main(int argc, char** argv) {
   return simt::drive(argc, argv,
                      {{"knn", BY_TYPE("block", knn)},
+                      {"halves", halves<gcl::Half>},
+                      {"bfloat16s", halves<gcl::BFloat16>},
+                      {"candidates", candidates},
                       {"sets", sets},
                       {"expansion_count", expansion_count},
                       {"expansion_weights", BY_TYPE("similarity", expansion_weights)},
