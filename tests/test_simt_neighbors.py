@@ -134,6 +134,51 @@ def test_candidates(d: int, m: int, k: int, some: bool, race: bool, order: str) 
         assert both and all(one == other for one, other in both)
 
 
+@watched
+@every_dtype
+def test_faults_of_neighbours(dtype: torch.dtype, race: bool, order: str) -> None:
+    rows, width = 50, 37
+    index = (torch.arange(rows)[:, None] + torch.arange(width)) % rows
+    cases = [(None, 0), ((9, 20, -1), 1), ((3, 36, rows), 1), ((49, 0, 7), 2 + 4), ((5, 36, 6), 4), ((0, 33, 32), 4)]
+    for change, want in cases:
+        for numbers, odd in ((8, None), (8, 6), (7, 6)):  # four at a time, or not
+            given, features = index.clone(), torch.ones(numbers, dtype=dtype)
+            if change is not None:
+                given[change[0], change[1]] = change[2]
+            if odd is not None:
+                features[odd] = torch.inf if numbers == 7 else torch.nan
+            out = emulated("neighbor_faults", order, race, index=given, features=features)
+            assert out["faults"][0] == int(native.neighbor_faults(given, features)) == want + 8 * (odd is not None)
+
+
+@watched
+@every_dtype
+def test_faults_of_graphs_and_packed_rows(dtype: torch.dtype, race: bool, order: str) -> None:
+    starts = torch.tensor([0, 3, 3, 40, 45])
+    indices, values = torch.arange(45, dtype=torch.int32) % 4, torch.linspace(0, 1, 45, dtype=dtype)
+    for name, at, wrong, want in (
+        ("values", 44, 1.5, 1),
+        ("values", 0, -0.1, 1),
+        ("values", 3, torch.nan, 1),
+        ("indices", 7, 4, 2),
+        ("indices", 7, -1, 2),
+        ("indptr", 0, 1, 2),
+        ("indptr", 4, 44, 2),
+        ("indptr", 2, 2, 2),
+        ("indptr", 1, 3, 0),
+    ):
+        graph = {"indptr": starts.clone(), "indices": indices.clone(), "values": values.clone()}
+        graph[name][at] = wrong
+        out = emulated("graph_faults", order, race, **graph)
+        assert out["faults"][0] == int(native.graph_faults(*graph.values())) == want
+    indptr = torch.tensor([0, 2, 2, 36, 36])
+    packed = native.pack_rows(starts, indptr, indices, values, 36)
+    out = emulated("pack", order, race, starts=starts, indptr=indptr, indices=indices, values=values)
+    same(out["out_indices"], packed[0], "indices")
+    same(out["out_values"], packed[1], "values")
+    assert torch.equal(packed[1], torch.cat([values[:2], values[3:37]]))
+
+
 def chain(dtype: torch.dtype, n: int = 40, k: int = 9, half: int = 5) -> dict[str, Tensor]:
     """Every intermediate result of one Jaccard distance, from the CPU ops."""
     x = torch.nn.functional.normalize(crowd(n, 40, seed=4).to(dtype), dim=1)

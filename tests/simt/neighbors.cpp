@@ -2,6 +2,7 @@
 #include "case_io.h"
 #include "neighbors/candidates_kernels.cuh"
 #include "neighbors/dbscan_kernels.cuh"
+#include "neighbors/faults_kernels.cuh"
 #include "neighbors/jaccard_kernels.cuh"
 #include "neighbors/knn_kernels.cuh"
 #include "neighbors/overlap_kernels.cuh"
@@ -69,6 +70,42 @@ void candidates(Case& c) {
   best.neighbour = c.output<int64_t>("neighbour", {p.count, p.k});
   best.unsure = reinterpret_cast<bool*>(c.output<uint8_t>("unsure", {p.count}));
   gcl::launch_best_candidates(best, GclStream{});
+}
+
+template <class T>
+void neighbor_faults(Case& c) {
+  gcl::NeighborFaultParams<int64_t, T> p{};
+  p.index = c.input<int64_t>("index");
+  p.rows = c.size("index", 0), p.width = c.size("index", 1);
+  p.features = c.input<T>("features");
+  p.numbers = c.size("features", 0);
+  p.faults = reinterpret_cast<uint32_t*>(c.output<int32_t>("faults", {1}));
+  *p.faults = 0;
+  gcl::launch_neighbor_faults(p, GclStream{});
+}
+
+template <class T>
+void graph_faults(Case& c) {
+  gcl::GraphFaultParams<int32_t, T> p{};
+  p.indptr = c.input<int64_t>("indptr");
+  p.indices = c.input<int32_t>("indices");
+  p.values = c.input<T>("values");
+  p.rows = c.size("indptr", 0) - 1, p.entries = c.size("indices", 0);
+  p.faults = reinterpret_cast<uint32_t*>(c.output<int32_t>("faults", {1}));
+  *p.faults = 0;
+  gcl::launch_graph_faults(p, GclStream{});
+}
+
+template <class T>
+void pack(Case& c) {
+  gcl::PackParams<T> p{};
+  p.starts = c.input<int64_t>("starts"), p.indptr = c.input<int64_t>("indptr");
+  p.indices = c.input<int32_t>("indices");
+  p.values = c.input<T>("values");
+  p.rows = c.size("starts", 0) - 1;
+  p.out_indices = c.output<int32_t>("out_indices", {p.indptr[p.rows]});
+  p.out_values = c.output<T>("out_values", {p.indptr[p.rows]});
+  gcl::launch_pack_rows(p, GclStream{});
 }
 
 void sets(Case& c) {
@@ -220,6 +257,9 @@ int main(int argc, char** argv) {
                       {"halves", halves<gcl::Half>},
                       {"bfloat16s", halves<gcl::BFloat16>},
                       {"candidates", candidates},
+                      {"neighbor_faults", BY_TYPE("features", neighbor_faults)},
+                      {"graph_faults", BY_TYPE("values", graph_faults)},
+                      {"pack", BY_TYPE("values", pack)},
                       {"sets", sets},
                       {"expansion_count", expansion_count},
                       {"expansion_weights", BY_TYPE("similarity", expansion_weights)},
