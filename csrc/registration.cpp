@@ -30,6 +30,15 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "knn_update_(Tensor block, Tensor rows, int first_row, int first_column, Tensor penalty, Tensor original,"
       " Tensor copy_start, Tensor copies, Tensor(a!) value, Tensor(b!) index) -> ()");
+  m.def("halve_rows(Tensor x, Tensor mean, bool bfloat16) -> (Tensor half, Tensor common, Tensor length, Tensor lost)");
+  m.def("candidate_products(Tensor x, Tensor rows, Tensor index, Tensor score, Tensor bound, int k) -> Tensor");
+  m.def(
+      "best_candidates(Tensor index, Tensor product, Tensor score, Tensor offset, Tensor bound, bool whole, int k)"
+      " -> (Tensor value, Tensor neighbour, Tensor unsure)");
+  m.def("neighbor_faults(Tensor index, Tensor features) -> Tensor");
+  m.def("graph_faults(Tensor indptr, Tensor indices, Tensor values) -> Tensor");
+  m.def(
+      "pack_rows(Tensor starts, Tensor indptr, Tensor indices, Tensor values, SymInt total) -> (Tensor indices, Tensor values)");
   m.def("reciprocal_sets(Tensor rank, int half_width) -> (Tensor near, Tensor num_near, Tensor close, Tensor num_close)");
   m.def("expansion_count(Tensor near, Tensor num_near, Tensor close, Tensor num_close) -> (Tensor accepted, Tensor count)");
   m.def(

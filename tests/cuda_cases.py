@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import ops
-from gcl_fast.ops import camera, centroids
+from gcl_fast.ops import _knn_halves, camera, centroids
 from gcl_fast.ops.rasterize import Method
 from tests.toy_meshes import WEAK, ellipsoid
 
@@ -231,6 +231,13 @@ def chosen_scores(t: Tensors) -> Tensors:
     return {"scores": scores, "weights": weights}
 
 
+def by_halves(t: Tensors) -> Tensors:
+    """What few rows are not searched by: candidates from products of halves, float32 products of those, the best of them."""
+    x = torch.nn.functional.normalize(t["x"], dim=1)
+    found = _knn_halves.nearest_by_halves(x, 9, torch.float16)
+    return {"similarity": found.value, "own": found.index[:, 0]}
+
+
 def jaccard(t: Tensors, k1: int = 9, k2: int = 3) -> Tensors:
     found = ops.jaccard_distance(t["x"] if "x" in t else t["index"], k1, k2)
     return {"indptr": found.indptr, "indices": found.indices, "values": found.values}
@@ -290,6 +297,7 @@ def rerank(t: Tensors) -> Tensors:
     return {"distance": ops.rerank(t["query"], t["gallery"], k1=6, k2=3)}
 
 
+HALVES = "it counts the rows to search again"
 HOST = "the result has numbers of the host"
 RANGE = "it looks whether distances lie in [0, 1]"
 SIZES = "sizes of results are read on the host"
@@ -319,6 +327,7 @@ CASES = (
     Case("draw_positives", bank, draw, frozenset({"drawn"})),
     Case("centroid_cross_entropy", bank, centroid, near=FLOAT32),
     Case("knn", crowd, knn, frozenset({"own"}), near=FLOAT32, waits=HOST),
+    Case("knn", crowd, by_halves, frozenset({"own"}), near=FLOAT32, waits=HALVES, variant="by halves"),
     Case("knn", crowd, chosen_scores, near=FLOAT32, variant="scores of chosen pairs"),
     Case("jaccard_distance", near, jaccard, frozenset({"indptr", "indices", "values"}), waits=SIZES, variant="of neighbours"),
     Case("jaccard_distance", crowd, jaccard, frozenset({"indptr", "indices"}), FLOAT32, SIZES, "of features"),

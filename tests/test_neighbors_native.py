@@ -17,6 +17,9 @@ from tests.test_neighbors import crowd, ranking, sparse
 native = torch.ops.gcl_fast
 
 
+COPYING = ("best_candidates", "neighbor_faults", "graph_faults", "pack_rows")
+
+
 def compressed(dense: Tensor) -> _jaccard.Rows:
     row, column = dense.nonzero(as_tuple=True)
     start, _ = _jaccard.starts_of(torch.bincount(row, minlength=len(dense)))
@@ -54,9 +57,19 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("mean_rows", (*rows, rank, 3, mean_start, mean_total)),
         ("overlap_room", (*matrix, holders.start, *some)),
         ("overlap_rows", (*matrix, *holders, *some, room, slots)),
+        ("neighbor_faults", (index, x)),
+        ("graph_faults", tuple(graph)),
+        ("pack_rows", (graph.indptr, graph.indptr, graph.indices, graph.values, len(graph.values))),
         ("dbscan_roots", (*graph, 0.5, 3)),
         ("dbscan_labels", (*graph, 0.5, core_label)),
     ]
+    if dtype == torch.float32:
+        score, bound = similarity - 0.1, x.new_full((40,), 0.11)
+        operators += [
+            ("halve_rows", (x, x.mean(0), False)),
+            ("candidate_products", (x, nobody, index, score, bound, 3)),
+            ("best_candidates", (index, similarity, score, bound, bound, False, 3)),
+        ]
     if device.type != "cpu":
         return operators
     dense = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)).triu().to(dtype)
@@ -153,8 +166,8 @@ def test_a_wrong_number_in_a_direct_call_is_an_error_not_a_crash() -> None:
         op = getattr(native, name)
         for at, value in enumerate(arguments):
             if isinstance(value, Tensor) and value.numel() and not value.is_floating_point() and name != "knn_update_":
-                if (name == "dbscan_labels" and at == 4) or value.dtype == torch.uint8:
-                    continue  # a label is only copied; any byte but 0 is yes
+                if (name == "dbscan_labels" and at == 4) or name in COPYING or value.dtype == torch.uint8:
+                    continue  # labels and neighbours are only copied or looked at; any byte but 0 is yes
                 wrong = value.clone()
                 wrong.view(-1)[-1] = 10**6
                 with pytest.raises(RuntimeError, match=name):

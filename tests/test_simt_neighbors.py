@@ -32,7 +32,8 @@ def same(got: np.ndarray, want: Tensor, name: str = "") -> None:
 
 @watched
 @pytest.mark.parametrize(
-    ("n", "k", "kind", "penalised"), [(40, 9, "signs", False), (45, 40, "crowd", True), (5, 1, "signs", True)]
+    ("n", "k", "kind", "penalised"),
+    [(40, 9, "signs", False), (45, 40, "crowd", True), (90, 80, "crowd", False), (5, 1, "signs", True)],
 )
 @pytest.mark.parametrize("by_columns", [False, True])
 @every_dtype
@@ -60,10 +61,11 @@ def test_knn_update(
 @every_order
 @pytest.mark.parametrize("penalised", [False, True])
 @pytest.mark.parametrize("by_columns", [False, True])
-def test_knn_update_of_a_wide_block(by_columns: bool, penalised: bool, order: str) -> None:
+@pytest.mark.parametrize("k", [32, 40, 140])  # lists in one register of each lane, in two, in memory
+def test_knn_update_of_a_wide_block(k: int, by_columns: bool, penalised: bool, order: str) -> None:
     """More columns than a warp or a block of threads looks at in one go, NaN among them, rows that are no whole warp."""
     generator = torch.Generator().manual_seed(6)
-    height, width, k = 35, 1100, 40
+    height, width = 35, 1100
     block = torch.randint(-500, 500, (height, width), generator=generator) / 512  # ties
     block[:, 3::97] = torch.nan
     block[4, :20], block[5] = torch.inf, -torch.inf
@@ -77,6 +79,104 @@ def test_knn_update_of_a_wide_block(by_columns: bool, penalised: bool, order: st
     native.knn_update_(block, *names.values(), value, index)
     same(out["value"], value, "value")
     same(out["index"], index, "index")
+
+
+@watched
+@pytest.mark.parametrize(("kernel", "half"), [("halves", torch.float16), ("bfloat16s", torch.bfloat16)])
+def test_halves(kernel: str, half: torch.dtype, race: bool, order: str) -> None:
+    for width in (33, 36, 520):  # 36, 520: four at a time
+        x = crowd(7, width, seed=2)
+        mean = x.mean(0)
+        want = native.halve_rows(x, mean, half == torch.bfloat16)
+        out = emulated(kernel, order, race, x=x, mean=mean)
+        same(out["half"], want[0].view(torch.uint8), "half")
+        for name, numbers in zip(("common", "length", "lost"), want[1:], strict=True):
+            assert np.abs(out[name] - numbers.numpy()).max() <= 1e-5 * numbers.abs().max(), name  # another order
+
+
+def scored(n: int, d: int, m: int) -> dict[str, Tensor]:
+    """Candidates with scores that are off by up to their bound, and an offset."""
+    x = torch.nn.functional.normalize(crowd(n, d, seed=5), dim=1)
+    x[3] = x[1]  # equal rows tie
+    generator = torch.Generator().manual_seed(0)
+    offset, bound = torch.rand(n, generator=generator), 0.02 + 0.02 * torch.rand(n, generator=generator)
+    off = bound[:, None] * (2 * torch.rand(n, n, generator=generator) - 1)
+    score = x @ x.T + 0.99 * off - offset[:, None]
+    score.fill_diagonal_(torch.inf)
+    score, index = score.sort(dim=1, descending=True)
+    score[:, 0] = (x * x).sum(1) - offset
+    return {"x": x, "index": index[:, :m].contiguous(), "score": score[:, :m].contiguous(), "offset": offset, "bound": bound}
+
+
+@watched
+@pytest.mark.parametrize(("d", "m", "k"), [(33, 12, 5), (36, 40, 30), (520, 9, 9)])
+@pytest.mark.parametrize("some", [False, True])
+def test_candidates(d: int, m: int, k: int, some: bool, race: bool, order: str) -> None:
+    given = scored(41, d, m)
+    x = given.pop("x")
+    rows = torch.tensor([40, 0, 3, 17]) if some else torch.zeros(0, dtype=torch.int64)
+    given = {name: values[rows] for name, values in given.items()} if some else given
+    given["score"][0, k - 1] -= 1  # one that is wrong
+    want = native.candidate_products(x, rows, given["index"], given["score"], given["bound"], k)
+    out = emulated("candidates", order, race, x=x, rows=rows, **given, k=k, whole=0)
+    passed_over = want == -torch.inf
+    assert np.array_equal(out["product"] == -np.inf, passed_over.numpy()) and bool(passed_over.any()) == (m > k)
+    product = torch.from_numpy(out["product"])
+    assert (product - want)[~passed_over].abs().max() < 1e-6  # another order of sums
+    best = native.best_candidates(given["index"], product, given["score"], given["offset"], given["bound"], False, k)
+    same(out["value"], best[0], "value")
+    same(out["neighbour"], best[1], "neighbour")
+    same(out["unsure"].astype(bool), best[2], "unsure")
+    assert best[2].any() and (m == k or not best[2].all())
+    if not some:  # the product of two is one number
+        pairs = {(i, int(j)): v for i, row in enumerate(given["index"]) for j, v in zip(row, product[i].tolist(), strict=True)}
+        both = [(v, pairs[j, i]) for (i, j), v in pairs.items() if pairs.get((j, i), -torch.inf) > -torch.inf < v]
+        assert both and all(one == other for one, other in both)
+
+
+@watched
+@every_dtype
+def test_faults_of_neighbours(dtype: torch.dtype, race: bool, order: str) -> None:
+    rows, width = 50, 37
+    index = (torch.arange(rows)[:, None] + torch.arange(width)) % rows
+    cases = [(None, 0), ((9, 20, -1), 1), ((3, 36, rows), 1), ((49, 0, 7), 2 + 4), ((5, 36, 6), 4), ((0, 33, 32), 4)]
+    for change, want in cases:
+        for numbers, odd in ((8, None), (8, 6), (7, 6)):  # four at a time, or not
+            given, features = index.clone(), torch.ones(numbers, dtype=dtype)
+            if change is not None:
+                given[change[0], change[1]] = change[2]
+            if odd is not None:
+                features[odd] = torch.inf if numbers == 7 else torch.nan
+            out = emulated("neighbor_faults", order, race, index=given, features=features)
+            assert out["faults"][0] == int(native.neighbor_faults(given, features)) == want + 8 * (odd is not None)
+
+
+@watched
+@every_dtype
+def test_faults_of_graphs_and_packed_rows(dtype: torch.dtype, race: bool, order: str) -> None:
+    starts = torch.tensor([0, 3, 3, 40, 45])
+    indices, values = torch.arange(45, dtype=torch.int32) % 4, torch.linspace(0, 1, 45, dtype=dtype)
+    for name, at, wrong, want in (
+        ("values", 44, 1.5, 1),
+        ("values", 0, -0.1, 1),
+        ("values", 3, torch.nan, 1),
+        ("indices", 7, 4, 2),
+        ("indices", 7, -1, 2),
+        ("indptr", 0, 1, 2),
+        ("indptr", 4, 44, 2),
+        ("indptr", 2, 2, 2),
+        ("indptr", 1, 3, 0),
+    ):
+        graph = {"indptr": starts.clone(), "indices": indices.clone(), "values": values.clone()}
+        graph[name][at] = wrong
+        out = emulated("graph_faults", order, race, **graph)
+        assert out["faults"][0] == int(native.graph_faults(*graph.values())) == want
+    indptr = torch.tensor([0, 2, 2, 36, 36])
+    packed = native.pack_rows(starts, indptr, indices, values, 36)
+    out = emulated("pack", order, race, starts=starts, indptr=indptr, indices=indices, values=values)
+    same(out["out_indices"], packed[0], "indices")
+    same(out["out_values"], packed[1], "values")
+    assert torch.equal(packed[1], torch.cat([values[:2], values[3:37]]))
 
 
 def chain(dtype: torch.dtype, n: int = 40, k: int = 9, half: int = 5) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@
 #include "common/warp_fold.cuh"
 #include "neighbors/ascending_search.h"
 #include "neighbors/jaccard_math.h"
+#include "neighbors/row_products.cuh"
 
 namespace gcl {
 
@@ -171,22 +172,14 @@ __global__ void expansion_fill_kernel(ExpansionParams<T> p) {
   }
 }
 
-// a . b by all lanes of a warp; the sum is lane 0's.
 template <class T>
-__device__ T warp_product(const T* a, const T* b, int64_t dim, int64_t lane) {
-  T sum = 0;
-  for (int64_t d = lane; d < dim; d += 32) sum += a[d] * b[d];
-  for (int width = 16; width > 0; width /= 2) sum += __shfl_down_sync(kAllLanes, sum, width);
-  return sum;
-}
-
-template <class T>
-__global__ void products_kernel(ProductParams<T> p) {
-  const int64_t lane = threadIdx.x % 32;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / 32;
-  for (int64_t n = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32; n < p.pairs; n += warps) {
-    const T product = warp_product(p.left + p.row[n] * p.dim, p.right + p.column[n] * p.dim, p.dim, lane);
-    if (lane == 0) p.product[n] = product;
+__global__ void products_kernel(ProductParams<T> p, bool by_fours) {
+  const int lane = threadIdx.x % kWarpLanes;
+  GCL_EACH_WARP(n, p.pairs) {
+    const T* const other[1] = {p.right + p.column[n] * p.dim};
+    T product[1];
+    warp_products(p.left + p.row[n] * p.dim, other, p.dim, lane, by_fours, product);
+    if (lane == 0) p.product[n] = product[0];
   }
 }
 
@@ -198,18 +191,36 @@ __device__ int64_t mirrored_at(const ExpansionParams<T>& p, int64_t i, int32_t j
   return e < end && p.columns[e] == i ? e : -1;
 }
 
-// A block takes a row, a warp an entry: the row's features stay in the cache.
+// A block takes a row, whose features stay in the cache: its threads look which entries are wanted, its warps share those.
 template <class T>
-__global__ void expansion_products_kernel(ExpansionParams<T> p) {
-  const int64_t lane = threadIdx.x % kWarpLanes, warps = blockDim.x / kWarpLanes;
+__global__ void __launch_bounds__(kThreads) expansion_products_kernel(ExpansionParams<T> p, bool by_fours) {
+  constexpr int kWarps = kThreads / kWarpLanes, kTogether = 2;  // rows that a warp reads at once
+  __shared__ int wanted[kThreads];
+  __shared__ int num_wanted;
+  const int lane = threadIdx.x % kWarpLanes, warp = threadIdx.x / kWarpLanes;
   for (int64_t i = blockIdx.x; i < p.rows; i += gridDim.x) {
-    for (int64_t e = p.start[i] + threadIdx.x / kWarpLanes; e < p.start[i + 1]; e += warps) {
-      const T known = p.values[e];
-      __syncwarp(kAllLanes);
-      const int32_t j = p.columns[e];
-      if (known == known || mirrored_at(p, i, j) >= 0) continue;  // the whole warp reads the same
-      const T sum = warp_product(p.features + i * p.dim, p.features + j * p.dim, p.dim, lane);
-      if (lane == 0) p.values[e] = sum;
+    const int64_t end = p.start[i + 1];
+    for (int64_t first = p.start[i]; first < end; first += kThreads) {
+      if (threadIdx.x == 0) num_wanted = 0;
+      __syncthreads();
+      const int64_t e = first + threadIdx.x;
+      const T known = e < end ? p.values[e] : T(0);
+      if (known != known && mirrored_at(p, i, p.columns[e]) < 0) {
+        wanted[atomicAdd(&num_wanted, 1)] = static_cast<int>(threadIdx.x);
+      }
+      __syncthreads();
+      for (int n = kTogether * warp; n < num_wanted; n += kTogether * kWarps) {
+        const T* others[kTogether];
+        T products[kTogether];
+        for (int q = 0; q < kTogether; ++q) {
+          others[q] = p.features + p.columns[first + wanted[minimum(n + q, num_wanted - 1)]] * p.dim;
+        }
+        warp_products(p.features + i * p.dim, others, p.dim, lane, by_fours, products);
+        for (int q = 0; q < kTogether; ++q) {
+          if (lane == 0 && n + q < num_wanted) p.values[first + wanted[n + q]] = products[q];
+        }
+      }
+      __syncthreads();  // the list is the next entries'
     }
   }
 }
@@ -344,7 +355,8 @@ void launch_expansion_count(const ExpansionParams<T>& p, GclStream stream) {
 
 template <class T>
 void launch_products(const ProductParams<T>& p, GclStream stream) {
-  if (p.pairs > 0) GCL_LAUNCH((products_kernel<T>), blocks_for(p.pairs * 32), kThreads, 0, stream, p);
+  const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.left) && lies_by_fours(p.right);
+  if (p.pairs > 0) GCL_LAUNCH((products_kernel<T>), blocks_for(p.pairs * kWarpLanes), kThreads, 0, stream, p, by_fours);
 }
 
 template <class T>
@@ -358,7 +370,8 @@ void launch_expansion_weights(const ExpansionParams<T>& p, GclStream stream) {
   const int64_t blocks = blocks_for(p.rows * kWarpLanes);
   GCL_LAUNCH((expansion_fill_kernel<T>), blocks, kThreads, 0, stream, p);
   if (p.features != nullptr) {
-    GCL_LAUNCH((expansion_products_kernel<T>), capped_blocks(p.rows), kThreads, 0, stream, p);
+    const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.features);
+    GCL_LAUNCH((expansion_products_kernel<T>), capped_blocks(p.rows), kThreads, 0, stream, p, by_fours);
     GCL_LAUNCH((expansion_mirror_kernel<T>), blocks, kThreads, 0, stream, p);
   }
   if (p.finished) launch_softmax(SoftmaxParams<T>{.start = p.start, .rows = p.rows, .values = p.values}, stream);

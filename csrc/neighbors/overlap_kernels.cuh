@@ -14,10 +14,11 @@ namespace gcl {
 template <class T>
 constexpr int64_t kOverlapSlots = sizeof(T) == 4 ? 4096 : 2048;  // 32 KiB of shared memory, 24 for double
 constexpr int kOverlapWarps = 4;  // of a block whose warps take rows,
-constexpr int64_t kWarpShare = 8;  // each with this part of the slots
+constexpr int64_t kWarpShare = 4;  // each with this part of the slots: few rows fill half of it
 constexpr int64_t kLeftBlocks = 2048;  // at most so many look for rows that are left
 constexpr int kAhead = 2;  // holders of the next column that a lane has read
-constexpr int kMaxProbes = 64;  // a key that finds no place in so many: the table is crowded
+constexpr int kMaxProbes = 64;  // a key that finds no place in so many: the block's table is crowded,
+constexpr int kWarpProbes = 16;  // or the warp's: one such row would be looked up long after all others are done
 constexpr int32_t kNoRow = 0x7fffffff;  // sorts behind all others
 
 template <class T>
@@ -26,9 +27,9 @@ __global__ void overlap_room_kernel(RoomParams<T> p) {
 }
 
 // Where `row` stands in the table, or -1 where no place was found. *is_new: nobody had put it there.
-__device__ inline int place_of(int32_t* keys, int slots, int32_t row, bool* is_new) {
+__device__ inline int place_of(int32_t* keys, int slots, int probes, int32_t row, bool* is_new) {
   unsigned at = (static_cast<unsigned>(row) * 2654435761u) >> 7;
-  for (int probe = 0; probe < kMaxProbes; ++probe, ++at) {
+  for (int probe = 0; probe < probes; ++probe, ++at) {
     const int slot = static_cast<int>(at & static_cast<unsigned>(slots - 1));
     const int32_t there = atomicCAS(keys + slot, kNoRow, row);
     *is_new = there == kNoRow;
@@ -53,7 +54,7 @@ __device__ bool sum_overlaps(const OverlapParams<T>& p, int64_t i, int64_t low, 
       const int32_t j = p.holder_rows[h];
       if (j >= high) break;
       bool is_new = false;
-      const int slot = place_of(keys, slots, j, &is_new);
+      const int slot = place_of(keys, slots, kMaxProbes, j, &is_new);
       crowded = slot < 0;
       if (!crowded) sums[slot] = (is_new ? T(0) : sums[slot]) + minimum(value, p.holder_values[h]);
     }
@@ -122,10 +123,10 @@ __device__ void sort_front(const Team& team, int size, T* sums, int32_t* keys) {
   }
 }
 
-// Where `row` stands in a table that nobody writes to, or -1.
+// Where `row` stands in a warp's table that nobody writes to, or -1.
 __device__ inline int found_at(const int32_t* keys, int slots, int32_t row) {
   unsigned at = (static_cast<unsigned>(row) * 2654435761u) >> 7;
-  for (int probe = 0; probe < kMaxProbes; ++probe, ++at) {
+  for (int probe = 0; probe < kWarpProbes; ++probe, ++at) {
     const int slot = static_cast<int>(at & static_cast<unsigned>(slots - 1));
     if (keys[slot] == row) return slot;
     if (keys[slot] == kNoRow) break;
@@ -146,7 +147,7 @@ struct WarpTable {
   // False: the table is crowded.
   __device__ bool hold(int32_t j) const {
     bool is_new = false;
-    return place_of(keys, slots, j, &is_new) >= 0;
+    return place_of(keys, slots, kWarpProbes, j, &is_new) >= 0;
   }
   __device__ void add(int32_t j, T value) const {
     const int slot = found_at(keys, slots, j);

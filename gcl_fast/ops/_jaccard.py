@@ -140,9 +140,7 @@ def _blocks(begins: Tensor, total: int, most: int) -> list[tuple[int, int]]:
 def _packed(starts: Tensor, count: Tensor, indices: Tensor, values: Tensor) -> Distances:
     """The first count[r] entries from starts[r] on, row after row."""
     indptr, total = starts_of(count)
-    kept = torch.repeat_interleave(starts[:-1] - indptr[:-1], count, output_size=total)
-    kept += torch.arange(total, device=kept.device)
-    return Distances(indptr, indices[kept], values[kept])
+    return Distances(indptr, *torch.ops.gcl_fast.pack_rows(starts, indptr, indices, values, total))
 
 
 def _joined(parts: list[Distances], total: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,6 +276,10 @@ def _fake_overlap(
     return start.new_empty((last - first + step - 1) // step), columns.new_empty(total), values.new_empty(total)
 
 
+def _fake_pack(starts: Tensor, indptr: Tensor, indices: Tensor, values: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    return indices.new_empty(total), values.new_empty(total)
+
+
 def _fake_mirrored_count(start: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     return start.new_empty(start.shape[0] - 1)
 
@@ -298,6 +300,7 @@ FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...] | None]] = {
     "overlap_room": _fake_room,
     "overlap_rows": _fake_overlap,
     "overlap_upper_rows": _fake_overlap,
+    "pack_rows": _fake_pack,
     "mirrored_count": _fake_mirrored_count,
     "mirrored_rows": _fake_mirrored,
 }

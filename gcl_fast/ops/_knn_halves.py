@@ -16,8 +16,6 @@ from gcl_fast.ops._share import Share
 FROM_ROWS = 4096  # fewer are quick in any way
 FROM_NUMBERS = {"cpu": 1 << 21, "cuda": 0}  # in x; fewer: what half precision saves is less than its scores cost
 LONGEST = 256  # k above: too many candidates to score again
-PAIRS = 1 << 22  # scored at a time
-PART = {"cpu": 1 << 20, "cuda": 1 << 28}  # numbers brought to half precision at a time
 SAMPLE = 128  # rows that tell whether bfloat16 settles enough of the rest
 WIDTH = 64  # products have a multiple of it as columns: the kernels of sm_90 write lines of whole 16 bytes
 
@@ -83,21 +81,19 @@ def _spread(share: Share, device: torch.device) -> Tensor:
 
 def _search(x: Tensor, k: int, halved: Halved, share: Share, which: Tensor | None = None) -> tuple[Lists, Tensor]:
     """Lists of every row of this process, or of its rows `which`, and [n] where the bound does not settle them."""
-    rows = torch.arange(len(x), device=x.device) if which is None else which
-    m = min(share.total, k + max(8, k // 2))
-    found = Lists.empty(len(rows), m, x)
+    ops, m = torch.ops.gcl_fast, min(share.total, k + max(8, k // 2))
+    found = Lists.empty(len(x) if which is None else len(which), m, x)
     fill(halved.rows, which, HalfProducts(halved), found, share)
-    score, bound = found.value + halved.offset[rows + share.first, None], halved.bound[rows + share.first, None]
-    exact, step = torch.empty_like(score), max(1, PAIRS // m)
-    parts = [slice(first, first + step) for first in range(0, len(rows), step)]
-    for part in parts if share.world == 1 else [slice(None)]:  # processes meet once
-        owner = rows[part].repeat_interleave(m)
-        exact[part] = pair_products(x, owner, found.index[part].reshape(-1), share).view(-1, m)
-    result = Lists(exact, found.index).best(k)
-    unsure = ((exact - score).abs() > bound).any(dim=1)
-    if m < share.total:
-        unsure |= ~(result.value[:, -1:] > score[:, -1:] + bound)[:, 0]
-    return result, unsure
+    numbers = slice(share.first, share.last) if which is None else which + share.first
+    offset, bound = halved.offset[numbers], halved.bound[numbers]
+    if share.world == 1:
+        some = found.index.new_empty(0) if which is None else which
+        product = ops.candidate_products(x, some, found.index, found.value, bound, k)
+    else:
+        rows = torch.arange(len(x), device=x.device) if which is None else which
+        product = pair_products(x, rows.repeat_interleave(m), found.index.reshape(-1), share).view(-1, m)
+    value, index, unsure = ops.best_candidates(found.index, product, found.value, offset, bound, m == share.total, k)
+    return Lists(value, index), unsure
 
 
 class Halved(NamedTuple):
@@ -133,16 +129,8 @@ class Halved(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, half: torch.dtype, share: Share) -> Halved:
         mean = share.gather(x.sum(dim=0, keepdim=True)).sum(dim=0) / share.total
-        rows, numbers = torch.empty_like(x, dtype=half), x.new_empty(3, len(x))
-        common, length, lost = numbers
-        step = max(1, PART[x.device.type] // max(x.shape[1], 1))
-        for first in range(0, len(x), step):
-            part = slice(first, first + step)
-            centred = x[part] - mean
-            rows[part] = centred
-            common[part], length[part] = torch.mv(x[part], mean), torch.linalg.vector_norm(centred, dim=1)
-            lost[part] = torch.linalg.vector_norm(centred.sub_(rows[part].float()), dim=1)
-        common, length, lost = share.gather(numbers.T).T.contiguous()
+        rows, *numbers = torch.ops.gcl_fast.halve_rows(x, mean, half == torch.bfloat16)
+        common, length, lost = (share.gather(n) for n in numbers)
         size, half_length = mean.norm(), length + lost
         halves, width = half_length * half_length.max(), x.shape[1]
         coarse = x.device.type == "cpu" and half == torch.bfloat16
@@ -168,3 +156,25 @@ class HalfProducts(Products):
         if left.dtype == torch.float16:
             left, right = left.float(), right.float()  # the same products: nothing is quicker there
         return super()._block(left, right)
+
+
+def _fake_halves(x: Tensor, mean: Tensor, bfloat16: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    half = torch.empty_like(x, dtype=torch.bfloat16 if bfloat16 else torch.float16)
+    return half, x.new_empty(len(x)), x.new_empty(len(x)), x.new_empty(len(x))
+
+
+def _fake_products(x: Tensor, rows: Tensor, index: Tensor, score: Tensor, bound: Tensor, k: int) -> Tensor:
+    return torch.empty_like(score)
+
+
+def _fake_best(
+    index: Tensor, product: Tensor, score: Tensor, offset: Tensor, bound: Tensor, whole: bool, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = index.shape[0]
+    return score.new_empty(rows, k), index.new_empty(rows, k), index.new_empty(rows, dtype=torch.bool)
+
+
+if _native.loaded:
+    torch.library.register_fake("gcl_fast::halve_rows", _fake_halves)
+    torch.library.register_fake("gcl_fast::candidate_products", _fake_products)
+    torch.library.register_fake("gcl_fast::best_candidates", _fake_best)

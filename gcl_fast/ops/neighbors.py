@@ -15,6 +15,9 @@ from gcl_fast.ops._rows import finite, normalised
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
 
+NO_ROW, NOT_ITSELF, TWICE, NOT_FINITE = 1, 2, 4, 8  # what is wrong with given neighbours,
+NO_DISTANCE, MALFORMED = 1, 2  # or with a graph: as csrc/neighbors/faults.h has them
+
 
 def knn(x: Tensor, k: int, *, backend: str = "auto") -> Neighbors:
     """The k rows most similar to each row by cosine, itself first.
@@ -130,8 +133,9 @@ def _overlapping(x: Tensor, k1: int, k2: int, features: Tensor | None) -> _jacca
         shapes.tensor("x", x, ("N", "k"), INTEGERS)
         if features is not None:
             shapes.tensor("features", features, ("N", "D"), ANY_FLOATS, device_of=("x", x))
-            features = finite("jaccard_distance", "features", features)
-        rank, similarity = _neighbours(x, min(k1, shapes["N"])), None
+            features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+        _native.require("jaccard_distance", x.device)
+        rank, similarity = _neighbours(x, min(k1, shapes["N"]), features), None
     else:
         shapes.tensor("x", x, ("N", "D"), ANY_FLOATS)
         if features is not None:
@@ -195,14 +199,8 @@ def dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
 
 def _look(distance: SparseDistance) -> tuple[bool, bool]:
     """Whether values are in [0, 1], and whether all rows are there and well formed: the device is waited for once."""
-    values, indices, indptr = distance.values, distance.indices, distance.indptr
-    rises = (indptr[0] == 0) & (indptr[-1] == len(values)) & (indptr.diff() >= 0).all()
-    if len(values) == 0:
-        return True, bool(rises)
-    (low, high), (first, last) = torch.aminmax(values), torch.aminmax(indices)
-    there = (first >= 0) & (last < distance.shape[0])
-    in_range, well_formed = torch.stack([(low >= 0) & (high <= 1), there & rises]).tolist()  # NaN is in no range
-    return in_range, well_formed
+    faults = int(torch.ops.gcl_fast.graph_faults(distance.indptr, distance.indices, distance.values))
+    return not faults & NO_DISTANCE, not faults & MALFORMED
 
 
 def _malformed(distance: SparseDistance) -> Exception:
@@ -224,26 +222,25 @@ def _dbscan(distance: SparseDistance, eps: float, min_samples: int) -> Tensor:
     return labels
 
 
-def _neighbours(index: Tensor, k: int) -> Tensor:
-    """The first k columns of a user's neighbours, checked."""
+def _neighbours(index: Tensor, k: int, features: Tensor | None) -> Tensor:
+    """The first k columns of a user's neighbours, checked, as features are: the device is waited for once."""
     op, total = "jaccard_distance", len(index)
     if index.shape[1] < k:
         raise ValueError(f"{op}: x must have at least min(k1, N)={k} neighbours a row, got {index.shape[1]}")
-    rank = index[:, :k].long()
-    if total == 0:
-        return rank
-    wrong = rank[:, 0] != torch.arange(total, device=rank.device)  # [N]
-    ordered = rank.sort(dim=1).values
-    twice = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)  # [N]
-    # the device is waited for once
-    low, high, any_wrong, any_twice = torch.stack([*torch.aminmax(rank), wrong.any().long(), twice.any().long()]).tolist()
-    if low < 0 or high >= total:
+    rank = index[:, :k]
+    none = torch.zeros(0, device=rank.device)
+    faults = int(torch.ops.gcl_fast.neighbor_faults(rank, none if features is None else features))
+    if features is not None and faults & NOT_FINITE:
+        finite(op, "features", features)  # says what is wrong
+    if faults & NO_ROW:
         check_index(op, "x", rank, total, f"row numbers from 0 to {total - 1}", wait=True)
-    if any_wrong:
-        row = int(wrong.nonzero()[0])
+    if faults & NOT_ITSELF:
+        row = int((rank[:, 0] != torch.arange(total, device=rank.device)).nonzero()[0])
         raise ValueError(f"{op}: x must have each row itself in column 0, got {int(rank[row, 0])} in row {row}")
-    if any_twice:
-        raise ValueError(f"{op}: x must name each neighbour once a row, got a repeated one in row {int(twice.nonzero()[0])}")
+    if faults & TWICE:
+        ordered = rank.sort(dim=1).values
+        row = int((ordered[:, 1:] == ordered[:, :-1]).any(dim=1).nonzero()[0])
+        raise ValueError(f"{op}: x must name each neighbour once a row, got a repeated one in row {row}")
     return rank
 
 
@@ -255,6 +252,14 @@ def nearest_by_distance(x: Tensor, k: int) -> Tensor:
     return _knn.nearest(x, k, 0.5 * x.square().sum(dim=1))[1]
 
 
+def _fake_neighbor_faults(index: Tensor, features: Tensor) -> Tensor:
+    return index.new_empty(1, dtype=torch.int32)
+
+
+def _fake_graph_faults(indptr: Tensor, indices: Tensor, values: Tensor) -> Tensor:
+    return indptr.new_empty(1, dtype=torch.int32)
+
+
 def _fake_roots(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, min_samples: int) -> Tensor:
     return indptr.new_empty(indptr.shape[0] - 1, dtype=torch.int32)
 
@@ -264,5 +269,7 @@ def _fake_labels(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, co
 
 
 if _native.loaded:
+    torch.library.register_fake("gcl_fast::neighbor_faults", _fake_neighbor_faults)
+    torch.library.register_fake("gcl_fast::graph_faults", _fake_graph_faults)
     torch.library.register_fake("gcl_fast::dbscan_roots", _fake_roots)
     torch.library.register_fake("gcl_fast::dbscan_labels", _fake_labels)

@@ -37,6 +37,8 @@ NEAR = {
     "gcl_memory_step_": 4e-6,
     "gcl_memory_backward": 4e-6,
     "bank_update_": 2e-6,
+    "halve_rows": 1e-6,
+    "candidate_products": 1e-6,
     "expansion_weights": 1e-6,
     "row_products": 4e-6,
     "softmax_rows_": 4e-6,

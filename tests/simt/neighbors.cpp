@@ -1,6 +1,8 @@
 // Runs the CUDA kernels of knn, the Jaccard distance and DBSCAN, with the launches that the GPU gets.
 #include "case_io.h"
+#include "neighbors/candidates_kernels.cuh"
 #include "neighbors/dbscan_kernels.cuh"
+#include "neighbors/faults_kernels.cuh"
 #include "neighbors/jaccard_kernels.cuh"
 #include "neighbors/knn_kernels.cuh"
 #include "neighbors/overlap_kernels.cuh"
@@ -34,6 +36,76 @@ void knn(Case& c) {
   std::copy_n(c.input<T>("value0"), p.height * p.k, p.value);
   std::copy_n(c.input<int64_t>("index0"), p.height * p.k, p.index);
   gcl::launch_knn_update(p, GclStream{});
+}
+
+template <class B>
+void halves(Case& c) {
+  gcl::HalvesParams<B> p{};
+  p.x = c.input<float>("x"), p.mean = c.input<float>("mean");
+  p.rows = c.size("x", 0), p.dim = c.size("x", 1);
+  p.half = reinterpret_cast<B*>(c.output<uint8_t>("half", {p.rows, 2 * p.dim}));  // as bytes
+  p.common = c.output<float>("common", {p.rows});
+  p.length = c.output<float>("length", {p.rows});
+  p.lost = c.output<float>("lost", {p.rows});
+  gcl::launch_halve_rows(p, GclStream{});
+}
+
+void candidates(Case& c) {
+  gcl::CandidateParams p{};
+  p.x = c.input<float>("x");
+  p.rows = if_any<int64_t>(c, "rows");
+  p.index = c.input<int64_t>("index");
+  p.score = c.input<float>("score"), p.bound = c.input<float>("bound");
+  p.total = c.size("x", 0), p.dim = c.size("x", 1);
+  p.count = c.size("index", 0), p.width = c.size("index", 1);
+  p.k = c.integer("k");
+  p.product = c.output<float>("product", {p.count, p.width});
+  gcl::launch_candidate_products(p, GclStream{});
+  gcl::BestParams best{};
+  best.index = p.index, best.product = p.product, best.score = p.score, best.bound = p.bound;
+  best.offset = c.input<float>("offset");
+  best.count = p.count, best.width = p.width, best.k = p.k;
+  best.whole = c.integer("whole") != 0;
+  best.value = c.output<float>("value", {p.count, p.k});
+  best.neighbour = c.output<int64_t>("neighbour", {p.count, p.k});
+  best.unsure = reinterpret_cast<bool*>(c.output<uint8_t>("unsure", {p.count}));
+  gcl::launch_best_candidates(best, GclStream{});
+}
+
+template <class T>
+void neighbor_faults(Case& c) {
+  gcl::NeighborFaultParams<int64_t, T> p{};
+  p.index = c.input<int64_t>("index");
+  p.rows = c.size("index", 0), p.width = c.size("index", 1);
+  p.features = c.input<T>("features");
+  p.numbers = c.size("features", 0);
+  p.faults = reinterpret_cast<uint32_t*>(c.output<int32_t>("faults", {1}));
+  *p.faults = 0;
+  gcl::launch_neighbor_faults(p, GclStream{});
+}
+
+template <class T>
+void graph_faults(Case& c) {
+  gcl::GraphFaultParams<int32_t, T> p{};
+  p.indptr = c.input<int64_t>("indptr");
+  p.indices = c.input<int32_t>("indices");
+  p.values = c.input<T>("values");
+  p.rows = c.size("indptr", 0) - 1, p.entries = c.size("indices", 0);
+  p.faults = reinterpret_cast<uint32_t*>(c.output<int32_t>("faults", {1}));
+  *p.faults = 0;
+  gcl::launch_graph_faults(p, GclStream{});
+}
+
+template <class T>
+void pack(Case& c) {
+  gcl::PackParams<T> p{};
+  p.starts = c.input<int64_t>("starts"), p.indptr = c.input<int64_t>("indptr");
+  p.indices = c.input<int32_t>("indices");
+  p.values = c.input<T>("values");
+  p.rows = c.size("starts", 0) - 1;
+  p.out_indices = c.output<int32_t>("out_indices", {p.indptr[p.rows]});
+  p.out_values = c.output<T>("out_values", {p.indptr[p.rows]});
+  gcl::launch_pack_rows(p, GclStream{});
 }
 
 void sets(Case& c) {
@@ -182,6 +254,12 @@ void labels(Case& c) {
 int main(int argc, char** argv) {
   return simt::drive(argc, argv,
                      {{"knn", BY_TYPE("block", knn)},
+                      {"halves", halves<gcl::Half>},
+                      {"bfloat16s", halves<gcl::BFloat16>},
+                      {"candidates", candidates},
+                      {"neighbor_faults", BY_TYPE("features", neighbor_faults)},
+                      {"graph_faults", BY_TYPE("values", graph_faults)},
+                      {"pack", BY_TYPE("values", pack)},
                       {"sets", sets},
                       {"expansion_count", expansion_count},
                       {"expansion_weights", BY_TYPE("similarity", expansion_weights)},
