@@ -41,7 +41,6 @@ SHAPES = (
     Shape("rasterize_fused_kernelI", WIDE_STORE, 1),  # results of rasterize, pictures of render
     Shape("rasterize_resolve_kernelI", WIDE_STORE, 3),  # face_id, depth, bary
     Shape("rasterize_draw_kernelI", NATIVE_MINIMUM, 1),
-    Shape("rasterize_step_kernelI", NATIVE_MINIMUM, 1),
     Shape("rasterize_draw_double_kernelI", NATIVE_MINIMUM, 1),
     Shape("render_paint_kernelIf", WIDE_STORE, 1),
     Shape("dbscan_unite_kernelIfE", NATIVE_MINIMUM, 1),

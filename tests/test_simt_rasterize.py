@@ -43,12 +43,11 @@ CASES = {
     "no face": (2, 12, 0, (5, 4), torch.float32, torch.int32),
     "no pixel": (2, 12, 8, (0, 4), torch.float32, torch.int32),
     "no image": (0, 12, 8, (5, 4), torch.float64, torch.int32),
-    "steps": (5, 20, 30, (17, 33), torch.float32, torch.int32),
 }
 
 # How images are drawn: shared memory that a block may have, a part of it for the warps' desks, and images of a plain launch.
 DESKS, MUCH = 18 << 10, 227 << 10
-WAYS = {"whole": (MUCH, 0), "strips": (DESKS + 1200, 0), "plain": (0, 9), "plain one by one": (0, 1), "steps": (0, 4)}
+WAYS = {"whole": (MUCH, 0), "strips": (DESKS + 1200, 0), "plain": (0, 9), "plain one by one": (0, 1)}
 
 
 def rasterize_arrays(
@@ -70,8 +69,7 @@ def drawn_as_on_the_cpu(mesh: tuple[torch.Tensor, torch.Tensor], size: tuple[int
 @every_order
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
-    ("way", "cull"),
-    [("whole", False), ("whole", True), ("strips", False), ("plain", True), ("plain one by one", False), ("steps", False)],
+    ("way", "cull"), [("whole", False), ("whole", True), ("strips", False), ("plain", True), ("plain one by one", False)]
 )
 def test_rasterize_gives_the_bits_of_the_cpu_op(case: str, way: str, cull: bool, order: str) -> None:
     batch, num_verts, num_faces, size, dtype, index = CASES[case]

@@ -25,8 +25,7 @@ struct RasterizeParams {
   // GPU kernels
   int64_t at_once;    // images of a plain launch; 0: fused
   int64_t shared_bytes;  // of a fused block
-  int64_t zbuffers;   // 2: the plain form in steps (float32 alone)
-  uint64_t* zbuffer;  // [zbuffers, at_once, H, W]  workspace: the smallest key so far
+  uint64_t* zbuffer;  // [at_once, H, W]  workspace: the smallest key so far
 };
 
 template <class T, class Index>

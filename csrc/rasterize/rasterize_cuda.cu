@@ -1,7 +1,5 @@
 // CUDA backend of rasterize: workspace and launches. It never waits for the GPU; faces that name no vertex are skipped by the
 // kernels, because finding them would mean reading them back.
-#include <cstdlib>
-
 #include "rasterize/choose_cuda.h"
 #include "rasterize/rasterize_ops.h"
 
@@ -15,14 +13,7 @@ struct RasterizeCuda : CudaBackend {
     const bool fused = draws_fused<T>(method, p.batch, p.height, p.width, gpu);
     p.shared_bytes = gpu.shared_bytes;
     p.at_once = fused ? 0 : images_at_once(p.batch, p.height * p.width, p.num_faces, gpu);
-    p.zbuffers = 1;
-    static const char* const step_images = std::getenv("GCL_STEP_IMAGES");
-    const int64_t most = step_images != nullptr ? std::atoll(step_images) : p.at_once / 2;
-    if (sizeof(T) == 4 && !fused && most > 0 && p.batch > (step_images != nullptr ? most : p.at_once)) {
-      p.zbuffers = 2;
-      p.at_once = most;
-    }
-    Tensor zbuffer = new_empty(like, {p.zbuffers * p.at_once, p.height, p.width}, ScalarType::Long);
+    Tensor zbuffer = new_empty(like, {p.at_once, p.height, p.width}, ScalarType::Long);
     p.zbuffer = reinterpret_cast<uint64_t*>(zbuffer.mutable_data_ptr<int64_t>());
     launch_rasterize(p, stream());
   }

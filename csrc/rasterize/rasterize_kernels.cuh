@@ -33,31 +33,30 @@ struct GlobalCanvas {
   __device__ bool hides(int32_t, int32_t, const float*) const { return false; }
 };
 
-// What a warp has in shared memory while it draws, or finishes a span.
+// What a warp has in shared memory while it finishes a span.
 struct alignas(16) WarpDesk {
-  union {
-    Hit hits[kHitRoom];
-    struct {
-      unsigned long long list[kSpan];
-      Four<float> bary[3 * kSpan / 4];
-    };
-  };
+  unsigned long long list[kSpan];
+  Four<float> bary[3 * kSpan / 4];
 };
 
-// Block `block` of image b draws kThreads faces.
+// A block draws kThreads faces of an image.
 template <class Index>
-__device__ void draw_block(const RasterizeParams<float, Index>& p, int64_t b, unsigned block, Hit* hits) {
-  const int64_t f = int64_t{block} * kThreads + threadIdx.x;
+__global__ void __launch_bounds__(kThreads, 8) rasterize_draw_kernel(RasterizeParams<float, Index> p, BlockDivisor blocks) {
+  __shared__ Hit hits[kDrawWarps][kHitRoom];
+  const unsigned b = blocks.quotient(blockIdx.x);
+  const int64_t f = int64_t{blockIdx.x - b * blocks.by} * kThreads + threadIdx.x;
   const Window whole{.row0 = 0, .row1 = static_cast<int32_t>(p.height), .col0 = 0, .col1 = static_cast<int32_t>(p.width)};
   Mesh<Index> mesh = mesh_of(p, b);
   mesh.verts = whole_address(mesh.verts);
-  draw_faces(mesh, whole, f < p.num_faces ? static_cast<int32_t>(f) : -1, hits,
+  draw_faces(mesh, whole, f < p.num_faces ? static_cast<int32_t>(f) : -1, hits[threadIdx.x / kWarpLanes],
              GlobalCanvas{.nearest = whole_address(p.zbuffer + b * p.height * p.width), .width = static_cast<uint32_t>(p.width)});
 }
 
-// Block `block` of image b finishes kDrawWarps spans. clear: leaves the z-buffer as a draw must find it.
+// A block finishes kDrawWarps spans of an image.
 template <class Index>
-__device__ void resolve_block(const RasterizeParams<float, Index>& p, int64_t b, unsigned block, WarpDesk* desk, bool clear) {
+__global__ void rasterize_resolve_kernel(RasterizeParams<float, Index> p, BlockDivisor blocks) {
+  __shared__ WarpDesk desks[kDrawWarps];
+  const unsigned b = blocks.quotient(blockIdx.x), block = blockIdx.x - b * blocks.by;
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes, lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int64_t pixels = p.height * p.width;
   const int64_t first = (int64_t{block} * kDrawWarps + warp) * kSpan, start = b * pixels + first;
@@ -73,59 +72,19 @@ __device__ void resolve_block(const RasterizeParams<float, Index>& p, int64_t b,
                   .width = static_cast<int32_t>(p.width),
                   .count = static_cast<int>(minimum<int64_t>(pixels - first, kSpan))};
   uint64_t key[4];
-  uint64_t* const keys = p.zbuffer + start + 4 * lane;
+  const uint64_t* const keys = p.zbuffer + start + 4 * lane;
   if (4 * lane + 3 < span.count && aligned(keys)) {
     for (int h = 0; h < 2; ++h) {
       const Two both = reinterpret_cast<const Two*>(keys)[h];
       key[2 * h] = both.v[0];
       key[2 * h + 1] = both.v[1];
-      if (clear) reinterpret_cast<Two*>(keys)[h] = {kNoKey, kNoKey};
     }
   } else {
-    for (int j = 0; j < 4; ++j) {
-      const bool within = 4 * lane + j < span.count;
-      key[j] = within ? keys[j] : kNoKey;
-      if (clear && within) keys[j] = kNoKey;
-    }
+    for (int j = 0; j < 4; ++j) key[j] = 4 * lane + j < span.count ? keys[j] : kNoKey;
   }
-  resolve_span(mesh_of(p, b), span, key, desk->list, desk->bary[0].v);
+  WarpDesk& desk = desks[warp];
+  resolve_span(mesh_of(p, b), span, key, desk.list, desk.bary[0].v);
 }
-
-template <class Index>
-__global__ void __launch_bounds__(kThreads, 8) rasterize_draw_kernel(RasterizeParams<float, Index> p, BlockDivisor blocks) {
-  __shared__ Hit hits[kDrawWarps][kHitRoom];
-  const unsigned b = blocks.quotient(blockIdx.x);
-  draw_block(p, b, blockIdx.x - b * blocks.by, hits[threadIdx.x / kWarpLanes]);
-}
-
-template <class Index>
-__global__ void rasterize_resolve_kernel(RasterizeParams<float, Index> p, BlockDivisor blocks) {
-  __shared__ WarpDesk desks[kDrawWarps];
-  const unsigned b = blocks.quotient(blockIdx.x);
-  resolve_block(p, b, blockIdx.x - b * blocks.by, desks + threadIdx.x / kWarpLanes, false);
-}
-
-// Draws images while those drawn before are finished: one waits for instructions, the other for memory. Blocks of both alternate.
-template <class Finish, class Index>
-__global__ void __launch_bounds__(kThreads, 8)
-    rasterize_step_kernel(RasterizeParams<float, Index> p, Finish finish, unsigned draw_blocks, BlockDivisor blocks) {
-  __shared__ WarpDesk desks[kDrawWarps];
-  WarpDesk* const desk = desks + threadIdx.x / kWarpLanes;
-  const unsigned image = blocks.quotient(blockIdx.x), block = blockIdx.x - image * blocks.by;
-  if (block >= draw_blocks) {
-    if (image < finish.images()) finish(image, block - draw_blocks, desk);
-  } else if (image < p.batch) {
-    draw_block(p, image, block, desk->hits);
-  }
-}
-
-template <class Index>
-struct Resolve {
-  RasterizeParams<float, Index> p;
-  bool clear;
-  GCL_HD int64_t images() const { return p.batch; }
-  __device__ void operator()(int64_t b, unsigned block, WarpDesk* desk) const { resolve_block(p, b, block, desk, clear); }
-};
 
 // ---- float64: a key is all depth, the face is found in a second pass ----------------------------------------------------------
 
@@ -247,41 +206,11 @@ void launch_resolve(const RasterizeParams<T, Index>& p, GclStream stream) {
   }
 }
 
-// One step: draws p, unless it has no images, and finishes what was drawn before.
-template <class Finish, class Index>
-void launch_step(const RasterizeParams<float, Index>& p, const Finish& finish, int64_t finish_blocks, GclStream stream) {
-  const int64_t draw_blocks = p.batch > 0 ? blocks_for(p.num_faces) : 0;
-  if (finish.images() == 0) finish_blocks = 0;
-  const int64_t blocks = maximum(p.batch, finish.images()) * (draw_blocks + finish_blocks);
-  if (blocks == 0) return;
-  GCL_LAUNCH((rasterize_step_kernel<Finish, Index>), blocks, kThreads, 0, stream, p, finish, static_cast<unsigned>(draw_blocks),
-             BlockDivisor(draw_blocks + finish_blocks));
-}
-
-// At most p.at_once images a step, in two z-buffers by turns: the one that a step reads it leaves clear for the next.
-template <class Index>
-void launch_steps(const RasterizeParams<float, Index>& p, GclStream stream) {
-  const int64_t pixels = p.height * p.width, parts = (p.batch + p.at_once - 1) / p.at_once;
-  const auto part = [&](int64_t n) {
-    const bool exists = n >= 0 && n < parts;
-    const int64_t first = exists ? n * p.at_once : 0;
-    auto images = part_of(p, first, exists ? minimum(p.at_once, p.batch - first) : 0);
-    images.zbuffer += (n & 1) * p.at_once * pixels;
-    return images;
-  };
-  GCL_FILL_BYTES(p.zbuffer, 0xff, 2 * p.at_once * pixels * sizeof(uint64_t), stream);
-  for (int64_t n = 0; n <= parts; ++n) {
-    launch_step(part(n), Resolve<Index>{.p = part(n - 1), .clear = n + 1 < parts},
-                (pixels + kDrawWarps * kSpan - 1) / (kDrawWarps * kSpan), stream);
-  }
-}
-
 template <class T, class Index>
 void launch_rasterize(const RasterizeParams<T, Index>& p, GclStream stream) {
   if (p.batch * p.height * p.width == 0) return;
   if constexpr (sizeof(T) == 4) {
     if (p.at_once == 0) return launch_fused(p, WriteRaster<Index>{}, stream);
-    if (p.zbuffers == 2) return launch_steps(p, stream);
   }
   for (int64_t first = 0; first < p.batch; first += p.at_once) {
     const RasterizeParams<T, Index> part = part_of(p, first, minimum(p.at_once, p.batch - first));

@@ -33,11 +33,10 @@ struct RenderParams {
   bool fused;
   int64_t shared_bytes;    // of a fused block
   int64_t bodies_at_once;  // P is at most bodies_at_once * min(views, kViewsAtOnce)
-  int64_t buffers;         // N, 2: plain in steps (float32 alone); else 1
   T* middle;               // [B, 2]     workspace: x and z of the axis of each body
   T* pixels;               // [P, V, 3]  workspace: vertices as rasterize takes them
-  T* grey;                 // [N, P, F]     workspace: of each face
-  uint64_t* zbuffer;       // [N, P, H, W]  workspace: the smallest key so far; null where fused
+  T* grey;                 // [P, F]     workspace: of each face
+  uint64_t* zbuffer;       // [P, H, W]  workspace: the smallest key so far; null where fused
   int32_t* face_id;        // [P, H, W]  workspace of double; else null
 };
 

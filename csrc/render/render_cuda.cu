@@ -1,7 +1,5 @@
 // CUDA backend of render_mesh: workspace and launches. It never waits for the GPU; faces that name no vertex are skipped by the
 // kernels, because finding them would mean reading them back.
-#include <cstdlib>
-
 #include "rasterize/choose_cuda.h"
 #include "render/render_kernels.cuh"
 #include "render/render_ops.h"
@@ -19,18 +17,11 @@ struct RenderCuda : CudaBackend {
     const int64_t strips = views * cut_into_strips(p.height, p.width, gpu.shared_bytes).count();
     p.bodies_at_once =
         p.fused ? images_to_fuse(p.batch, strips, gpu) : images_at_once(p.batch, views * pixels, views * p.num_faces, gpu);
-    p.buffers = 1;
-    static const char* const step_bodies = std::getenv("GCL_STEP_BODIES");
-    const int64_t most = step_bodies != nullptr ? std::atoll(step_bodies) : p.bodies_at_once / 2;
-    if (sizeof(T) == 4 && !p.fused && most > 0 && p.batch > (step_bodies != nullptr ? most : p.bodies_at_once)) {
-      p.buffers = 2;
-      p.bodies_at_once = most;
-    }
     const int64_t pictures = p.bodies_at_once * views;
     Tensor middle = new_empty(t.verts, {p.batch, 2});
     Tensor vertices = new_empty(t.verts, {pictures, p.num_verts, 3});
-    Tensor grey = new_empty(t.verts, {p.buffers * pictures, p.num_faces});
-    Tensor zbuffer = new_empty(t.verts, {p.fused ? 0 : p.buffers * pictures, pixels}, ScalarType::Long);
+    Tensor grey = new_empty(t.verts, {pictures, p.num_faces});
+    Tensor zbuffer = new_empty(t.verts, {p.fused ? 0 : pictures, pixels}, ScalarType::Long);
     Tensor face_id = new_empty(t.verts, {sizeof(T) == 8 ? pictures : 0, pixels}, ScalarType::Int);
     p.middle = middle.mutable_data_ptr<T>();
     p.pixels = vertices.mutable_data_ptr<T>();

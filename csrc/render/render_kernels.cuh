@@ -107,48 +107,32 @@ __device__ T* image_of(const RenderParams<T, Index>& p, int64_t picture) {
   return p.image + (b * p.views + r) * p.height * p.width;
 }
 
-// Plain: a thread writes four pixels of a picture. clear: it leaves the z-buffer as a draw must find it.
+// Plain: a thread writes four pixels of a picture.
 template <class T, class Index>
-__device__ void paint_block(const RenderParams<T, Index>& p, int64_t picture, unsigned block, bool clear) {
+__global__ void render_paint_kernel(RenderParams<T, Index> p, BlockDivisor blocks) {
+  const unsigned picture = blocks.quotient(blockIdx.x);
   const int64_t pixels = p.height * p.width;
-  const int64_t n = int64_t{block} * kThreads + threadIdx.x;
+  const int64_t n = int64_t{blockIdx.x - picture * blocks.by} * kThreads + threadIdx.x;
   if (4 * n >= pixels) return;
   const T* const grey = p.grey + picture * p.num_faces;
   T* const image = image_of(p, picture);
   const bool wide = 4 * n + 4 <= pixels && aligned(image);
   int32_t face[4];
-  uint64_t* const keys = p.zbuffer + picture * pixels + 4 * n;
+  const uint64_t* const keys = p.zbuffer + picture * pixels + 4 * n;
   const bool pairs = sizeof(T) == 4 && 4 * n + 4 <= pixels && aligned(keys);
   for (int h = 0; h < 2 && pairs; ++h) {
     const Two both = reinterpret_cast<const Two*>(keys)[h];
     for (int j = 0; j < 2; ++j) face[2 * h + j] = static_cast<int32_t>(both.v[j] & 0xffffffffu);
   }
-  for (int h = 0; h < 2 && pairs && clear; ++h) reinterpret_cast<Two*>(keys)[h] = {kNoKey, kNoKey};
   for (int j = 0; j < 4 && !pairs; ++j) {
     const int64_t i = picture * pixels + minimum(4 * n + j, pixels - 1);
     face[j] = sizeof(T) == 4 ? static_cast<int32_t>(p.zbuffer[i] & 0xffffffffu) : p.face_id[i];
   }
-  for (int64_t j = 4 * n; clear && !pairs && j < minimum(4 * n + 4, pixels); ++j) p.zbuffer[picture * pixels + j] = kNoKey;
   Four<T> four;
   for (int j = 0; j < 4; ++j) four.v[j] = face[j] < 0 ? T(0) : grey[face[j]];
   if (wide) reinterpret_cast<Four<T>*>(image)[n] = four;
   for (int j = 0; j < 4 && !wide; ++j) image[minimum(4 * n + j, pixels - 1)] = four.v[j];
 }
-
-template <class T, class Index>
-__global__ void render_paint_kernel(RenderParams<T, Index> p, BlockDivisor blocks) {
-  const unsigned picture = blocks.quotient(blockIdx.x);
-  paint_block(p, picture, blockIdx.x - picture * blocks.by, false);
-}
-
-// What is done with the pictures of a chunk while those of the next one are drawn.
-template <class Index>
-struct Paint {
-  RenderParams<float, Index> p;
-  bool clear;
-  GCL_HD int64_t images() const { return p.bodies_now * p.views_now; }
-  __device__ void operator()(int64_t picture, unsigned block, WarpDesk*) const { paint_block(p, picture, block, clear); }
-};
 
 // What a block of the fused kernel does with the keys of its strip.
 template <class Index>
@@ -171,9 +155,8 @@ struct PaintStrip {
   }
 };
 
-// Fills the workspace of a chunk; what rasterize is to draw.
 template <class T, class Index>
-RasterizeParams<T, Index> launch_prepare(const RenderParams<T, Index>& p, GclStream stream) {
+void launch_chunk(const RenderParams<T, Index>& p, GclStream stream) {
   const int64_t pictures = p.bodies_now * p.views_now, vertices = blocks_for(p.num_verts), faces = blocks_for(p.num_faces);
   if (p.num_verts > 0) {
     GCL_LAUNCH((render_prepare_kernel<T, Index>), pictures * vertices + p.bodies_now * faces, kThreads, 0, stream, p,
@@ -182,56 +165,13 @@ RasterizeParams<T, Index> launch_prepare(const RenderParams<T, Index>& p, GclStr
   RasterizeParams<T, Index> r = raster_of(p, p.pixels, pictures, p.face_id);
   r.shared_bytes = p.shared_bytes;
   r.zbuffer = p.zbuffer;
-  return r;
-}
-
-inline int64_t paint_blocks(int64_t pixels) { return blocks_for((pixels + 3) / 4); }
-
-template <class T, class Index>
-void launch_chunk(const RenderParams<T, Index>& p, GclStream stream) {
-  const RasterizeParams<T, Index> r = launch_prepare(p, stream);
   if constexpr (sizeof(T) == 4) {
     if (p.fused) return launch_fused(r, PaintStrip<Index>{p}, stream);
   }
   launch_draw(r, stream);
-  const int64_t blocks = paint_blocks(p.height * p.width);
-  GCL_LAUNCH((render_paint_kernel<T, Index>), r.batch * blocks, kThreads, 0, stream, p, BlockDivisor(blocks));
+  const int64_t blocks = blocks_for((p.height * p.width + 3) / 4);
+  GCL_LAUNCH((render_paint_kernel<T, Index>), pictures * blocks, kThreads, 0, stream, p, BlockDivisor(blocks));
 }
-
-// Chunks one after the other in two z-buffers by turns: one is painted, and cleared for the next but one, while the next is
-// drawn.
-template <class T, class Index>
-struct Chunks {
-  int64_t room, left;  // pictures of a z-buffer, chunks to come
-  RenderParams<T, Index> before{};
-  int64_t count = 0;
-
-  Chunks(const RenderParams<T, Index>& p, GclStream stream)
-      : room(p.bodies_at_once * minimum(p.views, kViewsAtOnce)),
-        left((p.views + kViewsAtOnce - 1) / kViewsAtOnce * ((p.batch + p.bodies_at_once - 1) / p.bodies_at_once)) {
-    if (p.buffers == 2) GCL_FILL_BYTES(p.zbuffer, 0xff, 2 * room * p.height * p.width * sizeof(uint64_t), stream);
-  }
-  void add(RenderParams<T, Index> p, GclStream stream) {
-    if (p.buffers != 2) return launch_chunk(p, stream);
-    if constexpr (sizeof(T) == 4) {
-      if (count % 2 == 1) {
-        p.zbuffer += room * p.height * p.width;
-        p.grey += room * p.num_faces;
-      }
-      ++count;
-      --left;
-      launch_step(launch_prepare(p, stream), Paint<Index>{.p = before, .clear = left > 0}, paint_blocks(p.height * p.width),
-                  stream);
-      before = p;
-    }
-  }
-  void finish(GclStream stream) const {
-    if constexpr (sizeof(T) == 4) {
-      launch_step(RasterizeParams<float, Index>{}, Paint<Index>{.p = before, .clear = false},
-                  paint_blocks(before.height * before.width), stream);
-    }
-  }
-};
 
 // host_turns [R, 2]: cosines and sines in the memory of the host, or null where p.turns lie on the GPU.
 template <class T, class Index>
@@ -239,7 +179,6 @@ void launch_render(RenderParams<T, Index> p, const T* host_turns, GclStream stre
   if (p.batch * p.views * p.height * p.width == 0) return;
   GCL_LAUNCH((render_middle_kernel<T, Index>), capped_blocks(p.batch), kMiddleThreads, 0, stream, p);
   if (host_turns != nullptr) p.turns = nullptr;
-  Chunks<T, Index> chunks(p, stream);
   for (p.first_view = 0; p.first_view < p.views; p.first_view += kViewsAtOnce) {
     p.views_now = minimum(kViewsAtOnce, p.views - p.first_view);
     if (host_turns != nullptr) {
@@ -247,10 +186,9 @@ void launch_render(RenderParams<T, Index> p, const T* host_turns, GclStream stre
     }
     for (p.first_body = 0; p.first_body < p.batch; p.first_body += p.bodies_at_once) {
       p.bodies_now = minimum(p.bodies_at_once, p.batch - p.first_body);
-      chunks.add(p, stream);
+      launch_chunk(p, stream);
     }
   }
-  chunks.finish(stream);
 }
 
 }  // namespace gcl

@@ -17,9 +17,7 @@ void forward(simt::Case& c) {
   p.depth = c.output<T>("depth", {batch, height, width});
   p.shared_bytes = c.integer("shared_bytes");
   p.at_once = sizeof(T) == 8 ? batch : c.integer("at_once");  // 0: fused
-  p.zbuffers = sizeof(T) == 4 && p.at_once >= 2 && p.batch > p.at_once ? 2 : 1;
-  p.at_once /= p.zbuffers;
-  p.zbuffer = c.workspace<uint64_t>({p.zbuffers * p.at_once, height, width});
+  p.zbuffer = c.workspace<uint64_t>({p.at_once, height, width});
   gcl::launch_rasterize(p, GclStream{});
 }
 

@@ -18,12 +18,11 @@ void render(simt::Case& c) {
   p.fused = sizeof(T) == 4 && c.integer("fused") != 0 && p.height * p.width > 0;
   p.shared_bytes = c.integer("shared_bytes");
   p.bodies_at_once = c.integer("bodies_at_once");
-  p.buffers = c.integer("buffers");
   const int64_t pictures = p.bodies_at_once * gcl::minimum(p.views, gcl::kViewsAtOnce);
   p.middle = c.workspace<T>({p.batch, 2});
   p.pixels = c.workspace<T>({pictures, p.num_verts, 3});
-  p.grey = c.workspace<T>({p.buffers * pictures, p.num_faces});
-  p.zbuffer = c.workspace<uint64_t>({p.fused ? 0 : p.buffers * pictures, p.height, p.width});
+  p.grey = c.workspace<T>({pictures, p.num_faces});
+  p.zbuffer = c.workspace<uint64_t>({p.fused ? 0 : pictures, p.height, p.width});
   if (sizeof(T) == 8) p.face_id = c.workspace<int32_t>({pictures, p.height, p.width});
   gcl::launch_render(p, c.integer("turns_on_host") != 0 ? p.turns : nullptr, GclStream{});
 }
