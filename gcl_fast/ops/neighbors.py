@@ -228,7 +228,7 @@ def _neighbours(index: Tensor, k: int, features: Tensor | None) -> Tensor:
     if index.shape[1] < k:
         raise ValueError(f"{op}: x must have at least min(k1, N)={k} neighbours a row, got {index.shape[1]}")
     rank = index[:, :k]
-    none = torch.zeros(0, device=rank.device)
+    none = torch.zeros(0, dtype=torch.float32, device=rank.device)
     faults = int(torch.ops.gcl_fast.neighbor_faults(rank, none if features is None else features))
     if features is not None and faults & NOT_FINITE:
         finite(op, "features", features)  # says what is wrong

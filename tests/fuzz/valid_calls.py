@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import compat, ops
+from gcl_fast.ops._knn_halves import nearest_by_halves
 from gcl_fast.ops._rows import normalised
 
 SIZES = (0, 0, 1, 1, 2, 3, 5, 17, 33)
@@ -159,6 +160,18 @@ def shared_products(draw: Draw) -> Call:
     return Call("shared_products", work, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(4))])
 
 
+def halved_neighbours(draw: Draw) -> Call:
+    """`knn` of many rows: candidates by half precision."""
+
+    def work(features: Tensor, k: int) -> Tensor:
+        ops.knn(features, k, backend="torch")  # says what is wrong with them
+        rows = normalised("knn", "features", features).float()
+        return nearest_by_halves(rows, k, torch.float16).index if k > 1 else rows
+
+    rows = draw.size()
+    return Call("halved_neighbours", work, [draw.real(rows, draw.size()), min(rows, 2 + draw.below(4))])
+
+
 def jaccard_distance(draw: Draw) -> Call:
     rows = draw.size()
     kwargs = {"k1": 1 + draw.below(8), "k2": 1 + draw.below(4)}
@@ -267,6 +280,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     bank_update,
     knn,
     shared_products,
+    halved_neighbours,
     jaccard_distance,
     dbscan,
     rank_metrics,
