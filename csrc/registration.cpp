@@ -81,4 +81,6 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "mesh_warp_backward(Tensor grad_warped, Tensor source, Tensor visibility, Tensor pixel_order, Tensor cell_begin)"
       " -> Tensor");
+  m.def("reflect_pad(Tensor x, int pad) -> Tensor");
+  m.def("reflect_pad_backward(Tensor grad, int pad) -> Tensor");
 }

@@ -54,6 +54,11 @@ def has_bfloat16_units() -> bool:
     return bool(probe is not None and probe())
 
 
+def built_for(device: torch.device) -> bool:
+    """Whether the native kernels run on `device`."""
+    return loaded and (device.type == "cpu" or (device.type == "cuda" and has_cuda))
+
+
 def require(op: str, device: torch.device) -> None:
     """Raises NativeRuntimeError, saying what to do, where `op` has no native kernel for `device`."""
     if not loaded:

@@ -110,6 +110,16 @@ def interpolate(t: Tensors) -> Tensors:
     return with_gradients({"values": values}, attributes=attributes, bary=bary)
 
 
+def maps(channels: int, last: bool, dtype: torch.dtype) -> Callable[[int], Tensors]:
+    form = torch.channels_last if last else torch.contiguous_format
+    return lambda seed: {"x": normal(generator(seed), 2, channels, 9, 7).to(dtype).contiguous(memory_format=form)}
+
+
+def reflect_pad(t: Tensors) -> Tensors:
+    x = leaf(t["x"])
+    return with_gradients({"padded": ops.reflect_pad(x, 3)}, x=x)
+
+
 def body(seed: int) -> Tensors:
     verts, faces = ellipsoid(dtype=torch.float32)
     shaken = verts + 0.02 * normal(generator(seed), 2, *verts.shape)
@@ -303,6 +313,7 @@ RANGE = "it looks whether distances lie in [0, 1]"
 SIZES = "sizes of results are read on the host"
 RASTER = frozenset({"face_id", "depth"})
 ALL = frozenset({"image", "grid", "visibility", "warped", "grad_image", "values", "grad_attributes", "grad_bary"})
+PADDED = frozenset({"padded", "grad_x"})
 FLOAT32 = 2e-5  # sums of some tens of numbers in another order, through a softmax at temperature 0.04
 
 CASES = (
@@ -310,6 +321,9 @@ CASES = (
     Case("rasterize", screen, rasterize(SIZE, "fused"), RASTER, near=FLOAT32, variant="fused"),
     Case("rasterize", screen, rasterize(TALL, "fused"), RASTER, near=FLOAT32, variant="fused, a tall image"),
     Case("interpolate", interpolate_inputs, interpolate, ALL),
+    Case("reflect_pad", maps(16, True, torch.bfloat16), reflect_pad, PADDED, variant="bfloat16, channels last"),
+    Case("reflect_pad", maps(5, True, torch.float16), reflect_pad, PADDED, variant="float16, no whole vectors"),
+    Case("reflect_pad", maps(5, False, torch.float32), reflect_pad, PADDED, variant="float32, channels first"),
     Case("render_mesh", body, render("plain"), ALL, variant="plain, angles on the device"),
     Case("render_mesh", body, render("fused"), ALL, variant="fused, angles on the device"),
     Case("render_mesh", body, render_listed, ALL, variant="angles in a list"),

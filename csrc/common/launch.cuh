@@ -58,6 +58,10 @@ inline unsigned load_relaxed(const unsigned* address) { return atomicOr(const_ca
 #define GCL_MOST_BLOCKS 0x7fffffff
 #endif
 
+#ifndef GCL_MOST_IN_32_BITS  // most items that a kernel counts in 32 bits; a test may want fewer
+#define GCL_MOST_IN_32_BITS 0x7fffffff
+#endif
+
 // As many blocks as wanted and a launch may have; kernels walk by grid stride, so the cap loses nothing.
 inline int64_t capped_blocks(int64_t blocks) { return minimum<int64_t>(blocks, GCL_MOST_BLOCKS); }
 

@@ -8,10 +8,6 @@ namespace gcl {
 
 constexpr int64_t kFewChannels = 4;
 
-#ifndef GCL_MOST_IN_32_BITS  // a test may want none
-#define GCL_MOST_IN_32_BITS 0x7fffffff
-#endif
-
 // One thread a pixel where channels are few; else one an output number, so that neighbours write neighbours and read neighbours
 // of the table. N counts output numbers: dividing 64-bit ones would be most of the work.
 template <class T, class N, bool kFew>

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast import _native
+from gcl_fast.ops.reflect_pad import padded
+
 
 class ReflectConv(nn.Conv2d):
     """A square convolution, reflection padding: [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)].
@@ -24,12 +27,25 @@ class ReflectConv(nn.Conv2d):
         super().__init__(c_in, c_out, kernel, stride, padding, dilation, padding_mode="reflect" if padding else "zeros")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.to_image:
-            return super().forward(x)
         if self.padding_mode == "reflect":
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode="reflect")
+            x = _pad(x, self._reversed_padding_repeated_twice)
+        if not self.to_image:
+            return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation)
         y: Tensor = _ToImage.apply(x, self.weight, self.bias, self.stride, self.dilation)
         return y
+
+
+def _pad(x: Tensor, sides: list[int]) -> Tensor:
+    """x with reflection padding, the same on all sides, by the native kernel where it can run.
+
+    torch's own padding on CUDA knows no channels last (two copies around each), and adds gradients in no order. A compiled graph
+    joins it with what surrounds it.
+    """
+    if torch.compiler.is_compiling() or x.dim() != 4 or not _native.built_for(x.device):
+        return F.pad(x, sides, mode="reflect")
+    if torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # the convolution would, after padding twice the bytes
+    return padded(x, sides[0])
 
 
 @contextmanager

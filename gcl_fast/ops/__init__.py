@@ -8,6 +8,7 @@ from gcl_fast.ops.interpolate import interpolate
 from gcl_fast.ops.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.ops.ranking import rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.ops.rasterize import rasterize
+from gcl_fast.ops.reflect_pad import reflect_pad
 from gcl_fast.ops.render import render_mesh
 from gcl_fast.ops.warp import mesh_flow, mesh_flow_of_rasters, mesh_warp
 
@@ -34,6 +35,7 @@ __all__ = [
     "rank_metrics",
     "rank_metrics_from_distances",
     "rasterize",
+    "reflect_pad",
     "render_mesh",
     "rerank",
 ]

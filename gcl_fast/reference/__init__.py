@@ -9,6 +9,7 @@ from gcl_fast.reference.interpolate import interpolate
 from gcl_fast.reference.neighbors import dbscan, jaccard_distance, knn
 from gcl_fast.reference.ranking import rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.reference.rasterize import rasterize
+from gcl_fast.reference.reflect_pad import reflect_pad
 from gcl_fast.reference.render import render_mesh
 from gcl_fast.reference.warp import mesh_flow, mesh_warp
 
@@ -35,6 +36,7 @@ __all__ = [
     "rank_metrics",
     "rank_metrics_from_distances",
     "rasterize",
+    "reflect_pad",
     "render_mesh",
     "rerank",
     "turn",

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY = 24 << 30  # bytes of address space; what asks for more is refused as on a full machine
 SLOW = 10.0  # seconds of one small call on a busy machine: it does work that nobody asked for
 NATIVE = {"rasterize", "interpolate", "render_mesh", "mesh_flow", "mesh_warp", "bank_nce", "gcl_memory_loss", "draw_positives"}
+NATIVE |= {"reflect_pad"}
 """Public ops whose every sum is ours: where the numbers lie changes no bit."""
 
 REFUSALS = (ValueError, TypeError, NotImplementedError)

@@ -85,6 +85,14 @@ def interpolate(draw: Draw) -> Call:
     return Call("interpolate", ops.interpolate, arguments)
 
 
+def reflect_pad(draw: Draw) -> Call:
+    height, width = max(1, draw.size()), max(1, draw.size())
+    x = draw.real(draw.size(), draw.size(), height, width)
+    if draw.chance(0.5):
+        x = x.contiguous(memory_format=torch.channels_last)
+    return Call("reflect_pad", ops.reflect_pad, [x, draw.below(min(height, width))])
+
+
 def render_mesh(draw: Draw) -> Call:
     verts, faces, image_size = _mesh(draw)
     camera = draw.real(len(verts), draw.of((3, 6)), dtypes=(verts.dtype,))
@@ -270,6 +278,7 @@ def re_ranking(draw: Draw) -> Call:
 CALLS: tuple[Callable[[Draw], Call], ...] = (
     rasterize,
     interpolate,
+    reflect_pad,
     render_mesh,
     mesh_flow,
     mesh_warp,

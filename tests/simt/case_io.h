@@ -1,5 +1,5 @@
 // What a test gives to a driver and gets back: named arrays in one file. Each is a line "name type d0 d1 ...", its bytes, and
-// a line end; types are NumPy's short names (f4, f8, i4, i8, u1, u4, u8). A driver is
+// a line end; types are NumPy's short names (f4, f8, i4, i8, u1, u2, u4, u8). A driver is
 //   int main(int argc, char** argv) { return simt::drive(argc, argv, {{"kernel", run_kernel}}); }
 // with void run_kernel(simt::Case&), called as: PROGRAM KERNEL IN OUT forward|reverse|random|mixed SEED.
 #pragma once
@@ -28,6 +28,7 @@ constexpr const char* type_name() {
   else if constexpr (std::is_same_v<T, int32_t>) return "i4";
   else if constexpr (std::is_same_v<T, int64_t>) return "i8";
   else if constexpr (std::is_same_v<T, uint8_t>) return "u1";
+  else if constexpr (std::is_same_v<T, uint16_t>) return "u2";
   else if constexpr (std::is_same_v<T, uint32_t>) return "u4";
   else if constexpr (std::is_same_v<T, uint64_t>) return "u8";
   else static_assert(!sizeof(T), "a type that the files do not have");

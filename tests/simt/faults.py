@@ -94,6 +94,13 @@ FAULTS = (
         "c <= f.channels",
         "tests/test_simt_interpolate.py::test_its_backward_gives_the_bits_of_the_cpu_op[float-False-forward]",
     ),
+    Fault(
+        "a border repeated",
+        "reflect_pad/reflect_pad_math.h",
+        r"2 \* \(size - 1\) - inside",
+        "2 * size - 1 - inside",
+        "tests/test_simt_reflect_pad.py::test_padding_gives_the_bits_of_the_cpu_op[double-False-forward]",
+    ),
     Fault("blocks rounded down", "common/launch.cuh", r"\(items \+ kThreads - 1\) / kThreads", "items / kThreads", BANK),
     Fault(
         "a source pixel of the wrong image",
