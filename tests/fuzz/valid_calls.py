@@ -174,7 +174,7 @@ def halved_neighbours(draw: Draw) -> Call:
     def work(features: Tensor, k: int) -> Tensor:
         ops.knn(features, k, backend="torch")  # says what is wrong with them
         rows = normalised("knn", "features", features).float()
-        return nearest_by_halves(rows, k, torch.float16).index if k > 1 else rows
+        return nearest_by_halves(rows, k, torch.float16).index if k > 1 and len(rows) else rows
 
     rows = draw.size()
     return Call("halved_neighbours", work, [draw.real(rows, draw.size()), min(rows, 2 + draw.below(4))])
