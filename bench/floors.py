@@ -96,6 +96,13 @@ def interpolate(batch: int, vertices: int, faces: int, size: tuple[int, int], ch
     return Work(moved, fp32=pixels * channels * 6)
 
 
+def pad(batch: int, channels: int, size: tuple[int, int], border: int, element: int) -> Work:
+    """Maps in, padded maps out; then their gradient in, the maps' out. element: bytes of a number."""
+    height, width = size
+    padded = (height + 2 * border) * (width + 2 * border)
+    return Work(2 * batch * channels * (height * width + padded) * element)
+
+
 def bank_step(batch: int, rows: int, dim: int, negatives: int, element: int) -> Work:
     """Loss, gradient and update: the bank read once, its labels too, `batch` rows written; each sampled negative is one product
     for its logit and one for the gradient. element: bytes of a bank entry."""
@@ -135,6 +142,7 @@ CASES: dict[str, Work] = {
     "flow 16": flow(16, 6798, 13464, (256, 128)),
     "warp 16": warp(16, 6798, 13464, (256, 128)),
     "interpolate 16": interpolate(16, 6798, 13464, (256, 128), 3),
+    "pad 16": pad(48, 256, (64, 32), 1, 2),
     **{f"bank {b} fp32": bank_step(b, 12936, 2048, 8192, 4) for b in (16, 64)},
     **{f"bank {b} bf16": bank_step(b, 12936, 2048, 8192, 2) for b in (16, 64)},
     **{f"knn {n}": knn(n, 2048, 30) for n in (12936, 32621, 200_000, 1_000_000)},

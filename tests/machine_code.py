@@ -43,6 +43,9 @@ SHAPES = (
     Shape("rasterize_draw_kernelI", NATIVE_MINIMUM, 1),
     Shape("rasterize_draw_double_kernelI", NATIVE_MINIMUM, 1),
     Shape("render_paint_kernelIf", WIDE_STORE, 1),
+    Shape("reflect_pad_kernelINS_5LanesI", WIDE_STORE, 1),
+    Shape("reflect_pad_backward_kernelINS_8BFloat16EjLi8E", WIDE_LOAD, 1),
+    Shape("reflect_pad_backward_kernelINS_8BFloat16EjLi8E", WIDE_STORE, 1),
     Shape("dbscan_unite_kernelIfE", NATIVE_MINIMUM, 1),
     Shape("ranking_kernelIfE", WIDE_SHARED, 4),
 )

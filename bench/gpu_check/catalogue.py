@@ -76,6 +76,10 @@ def meshes(toy: bool) -> Iterable[Number]:
         case = {"op": op, "batch": batch, "views": 1, "channels": 3, **shape}
         number = Number(f"{op} {batch}", "targets", "meshes", case, goal=goal * MICRO, images=batch, expected=2.5)
         yield from _with_rivals(number, "pytorch")
+    # What the generator's middle is padded from and to, in a pass of three views and back: bfloat16, channels last.
+    case = {"op": "pad", "batch": batch, "views": 3, "channels": 8 if toy else 256, "size": (16, 8) if toy else (64, 32)}
+    number = Number(f"pad {batch}", "targets", "meshes", case, goal=100 * MICRO, images=3 * batch, expected=2.5)
+    yield from _with_rivals(number, "pytorch")
 
 
 def bank(toy: bool) -> Iterable[Number]:

@@ -16,6 +16,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
     "test_rasterize.py",
     "test_interpolate.py",
+    "test_reflect_pad.py",
     "test_render_mesh.py",
     "test_warp.py",
     "test_ranking.py",

@@ -1,4 +1,4 @@
-"""The numbers of the mesh ops: rasterize, render, flow, warp, interpolate; rivals DRTK, PyTorch3D and plain PyTorch."""
+"""The numbers of the ops on pictures: rasterize, render, flow, warp, interpolate, pad; rivals DRTK, PyTorch3D, plain PyTorch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import floors, interpolate, meshes, rasterize, render, warp
+from bench import floors, interpolate, meshes, rasterize, reflect_pad, render, warp
 from bench.gpu_check.catalogue import Number
 from bench.gpu_check.measuring import Call, Prepared, copies_for
 from gcl_fast import ops, reference
 
-PIXEL_BYTES = {"rasterize": 20, "render": 4, "flow": 9, "warp": 25, "interpolate": 40}
+PIXEL_BYTES = {"rasterize": 20, "render": 4, "flow": 9, "warp": 25, "interpolate": 40, "pad": 2048}
 
 
 def prepare(number: Number, device: torch.device) -> Prepared:
@@ -28,6 +28,7 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         "flow": _flow_or_warp,
         "warp": _flow_or_warp,
         "interpolate": _interpolate,
+        "pad": _pad,
     }
     return makers[op](number, device, copies)
 
@@ -169,3 +170,25 @@ def _interpolate(number: Number, device: torch.device, copies: int) -> Prepared:
     work = floors.interpolate(len(face_id), attributes.shape[1], len(faces), case["size"], case["channels"])
     calls = [_bound(function, attributes + n, faces, face_id.clone(), bary.clone()) for n in range(copies)]
     return Prepared(calls, check, work, **_capture(number))
+
+
+def _pad(number: Number, device: torch.device, copies: int) -> Prepared:
+    """Forward and backward."""
+    case, border, native = number.case, 1, number.implementation == "native"
+    batch, channels, (height, width) = case["batch"] * case["views"], case["channels"], case["size"]
+    shape = (batch, channels, height, width)
+    x, grad = reflect_pad.scene(shape, border, torch.bfloat16, torch.channels_last, device)
+
+    def run(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        if native:
+            return ops.reflect_pad(x, border), torch.ops.gcl_fast.reflect_pad_backward(grad, border)
+        sides = [border] * 4
+        return reference.reflect_pad(x, border), torch.ops.aten.reflection_pad2d_backward(grad, x, sides)
+
+    def check() -> str:
+        reflect_pad.compare(x, grad, border)
+        return reflect_pad.CHECK
+
+    work = floors.pad(batch, channels, case["size"], border, x.element_size())
+    calls = [_bound(run, x + n, grad.clone(memory_format=torch.preserve_format)) for n in range(copies)]
+    return Prepared(calls, check, work, exact=native, promised=native)  # the rival adds gradients in no order

@@ -19,7 +19,19 @@ from gcl_fast.packages import missing
 from gcl_fast.progress import counted
 
 Bench = Literal[
-    "rasterize", "camera", "interpolate", "render", "warp", "bank", "centroids", "neighbors", "ranking", "loader", "step", "epoch"
+    "rasterize",
+    "camera",
+    "interpolate",
+    "reflect_pad",
+    "render",
+    "warp",
+    "bank",
+    "centroids",
+    "neighbors",
+    "ranking",
+    "loader",
+    "step",
+    "epoch",
 ]
 OPS: tuple[Bench, ...] = get_args(Bench)
 ROOT = Path(gcl_fast.__file__).resolve().parents[1]
