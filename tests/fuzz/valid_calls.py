@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import compat, ops
+from gcl_fast.ops._jaccard import _packed as packed
 from gcl_fast.ops._knn_halves import nearest_by_halves
 from gcl_fast.ops._rows import normalised
 
@@ -180,6 +181,16 @@ def halved_neighbours(draw: Draw) -> Call:
     return Call("halved_neighbours", work, [draw.real(rows, draw.size()), min(rows, 2 + draw.below(4))])
 
 
+def packed_rows(draw: Draw) -> Call:
+    """What a GPU does with the rows of a distance that it wrote with gaps."""
+
+    def work(features: Tensor) -> Tensor:
+        found = ops.jaccard_distance(features, k1=4, k2=2)
+        return packed(found.indptr, found.indptr.diff(), found.indices, found.values).values
+
+    return Call("packed_rows", work, [draw.real(draw.size(), draw.size())])
+
+
 def jaccard_distance(draw: Draw) -> Call:
     rows = draw.size()
     kwargs = {"k1": 1 + draw.below(8), "k2": 1 + draw.below(4)}
@@ -290,6 +301,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     knn,
     shared_products,
     halved_neighbours,
+    packed_rows,
     jaccard_distance,
     dbscan,
     rank_metrics,
