@@ -105,8 +105,8 @@ FAULTS = (
     Fault(
         "a source pixel of the wrong image",
         "warp/warp_kernels.cuh",
-        r"\(b \* p\.channels \+ c\) \* pixels",
-        "c * pixels",
+        r"\(b \* p\.channels \+ (minimum\(first \+ j, p\.channels - 1\))\) \* pixels",
+        r"\1 * pixels",
         "tests/test_simt_warp.py::test_warp_gives_the_bits_of_the_cpu_op[False-body-False-forward]",
     ),
 )
