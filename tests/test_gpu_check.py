@@ -101,7 +101,7 @@ def test_all_parts_in_order_and_all_well(tmp_path: Path, capsys) -> None:
     code, summary, runner = check(tmp_path)
     assert code == 0 and summary["ok"] and "all is well" in capsys.readouterr().out
     assert runner.names()[:3] == ["build", "import", "kernels"] and runner.names()[-2:] == ["checkout", "suite"]
-    assert sorted(runner.names()[3:-2]) == sorted(f"{tool} {group}" for tool in commands.TOOLS for group in range(1, 9))
+    assert sorted(runner.names()[3:-2]) == sorted(f"{tool} {group}" for tool in commands.TOOLS for group in range(1, 5))
     assert [part["part"] for part in summary["parts"]] == list(checking.PARTS)
     assert {part["status"] for part in summary["parts"]} == {"ok"}
     versions = [summary[name] for name in ("device", "driver", "torch", "torch_cuda", "python", "commit")]
@@ -132,7 +132,9 @@ def test_the_commands_build_offline_and_test_what_was_built(tmp_path: Path) -> N
         assert argv[argv.index("-k") + 1].startswith("cuda") and any(a.endswith("tests/test_rasterize.py") for a in argv)
     for tool in commands.TOOLS:
         argv, mine = steps[f"{tool} 1"].argv, [step for name, step in steps.items() if name.startswith(tool)]
-        assert sorted(file for step in mine for file in step.files) == FILES  # each in one of them
+        assert sorted(file for step in mine for file in step.files) == [
+            f for f in FILES if f not in commands.BEYOND.get(tool, ())
+        ]
         assert argv[0] == "/opt/compute-sanitizer" and argv[argv.index("--tool") + 1] == tool
         assert steps[f"{tool} 1"].env["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
         # our kernels only; initcheck must see who wrote what they read
@@ -243,24 +245,25 @@ def test_fresh_begins_anew_and_numbers_measures_again(tmp_path: Path) -> None:
     assert check(tmp_path, "--numbers", "nothing such")[0] == 1
 
 
-def test_uninitialised_reads_in_torchs_own_kernels_are_counted_apart(tmp_path: Path) -> None:
-    fault = {"code": 86, "output": UNINITIALISED.format(kernel="at::native::fill")}
+@pytest.mark.parametrize("kernel", ["at::native::fill", "gcl::knn_update_kernel<float>"])  # one of a product of cuBLAS
+def test_uninitialised_reads_that_are_not_ours_are_counted_apart(kernel: str, tmp_path: Path) -> None:
+    fault = {"code": 86, "output": UNINITIALISED.format(kernel=kernel)}
     code, summary, _ = check(tmp_path, faults={"initcheck": fault})
     assert code == 0
     steps = part_of(summary, "sanitizer")["steps"]
-    assert [step["findings_elsewhere"] for step in steps if step["name"].startswith("initcheck")] == [1] * 8
+    assert [step["findings_elsewhere"] for step in steps if step["name"].startswith("initcheck")] == [1] * 4
 
 
 def test_the_sanitizer_ends_by_itself_and_says_what_it_did_not_reach(tmp_path: Path) -> None:
     begin = time.time()
     code, summary, runner = check(tmp_path, faults={"memcheck": {"report": {"not_reached": 138}}})
     assert code == 0 and part_of(summary, "sanitizer")["status"] == "ok"
-    assert "memcheck: 72 tests ran, 1104 not reached in the time; racecheck: 72 tests ran, 0 not" in why(summary, "sanitizer")
+    assert "memcheck: 36 tests ran, 552 not reached in the time; racecheck: 36 tests ran, 0 not" in why(summary, "sanitizer")
     told = next(step for step in part_of(summary, "sanitizer")["steps"] if step["name"] == "memcheck 3")
     assert told["tests"]["not_reached"] == 138 and told["tests"]["left_out"] == 0
     until = [float(step.env["GCL_TEST_UNTIL"]) for step, _ in runner.steps if step.name.split()[0] in commands.TOOLS]
     end = checking.SECONDS["sanitizer"] - commands.SPARE
-    assert len(until) == 32 and all(begin + end <= time_ <= time.time() + end for time_ in until)
+    assert len(until) == 16 and all(begin + end <= time_ <= time.time() + end for time_ in until)
     others = [step for step, _ in runner.steps if step.name.split()[0] not in commands.TOOLS]
     assert not [step.name for step in others if "GCL_TEST_UNTIL" in step.env]
 

@@ -26,7 +26,7 @@ SECONDS = {
     "kernels": 90,
     "targets": 170,
     "train": 100,
-    "sanitizer": 90,
+    "sanitizer": 150,
     "suite": 400,
 }  # at most, in the first round
 LEAST = {"build": 5, "kernels": 5, "sanitizer": 45, "suite": 40}  # seconds below which a part is left for the next run

@@ -30,7 +30,8 @@ NATIVE_OP_TESTS = (  # of the ops with CUDA kernels of our own
 OWN_PACKAGES = ("bench", "tests")
 OURS = "N3gcl"  # in the mangled name of every kernel of this package
 FOUND = 86  # compute-sanitizer's exit code when it found something
-SPARE = 15.0  # seconds of the part in which a tool of compute-sanitizer ends and says what it found
+BEYOND = {"racecheck": ("tests/test_knn_halves.py",)}  # it ends there in an internal error of its own (CUDA 13.0, H100)
+SPARE = 30.0  # seconds of the part in which a tool of compute-sanitizer ends and says what it found
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,13 @@ class Commands:
         # Without torch's memory pool, where an access behind a tensor may end in its neighbour, unseen.
         pool = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         steps = []
-        groups = max(1, min(len(names), 2 * self.machine.cores // len(TOOLS)))  # a process mostly waits for its tool
+        groups = max(1, min(len(names), self.machine.cores // len(TOOLS)))  # a core for each process
         for number in range(groups):
-            files = names[number::groups]
-            tests = self.paths([test for test in self.scope.sanitized if test.partition("::")[0] in files])
             for tool in TOOLS:
+                files = tuple(name for name in names[number::groups] if name not in BEYOND.get(tool, ()))
+                if not files:
+                    continue
+                tests = self.paths([test for test in self.scope.sanitized if test.partition("::")[0] in files])
                 before = [str(self.machine.sanitizer), "--tool", tool, "--error-exitcode", str(FOUND)]
                 before += ["--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "1000"]
                 before += ["--target-processes", "application-only"]

@@ -172,7 +172,7 @@ class TrainConfig:
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory layout of images and networks; auto: on CUDA."""
     cudnn_benchmark: Literal["auto", "on", "off"] = "auto"
-    """cuDNN tries some of its algorithms once for each shape of a batch, of which a run has few; auto: on CUDA."""
+    """cuDNN tries its algorithms once for each shape of a batch, of which a run has few; auto: on CUDA."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
     """torch.compile of the networks: a minute or more at the start; graphs: they run as CUDA graphs, too; auto: off."""
     threads: int = 0

@@ -12,7 +12,6 @@ from gcl_fast.errors import ConfigError
 from gcl_fast.models.generator import Generator
 
 BACKEND = "inductor"  # of torch.compile
-TRIED = 3  # algorithms of cuDNN for a shape: with all ten a first iteration took 45 s on an H100, and later ones no less time
 
 
 def chosen(choice: str, auto: bool) -> bool:
@@ -28,7 +27,6 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
     layout = torch.channels_last if channels_last else torch.preserve_format
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = chosen(config.cudnn_benchmark, True)
-        torch.backends.cudnn.benchmark_limit = TRIED
     for module in modules.values():
         module.to(device=device)
         if channels_last:
