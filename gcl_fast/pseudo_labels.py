@@ -192,7 +192,7 @@ def labels_of_shares(
         row = torch.repeat_interleave(torch.arange(share.first, share.last, device=own.device), pairs.indptr.diff())
         upper = share.gather(pairs.values[pairs.indices > row])
         radius = _mean_of_smallest(upper, share.total, fraction)
-    if float(torch.tensor(radius, dtype=pairs.values.dtype)) >= 1:  # every pair is within it
+    if float(torch.tensor(radius, dtype=pairs.values.dtype, device="cpu")) >= 1:  # every pair is within it
         labels = torch.full((share.total,), 0 if share.total >= min_samples else -1, dtype=torch.int64, device=own.device)
         return labels, radius
     return _shared_neighbors.labels(pairs, radius, min_samples, share), radius

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcl_fast import ops, reference
-from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho, remove_camera_bias
+from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho, labels_of_shares, remove_camera_bias
 
 
 def people(num: int, images: int, d: int = 16, spread: float = 0.15, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +64,16 @@ def test_rho_stores_little_more_than_its_share(sample: int, monkeypatch: pytest.
         wanted = 2 * rho * len(x) * (len(x) - 1) / 2 + len(x)
         assert wanted - 1 <= len(some.values) < min(1.2 * wanted + 8000, len(whole.values))
         assert torch.equal(cluster(x, k1=20, k2=6, rho=rho).labels, reference.dbscan(whole, eps_by_rho(whole, rho), 4))
+
+
+def test_the_program_s_default_device_is_not_looked_at(device: torch.device) -> None:
+    """Once counts of pairs and the radius were put there to be read."""
+    x = people(8, 12)[0].to(device)
+    want, (labels, radius) = cluster(x, k1=10, rho=0.02), labels_of_shares(x, k1=10, rho=0.02)
+    with torch.device("meta"):
+        found, (of_shares, reach) = cluster(x, k1=10, rho=0.02), labels_of_shares(x, k1=10, rho=0.02)
+    assert torch.equal(found.labels, want.labels) and torch.equal(of_shares, labels)
+    assert found.eps == want.eps and reach == radius
 
 
 @pytest.mark.parametrize("rho", [1e-9, 1.0])

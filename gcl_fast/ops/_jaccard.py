@@ -182,7 +182,7 @@ def nearest_distances(
     reach = float(near[wanted]) if wanted < len(near) else ALL
     while True:
         found = distances(sets, reach, first, last)
-        counts = add_up(torch.tensor([len(found.values), int((found.values == 0).sum())]))
+        counts = add_up(torch.tensor([len(found.values), int((found.values == 0).sum())], device="cpu"))
         entries, zeros = (int(n) for n in counts)  # each pair twice; the zeros have the diagonal
         pairs = total * (total - 1) // 2 - (zeros - total) // 2
         if reach >= 1 or entries - zeros >= 2 * int(np.around(share * pairs)):
