@@ -99,6 +99,24 @@ def test_a_bank_is_moved_wherever_its_numbers_lie(device: torch.device) -> None:
         ops.bank_update_(rows[:1].expand(5, 3), index, feature, 0.5)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (1, 4), (2, 3)])
+def test_rows_that_overlap_are_not_moved(device: torch.device, stride: tuple[int, int]) -> None:
+    """Of a window that slides over numbers each row was moved through the others', in the order of the threads."""
+    memory, index, feature = torch.randn(20, device=device), torch.tensor([4, 0], device=device), torch.ones(2, 3, device=device)
+    before, bank = memory.clone(), memory.as_strided((5, 3), stride)
+    labels, keys = torch.arange(5, device=device), {"seed": 0, "momentum": 0.5}
+    with pytest.raises(ValueError, match="bank must have memory for each number, got an expanded tensor or rows that overlap"):
+        ops.bank_update_(bank, index, feature, 0.5)
+    with pytest.raises(ValueError, match="bank must have memory for each number"):
+        ops.gcl_memory_step_(feature, feature, bank, labels, index, **keys)
+    with pytest.raises(RuntimeError, match=r"bank must have (contiguous rows|rows that do not overlap)"):
+        torch.ops.gcl_fast.bank_update_(bank, index, feature, 0.5, False, False)
+    assert torch.equal(memory, before)
+    apart = memory.as_strided((3, 2), (3, 2))  # one row between the numbers of another
+    want = ops.bank_update_(apart.clone(), index.clamp(max=2), feature[:, :2], 0.5)
+    assert torch.equal(ops.bank_update_(apart, index.clamp(max=2), feature[:, :2], 0.5), want)
+
+
 def _writing_calls() -> dict[str, tuple[Any, ...]]:
     """One call of each raw op that writes an argument: what it writes is of its schema."""
     rows, pick = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 0])

@@ -7,6 +7,8 @@ or kept.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -311,6 +313,15 @@ def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
     return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1])
 
 
+def _shares_memory(bank: Tensor) -> bool:
+    """Whether two numbers of the bank lie at one place: as many steps down as lead there lead there across."""
+    (rows, width), (down, across) = bank.shape, bank.stride()
+    if 0 in (down, across):
+        return (down == 0 and rows > 1) or (across == 0 and width > 1)
+    meet = math.lcm(down, across)
+    return meet // down < rows and meet // across < width
+
+
 def _memory_terms_in_steps(
     op: str,
     f: Tensor,
@@ -377,9 +388,10 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    strides = zip(target.shape, target.stride(), strict=True)
-    if not torch.compiler.is_compiling() and any(size > 1 and stride == 0 for size, stride in strides):
-        raise ValueError("bank_update_: bank must have memory for each number, got an expanded tensor: pass its clone()")
+    if not torch.compiler.is_compiling() and _shares_memory(target):
+        raise ValueError(
+            "bank_update_: bank must have memory for each number, got an expanded tensor or rows that overlap: pass its clone()"
+        )
     rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
     feature = feature.detach().to(working_dtype(bank, feature))
     torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
