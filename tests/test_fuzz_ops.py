@@ -221,6 +221,9 @@ def test_rasters_that_do_not_fit_are_named() -> None:
     src, dst = ops.rasterize(verts[:1], faces, (8, 8)), ops.rasterize(verts, faces, (8, 8))
     with pytest.raises(ValueError, match=r"mesh_flow_of_rasters: dst.face_id must have shape \[B=1, H=8, W=8\], got \[2, 8, 8\]"):
         ops.mesh_flow_of_rasters(verts[:1], faces, src, dst)
+    wide = ops.Rasterized(*(t[:, :1, :1].expand(-1, 1, (1 << 20) + 1, *t.shape[3:]) for t in dst))
+    with pytest.raises(ValueError, match=r"mesh_flow_of_rasters: src and dst must be at most 1048576 on a side, got"):
+        ops.mesh_flow_of_rasters(verts, faces, wide, wide)
     with pytest.raises(TypeError, match="mesh_flow_of_rasters: dst must be what rasterize gives, got Tensor"):
         ops.mesh_flow_of_rasters(verts[:1], faces, src, dst.depth)
 

@@ -11,7 +11,7 @@ from gcl_fast import _native
 from gcl_fast._op_types import MeshFlow, MeshWarp, Rasterized
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
 from gcl_fast.ops.interpolate import as_int32
-from gcl_fast.ops.rasterize import rasterize
+from gcl_fast.ops.rasterize import MAX_IMAGE_SIZE, rasterize
 
 MAX_PIXELS = (1 << 31) - 1  # of one image
 MAX_COUNT = MAX_PIXELS // 3  # of vertices, of faces
@@ -33,8 +33,8 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     Deterministic: the same bits for any number of threads and batch order, on CPU and CUDA the same. Nothing waits for the GPU.
 
     Arguments:
-        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them. One source, [1, V, 3],
-            serves all B destinations and is rasterized once.
+        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them, depths within 1e30 of
+            each other. One source, [1, V, 3], serves all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
         image_size: (H, W) of both views.
 
@@ -81,6 +81,9 @@ def mesh_flow_of_rasters(src_verts: Tensor, faces: Tensor, src: Rasterized, dst:
         shapes.tensor(f"{name}.face_id", raster.face_id, ("B", "H", "W"), (torch.int32,), verts)
         shapes.tensor(f"{name}.bary", raster.bary, ("B", "H", "W", 3), (src_verts.dtype,), verts)
         shapes.tensor(f"{name}.depth", raster.depth, ("B", "H", "W"), (src_verts.dtype,), verts)
+    if max(shapes["H"], shapes["W"]) > MAX_IMAGE_SIZE:
+        sides = shapes["H"], shapes["W"]
+        raise ValueError(f"{shapes.op}: src and dst must be at most {MAX_IMAGE_SIZE} on a side, got {sides}")
     _native.require(shapes.op, src_verts.device)
     views = (src_verts, as_int32(faces), dst.face_id, dst.bary, src.face_id, src.depth)
     return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*views))
