@@ -241,3 +241,38 @@ def test_a_sparse_distance_is_short_in_words_and_equal_to_itself_alone() -> None
     near = ops.jaccard_distance(torch.eye(3), 2, 1, max_distance=0.5)
     assert repr(near) == f"SparseDistance([3, 3], {len(near.values)} stored, float32 on cpu, max_distance=0.5)"
     assert near == near and near != near.to("cpu")
+
+
+def _differentiable() -> dict[str, tuple[Callable[[torch.Tensor], Any], torch.Tensor]]:
+    """Ops with a backward as functions of one argument, and that argument."""
+    rows, labels, index = torch.randn(9, 4), torch.arange(9), torch.tensor([0, 3])
+    verts, faces, image = torch.rand(2, 5, 3) * 8, torch.tensor([[0, 1, 2], [2, 3, 4]]), torch.rand(2, 1, 8, 8)
+    raster, colours = ops.rasterize(verts, faces, (8, 8)), torch.rand(5, 2)
+    memory = {"labels": labels, "index": index, "seed": 0}
+    return {
+        "bank_nce": (lambda x: ops.bank_nce(x, rows, labels, index, temperature=0.1), rows[:2]),
+        "gcl_memory_loss": (lambda x: ops.gcl_memory_loss(rows[:2], x, rows, **memory), rows[:2]),
+        "gcl_memory_step_": (lambda x: ops.gcl_memory_step_(x, x, rows.clone(), momentum=0.5, **memory), rows[:2]),
+        "rasterize": (lambda x: ops.rasterize(x, faces, (8, 8)).bary, verts),
+        "interpolate": (lambda x: ops.interpolate(colours, faces, raster.face_id, x), raster.bary),
+        "mesh_warp": (lambda x: ops.mesh_warp(x, verts, verts, faces).warped, image),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_differentiable()))
+def test_a_forward_mode_derivative_is_refused(name: str) -> None:
+    """torch leaves tangents out of an op that has a backward alone: its derivative was zero."""
+    function, x = _differentiable()[name]
+    for derivative in (lambda: torch.func.jvp(function, (x,), (x,)), lambda: torch.func.jacfwd(function)(x)):
+        with pytest.raises(NotImplementedError, match=f"{name}: no forward-mode derivative"):
+            derivative()
+    with torch.autograd.forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match=f"{name}: no forward-mode derivative"):
+            function(torch.autograd.forward_ad.make_dual(x, x))
+        function(x)
+
+
+def test_a_flow_is_a_constant_of_forward_mode_too() -> None:
+    verts, faces = torch.rand(1, 3, 3) * 8, torch.tensor([[0, 1, 2]])
+    grid, tangent = torch.func.jvp(lambda x: ops.mesh_flow(x, x, faces, (8, 8)).grid, (verts,), (verts,))
+    assert torch.equal(grid, ops.mesh_flow(verts, verts, faces, (8, 8)).grid) and not tangent.any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gcl_fast._op_types import IndexRangeError
 
@@ -94,6 +95,16 @@ def flag(op: str, name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
     return value
+
+
+def no_tangent(op: str, **tensors: Tensor | None) -> None:
+    """NotImplementedError where forward-mode differentiation asks for a derivative: of an op with a backward alone torch leaves
+    tangents out, and it would come out as zero."""
+    if torch.compiler.is_compiling():
+        return
+    for name, tensor in tensors.items():
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+            raise NotImplementedError(f"{op}: no forward-mode derivative (jvp, jacfwd) by {name}; there is a backward")
 
 
 def check_index(op: str, name: str, index: Tensor, size: int, what: str, *, wait: bool = False) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast.ops import _bank_autograd
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_rows, flag, working_dtype
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_rows, flag, no_tangent, working_dtype
 
 
 def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
@@ -108,6 +108,7 @@ def bank_nce(
     count = _checked_count(shapes, num_negatives)
     seed = _checked_seed(shapes, seed, query.device)
     check_rows("bank_nce", "positive", positive, shapes["N"])
+    no_tangent("bank_nce", query=query, positive_query=positive_query)
     _native.require("bank_nce", query.device)
 
     dtype = working_dtype(query, bank)
@@ -284,6 +285,7 @@ def _memory_terms(
     temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
     momentum = None if momentum is None else float(shapes.number("momentum", momentum, 0.0, 1.0))
     count = _checked_count(shapes, num_negatives)
+    no_tangent(op, f=f, f_nv=f_nv)
     _native.require(op, f.device)
     with_grad = torch.is_grad_enabled() and (f.requires_grad or f_nv.requires_grad)
     usual = plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes, no_tangent
 
 
 def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
@@ -43,6 +43,7 @@ def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor
     shapes.tensor("attributes", attributes, ("V", "C") if shared else ("B", "V", "C"), FLOATS, ("face_id", face_id))
     shapes.tensor("faces", faces, ("F", 3), INTEGERS, ("face_id", face_id))
     shapes.tensor("bary", bary, ("B", "H", "W", 3), FLOATS, ("face_id", face_id))
+    no_tangent("interpolate", attributes=attributes, bary=bary)
     _native.require("interpolate", attributes.device)
     values: Tensor = torch.ops.gcl_fast.interpolate(attributes, as_int32(faces), as_int32(face_id), bary.to(attributes.dtype))
     return values

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast._op_types import MeshFlow, MeshWarp, Rasterized
-from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces, no_tangent
 from gcl_fast.ops.interpolate import as_int32
 from gcl_fast.ops.rasterize import MAX_IMAGE_SIZE, rasterize
 
@@ -52,7 +52,7 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
         IndexRangeError: a face names a vertex that is not there, where `rasterize` raises it.
     """
     height, width = _check_views("mesh_flow", src_verts, dst_verts, faces, image_size)
-    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts, dst_verts, faces, height, width)))
+    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)))
 
 
 @torch.no_grad()
@@ -123,6 +123,7 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
     if image.shape[0] not in (1, dst_verts.shape[0]):
         count = dst_verts.shape[0]
         raise ValueError(f"mesh_warp: image must be 1 or, as dst_verts, B={count} in number, got {list(image.shape)}")
+    no_tangent("mesh_warp", image=image)
     with torch.no_grad():
         views = _inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)
     precise = (image if image.dtype in FLOATS else image.float()).expand(dst_verts.shape[0], -1, -1, -1)
