@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -135,6 +137,19 @@ def check_rows(op: str, name: str, rows: Tensor, size: int) -> None:
 def check_faces(op: str, faces: Tensor, num_verts: int) -> None:
     """`check_index` of the vertices that faces [F, 3] name."""
     check_index(op, "faces", faces, num_verts, f"in [0, V={num_verts})")
+
+
+def check_memory(op: str, name: str, matrix: Tensor) -> None:
+    """ValueError where two numbers of a matrix lie at one place, which so many steps down and so many across lead to."""
+    (rows, width), (down, across) = matrix.shape, matrix.stride()
+    if 0 in (down, across):
+        shared = (down == 0 and rows > 1) or (across == 0 and width > 1)
+    else:
+        meet = math.lcm(down, across)
+        shared = meet // down < rows and meet // across < width
+    if shared:
+        got = "got an expanded tensor or rows that overlap: pass its clone()"
+        raise ValueError(f"{op}: {name} must have memory for each number, {got}")
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:

@@ -7,15 +7,13 @@ or kept.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast.ops import _bank_autograd
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_rows, flag, no_tangent, working_dtype
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_memory, check_rows, flag, no_tangent, working_dtype
 
 
 def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
@@ -315,15 +313,6 @@ def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
     return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1])
 
 
-def _shares_memory(bank: Tensor) -> bool:
-    """Whether two numbers of the bank lie at one place: as many steps down as lead there lead there across."""
-    (rows, width), (down, across) = bank.shape, bank.stride()
-    if 0 in (down, across):
-        return (down == 0 and rows > 1) or (across == 0 and width > 1)
-    meet = math.lcm(down, across)
-    return meet // down < rows and meet // across < width
-
-
 def _memory_terms_in_steps(
     op: str,
     f: Tensor,
@@ -390,10 +379,8 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    if not torch.compiler.is_compiling() and _shares_memory(target):
-        raise ValueError(
-            "bank_update_: bank must have memory for each number, got an expanded tensor or rows that overlap: pass its clone()"
-        )
+    if not torch.compiler.is_compiling():
+        check_memory("bank_update_", "bank", target)
     rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
     feature = feature.detach().to(working_dtype(bank, feature))
     torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)
