@@ -119,7 +119,8 @@ def check_index(op: str, name: str, index: Tensor, size: int, what: str, *, wait
         index: integers of any shape.
         what: the range in words, as it follows "must be".
     """
-    readable = wait or (not torch.compiler.is_compiling() and type(index) is Tensor and index.device.type == "cpu")
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or type(index) is not Tensor
+    readable = wait or (not traced and index.device.type == "cpu")
     if not readable or index.numel() == 0:
         return
     low, high = (int(n) for n in torch.aminmax(index))
