@@ -272,6 +272,24 @@ def test_a_forward_mode_derivative_is_refused(name: str) -> None:
         function(x)
 
 
+@pytest.mark.parametrize("name", sorted(_differentiable()))
+def test_a_tangent_of_the_gradient_is_refused_or_kept(name: str) -> None:
+    """Of a weight on the result, forward over reverse."""
+    function, x = _differentiable()[name]
+    x = x.clone().requires_grad_()
+    result = function(x)
+    tangent = torch.randn_like(result)
+    (want,) = torch.autograd.grad(result, x, tangent, retain_graph=True)
+    with torch.autograd.forward_ad.dual_level():
+        weight = torch.autograd.forward_ad.make_dual(torch.ones_like(result), tangent)
+        if name != "bank_nce":  # whose backward is torch's own operations
+            with pytest.raises(NotImplementedError, match=r"no forward-mode derivative \(jvp, jacfwd\) by gradient"):
+                torch.autograd.grad(result, x, weight)
+            return
+        (gradient,) = torch.autograd.grad(result, x, weight)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(gradient).tangent, want)
+
+
 def test_a_flow_is_a_constant_of_forward_mode_too() -> None:
     verts, faces = torch.rand(1, 3, 3) * 8, torch.tensor([[0, 1, 2]])
     grid, tangent = torch.func.jvp(lambda x: ops.mesh_flow(x, x, faces, (8, 8)).grid, (verts,), (verts,))

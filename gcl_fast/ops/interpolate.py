@@ -93,6 +93,7 @@ def _gradients(
     grad_out: Tensor, attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor, need_attributes: bool, need_bary: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradient of attributes and of bary, each [0] if not needed."""
+    no_tangent("interpolate", gradient=grad_out, attributes=attributes, bary=bary)
     order = begin = face_id.new_empty(0, dtype=torch.int64)
     if need_attributes and grad_out.device.type == "cuda":
         order, begin = _entries_by_row(attributes, faces, face_id)

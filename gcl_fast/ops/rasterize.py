@@ -117,6 +117,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad_bary: Tensor, grad_depth: Tensor, _grad_face_id: Tensor | None) -> tuple[Tensor | None, ...]:
     verts, faces, face_id = ctx.saved_tensors
+    no_tangent("rasterize", gradient=grad_bary, gradient_of_depth=grad_depth)
     # Corners grouped by vertex, so that each vertex adds its corners in one fixed order on every device.
     vertex_of_corner, corner_order = torch.sort(faces.reshape(-1).long(), stable=True)  # [3F]
     every_vertex = torch.arange(verts.shape[1] + 1, device=verts.device)

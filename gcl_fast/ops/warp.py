@@ -199,6 +199,7 @@ def _backward(ctx: Any, grad_warped: Tensor, *_: Tensor | None) -> tuple[Tensor 
     source, visibility = ctx.saved_tensors
     if not ctx.kept:
         raise RuntimeError("mesh_warp: called without keep_source, so that it has no gradient")
+    no_tangent("mesh_warp", gradient=grad_warped)
     order = begin = visibility.new_empty(0, dtype=torch.int64)
     if grad_warped.device.type == "cuda":
         order, begin = _pixels_by_cell(source, visibility)
