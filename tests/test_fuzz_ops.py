@@ -100,6 +100,24 @@ def test_a_bank_is_moved_wherever_its_numbers_lie(device: torch.device) -> None:
             ops.bank_update_(shared, index, feature, 0.5)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (1, 4), (2, 3)])
+def test_rows_that_overlap_are_not_moved(device: torch.device, stride: tuple[int, int]) -> None:
+    """Of a window that slides over numbers each row was moved through the others', in the order of the threads."""
+    memory, index, feature = torch.randn(20, device=device), torch.tensor([4, 0], device=device), torch.ones(2, 3, device=device)
+    before, bank = memory.clone(), memory.as_strided((5, 3), stride)
+    labels, keys = torch.arange(5, device=device), {"seed": 0, "momentum": 0.5}
+    with pytest.raises(ValueError, match="bank must have memory for each number, got an expanded tensor or rows that overlap"):
+        ops.bank_update_(bank, index, feature, 0.5)
+    with pytest.raises(ValueError, match="bank must have memory for each number"):
+        ops.gcl_memory_step_(feature, feature, bank, labels, index, **keys)
+    with pytest.raises(RuntimeError, match=r"bank must have (contiguous rows|rows that do not overlap)"):
+        torch.ops.gcl_fast.bank_update_(bank, index, feature, 0.5, False, False)
+    assert torch.equal(memory, before)
+    apart = memory.as_strided((3, 2), (3, 2))  # one row between the numbers of another
+    want = ops.bank_update_(apart.clone(), index.clamp(max=2), feature[:, :2], 0.5)
+    assert torch.equal(ops.bank_update_(apart, index.clamp(max=2), feature[:, :2], 0.5), want)
+
+
 def _writing_calls() -> dict[str, tuple[Any, ...]]:
     """One call of each raw op that writes an argument: what it writes is of its schema."""
     rows, pick = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 0])
@@ -204,6 +222,9 @@ def test_rasters_that_do_not_fit_are_named() -> None:
     src, dst = ops.rasterize(verts[:1], faces, (8, 8)), ops.rasterize(verts, faces, (8, 8))
     with pytest.raises(ValueError, match=r"mesh_flow_of_rasters: dst.face_id must have shape \[B=1, H=8, W=8\], got \[2, 8, 8\]"):
         ops.mesh_flow_of_rasters(verts[:1], faces, src, dst)
+    wide = ops.Rasterized(*(t[:, :1, :1].expand(-1, 1, (1 << 20) + 1, *t.shape[3:]) for t in dst))
+    with pytest.raises(ValueError, match=r"mesh_flow_of_rasters: src and dst must be at most 1048576 on a side, got"):
+        ops.mesh_flow_of_rasters(verts, faces, wide, wide)
     with pytest.raises(TypeError, match="mesh_flow_of_rasters: dst must be what rasterize gives, got Tensor"):
         ops.mesh_flow_of_rasters(verts[:1], faces, src, dst.depth)
 
@@ -221,3 +242,57 @@ def test_a_sparse_distance_is_short_in_words_and_equal_to_itself_alone() -> None
     near = ops.jaccard_distance(torch.eye(3), 2, 1, max_distance=0.5)
     assert repr(near) == f"SparseDistance([3, 3], {len(near.values)} stored, float32 on cpu, max_distance=0.5)"
     assert near == near and near != near.to("cpu")
+
+
+def _differentiable() -> dict[str, tuple[Callable[[torch.Tensor], Any], torch.Tensor]]:
+    """Ops with a backward as functions of one argument, and that argument."""
+    rows, labels, index = torch.randn(9, 4), torch.arange(9), torch.tensor([0, 3])
+    verts, faces, image = torch.rand(2, 5, 3) * 8, torch.tensor([[0, 1, 2], [2, 3, 4]]), torch.rand(2, 1, 8, 8)
+    raster, colours = ops.rasterize(verts, faces, (8, 8)), torch.rand(5, 2)
+    memory = {"labels": labels, "index": index, "seed": 0}
+    return {
+        "bank_nce": (lambda x: ops.bank_nce(x, rows, labels, index, temperature=0.1), rows[:2]),
+        "gcl_memory_loss": (lambda x: ops.gcl_memory_loss(rows[:2], x, rows, **memory), rows[:2]),
+        "gcl_memory_step_": (lambda x: ops.gcl_memory_step_(x, x, rows.clone(), momentum=0.5, **memory), rows[:2]),
+        "rasterize": (lambda x: ops.rasterize(x, faces, (8, 8)).bary, verts),
+        "interpolate": (lambda x: ops.interpolate(colours, faces, raster.face_id, x), raster.bary),
+        "mesh_warp": (lambda x: ops.mesh_warp(x, verts, verts, faces).warped, image),
+        "reflect_pad": (lambda x: ops.reflect_pad(x, 2), image),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_differentiable()))
+def test_a_forward_mode_derivative_is_refused(name: str) -> None:
+    """torch leaves tangents out of an op that has a backward alone: its derivative was zero."""
+    function, x = _differentiable()[name]
+    for derivative in (lambda: torch.func.jvp(function, (x,), (x,)), lambda: torch.func.jacfwd(function)(x)):
+        with pytest.raises(NotImplementedError, match=f"{name}: no forward-mode derivative"):
+            derivative()
+    with torch.autograd.forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match=f"{name}: no forward-mode derivative"):
+            function(torch.autograd.forward_ad.make_dual(x, x))
+        function(x)
+
+
+@pytest.mark.parametrize("name", sorted(_differentiable()))
+def test_a_tangent_of_the_gradient_is_refused_or_kept(name: str) -> None:
+    """Of a weight on the result, forward over reverse."""
+    function, x = _differentiable()[name]
+    x = x.clone().requires_grad_()
+    result = function(x)
+    tangent = torch.randn_like(result)
+    (want,) = torch.autograd.grad(result, x, tangent, retain_graph=True)
+    with torch.autograd.forward_ad.dual_level():
+        weight = torch.autograd.forward_ad.make_dual(torch.ones_like(result), tangent)
+        if name != "bank_nce":  # whose backward is torch's own operations
+            with pytest.raises(NotImplementedError, match=r"no forward-mode derivative \(jvp, jacfwd\) by gradient"):
+                torch.autograd.grad(result, x, weight)
+            return
+        (gradient,) = torch.autograd.grad(result, x, weight)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(gradient).tangent, want)
+
+
+def test_a_flow_is_a_constant_of_forward_mode_too() -> None:
+    verts, faces = torch.rand(1, 3, 3) * 8, torch.tensor([[0, 1, 2]])
+    grid, tangent = torch.func.jvp(lambda x: ops.mesh_flow(x, x, faces, (8, 8)).grid, (verts,), (verts,))
+    assert torch.equal(grid, ops.mesh_flow(verts, verts, faces, (8, 8)).grid) and not tangent.any()

@@ -125,3 +125,19 @@ def test_starts_of_rows_rise_to_the_number_of_pairs(starts: list[int], device: t
     graph = torch.tensor(starts), torch.tensor([0, 1, 1]), torch.tensor([0.0, 0.5, 0.5])
     with pytest.raises(ValueError, match="dbscan: distance.indptr must rise from 0 to nnz=3"):
         ops.dbscan(ops.SparseDistance(*graph, (2, 2)).to(device), 0.6, 1)
+
+
+def test_vmap_over_numbers_leaves_the_look_to_the_kernels() -> None:
+    """A batched tensor cannot be read, though its type is torch.Tensor."""
+    rows, several = torch.tensor([[0, 1, 2], [4, 0, 0]]), torch.stack([faces(0)[:1], faces(1)[1:]])
+
+    def loss(row: Tensor) -> Tensor:
+        return ops.bank_nce(QUERY, BANK, LABELS, row, temperature=0.1)
+
+    def drawn(some: Tensor) -> Tensor:
+        return ops.rasterize(TRIANGLE, some, (8, 8)).face_id
+
+    for function, batch in ((loss, rows), (drawn, several)):
+        assert torch.equal(torch.func.vmap(function)(batch), torch.stack([function(one) for one in batch]))
+        with pytest.raises(RuntimeError, match="got 9"):
+            torch.func.vmap(function)(batch + 9)

@@ -355,3 +355,17 @@ def test_nothing_in_nothing_out(order: str) -> None:
     assert out["near"].shape == (0, 4) and out["num_close"].shape == (0,)
     graph = {"indptr": torch.zeros(1, dtype=torch.int64), "indices": none, "values": torch.zeros(0)}
     assert emulated("roots", order, **graph, eps=torch.tensor(0.5), min_samples=2)["root"].shape == (0,)
+
+
+@every_order
+def test_a_row_without_entries_has_no_pairs(order: str) -> None:
+    """It has no room either: a count of one, for itself, would have shifted the rows behind it."""
+    columns, values = torch.tensor([0, 2, 0], dtype=torch.int32), torch.tensor([0.5, 0.5, 1.0])
+    matrix = {"start": torch.tensor([0, 2, 2, 3]), "columns": columns, "values": values}
+    holders = dict(zip(("holder_start", "holder_rows", "holder_values"), native.transpose_rows(*matrix.values()), strict=True))
+    begins, total = _jaccard.starts_of(native.overlap_room(*matrix.values(), holders["holder_start"], 0, 3, 1, 2.0))
+    want = native.overlap_rows(*matrix.values(), *holders.values(), 0, 3, 1, 2.0, begins, total)
+    reach = torch.tensor(2.0, dtype=torch.float64)
+    out = emulated("overlap", order, **matrix, **holders, first=0, step=1, results=3, reach=reach, room=begins, slots=128)
+    same(out["count"], want[0], "count")
+    assert want[0].tolist() == [2, 0, 2]

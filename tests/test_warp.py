@@ -274,6 +274,12 @@ def test_calling_the_operators_themselves_wrongly_does_not_crash(device):
     assert not torch.ops.gcl_fast.mesh_flow(*anything)[1].any()  # faces that do not exist are background
     _, source, visibility = torch.ops.gcl_fast.mesh_warp(image, *views, 0.0, True)
     order, begin = _pixels_by_cell(source, visibility)
+    wide = [views[0], faces, *(t[:, :1, :1].expand(-1, 1, (1 << 20) + 1, *t.shape[3:]) for t in views[2:])]
+    with pytest.raises(RuntimeError, match="mesh_flow: image sides must be in"):  # float32 has not every column of 2^24
+        torch.ops.gcl_fast.mesh_flow(*wide)
+    grad = image[:, :, :1, :1].expand(-1, -1, *wide[2].shape[1:])
+    with pytest.raises(RuntimeError, match="mesh_warp_backward: image sides must be in"):
+        torch.ops.gcl_fast.mesh_warp_backward(grad, wide[3][..., :2], wide[2].byte(), order, begin)
     for arguments in ((image[0], source, visibility), (image, source[..., :1], visibility), (image, source, visibility.int())):
         with pytest.raises(RuntimeError, match="mesh_warp_backward"):
             torch.ops.gcl_fast.mesh_warp_backward(*arguments, order, begin)

@@ -62,6 +62,7 @@ inline void check_bank(const char* op, const Tensor& like, const Tensor& bank, i
 inline void check_moved_bank(const char* op, const Tensor& bank, double momentum) {
   const bool rows = bank.size(1) <= 1 || bank.size(0) == 0 || bank.stride(1) == 1;
   STD_TORCH_CHECK(rows, op, ": bank must have contiguous rows");
+  STD_TORCH_CHECK(bank.size(0) <= 1 || bank.stride(0) >= bank.size(1), op, ": bank must have rows that do not overlap");
   STD_TORCH_CHECK(momentum >= 0 && momentum <= 1, op, ": momentum must be in [0, 1], got ", momentum);
 }
 

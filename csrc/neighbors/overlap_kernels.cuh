@@ -192,14 +192,15 @@ __device__ T light_below(const T* values, int64_t begin, int64_t end, double lea
   return low;
 }
 
-// All lanes of the warp: puts row i and the rows that share one of its heavy columns into the table; whether it held them.
+// All lanes of the warp: puts row i, unless it is empty, and the rows that share one of its heavy columns into the table; whether
+// it held them.
 template <class T>
 __device__ bool hold_by_warp(const OverlapParams<T>& p, int64_t i, const WarpTable<T>& table, int lane) {
   const int64_t begin = p.start[i], end = p.start[i + 1];
   const T bound = light_below(p.values, begin, end, least_shared<T>(p.max_distance, end - begin), lane);
   table.clear(lane);
   __syncwarp(kAllLanes);
-  bool held = lane > 0 || table.hold(static_cast<int32_t>(i));
+  bool held = lane > 0 || begin == end || table.hold(static_cast<int32_t>(i));
   for (int64_t first = begin; first < end; first += kWarpLanes) {
     int64_t my_begin = 0, my_end = 0;
     if (first + lane < end && !(p.values[first + lane] < bound)) {  // a lane looks a column up

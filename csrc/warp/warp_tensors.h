@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/tensor.h"
+#include "rasterize/rasterize_tensors.h"
 #include "warp/warp.h"
 
 namespace gcl {
@@ -29,6 +30,7 @@ inline FlowTensors flow_tensors(const char* op, const Tensor& src_verts, const T
   check_real(op, "src_verts", src_verts);
   check_same_type(op, "src_verts", src_verts, reals);
   check_int32(op, numbers);
+  check_image_size(op, height, width);  // beyond, a float may lie in a column that is not there
   const bool fits = height * width <= kMaxFlowIndex && src_verts.size(1) <= kMaxFlowIndex / 3;
   STD_TORCH_CHECK(fits && faces.size(0) <= kMaxFlowIndex / 3, op,
                   ": fewer than 2^31 pixels an image and 2^31 / 3 vertices and faces");
@@ -108,6 +110,7 @@ inline WarpBackwardTensors warp_backward_tensors(const Tensor& grad_warped, cons
   const int64_t batch = grad_warped.size(0), height = grad_warped.size(2), width = grad_warped.size(3);
   check_shape(op, "source", source, {batch, height, width, 2});
   check_shape(op, "visibility", visibility, {batch, height, width});
+  check_image_size(op, height, width);
   STD_TORCH_CHECK(height * width <= kMaxFlowIndex, op, ": fewer than 2^31 pixels an image");
   check_real(op, "grad_warped", grad_warped);
   check_real(op, "source", source);

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
+from gcl_fast.ops._check import no_tangent
 
 Gradients = tuple[Tensor | None, ...]  # one for each argument of the op
 
@@ -84,6 +85,7 @@ def _gcl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 
 def _gcl_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> Gradients:
     no_second_derivative("gcl_memory_loss")
+    no_tangent("gcl_memory_loss", gradient=grad)
     photo, view = torch.ops.gcl_fast.gcl_memory_backward(grad, *ctx.saved_tensors)  # [B, D] both
     return photo, view, None, None, None, None, None, None, None
 
@@ -121,6 +123,7 @@ class MemoryStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         no_second_derivative("gcl_memory_loss")
+        no_tangent("gcl_memory_loss", gradient=grad)
         photo, view = torch.ops.gcl_fast.gcl_memory_backward.default(grad, *ctx.saved_tensors)
         return photo, view, None
 

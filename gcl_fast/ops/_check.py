@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gcl_fast._op_types import IndexRangeError
 
@@ -96,6 +99,16 @@ def flag(op: str, name: str, value: bool) -> bool:
     return value
 
 
+def no_tangent(op: str, **tensors: Tensor | None) -> None:
+    """NotImplementedError where forward-mode differentiation asks for a derivative: of an op with a backward alone torch leaves
+    tangents out, and it would come out as zero."""
+    if torch.compiler.is_compiling():
+        return
+    for name, tensor in tensors.items():
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+            raise NotImplementedError(f"{op}: no forward-mode derivative (jvp, jacfwd) by {name}; there is a backward")
+
+
 def check_index(op: str, name: str, index: Tensor, size: int, what: str, *, wait: bool = False) -> None:
     """Raises IndexRangeError where a number is not in [0, size).
 
@@ -106,7 +119,8 @@ def check_index(op: str, name: str, index: Tensor, size: int, what: str, *, wait
         index: integers of any shape.
         what: the range in words, as it follows "must be".
     """
-    readable = wait or (not torch.compiler.is_compiling() and type(index) is Tensor and index.device.type == "cpu")
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or type(index) is not Tensor
+    readable = wait or (not traced and index.device.type == "cpu")
     if not readable or index.numel() == 0:
         return
     low, high = (int(n) for n in torch.aminmax(index))
@@ -124,6 +138,19 @@ def check_rows(op: str, name: str, rows: Tensor, size: int) -> None:
 def check_faces(op: str, faces: Tensor, num_verts: int) -> None:
     """`check_index` of the vertices that faces [F, 3] name."""
     check_index(op, "faces", faces, num_verts, f"in [0, V={num_verts})")
+
+
+def check_memory(op: str, name: str, matrix: Tensor) -> None:
+    """ValueError where two numbers of a matrix lie at one place, which so many steps down and so many across lead to."""
+    (rows, width), (down, across) = matrix.shape, matrix.stride()
+    if 0 in (down, across):
+        shared = (down == 0 and rows > 1) or (across == 0 and width > 1)
+    else:
+        meet = math.lcm(down, across)
+        shared = meet // down < rows and meet // across < width
+    if shared:
+        got = "got an expanded tensor or rows that overlap: pass its clone()"
+        raise ValueError(f"{op}: {name} must have memory for each number, {got}")
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast.ops import _bank_autograd
-from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_rows, flag, working_dtype
+from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_memory, check_rows, flag, no_tangent, working_dtype
 
 
 def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
@@ -106,6 +106,7 @@ def bank_nce(
     count = _checked_count(shapes, num_negatives)
     seed = _checked_seed(shapes, seed, query.device)
     check_rows("bank_nce", "positive", positive, shapes["N"])
+    no_tangent("bank_nce", query=query, positive_query=positive_query)
     _native.require("bank_nce", query.device)
 
     dtype = working_dtype(query, bank)
@@ -282,6 +283,7 @@ def _memory_terms(
     temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
     momentum = None if momentum is None else float(shapes.number("momentum", momentum, 0.0, 1.0))
     count = _checked_count(shapes, num_negatives)
+    no_tangent(op, f=f, f_nv=f_nv)
     _native.require(op, f.device)
     with_grad = torch.is_grad_enabled() and (f.requires_grad or f_nv.requires_grad)
     usual = plain and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
@@ -309,16 +311,6 @@ def _memory_terms(
 def _moves_in_place(bank: Tensor, momentum: float | None) -> bool:
     """Whether the kernels can write the bank's rows where they lie, if they are to."""
     return momentum is None or (bank.stride(1) == 1 and bank.stride(0) >= bank.shape[1])
-
-
-def _shares_memory(rows: Tensor) -> bool:
-    """Whether numbers may lie in one place, as those of an expanded tensor or of windows that overlap do."""
-    reach = 0
-    for stride, size in sorted(zip(rows.stride(), rows.shape, strict=True)):
-        if size > 1 and stride <= reach:
-            return True
-        reach += stride * max(size - 1, 0)
-    return False
 
 
 def _memory_terms_in_steps(
@@ -387,8 +379,8 @@ def bank_update_(
     check_rows("bank_update_", "index", index, shapes["N"])
     _native.require("bank_update_", bank.device)
     target = bank.detach()
-    if not torch.compiler.is_compiling() and _shares_memory(target):
-        raise ValueError("bank_update_: bank must have memory for each number, got windows or an expanded one: pass its clone()")
+    if not torch.compiler.is_compiling():
+        check_memory("bank_update_", "bank", target)
     rows = target if target.stride(1) == 1 else target.contiguous()  # the kernel writes rows where they lie
     feature = feature.detach().to(working_dtype(bank, feature))
     torch.ops.gcl_fast.bank_update_(rows, index.long(), feature, momentum, normalise, hard)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes
+from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes, no_tangent
 
 
 def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor) -> Tensor:
@@ -43,6 +43,7 @@ def interpolate(attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor
     shapes.tensor("attributes", attributes, ("V", "C") if shared else ("B", "V", "C"), FLOATS, ("face_id", face_id))
     shapes.tensor("faces", faces, ("F", 3), INTEGERS, ("face_id", face_id))
     shapes.tensor("bary", bary, ("B", "H", "W", 3), FLOATS, ("face_id", face_id))
+    no_tangent("interpolate", attributes=attributes, bary=bary)
     _native.require("interpolate", attributes.device)
     values: Tensor = torch.ops.gcl_fast.interpolate(attributes, as_int32(faces), as_int32(face_id), bary.to(attributes.dtype))
     return values
@@ -92,6 +93,7 @@ def _gradients(
     grad_out: Tensor, attributes: Tensor, faces: Tensor, face_id: Tensor, bary: Tensor, need_attributes: bool, need_bary: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradient of attributes and of bary, each [0] if not needed."""
+    no_tangent("interpolate", gradient=grad_out, attributes=attributes, bary=bary)
     order = begin = face_id.new_empty(0, dtype=torch.int64)
     if need_attributes and grad_out.device.type == "cuda":
         order, begin = _entries_by_row(attributes, faces, face_id)

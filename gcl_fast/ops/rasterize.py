@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast._op_types import Rasterized
-from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes, check_faces, flag
+from gcl_fast.ops._check import FLOATS, INTEGERS, Shapes, check_faces, flag, no_tangent
 
 MAX_IMAGE_SIZE = 1 << 20
 MAX_FACES = (1 << 31) - 1
@@ -77,6 +77,7 @@ def rasterize(
     cull_backfaces = flag("rasterize", "cull_backfaces", cull_backfaces)
     number = method_number("rasterize", method)
     check_faces("rasterize", faces, shapes["V"])
+    no_tangent("rasterize", verts=verts)
     _native.require("rasterize", verts.device)
     # Floats first, as opcheck wants them.
     bary, depth, face_id = torch.ops.gcl_fast.rasterize(verts, faces, height, width, cull_backfaces, number)
@@ -116,6 +117,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad_bary: Tensor, grad_depth: Tensor, _grad_face_id: Tensor | None) -> tuple[Tensor | None, ...]:
     verts, faces, face_id = ctx.saved_tensors
+    no_tangent("rasterize", gradient=grad_bary, gradient_of_depth=grad_depth)
     # Corners grouped by vertex, so that each vertex adds its corners in one fixed order on every device.
     vertex_of_corner, corner_order = torch.sort(faces.reshape(-1).long(), stable=True)  # [3F]
     every_vertex = torch.arange(verts.shape[1] + 1, device=verts.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast import _native
-from gcl_fast.ops._check import ANY_FLOATS, Shapes, integer
+from gcl_fast.ops._check import ANY_FLOATS, Shapes, integer, no_tangent
 
 
 def reflect_pad(x: Tensor, pad: int) -> Tensor:
@@ -44,6 +44,7 @@ def reflect_pad(x: Tensor, pad: int) -> Tensor:
 
 def padded(x: Tensor, pad: int) -> Tensor:
     """`reflect_pad` without the checks in Python: what the kernel refuses is a RuntimeError, as in torch's own padding."""
+    no_tangent("reflect_pad", x=x)
     y: Tensor = torch.ops.gcl_fast.reflect_pad(_without_gaps(x), pad)
     return y
 
@@ -75,6 +76,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    no_tangent("reflect_pad", gradient=grad)
     return torch.ops.gcl_fast.reflect_pad_backward(_without_gaps(grad), ctx.pad), None
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gcl_fast import _native
 from gcl_fast._op_types import MeshFlow, MeshWarp, Rasterized
-from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces
+from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_faces, no_tangent
 from gcl_fast.ops.interpolate import as_int32
-from gcl_fast.ops.rasterize import rasterize
+from gcl_fast.ops.rasterize import MAX_IMAGE_SIZE, rasterize
 
 MAX_PIXELS = (1 << 31) - 1  # of one image
 MAX_COUNT = MAX_PIXELS // 3  # of vertices, of faces
@@ -33,8 +33,8 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
     Deterministic: the same bits for any number of threads and batch order, on CPU and CUDA the same. Nothing waits for the GPU.
 
     Arguments:
-        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them. One source, [1, V, 3],
-            serves all B destinations and is rasterized once.
+        src_verts, dst_verts: [B, V, 3] float32 or float64, pixels and depth as `rasterize` takes them, depths within 1e30 of
+            each other. One source, [1, V, 3], serves all B destinations and is rasterized once.
         faces: [F, 3] int32 or int64.
         image_size: (H, W) of both views.
 
@@ -52,7 +52,7 @@ def mesh_flow(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, image_size: t
         IndexRangeError: a face names a vertex that is not there, where `rasterize` raises it.
     """
     height, width = _check_views("mesh_flow", src_verts, dst_verts, faces, image_size)
-    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts, dst_verts, faces, height, width)))
+    return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*_inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)))
 
 
 @torch.no_grad()
@@ -81,6 +81,9 @@ def mesh_flow_of_rasters(src_verts: Tensor, faces: Tensor, src: Rasterized, dst:
         shapes.tensor(f"{name}.face_id", raster.face_id, ("B", "H", "W"), (torch.int32,), verts)
         shapes.tensor(f"{name}.bary", raster.bary, ("B", "H", "W", 3), (src_verts.dtype,), verts)
         shapes.tensor(f"{name}.depth", raster.depth, ("B", "H", "W"), (src_verts.dtype,), verts)
+    if max(shapes["H"], shapes["W"]) > MAX_IMAGE_SIZE:
+        sides = shapes["H"], shapes["W"]
+        raise ValueError(f"{shapes.op}: src and dst must be at most {MAX_IMAGE_SIZE} on a side, got {sides}")
     _native.require(shapes.op, src_verts.device)
     views = (src_verts, as_int32(faces), dst.face_id, dst.bary, src.face_id, src.depth)
     return MeshFlow(*torch.ops.gcl_fast.mesh_flow(*views))
@@ -120,6 +123,7 @@ def mesh_warp(image: Tensor, src_verts: Tensor, dst_verts: Tensor, faces: Tensor
     if image.shape[0] not in (1, dst_verts.shape[0]):
         count = dst_verts.shape[0]
         raise ValueError(f"mesh_warp: image must be 1 or, as dst_verts, B={count} in number, got {list(image.shape)}")
+    no_tangent("mesh_warp", image=image)
     with torch.no_grad():
         views = _inputs(src_verts.detach(), dst_verts.detach(), faces, height, width)
     precise = (image if image.dtype in FLOATS else image.float()).expand(dst_verts.shape[0], -1, -1, -1)
@@ -195,6 +199,7 @@ def _backward(ctx: Any, grad_warped: Tensor, *_: Tensor | None) -> tuple[Tensor 
     source, visibility = ctx.saved_tensors
     if not ctx.kept:
         raise RuntimeError("mesh_warp: called without keep_source, so that it has no gradient")
+    no_tangent("mesh_warp", gradient=grad_warped)
     order = begin = visibility.new_empty(0, dtype=torch.int64)
     if grad_warped.device.type == "cuda":
         order, begin = _pixels_by_cell(source, visibility)
