@@ -24,7 +24,8 @@ from bench.floors import Work
 
 REPLAYS = 50
 SECONDS = 4.0  # of timing a number in one way, at most, whatever the number of rounds
-PROFILED = 3  # calls
+PROFILED = 3  # calls, of a long one one: thousands of kernels take long to read
+LONG = 0.05  # seconds
 MOST_COPIES = 64
 Call = Callable[[], Any]
 
@@ -94,7 +95,7 @@ def measure(prepared: Prepared, device: torch.device) -> dict[str, Any]:
     measured_by = "graph_seconds" if "graph_seconds" in found else prepared.seconds
     found |= {"seconds": found[measured_by], "measured_by": measured_by}
     if prepared.profiled:
-        found |= profiled(prepared, device)
+        found |= profiled(prepared, device, found["seconds"])
     if device.type == "cuda":
         found["peak_bytes"] = torch.cuda.max_memory_allocated(device)
     return found
@@ -189,13 +190,13 @@ def compare(eager: Any, replayed: Any, *, exact: bool) -> None:
             compare(a, b, exact=exact)
 
 
-def profiled(prepared: Prepared, device: torch.device) -> dict[str, Any]:
+def profiled(prepared: Prepared, device: torch.device, seconds: float = 0.0) -> dict[str, Any]:
     """The kernels of a call and how long each took; on a CPU the operators."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    times = PROFILED
+    times = PROFILED if seconds < LONG else 1
     try:
         with profile(activities=activities) as seen:
             for n in range(times):
