@@ -53,7 +53,7 @@ struct CandidatesCpu : CpuBackend {
         const int64_t* index = p.index + r * p.width;
         std::iota(order.begin(), order.end(), int64_t{0});
         std::sort(order.begin() + 1, order.end(),
-                  [&](int64_t a, int64_t b) { return product_before(product[a], index[a], product[b], index[b]); });
+                  [&](int64_t a, int64_t b) { return comes_before(product[a], index[a], product[b], index[b]); });
         for (int64_t n = 0; n < p.k; ++n) {
           p.value[r * p.k + n] = product[order[n]];
           p.neighbour[r * p.k + n] = index[order[n]];

@@ -138,7 +138,7 @@ __global__ void best_candidates_kernel(BestParams p) {
         for (int n = 0; n < size; ++n) {
           const float other = __shfl_sync(kAllLanes, theirs, n);
           const int64_t other_name = __shfl_sync(kAllLanes, their_name, n);
-          place += c > 0 && product_before(other, other_name, mine, name);
+          place += c > 0 && comes_before(other, other_name, mine, name);
         }
       }
       if (!is_there) continue;
@@ -155,13 +155,13 @@ __global__ void best_candidates_kernel(BestParams p) {
 
 template <class B>
 void launch_halve_rows(const HalvesParams<B>& p, GclStream stream) {
-  const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.x) && lies_by_fours(p.mean) && lies_by_fours(p.half);
+  const bool by_fours = lie_by_fours(p.dim, p.x, p.mean, p.half);
   if (p.rows > 0) GCL_LAUNCH((halve_rows_kernel<B>), capped_blocks(p.rows), kThreads, 0, stream, p, by_fours);
 }
 
 inline void launch_candidate_products(const CandidateParams& p, GclStream stream) {
   if (p.count == 0) return;
-  const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.x);
+  const bool by_fours = lie_by_fours(p.dim, p.x);
   GCL_LAUNCH(candidate_products_kernel, capped_blocks(p.count), kThreads, 0, stream, p, by_fours);
   if (p.rows == nullptr) GCL_LAUNCH(candidate_mirror_kernel, blocks_for(p.count * kWarpLanes), kThreads, 0, stream, p);
 }

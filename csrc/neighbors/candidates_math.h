@@ -6,6 +6,7 @@
 #include "common/device.h"
 #include "common/halves.h"
 #include "neighbors/candidates.h"
+#include "neighbors/knn_math.h"
 
 namespace gcl {
 
@@ -19,15 +20,7 @@ GCL_HD bool is_kept(const CandidateParams& p, int64_t r, int64_t c, float least)
   return c < p.k || p.score[r * p.width + c] >= least;
 }
 
-// NaN, which finite rows do not give, comes last.
-GCL_HD float product_of(const BestParams& p, int64_t r, int64_t c) {
-  const float product = p.product[r * p.width + c];
-  return product == product ? product : kPassedOver;
-}
-
-GCL_HD bool product_before(float product, int64_t index, float other, int64_t other_index) {
-  return product > other || (product == other && index < other_index);
-}
+GCL_HD float product_of(const BestParams& p, int64_t r, int64_t c) { return ordered(p.product[r * p.width + c]); }
 
 // Whether row r needs another search, `last` being the product of its k-th neighbour.
 GCL_HD bool is_beyond(const BestParams& p, int64_t r, int64_t c) {

@@ -355,7 +355,7 @@ void launch_expansion_count(const ExpansionParams<T>& p, GclStream stream) {
 
 template <class T>
 void launch_products(const ProductParams<T>& p, GclStream stream) {
-  const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.left) && lies_by_fours(p.right);
+  const bool by_fours = lie_by_fours(p.dim, p.left, p.right);
   if (p.pairs > 0) GCL_LAUNCH((products_kernel<T>), blocks_for(p.pairs * kWarpLanes), kThreads, 0, stream, p, by_fours);
 }
 
@@ -370,7 +370,7 @@ void launch_expansion_weights(const ExpansionParams<T>& p, GclStream stream) {
   const int64_t blocks = blocks_for(p.rows * kWarpLanes);
   GCL_LAUNCH((expansion_fill_kernel<T>), blocks, kThreads, 0, stream, p);
   if (p.features != nullptr) {
-    const bool by_fours = p.dim % 4 == 0 && lies_by_fours(p.features);
+    const bool by_fours = lie_by_fours(p.dim, p.features);
     GCL_LAUNCH((expansion_products_kernel<T>), capped_blocks(p.rows), kThreads, 0, stream, p, by_fours);
     GCL_LAUNCH((expansion_mirror_kernel<T>), blocks, kThreads, 0, stream, p);
   }

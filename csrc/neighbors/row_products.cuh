@@ -5,10 +5,10 @@
 
 namespace gcl {
 
-// Whether what lies there can be read four at a time.
-template <class T>
-bool lies_by_fours(const T* address) {
-  return reinterpret_cast<uintptr_t>(address) % alignof(Four<T>) == 0;
+// Whether rows of `dim` numbers, one after the other from those addresses on, can be read four at a time.
+template <class... T>
+bool lie_by_fours(int64_t dim, const T*... from) {
+  return dim % 4 == 0 && ((reinterpret_cast<uintptr_t>(from) % alignof(Four<T>) == 0) && ...);
 }
 
 // a . b[n] by all lanes of a warp, the sums in every lane; by_fours: all rows lie so. A pair's sum has the same order whatever

@@ -29,7 +29,7 @@ def with_scales(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _measured(op: str, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """x and the lengths [N] of its rows, 1 for zeros; the host reads once where no length is extreme."""
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    x = widened(x)
     length: Tensor = torch.linalg.vector_norm(x, dim=1)  # [N]
     shortest, longest = torch.stack(torch.aminmax(length)).tolist() if len(x) else (1.0, 1.0)
     if not (shortest >= SHORT and longest <= LONG):  # NaN too
@@ -48,9 +48,14 @@ def moderate(x: Tensor) -> Tensor:
     return torch.where(extreme, x * torch.pow(torch.full_like(largest, 2.0), -exponent), x)
 
 
+def widened(x: Tensor) -> Tensor:
+    """x outside autograd, float32 at least."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
 def finite(op: str, name: str, x: Tensor) -> Tensor:
-    """x outside autograd, float32 at least; ValueError where a number is not finite."""
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    """`widened` x; ValueError where a number is not finite."""
+    x = widened(x)
     if x.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(x))).all()):  # x is read once; both are NaN where any is
         raise ValueError(f"{op}: {name} must be finite, got NaN or infinity in {int((~torch.isfinite(x)).any(dim=1).sum())} rows")
     return x

@@ -12,14 +12,14 @@ from torch import Tensor
 from gcl_fast.ops import _jaccard
 from gcl_fast.ops._knn_halves import nearest_rows
 from gcl_fast.ops._knn_shared import pair_products
-from gcl_fast.ops._rows import moderate
+from gcl_fast.ops._rows import moderate, widened
 from gcl_fast.ops._share import Share
 
 
 def unit_rows(own: Tensor) -> Tensor:
     """Rows of length 1, float32 at least. A length is summed up in one order, whatever rows stand beside it: rows that are equal
     on different processes stay so."""
-    x = moderate(own.detach().to(torch.promote_types(own.dtype, torch.float32))).contiguous()
+    x = moderate(widened(own)).contiguous()
     number = torch.arange(len(x), device=x.device)
     length: Tensor = torch.ops.gcl_fast.row_products(x, x, number, number).sqrt()
     return x / torch.where(length > 0, length, 1)[:, None]

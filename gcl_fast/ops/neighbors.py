@@ -11,7 +11,7 @@ from gcl_fast import _native
 from gcl_fast._op_types import IndexRangeError, Neighbors, SparseDistance
 from gcl_fast.ops import _jaccard, _knn, _knn_halves
 from gcl_fast.ops._check import ANY_FLOATS, FLOATS, INTEGERS, Shapes, check_index, integer
-from gcl_fast.ops._rows import finite, normalised
+from gcl_fast.ops._rows import finite, normalised, widened
 
 __all__ = ["SparseDistance", "dbscan", "jaccard_distance", "knn"]
 
@@ -133,7 +133,7 @@ def _overlapping(x: Tensor, k1: int, k2: int, features: Tensor | None) -> _jacca
         shapes.tensor("x", x, ("N", "k"), INTEGERS)
         if features is not None:
             shapes.tensor("features", features, ("N", "D"), ANY_FLOATS, device_of=("x", x))
-            features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+            features = widened(features)
         _native.require("jaccard_distance", x.device)
         rank, similarity = _neighbours(x, min(k1, shapes["N"]), features), None
     else:
