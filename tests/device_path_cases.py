@@ -111,7 +111,7 @@ def _joint():
     return stage
 
 
-def _warmup(kind, **settings):
+def warmup(kind, device=GPU, **settings):
     torch.manual_seed(0)
     encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
     # channels_last off: oneDNN's float32 convolutions of that layout do not bear the pretended tensors.
@@ -119,11 +119,11 @@ def _warmup(kind, **settings):
     names = [f"{i // 6:04d}_c{i % 2 + 1}s1_{100 * i:06d}_00.jpg" for i in range(N)]
     records = [Record(Path(name), i // 6, i % 2) for i, name in enumerate(names)]
     none = np.zeros(N, dtype=np.int64)
-    data = StageData(torch.arange(N) % 2, GPU, styled_records=StyledRecords(records, np.arange(N), none, none))
+    data = StageData(torch.arange(N) % 2, device, styled_records=StyledRecords(records, np.arange(N), none, none))
     stage = kind(config, encoder, data)
     bank = F.normalize(torch.randn(N, 6, generator=torch.Generator().manual_seed(1)).abs(), dim=1)  # near each other
     if kind is ClusterContrastStage:
-        stage.labels = (torch.arange(N) % 4).to(GPU)
+        stage.labels = (torch.arange(N) % 4).to(device)
         stage.memory = stage._new_memory(4)
         stage.memory.features.copy_(bank[:4])
     else:
@@ -131,32 +131,32 @@ def _warmup(kind, **settings):
     return stage
 
 
-def _batches(count=2, size=8):
+def warmup_batches(count=2, size=8, device=GPU):
     rng = torch.Generator().manual_seed(2)
     made = []
     for _ in range(count):
         index = torch.randperm(N, generator=rng)[:size]
-        made.append(Batch(torch.randn(size, 3, 56, 40, generator=rng), None, None, index, index, index).to(GPU))
+        made.append(Batch(torch.randn(size, 3, 56, 40, generator=rng), None, None, index, index, index).to(device))
     return made
 
 
 @pytest.mark.parametrize("memory", ["each", "hard", "mean"])
 def test_a_step_of_cluster_contrast_stays_on_the_gpu(gpu, memory):
-    check_steps(gpu, _warmup(ClusterContrastStage, memory=memory, batch_size=8, num_instances=2), _batches())
+    check_steps(gpu, warmup(ClusterContrastStage, memory=memory, batch_size=8, num_instances=2), warmup_batches())
 
 
 @pytest.mark.parametrize("single_label", [True, False])
 def test_a_step_of_mlc_stays_on_the_gpu(gpu, single_label):
-    stage = _warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
+    stage = warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
     stage.single_label, stage.momentum = single_label, 0.5
-    check_steps(gpu, stage, _batches())
+    check_steps(gpu, stage, warmup_batches())
 
 
 @pytest.mark.parametrize("number", [1, 40])
 def test_a_step_of_jvtc_stays_on_the_gpu(gpu, number):
-    stage = _warmup(JVTCStage, jvtc={"batch_size": 8, "views": 2, "epochs": 98, "temporal_from": 99})
+    stage = warmup(JVTCStage, jvtc={"batch_size": 8, "views": 2, "epochs": 98, "temporal_from": 99})
     stage.number = number
-    check_steps(gpu, stage, _batches())
+    check_steps(gpu, stage, warmup_batches())
 
 
 @pytest.mark.parametrize("walk", ["mutual", "released"])
@@ -314,9 +314,9 @@ def test_a_camera_whose_images_are_all_outliers_is_no_error():
 
 def test_mlc_waits_once_a_step_behind_its_networks(gpu, monkeypatch):
     """The one number of a walk that sixteen neighbours end: asked for before the networks' forward pass is queued, read after."""
-    stage = _warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
+    stage = warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
     stage.single_label, stage.momentum = False, 0.5
-    first, second = _batches()
+    first, second = warmup_batches()
     stage.step(first, 0)
     events, feature, get = [], stage.feature, Asked.get
     monkeypatch.setattr(stage, "feature", lambda batch: (events.append("networks"), feature(batch))[1])

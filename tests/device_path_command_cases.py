@@ -50,7 +50,7 @@ def own_work(watch) -> set[str]:
 # Stages 2 and 3 with the photo's own pixels as guide.
 
 
-def guided_stage(name: str, folder: Path, **variance: float) -> GenerativeStage | JointStage:
+def guided_stage(name: str, folder: Path, device: torch.device = GPU, **variance: float) -> GenerativeStage | JointStage:
     torch.manual_seed(0)
     encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
     networks = [encoder, GuidedGenerator(encoder.code_dim, width=2, mlp_width=6), Discriminator(3)]
@@ -62,24 +62,24 @@ def guided_stage(name: str, folder: Path, **variance: float) -> GenerativeStage 
         stage2=rule,
         stage3={**rule, "lr_encoder": 1e-2, "num_negatives": 3, "variance": variance},
     )
-    people = bodies(folder, [WEAK, PERSPECTIVE, WEAK, PERSPECTIVE], GPU)
-    data = StageData(torch.zeros(4, dtype=torch.int64), GPU, bodies=people)
-    on_device = Networks(*(network.double().to(GPU) for network in networks))
+    people = bodies(folder, [WEAK, PERSPECTIVE, WEAK, PERSPECTIVE], device)
+    data = StageData(torch.zeros(4, dtype=torch.int64), device, bodies=people)
+    on_device = Networks(*(network.double().to(device) for network in networks))
     if name == "stage2":
         return GenerativeStage(config, on_device, data)
     stage = JointStage(config, on_device, data)
     stage.memory.double()
     stage.memory.features.copy_(F.normalize(torch.randn(4, 6, dtype=torch.float64), dim=1))
     stage.memory.labels.copy_(torch.arange(4) % 2)
-    stage.centers = torch.randn(2, 6, dtype=torch.float64).to(GPU)
+    stage.centers = torch.randn(2, 6, dtype=torch.float64).to(device)
     return stage
 
 
-def guided_batches(count: int = 2) -> list[Batch]:
+def guided_batches(count: int = 2, device: torch.device = GPU) -> list[Batch]:
     rng = torch.Generator().manual_seed(3)
     index, yaw = torch.tensor([2, 0, 3, 1]), torch.tensor([45.0, 120.0, 200.0, 315.0])
     photos = [torch.randn(4, 3, *SIZE, generator=rng, dtype=torch.float64) for _ in range(count)]
-    return [Batch(photo, None, None, index, index, index, yaw).to(GPU) for photo in photos]
+    return [Batch(photo, None, None, index, index, index, yaw).to(device) for photo in photos]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,14 @@ from torch import nn
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.records import Batch
+from gcl_fast.stages import engine
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from gcl_fast.stages.engine import Engine
 from gcl_fast.stages.finite import not_finite, tensors_in
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.stage import Stage, stepped_lr
 from gcl_fast.stages.stop_signals import stops_on_sigterm
+from tests.taped_graph import TapedGraph
 
 
 class Killed(BaseException):
@@ -53,10 +55,13 @@ class ToyStage(Stage):
             rows = torch.from_numpy(index)
             yield Batch(self.data[rows], None, None, rows, rows, rows)
 
-    def step(self, batch, iteration):
+    def draw(self, batch, iteration):
+        return iteration, torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float().to(self.device)
+
+    def update(self, batch, drawn):
+        iteration, noise = drawn
         if iteration == self.kill_at:
             raise Killed
-        noise = torch.from_numpy(self.iteration_rng(iteration).normal(size=(len(batch), 4))).float().to(self.device)
         loss = (self.net(batch.image + 0.1 * noise + self.bank[batch.index]) - 1).square().mean()
         if iteration == self.poison_at and self.poison is None:
             loss = loss * float("nan")
@@ -91,6 +96,40 @@ def test_each_step_of_cuda_graphs_is_announced(graphs, tmp_path, monkeypatch):
     stage.graphs = graphs
     engine_of(stage, tmp_path).run()
     assert len(marks) == (2 * 8 if graphs else 0)
+
+
+class Slowing(ToyStage):
+    """Its learning rate falls each epoch; without dropout, whose draws a tape would repeat."""
+
+    def __init__(self, step_graph):
+        super().__init__()
+        self.net[2] = nn.Identity()
+        self.optimizers = {"net": torch.optim.Adam(self.net.parameters(), fused=True)}
+        self.step_graph = step_graph
+
+    def enter_epoch(self, epoch):
+        self.optimizers["net"].param_groups[0]["lr"] = 0.1**epoch
+
+
+def test_steps_of_one_graph_an_epoch_learn_the_same(tmp_path, monkeypatch):
+    graphs = []
+
+    def taped(device):
+        assert device == torch.device("cpu")
+        graphs.append(TapedGraph())
+        return graphs[-1]
+
+    monkeypatch.setattr(engine, "CudaGraph", taped)
+    for name, stage in (("plain", plain := Slowing(False)), ("graphed", graphed := Slowing(True))):
+        torch.manual_seed(0)  # of the plans
+        engine_of(stage, tmp_path / name).run()
+    assert [(graph.asides, graph.replays) for graph in graphs] == [(1, 7)] * 3
+    for name, value in plain.net.state_dict().items():
+        assert torch.equal(value, graphed.net.state_dict()[name]), name
+    assert torch.equal(plain.bank, graphed.bank)
+    history = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("plain", "graphed")]
+    squares = [[line["square"] for line in map(json.loads, lines) if "square" in line] for lines in history]
+    assert squares[0] == squares[1] and len(squares[0]) > 3
 
 
 @pytest.mark.parametrize("kill_at", [0, 2, 5, 8, 9, 14, 23])

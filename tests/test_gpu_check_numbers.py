@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from bench import floors, machine_code, neighbors
-from bench.gpu_check import measuring, oracles, worker
+from bench.gpu_check import measuring, oracles, training_numbers, worker
 from bench.gpu_check.catalogue import Number, numbers
 from bench.gpu_check.records import Records
 from bench.gpu_check.watching import Measurements
 from gcl_fast import ops
+from gcl_fast.ops import _check
+from gcl_fast.stages import layout
+from tests.taped_graph import TapedGraph
 
 CPU = torch.device("cpu")
 K1, K2, EPS = 12, 4, 0.6
@@ -288,3 +291,19 @@ def test_machine_code_says_what_is_missing(tmp_path: Path, monkeypatch, capsys) 
     monkeypatch.setattr(machine_code, "find_cuobjdump", lambda: None)
     with pytest.raises(FileNotFoundError, match="comes with the CUDA toolkit and with the triton package"):
         machine_code.read_module(tmp_path / "none.so")
+
+
+# Training
+
+
+def test_a_step_graph_is_checked_beside_steps_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision", reason="the backbones need torchvision")
+    monkeypatch.setattr(layout, "check_step_graph", lambda *_: None)
+    monkeypatch.setattr(_check, "check_index", lambda *_, **__: None)  # as on a GPU, where row numbers are not read
+    monkeypatch.setattr(training_numbers, "CudaGraph", lambda _: TapedGraph())
+    case = {"stage": 3, "batch": 4, "size": (64, 40), "way": "step graph", "backbone": "resnet18"}
+    prepared = training_numbers.prepare(Number("toy", "train", "training", case), CPU)
+    assert "each loss of 4 iterations within" in prepared.check()
+    monkeypatch.setattr(TapedGraph, "replay", lambda _: None)
+    with pytest.raises(AssertionError, match="is nan, not"):
+        prepared.check()

@@ -22,6 +22,8 @@ from gcl_fast.stages.losses import (
 )
 from gcl_fast.stages.views import Mix, draw_mix, generate_views
 
+WEIGHT = torch.tensor(0.7, dtype=torch.float64)  # of mixtures
+
 
 class TwoScales(nn.Module):
     """A small multi-scale discriminator with a nonlinearity, so that second derivatives are not zero."""
@@ -123,7 +125,7 @@ def test_views_are_what_the_method_says(toys):
     encoder, generator, _, batch = toys
     order = torch.tensor([2, 0, 3, 1])
     code, _ = encoder(batch.image)
-    views = generate_views(encoder, generator, batch, code, Mix(0.7, order).of(code))
+    views = generate_views(encoder, generator, batch, code, Mix(WEIGHT, order).of(code))
     structure, turned = generator.encode(batch.mesh), generator.encode(batch.mesh_novel)
     novel = generator.decode(turned, code)
     for got, expected in (
@@ -153,7 +155,7 @@ def test_frozen_encoder_gives_no_graph_to_the_code_but_passes_gradients_to_the_i
 def test_generative_losses_and_their_weights(toys):
     encoder, generator, discriminator, batch = toys
     code, _ = encoder(batch.image)
-    views = generate_views(encoder, generator, batch, code, Mix(0.7, torch.tensor([2, 0, 3, 1])).of(code))
+    views = generate_views(encoder, generator, batch, code, Mix(WEIGHT, torch.tensor([2, 0, 3, 1])).of(code))
     losses = generative_losses(encoder, discriminator, batch.image, code, views)
     total = generative_total(losses, LossConfig())
 
@@ -199,7 +201,7 @@ def test_pixels_of_the_person_count_more_in_the_image_losses_alone(toys):
 def test_code_target_is_detached(toys):
     encoder, generator, discriminator, batch = toys
     code, _ = encoder(batch.image)
-    views = generate_views(encoder, generator, batch, code, Mix(0.7, torch.arange(4)).of(code))
+    views = generate_views(encoder, generator, batch, code, Mix(WEIGHT, torch.arange(4)).of(code))
     losses = generative_losses(encoder, discriminator, batch.image, code, views)
     # The only way from the code to this loss is through the reconstruction, never through the target.
     (through,) = torch.autograd.grad(losses["code_rec"], code, retain_graph=True)
@@ -224,7 +226,7 @@ def test_identity_losses_by_hand():
         label[target[order[i]]] += 1 - weight
         soft -= float(label @ log_softmax(centers @ mixed[i])) / 3
     tensors = (torch.from_numpy(a) for a in (f, mixed, centers, target))
-    got = identity_losses(*tensors, torch.from_numpy(target[order]), weight)
+    got = identity_losses(*tensors, torch.from_numpy(target[order]), torch.tensor(weight, dtype=torch.float64))
     assert float(got[0]) == pytest.approx(plain, rel=1e-12)
     assert float(got[1]) == pytest.approx(soft, rel=1e-12)
 

@@ -19,6 +19,7 @@ from gcl_fast.stages import layout
 from gcl_fast.stages.amp import use_bfloat16
 from gcl_fast.stages.losses import fake_terms, pixel_weights, real_terms
 from gcl_fast.stages.optimizer_state import load_optimizer
+from tests.taped_graph import WAITING
 from tests.test_step import IMAGES, SIZE, make_batch, make_config, make_networks, make_stage
 
 CPU = torch.device("cpu")
@@ -167,14 +168,12 @@ def test_configurations_of_earlier_commits_are_read() -> None:
 class Waits(TorchDispatchMode):
     """Counts what would make the host wait for a GPU: values read, shapes that depend on values."""
 
-    WAITING = ("_local_scalar_dense", "nonzero", "unique_dim", "_unique2", "masked_select", "equal", "bincount", "is_nonzero")
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.name().split("::")[1].split(".")[0] in self.WAITING:
+        if func.name().split("::")[1].split(".")[0] in WAITING:
             self.found.append(func.name())
         return func(*args, **(kwargs or {}))
 

@@ -1,4 +1,5 @@
-"""One training iteration of stages 1 to 3: the plain path, the fast one, and the fast one with its networks as CUDA graphs.
+"""One training iteration of stages 1 to 3: the plain path, the fast one, and the fast one as one CUDA graph (step graph) or with
+its networks compiled to CUDA graphs (graphs).
 
 queued_seconds stands for an iteration, as the engine runs it: nothing waits for the GPU between iterations. busy_share: of that
 time, how much the GPU has kernels running.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,9 +21,13 @@ from bench.floors import Work
 from bench.gpu_check.catalogue import Number
 from bench.gpu_check.measuring import Prepared
 from gcl_fast.config import TrainConfig
+from gcl_fast.stages.step_graph import CudaGraph, StepGraph
 
 COMPARED = {"fp32": 2, "bf16": 8}  # iterations
-PRECISION = {"plain": "fp32", "fast fp32": "fp32", "fast": "auto", "graphs": "auto"}
+PRECISION = {"plain": "fp32", "fast fp32": "fp32", "fast": "auto", "step graph": "auto", "graphs": "auto"}
+SETTINGS: dict[str, dict[str, Any]] = {"step graph": {"step_graph": True}, "graphs": {"compile": "graphs"}}  # of a way
+NOT_CAPTURED = {"graphs": "networks are CUDA graphs of torch.compile", "step graph": "it is a CUDA graph itself"}
+REPLAYED = 4  # iterations
 Case = dict[str, Any]
 Stepper = Callable[[], dict[str, torch.Tensor]]
 
@@ -57,6 +63,8 @@ def prepare(number: Number, device: torch.device) -> Prepared:
             losses = run()
             assert all(bool(torch.isfinite(value)) for value in losses.values())
             return "its losses are finite: it is what the others are compared with"
+        if way == "step graph":
+            return replayed()
         reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
         precision = "bf16" if bf16 else "fp32"
         compared = COMPARED[precision]
@@ -75,6 +83,20 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         what = "each loss's mean over" if bf16 else "every loss of"
         return f"{what} {compared} iterations within {step.TOLERANCE[precision]} of the plain path's"
 
+    def replayed() -> str:
+        """Some iterations beside those of the same path without a graph, from the same weights on: to take over weights would
+        give the optimisers other memory than the graph's."""
+        _, eager = _side("fast", case, device)
+        precision = "bf16" if bf16 else "fp32"
+        pairs: dict[str, list[tuple[float, float]]] = {}
+        _, graphed = _side(way, case, device)
+        for _ in range(REPLAYED):
+            got, want = graphed(), eager()
+            for name, value in want.items():
+                pairs.setdefault(name, []).append((float(got[name]), float(value)))
+        step.agree(pairs, precision)
+        return f"each loss of {REPLAYED} iterations within {step.TOLERANCE[precision]} of the fast path's"
+
     work, counted = None, {}
     if way == "plain":
         with Operations() as counter:
@@ -82,7 +104,7 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         counted = {"operations_per_call": float(counter.total)}
         work = Work(0.0, fp32=counted["operations_per_call"])
     extra = {"bf16": bf16, "compiled": way == "graphs", **counted}
-    why = "networks are CUDA graphs of torch.compile" if way == "graphs" else "random draws are made on the host"
+    why = NOT_CAPTURED.get(way, "random draws are made on the host")
     return Prepared([run], check, work, why, seconds="queued_seconds", rounds=30, before=before, extra=extra, warms_up=True)
 
 
@@ -98,17 +120,16 @@ def unsearched() -> Iterator[None]:
 
 
 def _side(way: str, case: Case, device: torch.device) -> tuple[Any, Stepper]:
-    if way != "graphs":
-        return step.side("reference" if way == "plain" else "native", case, device)
     original = step.config_of
 
-    def compiled(*arguments: Any, **options: Any) -> TrainConfig:
-        config = original(*arguments, **options)
-        config.compile = "graphs"
-        return config
+    def changed(*arguments: Any, **options: Any) -> TrainConfig:
+        return replace(original(*arguments, **options), **SETTINGS.get(way, {}))
 
-    step.config_of = compiled
+    step.config_of = changed
     try:
-        return step.side("native", case, device)
+        stage, run = step.side("reference" if way == "plain" else "native", case, device)
     finally:
         step.config_of = original
+    if stage.step_graph:
+        stage.step = StepGraph(stage, CudaGraph(device))
+    return stage, run

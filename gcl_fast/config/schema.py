@@ -175,6 +175,8 @@ class TrainConfig:
     """cuDNN tries its algorithms once for each shape of a batch, of which a run has few; auto: on CUDA."""
     compile: Literal["auto", "on", "graphs", "off"] = "auto"
     """torch.compile of the networks: a minute or more at the start; graphs: they run as CUDA graphs, too; auto: off."""
+    step_graph: bool = False
+    """A training step (of all but method mlc) as one CUDA graph, for a GPU that waits for its host."""
     threads: int = 0
     """Threads that compute on the CPU; 0: one for each core that is free at the start, or what OMP_NUM_THREADS says."""
     workers: int = 4

@@ -119,7 +119,7 @@ def between_photos(
     source: ViewRasters,
     target: ViewRasters,
     mesh: Tensor,
-    weight: float,
+    weight: Tensor | float,
     ground: tuple[Tensor, Tensor] | None = None,
 ) -> Guide:
     """Guide of a mix of two people in the pose of the first: `weight` of their own texture, the rest their partner's, carried

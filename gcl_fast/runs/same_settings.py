@@ -22,6 +22,7 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
     "cache",
     "cudnn_benchmark",
     "compile",
+    "step_graph",
     "tensorboard",
     "wandb",
     "log_every",

@@ -44,6 +44,7 @@ class AdversarialStage(Stage):
         self.modules = {"encoder": self.encoder, "generator": self.generator, "discriminator": self.discriminator}
         self.memory_format = prepare(self.modules, config, self.device)
         self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
+        self.step_graph = config.step_graph
         self.optimizers = {"generator": adam(self.generator, settings), "discriminator": adam(self.discriminator, settings)}
         self.loader = data.train_loader(meshes=True)
         self.bodies = data.bodies

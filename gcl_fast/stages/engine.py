@@ -24,6 +24,7 @@ from gcl_fast.stages.finite import broken_learning, broken_state, restorable, wa
 from gcl_fast.stages.log import RunLog
 from gcl_fast.stages.optimizer_state import load_optimizer
 from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.step_graph import CudaGraph, StepGraph
 from gcl_fast.stages.stop_signals import stops_put_off
 
 ShowPictures = Callable[[str, dict[str, dict[str, Tensor]], int], None]
@@ -118,11 +119,12 @@ class Engine:
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
         with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
+            step = StepGraph(stage, CudaGraph(stage.device)) if stage.step_graph else stage.step  # of this epoch alone
             stepped = time.perf_counter()
             for batch in stage.batches(share, self.epoch, self.position):
                 if stage.graphs:
                     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch has no type for it
-                losses = stage.step(batch.to(stage.device, memory_format=stage.memory_format), self.iteration)
+                losses = step(batch.to(stage.device, memory_format=stage.memory_format), self.iteration)
                 pending.append(losses)
                 self.iteration += 1
                 self.position += 1

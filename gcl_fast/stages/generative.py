@@ -14,7 +14,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.adversarial_stage import AdversarialStage
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, generative_total, logged
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import batch_mix
+from gcl_fast.stages.views import Mix, batch_mix
 
 
 class GenerativeStage(AdversarialStage):
@@ -30,15 +30,17 @@ class GenerativeStage(AdversarialStage):
     def plan_epoch(self, epoch: int) -> Plan:
         return self.plan_of(np.arange(self.num_images), epoch)
 
-    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+    def draw(self, batch: Batch, iteration: int) -> Mix:
+        return batch_mix(len(batch), self.settings.loss.mixup_alpha, self.iteration_rng(iteration), self.device)
+
+    def update(self, batch: Batch, drawn: Mix) -> dict[str, Tensor]:
         encoder, generator, discriminator, weights = self.encoder, self.generator, self.discriminator, self.settings.loss
         generator.train()
         discriminator.train()
-        mix = batch_mix(len(batch), weights.mixup_alpha, self.iteration_rng(iteration), self.device)
         with self.autocast():
             with torch.no_grad():
                 code = encoder(batch.image)[0]  # [B, C]
-            views = self.views(batch, code, mix, self.bodies)
+            views = self.views(batch, code, drawn, self.bodies)
 
         dis_total, dis_losses = discriminator_losses(
             discriminator, batch.image, views.fakes, penalty_weight=weights.penalty, bf16=self.bf16, told=views.told

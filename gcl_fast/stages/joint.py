@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,17 @@ from gcl_fast.stages.labels import ClusterWatch, epoch_labels
 from gcl_fast.stages.losses import discriminator_losses, generative_losses, identity_losses, joint_total, logged, memory_step
 from gcl_fast.stages.running_stats import kept_running_stats
 from gcl_fast.stages.training_data import TrainingData
-from gcl_fast.stages.views import batch_mix
+from gcl_fast.stages.views import Mix, batch_mix
+from gcl_fast.transfer import send
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is random about an iteration. seed [] int64: of the memory's negatives and positives."""
+
+    mix: Mix
+    seed: Tensor
+    variance: Variance | None
 
 
 class JointStage(AdversarialStage):
@@ -77,20 +88,22 @@ class JointStage(AdversarialStage):
         self._figures = {**self.watch.look(clusters), "lr_encoder": self.optimizers["encoder"].param_groups[0]["lr"]}
         return self.plan_of(np.flatnonzero(labels.cpu().numpy() >= 0), epoch)
 
-    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        encoder, discriminator = self.encoder, self.discriminator
+    def draw(self, batch: Batch, iteration: int) -> Drawn:
+        mix = batch_mix(len(batch), self.settings.loss.mixup_alpha, self.iteration_rng(iteration), self.device)
+        seed = np.array(self.iteration_rng(iteration).integers(2**31))
+        return Drawn(mix, send(torch.from_numpy(seed), self.device), self.variance(batch, iteration))
+
+    def update(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        encoder, discriminator, mix = self.encoder, self.discriminator, drawn.mix
         memory, settings, image = self.memory, self.settings, batch.image
         for module in self.modules.values():
             module.train()
-        mix = batch_mix(len(batch), settings.loss.mixup_alpha, self.iteration_rng(iteration), self.device)
-        seed = int(self.iteration_rng(iteration).integers(2**31))
-        variance = self.variance(batch, iteration)
         only_real = settings.running_stats == "real"  # generated images leave batch norm's averages as they are
 
         with self.autocast():
             code, feature = encoder(image)  # [B, C], [B, D]
             with kept_running_stats(encoder, only_real):
-                views = self.views(batch, code, mix, self.bodies, variance)
+                views = self.views(batch, code, mix, self.bodies, drawn.variance)
                 feature_mixed = encoder(views.mixed)[1]  # [B, D]
 
         # The discriminator learns first, on the detached views.
@@ -106,7 +119,7 @@ class JointStage(AdversarialStage):
         told, feature_novel = views.told, full(views.feature_novel)
         if told is not None:  # where no new view could be made, the photo stands for it
             feature_novel = torch.where(told[:, None] > 0, feature_novel, full(feature))
-        contrast = memory_step(memory, full(feature), feature_novel, batch.index, seed=seed)
+        contrast = memory_step(memory, full(feature), feature_novel, batch.index, seed=drawn.seed)
         label = memory.labels[batch.index]  # [B]
         partner_label = distributed.gather_rows(label)[mix.partner]  # [B]
         contrast["id"], contrast["id_mix"] = identity_losses(

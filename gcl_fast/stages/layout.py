@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError
 from gcl_fast.models.generator import Generator
@@ -16,6 +17,16 @@ BACKEND = "inductor"  # of torch.compile
 
 def chosen(choice: str, auto: bool) -> bool:
     return auto if choice == "auto" else choice == "on"
+
+
+def check_step_graph(config: TrainConfig, device: torch.device) -> None:
+    """ConfigError where a step cannot be one CUDA graph."""
+    if device.type != "cuda":
+        raise ConfigError(f"step_graph needs a CUDA device, got {device}")
+    if config.compile == "graphs":
+        raise ConfigError("step_graph holds the networks, too: it goes with compile 'off' or 'on', got 'graphs'")
+    if distributed.world() > 1:
+        raise ConfigError(f"step_graph is for a single process, got {distributed.world()}")
 
 
 def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch.device) -> torch.memory_format:
@@ -33,6 +44,8 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
             module.to(memory_format=torch.channels_last)
     if config.compile == "graphs" and device.type != "cuda":
         raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
+    if config.step_graph:
+        check_step_graph(config, device)
     if config.compile in ("on", "graphs"):
         mode = "reduce-overhead" if config.compile == "graphs" else None
         for module in modules.values():

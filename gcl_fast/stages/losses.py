@@ -186,12 +186,14 @@ def generative_total(losses: Mapping[str, Tensor], weights: LossConfig) -> Tenso
 # The identity encoder
 
 
-def memory_step(memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, index: Tensor, *, seed: int) -> dict[str, Tensor]:
+def memory_step(
+    memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, index: Tensor, *, seed: Tensor
+) -> dict[str, Tensor]:
     """Contrast of photos and new views with the memory, the three terms of `ops.gcl_memory_loss`; then the rows of the photos
     move, which the gradient does not see.
 
     feature, feature_novel [B, D] of this process's share, index [B] their memory rows. Every process takes the joint batch: which
-    negatives a row has depends on its place there. Gradient to both features. Deterministic by the seed.
+    negatives a row has depends on its place there. Gradient to both features. Deterministic by the seed [] int64.
     """
     feature, feature_novel, index = map(distributed.gather_rows, (feature, feature_novel, index))
     terms = memory.step(feature, feature_novel, index, seed=seed)
@@ -199,19 +201,19 @@ def memory_step(memory: InstanceMemory, feature: Tensor, feature_novel: Tensor, 
 
 
 def identity_losses(
-    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: float, told: Tensor | None = None
+    feature: Tensor, mixed: Tensor, centers: Tensor, target: Tensor, partner: Tensor, weight: Tensor, told: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(CE(f . C^T, y), soft-label CE(f_mix . C^T, weight y + (1 - weight) y')), y' the class mixed in.
 
-    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'. Means
-    over the batch, of the mixed ones by their parts told [B], None for all alike.
+    feature, mixed [B, D] not normalised; centers [C, D] without gradient; target, partner [B] in [0, C): y and y'; weight []
+    float64. Means over the batch, of the mixed ones by their parts told [B], None for all alike.
     """
     mixed_logits = mixed @ centers.T  # [B, C]
     if told is None:  # in one pass, whose bits a mean of single terms does not have
         own, others = (F.cross_entropy(mixed_logits, y) for y in (target, partner))
     else:
         own, others = (mean_of_told(F.cross_entropy(mixed_logits, y, reduction="none"), told) for y in (target, partner))
-    soft = weight * own + (1 - weight) * others
+    soft = weight.to(own) * own + (1 - weight).to(own) * others
     return F.cross_entropy(feature @ centers.T, target), soft
 
 

@@ -23,7 +23,7 @@ class Stage(ABC):
     """One training stage. The engine alone loops, logs, saves and resumes.
 
     modules and optimizers are saved and restored by name; extra_state holds whatever else the rest of an epoch needs
-    (bank, labels, centroids). step must draw its randomness from iteration_rng, so that a resumed run repeats it.
+    (bank, labels, centroids).
     """
 
     name: str
@@ -39,6 +39,8 @@ class Stage(ABC):
     """Of image batches."""
     graphs: bool = False
     """Networks run as CUDA graphs: torch must be told where a step begins."""
+    step_graph: bool = False
+    """Steps run as one CUDA graph, see `StepGraph`."""
     bf16: bool = False
     """Networks run under bfloat16 autocast."""
     unit: int = 1
@@ -61,9 +63,18 @@ class Stage(ABC):
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
         """The batches of the plan from position `start`."""
 
-    @abstractmethod
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """One update; returns every loss as a detached 0-d tensor."""
+        return self.update(batch, self.draw(batch, iteration))
+
+    def draw(self, batch: Batch, iteration: int) -> Any:  # noqa: ANN401 - each stage has its own
+        """What is random about an iteration, in tensors on the device; from `iteration_rng`, so that a resumed run repeats it."""
+        del batch, iteration
+        return None
+
+    @abstractmethod
+    def update(self, batch: Batch, drawn: Any) -> dict[str, Tensor]:  # noqa: ANN401 - as above
+        """`step` with what `draw` gave; numbers of the host that it reads change between epochs only."""
 
     def batches_left(self, plan: Plan, epoch: int, position: int) -> int:
         """How many batches the stage still has, this epoch's included: for the ETA."""

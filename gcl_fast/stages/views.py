@@ -22,11 +22,11 @@ from gcl_fast.transfer import send
 class Mix:
     """A mixture of each row with another: weight * row + (1 - weight) * partner's.
 
-    weight   in [0.5, 1]
+    weight   [] float64 in [0.5, 1]
     partner  [B] int64, rows of the joint batch
     """
 
-    weight: float
+    weight: Tensor
     partner: Tensor
 
     def of(self, code: Tensor) -> Tensor:
@@ -43,7 +43,8 @@ def draw_mix(size: int, alpha: float, rng: np.random.Generator) -> tuple[float, 
 def batch_mix(size: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mix:
     """The mix of this process's share of `size` rows, on the device; every process draws for the joint batch."""
     weight, permutation = draw_mix(distributed.world() * size, alpha, rng)
-    return Mix(weight, send(torch.from_numpy(distributed.own_rows(permutation)), device))
+    numbers = np.array(weight), distributed.own_rows(permutation)
+    return Mix(*(send(torch.from_numpy(number), device) for number in numbers))
 
 
 @dataclass(frozen=True)

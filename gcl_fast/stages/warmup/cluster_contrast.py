@@ -98,8 +98,8 @@ class ClusterContrastStage(WarmupStage):
             return by_camera(labels, self.cameras.numpy(), identities, instances, seed=seed, num_batches=iterations)
         return identity_batches(labels, identities, instances, seed=seed, num_batches=iterations)
 
-    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        del iteration
+    def update(self, batch: Batch, drawn: None) -> dict[str, Tensor]:
+        del drawn
         feature, cluster = self.feature(batch), self.labels[batch.index]  # [B, D], [B]
         loss = cluster_contrast_loss(self.memory, feature, cluster)
         self.descend(loss, "encoder")

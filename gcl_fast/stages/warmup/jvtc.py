@@ -101,8 +101,8 @@ class JVTCStage(MemoryStage):
         self._figures["visual_clusters"] = float(visual.num_clusters)
         return clusters
 
-    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        del iteration
+    def update(self, batch: Batch, drawn: None) -> dict[str, Tensor]:
+        del drawn
         rule = self.rule
         index = self.owner[batch.index][:: rule.views]  # [n]
         feature = self.feature(batch)  # [n * views, D]

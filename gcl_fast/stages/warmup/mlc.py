@@ -43,6 +43,7 @@ class MLCStage(MemoryStage):
     ) -> None:
         super().__init__(config, config.stage1.mlc, encoder, data, continuation)
         self.rule = config.stage1.mlc
+        self.step_graph = False  # the walk of the labels asks how far it has come
         if self.rule.freeze_norm_bias:
             encoder.freeze_norm_bias()
         self.momentum, self.single_label = 0.0, True
@@ -61,8 +62,8 @@ class MLCStage(MemoryStage):
         images, rng = self.image_batches(self.settings.batch_size, self.age(epoch)), self.view_rng(self.age(epoch))
         return self.cut(Plan(tuple(one_view(self.styled, batch, rng) for batch in images)), epoch)
 
-    def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        del iteration
+    def update(self, batch: Batch, drawn: None) -> dict[str, Tensor]:
+        del drawn
         rule, index = self.rule, self.owner[batch.index]  # [B]
         # Begun before the networks, ended after: they keep a GPU busy while the host waits for the first round of the walk.
         labels = None if self.single_label else LabelWalk(self.bank, index, rule.threshold, rule.min_neighbors, rule.walk)

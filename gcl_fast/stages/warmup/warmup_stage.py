@@ -81,6 +81,7 @@ class WarmupStage(Stage):
         if continuation is not None:
             self.keep_average(continuation.average)
         self.bf16, self.graphs = use_bfloat16(config.precision, self.device), config.compile == "graphs"
+        self.step_graph = config.step_graph
         self.fused = self.device.type == "cuda" or None  # optimisers in one kernel; None: torch decides
 
     def open_loader(self, records: list[Record] | None = None) -> Loader:

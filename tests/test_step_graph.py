@@ -1,0 +1,174 @@
+"""A replayed step is the step, to the bit, with fresh batches and draws. On the CPU a tape stands in for a GPU's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("torchvision", reason="the backbones need torchvision")
+
+from gcl_fast import distributed
+from gcl_fast.errors import ConfigError
+from gcl_fast.models import IdentityEncoder
+from gcl_fast.ops import _check
+from gcl_fast.records import Batch
+from gcl_fast.stages import layout
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.step_graph import StepGraph, capturable, tensors_of
+from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
+from gcl_fast.stages.warmup.jvtc import JVTCStage
+from gcl_fast.stages.warmup.mlc import MLCStage
+from tests.device_path_cases import warmup, warmup_batches
+from tests.device_path_command_cases import guided_batches, guided_stage
+from tests.taped_graph import TapedGraph
+from tests.test_step import make_batch, make_config, make_networks, make_stage
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+VARIANCE = {"background": 0.5, "colour": 0.5, "occluder": 0.5, "crop": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def nothing_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU row numbers are not read."""
+    monkeypatch.setattr(_check, "check_index", lambda *_, **__: None)
+
+
+def all_of(stage: Stage) -> dict[str, Tensor]:
+    """What a step may change."""
+    found = {f"{kind}.{name}": value for kind, module in stage.modules.items() for name, value in module.state_dict().items()}
+    for kind, optimizer in stage.optimizers.items():
+        for number, state in optimizer.state_dict()["state"].items():
+            found |= {f"{kind}.{number}.{name}": value for name, value in state.items()}
+    extra = {**stage.extra_state(), **stage.extra_state().get("memory", {})}
+    return found | {name: value for name, value in extra.items() if isinstance(value, Tensor)}
+
+
+def same(got: dict[str, Tensor], want: dict[str, Tensor], when: str) -> None:
+    assert list(got) == list(want)
+    for name, value in want.items():
+        assert torch.equal(got[name], value), f"{when}: {name}"
+
+
+def check_replayed(make: Callable[[], Stage], batches: Iterable[Batch]) -> None:
+    plain, graphed = make(), make()
+    graph = TapedGraph()
+    step, start = StepGraph(graphed, graph), {name: value.clone() for name, value in all_of(graphed).items()}
+    count = 0
+    for iteration, batch in enumerate(batches):
+        same(step(batch, iteration), plain.step(batch, iteration), f"losses of step {iteration}")
+        same(all_of(graphed), all_of(plain), f"after step {iteration}")
+        count += 1
+    assert graph.asides == 1 and graph.replays == count - 1 >= 3
+    still = [name for name, value in start.items() if torch.equal(value, all_of(graphed)[name])]
+    assert len(still) < len(start)
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage3"])
+def test_replayed_steps_of_stages_2_and_3(name: str) -> None:
+    check_replayed(lambda: make_stage(name, make_config(), make_networks(CPU), CPU), (make_batch(CPU, seed) for seed in range(4)))
+
+
+@pytest.mark.parametrize(("name", "variance"), [("stage2", {}), ("stage3", VARIANCE)])
+def test_replayed_steps_with_the_photo_s_own_pixels(name: str, variance: dict[str, float], tmp_path: Path) -> None:
+    check_replayed(lambda: guided_stage(name, tmp_path, CPU, **variance), guided_batches(4, CPU))
+
+
+@pytest.mark.parametrize("memory", ["each", "hard"])
+def test_replayed_steps_of_cluster_contrast(memory: str) -> None:
+    def make() -> Stage:
+        stage = warmup(ClusterContrastStage, CPU, memory=memory, batch_size=8, num_instances=2)
+        stage.optimizers = {"encoder": torch.optim.Adam(stage.encoder.parameters(), fused=True)}  # as on a GPU
+        return stage
+
+    check_replayed(make, warmup_batches(4, device=CPU))
+
+
+@pytest.mark.parametrize("number", [1, 40])
+def test_replayed_steps_of_jvtc(number: int) -> None:
+    def make() -> Stage:
+        stage = warmup(JVTCStage, CPU, jvtc={"batch_size": 8, "views": 2, "epochs": 98, "temporal_from": 99})
+        stage.number = number
+        return stage
+
+    check_replayed(make, warmup_batches(4, device=CPU))
+
+
+def test_losses_stay_when_the_next_step_is_taken() -> None:
+    step = StepGraph(make_stage("stage2", make_config(), make_networks(CPU), CPU), TapedGraph())
+    losses = [step(make_batch(CPU, seed), seed) for seed in range(4)]
+    assert len({float(each["total"]) for each in losses}) == 4
+
+
+def test_a_batch_of_another_size_runs_without_the_graph() -> None:
+    plain, graphed = (make_stage("stage2", make_config(), make_networks(CPU), CPU) for _ in range(2))
+    graph = TapedGraph()
+    step = StepGraph(graphed, graph)
+    for iteration, size in enumerate([4, 4, 3, 4, 2]):
+        whole = make_batch(CPU, iteration)
+        batch = replace(whole, **{name: getattr(whole, name)[:size] for name in ("image", "mesh", "mesh_novel", "index")})
+        same(step(batch, iteration), plain.step(batch, iteration), f"losses of step {iteration}")
+    same(all_of(graphed), all_of(plain), "at the end")
+    assert (graph.asides, graph.replays) == (3, 2)
+
+
+def test_a_step_that_reads_a_number_cannot_be_recorded() -> None:
+    stage = warmup(MLCStage, CPU, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
+    stage.single_label, stage.momentum = False, 0.5
+    step, batches = StepGraph(stage, TapedGraph()), warmup_batches(2, device=CPU)
+    step(batches[0], 0)
+    with pytest.raises(AssertionError, match="the host reads a number"):
+        step(batches[1], 1)
+
+
+def test_the_tape_repeats_what_the_host_knew() -> None:
+    """Else the tests above would show nothing: a learning rate that changed would come through."""
+    graph, x, known = TapedGraph(), torch.zeros(3), [2.0]
+    y = graph.record(lambda: x.add_(1).mul(known[0]))
+    assert x.tolist() == [0, 0, 0] and y.isnan().all()
+    known[0] = 5.0
+    graph.replay()
+    assert x.tolist() == [1, 1, 1] and y.tolist() == [2, 2, 2]
+    x.fill_(9)
+    graph.replay()
+    assert y.tolist() == [20, 20, 20]
+
+
+def test_optimisers_may_be_held_by_a_graph_while_one_is_recorded() -> None:
+    weight = [torch.nn.Parameter(torch.ones(2))]
+    adam, sgd = torch.optim.Adam(weight), torch.optim.SGD(weight, 0.1)
+    before = [dict(optimizer.param_groups[0]) for optimizer in (adam, sgd)]
+    with pytest.raises(KeyError), capturable([adam, sgd]):
+        assert adam.param_groups[0]["capturable"] is True and "capturable" not in sgd.param_groups[0]
+        raise KeyError
+    assert [optimizer.param_groups[0] for optimizer in (adam, sgd)] == before
+
+
+def test_tensors_are_found_in_batches_and_draws() -> None:
+    batch = make_batch(CPU, 0)
+    found = list(tensors_of((batch, (3, None))))
+    assert [id(tensor) for tensor in found] == [id(value) for value in vars(batch).values() if value is not None]
+
+
+def test_a_graph_needs_a_gpu_one_process_and_uncompiled_or_compiled_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="step_graph needs a CUDA device, got cpu"):
+        layout.prepare({}, make_config(step_graph=True), CPU)
+    with pytest.raises(ConfigError, match="step_graph .* compile 'off' or 'on', got 'graphs'"):
+        layout.prepare({}, make_config(step_graph=True, compile="graphs"), GPU)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(ConfigError, match="step_graph is for a single process, got 2"):
+        layout.prepare({}, make_config(step_graph=True), GPU)
+
+
+@pytest.mark.parametrize(("kind", "held"), [(ClusterContrastStage, True), (JVTCStage, True), (MLCStage, False)])
+def test_which_warm_ups_run_as_graphs(kind: type[Stage], held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "check_step_graph", lambda *_: None)
+    visual = {"jvtc": {"epochs": 98, "temporal_from": 99}}  # the images have no frame numbers
+    for asked in (False, True):
+        config = make_config(step_graph=asked, stage1=visual)
+        stage = kind(config, IdentityEncoder("jvtc", "resnet18", width=4), warmup(kind, CPU, **visual).data)
+        assert stage.step_graph is (asked and held)
