@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
-from gcl_fast.models.norms import ChannelLayerNorm, adain
+from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm, instance_norm
 from gcl_fast.reference.step import adain as plain_adain
 from gcl_fast.reference.step import layer_norm
 
@@ -219,9 +219,10 @@ def test_norms_equal_the_plain_ones_with_their_gradients(device: torch.device) -
         x = (size * (1 + randn(2, 3, 7, 5, device=device, dtype=DOUBLE))).requires_grad_()
         for fast, plain, parameters in (
             (norm, lambda x: layer_norm(x, norm.gamma, norm.beta), (x, norm.gamma, norm.beta)),
-            (lambda x: adain(x, scale, shift), lambda x: plain_adain(x, scale, shift), (x, scale, shift)),
+            (InstanceNorm(3), lambda x: plain_adain(x, torch.ones_like(scale), torch.zeros_like(shift)), (x,)),
+            (lambda x: instance_norm(x, scale, shift), lambda x: plain_adain(x, scale, shift), (x, scale, shift)),
             (
-                lambda x: adain(x, scale, shift, slope=0.2),
+                lambda x: instance_norm(x, scale, shift, slope=0.2),
                 lambda x: F.leaky_relu(plain_adain(x, scale, shift), 0.2),
                 (x, scale, shift),
             ),
@@ -239,7 +240,7 @@ def test_norms_keep_half_precision(device: torch.device) -> None:
     grad = randn(2, 3, 16, 16, device=device, seed=4)
     for got, want in (
         (norm(x), layer_norm(x.double(), norm.gamma.double(), norm.beta.double())),
-        (adain(x, scale, shift), plain_adain(*(t.double() for t in (x, scale, shift)))),
+        (instance_norm(x, scale, shift), plain_adain(*(t.double() for t in (x, scale, shift)))),
     ):
         assert got.dtype == torch.bfloat16
         torch.testing.assert_close(got.double(), want, rtol=2e-2, atol=3e-2)
@@ -254,14 +255,29 @@ def test_channel_layer_norm_of_a_constant_has_finite_gradients() -> None:
     assert all(t.grad.isfinite().all() for t in (x, norm.gamma, norm.beta))
 
 
+def test_channels_last_stay_so_through_the_generator(device: torch.device) -> None:
+    """A map that went over to the other layout would be copied by every convolution that follows, forward and back."""
+    generator = seeded(Generator, 16, width=2, mlp_width=8).to(device, memory_format=torch.channels_last)
+    seen: list[tuple[str, Tensor]] = []
+    for name, module in generator.named_modules():
+        if not isinstance(module, (nn.Linear, nn.LeakyReLU)):
+            module.register_forward_hook(lambda _, __, out, name=name: seen.append((name, out)))
+    mesh, code = randn(2, 1, 40, 44, device=device), randn(2, 16, device=device)
+    generator(mesh.contiguous(memory_format=torch.channels_last), code)
+    maps = [(name, out) for name, out in seen if isinstance(out, Tensor) and out.dim() == 4]
+    assert {name.split(".")[0] for name, _ in maps} == {"", "structure", "decoder"} and len(maps) > 40
+    for name, out in maps:
+        assert out.is_contiguous(memory_format=torch.channels_last), name
+
+
 def test_adain_gives_channels_the_asked_mean_and_deviation(device: torch.device) -> None:
     x = (3 + 4 * randn(2, 3, 32, 32, device=device, dtype=DOUBLE)).requires_grad_()
     scale, shift = (randn(2, 3, device=device, seed=s, dtype=DOUBLE).requires_grad_() for s in (2, 3))
-    y = adain(x, scale, shift)
+    y = instance_norm(x, scale, shift)
     torch.testing.assert_close(y.mean((2, 3)), shift)
     torch.testing.assert_close(y.std((2, 3), correction=0), scale.abs(), rtol=1e-6, atol=0)  # eps 1e-5 under a variance of 16
     small = x.detach()[:, :, :4, :4].clone().requires_grad_()
-    assert torch.autograd.gradcheck(adain, (small, scale, shift), fast_mode=True)
+    assert torch.autograd.gradcheck(instance_norm, (small, scale, shift), fast_mode=True)
 
 
 # --- gradients and initial weights --------------------------------------------------------------------------------------

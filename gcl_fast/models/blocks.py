@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.models.norms import ChannelLayerNorm, adain
+from gcl_fast.models.norms import ChannelLayerNorm, instance_norm
 from gcl_fast.models.reflect_conv import ReflectConv
 from gcl_fast.models.upsampled_conv import FOLD, upsampled_conv
 
@@ -100,5 +100,5 @@ class AdaINResidualBlock(nn.Module):
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # [B, C, H, W], [B, 2C], [B, 2C]
         scale1, scale2 = scale.chunk(2, dim=1)  # [B, C] for the first AdaIN, [B, C] for the second
         shift1, shift2 = shift.chunk(2, dim=1)
-        y = adain(self.first(x), scale1, shift1, slope=SLOPE)
-        return x + adain(self.second(y), scale2, shift2)
+        y = instance_norm(self.first(x), scale1, shift1, slope=SLOPE)
+        return x + instance_norm(self.second(y), scale2, shift2)

@@ -14,7 +14,7 @@ from gcl_fast.models.blocks import (
     check_images,
     check_width,
 )
-from gcl_fast.models.norms import ChannelLayerNorm
+from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm
 from gcl_fast.models.reflect_conv import ReflectConv
 
 BLOCKS = 4  # residual blocks of the encoder and of the decoder; the code is cut into as many slices
@@ -27,7 +27,7 @@ class AtrousPyramid(nn.Module):
 
     def __init__(self, c_in: int, c_branch: int, c_out: int) -> None:
         super().__init__()
-        norm = nn.InstanceNorm2d
+        norm = InstanceNorm
         self.point = ConvBlock(c_in, c_branch, 1, norm=norm, activation=False)
         self.dilated = nn.ModuleList(
             nn.Sequential(
@@ -47,7 +47,7 @@ class StructureEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        norm = nn.InstanceNorm2d
+        norm = InstanceNorm
         self.stem = nn.Sequential(
             ConvBlock(1, width, 3, stride=2, norm=norm),
             ConvBlock(width, 2 * width, 3, norm=norm),

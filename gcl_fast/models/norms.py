@@ -1,4 +1,4 @@
-"""The generator's normalisations: adaptive instance norm, and layer norm with a gain and an offset per channel."""
+"""The generator's normalisations: instance norm, adaptive too, and layer norm with a gain and an offset per channel."""
 
 from __future__ import annotations
 
@@ -8,28 +8,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcl_fast.models.map_layout import layout_of
+
 EPS = 1e-5  # of every normalisation
 SPACE = (2, 3)  # of [B, C, H, W]
 SAMPLE = (1, 2, 3)
 
 
-def adain(x: Tensor, scale: Tensor, shift: Tensor, *, slope: float = 1.0) -> Tensor:
-    """Adaptive instance normalisation: each channel to mean 0, variance 1 over H x W, times scale, plus shift.
+def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, *, slope: float = 1.0) -> Tensor:
+    """Each channel to mean 0, variance 1 over H x W; adaptive instance normalisation: times scale, plus shift.
 
     Arguments:
         x: [B, C, H, W].
-        scale, shift: [B, C], used as they are (no 1 is added to scale).
+        scale, shift: [B, C], used as they are (no 1 is added to scale); None: neither.
         slope: of a leaky ReLU that follows; 1 for none.
 
+    Returns: [B, C, H, W] in x's memory layout.
     Gradient: to the three tensors.
-    Source: Huang & Belongie, ICCV 2017.
+    Source: Ulyanov et al., arXiv 1607.08022; Huang & Belongie, ICCV 2017.
     """
     # Batch norm with each sample's channels as channels of one: scale and shift in the same pass.
     flat = x.reshape(1, -1, *x.shape[2:])  # [1, B * C, H, W]
-    y = F.batch_norm(flat, None, None, scale.reshape(-1), shift.reshape(-1), training=True, eps=EPS)
+    weight, bias = (None if part is None else part.reshape(-1) for part in (scale, shift))
+    y = F.batch_norm(flat, None, None, weight, bias, training=True, eps=EPS)
     if slope != 1.0:
         y = F.leaky_relu_(y, slope)
-    return y.view(x.shape)
+    return y.view(x.shape).contiguous(memory_format=layout_of(x))
+
+
+class InstanceNorm(nn.Module):
+    """`instance_norm` without scale and shift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        del channels  # as the others are made
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W]
+        return instance_norm(x)
 
 
 class _LayerNorm(torch.autograd.Function):

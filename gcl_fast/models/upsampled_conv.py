@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gcl_fast.models.map_layout import layout_of
+
 # Of a pixel in the first or second half of its parent: which parent (before, own, after) each of 5 taps reads. [2, 3, 5]
 FOLD = (((1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)), ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)))
 
@@ -63,7 +65,7 @@ class _Edges(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
         batch, channels, height, width = x.shape
-        padded = torch.empty((batch, channels, height + 2, width + 2), dtype=x.dtype, device=x.device, memory_format=_layout(x))
+        padded = torch.empty((batch, channels, height + 2, width + 2), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
         padded[:, :, 1:-1, 1:-1] = x
         padded[:, :, 0, 1:-1], padded[:, :, -1, 1:-1] = x[:, :, 0], x[:, :, -1]
         padded[..., 0], padded[..., -1] = padded[..., 1], padded[..., -2]
@@ -91,7 +93,7 @@ class _Doubled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, four: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
         batch, channels, height, width = four.shape
-        ctx.last = _layout(four) is torch.channels_last
+        ctx.last = layout_of(four) is torch.channels_last
         if ctx.last:  # torch's pixel_shuffle would go over to the other layout on a GPU
             parts = four.permute(0, 2, 3, 1).view(batch, height, width, channels // 4, 2, 2)
             y = parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
@@ -112,9 +114,3 @@ class _Doubled(torch.autograd.Function):
         else:
             four = F.pixel_unshuffle(grad, 2)
         return four, grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    """Of [B, C, H, W]: channels last where it is that and not as it is named, too."""
-    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
