@@ -270,6 +270,21 @@ def test_channels_last_stay_so_through_the_generator(device: torch.device) -> No
         assert out.is_contiguous(memory_format=torch.channels_last), name
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["channels first", "channels last"])
+def test_the_decoder_compiles_in_either_layout(layout: torch.memory_format) -> None:
+    generator = seeded(Generator, 16, width=1, mlp_width=8).to(DOUBLE, memory_format=layout)
+    decoder, (scales, shifts) = generator.decoder, generator.styles(randn(2, 16, dtype=DOUBLE))
+    structure = randn(2, 8, 10, 12, dtype=DOUBLE).contiguous(memory_format=layout)
+    compiled = torch.compile(decoder, backend="aot_eager", fullgraph=True)
+    got, want = compiled(structure, scales, shifts), decoder(structure, scales, shifts)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    weights = list(decoder.parameters())
+    for ours, theirs in zip(
+        *(torch.autograd.grad(y.square().sum(), weights, retain_graph=True) for y in (got, want)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_adain_gives_channels_the_asked_mean_and_deviation(device: torch.device) -> None:
     x = (3 + 4 * randn(2, 3, 32, 32, device=device, dtype=DOUBLE)).requires_grad_()
     scale, shift = (randn(2, 3, device=device, seed=s, dtype=DOUBLE).requires_grad_() for s in (2, 3))
