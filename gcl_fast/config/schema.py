@@ -98,7 +98,7 @@ class VarianceConfig:
     occluder: float = 0.0
     """Something in front."""
     crop: float = 0.0
-    """A shifted crop, half of them mirrored."""
+    """A shifted crop; half as many are mirrored, drawn by themselves."""
 
     def __post_init__(self) -> None:
         shares(self, "background", "colour", "occluder", "crop")
