@@ -213,8 +213,9 @@ class TrainConfig:
         not_negative(self, "threads", "workers", "seed")
         require(self.seed < 2**63, "TrainConfig.seed", "below 2^63", self.seed)
         require_size("TrainConfig.height and width", self.image_size)
-        varied = self.stage3.variance.any() and self.model.guide == "mesh"
-        require(not varied, "TrainConfig.stage3.variance", "0 throughout with model.guide mesh", self.stage3.variance)
+        for name, share in vars(self.stage3.variance).items():
+            possible = share == 0 or self.model.guide != "mesh"
+            require(possible, f"TrainConfig.stage3.variance.{name}", "0 with model.guide mesh", share)
         require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
 
     @property

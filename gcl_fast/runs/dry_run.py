@@ -92,6 +92,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
         raise MissingMeshesError(f"{error}{started_otherwise(config, stages) if resume else ''}") from None
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
+    _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
     print(start_box(config, stages, goes_on=goes_on))
