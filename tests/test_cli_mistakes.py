@@ -203,6 +203,12 @@ def test_meshes_that_cannot_guide_are_refused_by_a_dry_run_too(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("flag", ["--stage1.lr", "--stage2.weight-decay"])
+def test_a_number_that_is_not_finite_is_refused_as_in_a_file(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--config", "demo", "--root", "/nowhere", flag, "1e400"]
+    assert refused(command, capsys, code=2) == f"{flag} must be finite, got inf"
+
+
 def test_variance_that_a_mesh_alone_cannot_make_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--config", "demo", "--root", "/nowhere", "--model.guide", "mesh"]
     words = "--stage3.variance.background must be 0 with model.guide mesh, got 0.5"
