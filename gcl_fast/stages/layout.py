@@ -18,6 +18,12 @@ def chosen(choice: str, auto: bool) -> bool:
     return auto if choice == "auto" else choice == "on"
 
 
+def check_compile(choice: str, device: torch.device) -> None:
+    """Errors: ConfigError where the networks cannot be compiled so for the device."""
+    if choice == "graphs" and device.type != "cuda":
+        raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
+
+
 def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch.device) -> torch.memory_format:
     """Move and lay out the modules as configured; the layout that image batches should have, too.
 
@@ -31,8 +37,7 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
         module.to(device=device)
         if channels_last:
             module.to(memory_format=torch.channels_last)
-    if config.compile == "graphs" and device.type != "cuda":
-        raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
+    check_compile(config.compile, device)
     if config.compile in ("on", "graphs"):
         mode = "reduce-overhead" if config.compile == "graphs" else None
         for module in modules.values():
