@@ -26,6 +26,7 @@ from gcl_fast.config import load_shipped, to_dict
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.start_summary import batch_notes, settings_summary
 from gcl_fast.stages.checkpoint import save_checkpoint
+from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
@@ -185,6 +186,33 @@ def test_a_stage_without_the_one_before_it_is_known_before_any_data(
     assert "stage2/last.pt is missing: train --stage 2 in this run first (--name mine;" in refused([*command, "3"], capsys)
     assert "/nowhere" in refused([*command, "all"], capsys)
     assert "/nowhere" in refused([*command, "2", "--init", "encoder.pth"], capsys)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_meshes_that_cannot_guide_are_refused_by_a_dry_run_too(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, settings = write_toy_world(tmp_path / "data"), tmp_path / "toy.yaml"
+    settings.write_text(SETTINGS)
+    size = ["--height", str(SIZE[0]), "--width", str(SIZE[1])]
+    assert main(["render", "--root", str(root), "--out", str(tmp_path / "rendered"), *size]) == 0
+    capsys.readouterr()
+    command = ["train", "--config", str(settings), "--root", str(root), "--mesh-root", str(tmp_path / "rendered")]
+    command += ["--runs", str(tmp_path / "runs"), "--model.guide", "texture", *flags]
+    assert "these meshes are rendered pictures: use --model.guide mesh" in refused(command, capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--stage1.lr", "--stage2.weight-decay"])
+def test_a_number_that_is_not_finite_is_refused_as_in_a_file(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--config", "demo", "--root", "/nowhere", flag, "1e400"]
+    assert refused(command, capsys, code=2) == f"{flag} must be finite, got inf"
+
+
+def test_variance_that_a_mesh_alone_cannot_make_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--config", "demo", "--root", "/nowhere", "--model.guide", "mesh"]
+    words = "--stage3.variance.background must be 0 with model.guide mesh, got 0.5"
+    assert words in refused(command, capsys, code=2)
 
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]])

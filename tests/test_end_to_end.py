@@ -18,7 +18,10 @@ from gcl_fast.cli.main import main
 from gcl_fast.config import to_dict
 from gcl_fast.config.yaml_files import load_yaml
 from gcl_fast.constants import LEARNING_ENCODER, NOVEL_YAWS
+from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.runs.networks import build_networks
+from gcl_fast.runs.training import Training
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
@@ -70,6 +73,31 @@ def test_all_stages_in_each_layout(tmp_path, settings, layout, capsys):
         out = tmp_path / what
         assert main(["generate", str(run), "--what", what, "--num", "2", "--out", str(out), "--angles", "30", "315"]) == 0
         assert (out / f"{what}.png").stat().st_size > 0
+
+
+def test_evaluate_lays_the_encoder_out_as_the_run_did(tmp_path, settings, monkeypatch):
+    """In bfloat16 another memory layout rounds otherwise, and a rank may differ."""
+    root, seen = write_toy_world(tmp_path / "data"), []
+    layout = ["--channels-last", "on", "--precision", "bf16"]
+    assert main(train(settings, root, tmp_path / "runs", "--name", "run", "--stage", "1", *layout)) == 0
+    score = OpenedDataset.score
+
+    def watched(dataset: OpenedDataset, encoder: torch.nn.Module, **options: bool) -> dict[str, float]:
+        seen.append(encoder.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last))
+        return score(dataset, encoder, **options)
+
+    monkeypatch.setattr(OpenedDataset, "score", watched)
+    assert main(["evaluate", str(tmp_path / "runs/run"), "--output", str(tmp_path / "scores.json")]) == 0
+    told = json.loads((tmp_path / "runs/run/metrics.json").read_text())["stage1"]
+    assert seen == [True] and json.loads((tmp_path / "scores.json").read_text())["plain"] == told
+
+
+def test_the_total_time_holds_the_stages_of_calls_that_were_killed(tmp_path):
+    training = object.__new__(Training)
+    training.run_dir, training.seconds_before, training.began = tmp_path, 1.0, time.perf_counter()
+    write_metrics(tmp_path, {"times": {"stage1": 50.5, "stage2": 20.0}})
+    training.count_seconds()
+    assert read_metrics(tmp_path)["seconds"] == 70.5
 
 
 def test_pictures_of_a_data_set_without_query_images_are_of_training_images(tmp_path, capsys):

@@ -298,7 +298,7 @@ def test_machine_code_says_what_is_missing(tmp_path: Path, monkeypatch, capsys) 
 
 def test_a_step_graph_is_checked_beside_steps_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchvision", reason="the backbones need torchvision")
-    monkeypatch.setattr(layout, "check_step_graph", lambda *_: None)
+    monkeypatch.setattr(layout, "check_graphs", lambda *_: None)
     monkeypatch.setattr(_check, "check_index", lambda *_, **__: None)  # as on a GPU, where row numbers are not read
     monkeypatch.setattr(training_numbers, "CudaGraph", lambda _: TapedGraph())
     case = {"stage": 3, "batch": 4, "size": (64, 40), "way": "step graph", "backbone": "resnet18"}

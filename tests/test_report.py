@@ -145,6 +145,7 @@ def test_pictures_of_earlier_stages_are_folded(run):
 def test_what_is_rarely_read_is_folded(run):
     """Angle by angle, the curves of stages gone by, the machine, further figures, settings; scores and pictures stand open."""
     metrics = {**METRICS, "resolved": {"device": "cpu", "images": 96, "image_names": "466d4f3890c821f9", "loader_queue": 3}}
+    metrics |= {"stages": [1, 2, 3], "with_control": True}
     metrics["stage2"] = {**METRICS["stage2"], "same_view_psnr_body": 29.7523, "odd_figure": 0.5}
     (run / "metrics.json").write_text(json.dumps(metrics))
     html = write_report(run).read_text(encoding="utf-8")
@@ -161,7 +162,7 @@ def test_what_is_rarely_read_is_folded(run):
     ]
     outside = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
     assert "47.8%" in outside and "19.43 dB" in outside and outside.count("<img") == 3
-    assert "466d4f3890c821f9" not in html and "resolved" not in html
+    assert "466d4f3890c821f9" not in html and "resolved" not in html and "with_control" not in html
     for title, value in (
         ("Training images", "96"),
         ("Loader queue", "3"),

@@ -239,6 +239,18 @@ def test_overwrite_removes_nothing_that_stage_3_would_start_from(toy: Toy, tmp_p
     assert not (toy.run.parent / "new").exists()
 
 
+@pytest.mark.parametrize("flags", [["--overwrite"], ["--name", "new"], ["--name", "new", "--dry-run"]])
+def test_what_cannot_be_had_here_is_refused_before_a_folder_is_touched(
+    flags: list[str], toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(toy.run.parent.rglob("*"))
+    assert "compile 'graphs' needs a CUDA device, got cpu" in refused([*toy.command, *flags, "--compile", "graphs"], capsys)
+    assert "step_graph needs a CUDA device, got cpu" in refused([*toy.command, *flags, "--step-graph"], capsys)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "--wandb needs wandb: pip install wandb" in refused([*toy.command, *flags, "--wandb", "people"], capsys)
+    assert sorted(toy.run.parent.rglob("*")) == before
+
+
 def test_start_weights_are_not_asked_for_where_networks_are_loaded(toy: Toy, tmp_path: Path, capsys) -> None:
     gone = ["--model.weights", str(tmp_path / "gone.pt")]
     assert main([*toy.command, "--name", "new", "--init", str(toy.run), *gone]) == 0

@@ -166,7 +166,7 @@ def test_a_graph_needs_a_gpu_one_process_and_uncompiled_or_compiled_networks(mon
 
 @pytest.mark.parametrize(("kind", "held"), [(ClusterContrastStage, True), (JVTCStage, True), (MLCStage, False)])
 def test_which_warm_ups_run_as_graphs(kind: type[Stage], held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "check_step_graph", lambda *_: None)
+    monkeypatch.setattr(layout, "check_graphs", lambda *_: None)
     visual = {"jvtc": {"epochs": 98, "temporal_from": 99}}  # the images have no frame numbers
     for asked in (False, True):
         config = make_config(step_graph=asked, stage1=visual)

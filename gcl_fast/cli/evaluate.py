@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
     from gcl_fast.files import check_writable, json_text, write_whole
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.run_pictures import ranked_lists_picture
+    from gcl_fast.stages.layout import prepare
 
     for path in filter(None, (options.ranked_lists, options.output)):
         check_writable(path)
@@ -106,7 +107,9 @@ def main(argv: list[str]) -> int:
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")
     print(dataset.table())
-    encoder = encoder.to(dataset.device)
+    prepare(
+        {"encoder": encoder}, replace(config, compile="off", step_graph=False), dataset.device
+    )  # laid out as when the run scored it
     scores = {"plain": dataset.score(encoder)}
     if options.rerank:
         scores["reranked"] = dataset.score(encoder, rerank=True)

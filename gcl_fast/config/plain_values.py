@@ -33,6 +33,7 @@ def positive(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         require(value is None or value > 0, f"{type(section).__name__}.{name}", "above 0", value)
+        require(value != math.inf, f"{type(section).__name__}.{name}", "finite", value)
 
 
 def two_images(section: object, batch_size: int) -> None:
@@ -44,6 +45,7 @@ def not_negative(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         require(value >= 0, f"{type(section).__name__}.{name}", "at least 0", value)
+        require(value != math.inf, f"{type(section).__name__}.{name}", "finite", value)
 
 
 def shares(section: object, *names: str) -> None:

@@ -98,7 +98,7 @@ class VarianceConfig:
     occluder: float = 0.0
     """Something in front."""
     crop: float = 0.0
-    """A shifted crop, half of them mirrored."""
+    """A shifted crop; half as many are mirrored, drawn by themselves."""
 
     def __post_init__(self) -> None:
         shares(self, "background", "colour", "occluder", "crop")
@@ -215,8 +215,9 @@ class TrainConfig:
         not_negative(self, "threads", "workers", "seed")
         require(self.seed < 2**63, "TrainConfig.seed", "below 2^63", self.seed)
         require_size("TrainConfig.height and width", self.image_size)
-        varied = self.stage3.variance.any() and self.model.guide == "mesh"
-        require(not varied, "TrainConfig.stage3.variance", "0 throughout with model.guide mesh", self.stage3.variance)
+        for name, share in vars(self.stage3.variance).items():
+            possible = share == 0 or self.model.guide != "mesh"
+            require(possible, f"TrainConfig.stage3.variance.{name}", "0 with model.guide mesh", share)
         require(len(self.yaws) > 0, "TrainConfig.yaws", "at least one angle", self.yaws)
 
     @property

@@ -46,7 +46,7 @@ def further_figures(run: Run) -> Table | None:
         shown |= {f"{author}_{measure.key}{end}" for measure in MEASURES for end in ("", "_per_yaw")}
     rows = []
     for key, value in run.metrics.items():
-        if key in ("seconds", "times", "resolved"):
+        if key in ("seconds", "times", "resolved", "with_control"):
             continue
         named = {k: v for k, v in value.items() if k not in shown} if isinstance(value, Mapping) else {"": value}
         for name, figure in named.items():

@@ -29,6 +29,7 @@ from gcl_fast.runs.run_checks import check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
+from gcl_fast.stages.boards import wandb_package
 from gcl_fast.stages.checkpoint import load_trained
 from gcl_fast.stages.epoch_progress import peak_memory
 from gcl_fast.stages.generative import GenerativeStage
@@ -72,6 +73,8 @@ def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False,
     """
     if distributed.launched() > 1:
         raise RunError("--dry-run looks at one process: start it without torchrun")
+    if config.wandb:
+        wandb_package()
     check_run(config, stages, resume=resume, overwrite=overwrite)
     check_start(config, stages)
     threads = torch.get_num_threads()
@@ -92,6 +95,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
         raise MissingMeshesError(f"{error}{started_otherwise(config, stages) if resume else ''}") from None
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
+    _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
     print(start_box(config, stages, goes_on=goes_on))

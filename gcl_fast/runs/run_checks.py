@@ -10,6 +10,7 @@ from pathlib import Path
 from gcl_fast.config import TrainConfig, from_values
 from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.progress import counted
+from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import holds_run, read_config, read_resolved, stage_checkpoint
 from gcl_fast.runs.resolved import CHOICES
 from gcl_fast.runs.resume_command import resume_command
@@ -17,6 +18,7 @@ from gcl_fast.runs.run_files import files_of_run
 from gcl_fast.runs.same_settings import changed_settings
 from gcl_fast.runs.work_ahead import settings_of
 from gcl_fast.stages.checkpoint import load_trained
+from gcl_fast.stages.layout import check_graphs
 
 LONGEST_NAME = 255  # bytes, as file systems have it
 
@@ -30,9 +32,10 @@ def check_name(name: str) -> None:
 def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
     """Whether a call may use the run folder as asked; nothing is written.
 
-    Errors: RunError that says what to do; ConfigError for a name that is no folder's.
+    Errors: RunError that says what to do; ConfigError for a name that is no folder's, or CUDA graphs that cannot be had.
     """
     check_name(config.name)
+    check_graphs(config, choose_device(config.device))
     run_dir = config.run_dir
     if resume and overwrite:
         raise RunError("--resume goes on with a run, --overwrite removes it: give one of them")

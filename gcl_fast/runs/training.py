@@ -207,9 +207,11 @@ class Training:
         self._train(stage)
 
     def count_seconds(self) -> None:
-        """Bring the total in metrics.json up to now."""
+        """Bring the total in metrics.json up to now: at least what the stages took, also in calls that were killed."""
         if distributed.first():
-            write_metrics(self.run_dir, {"seconds": round(self.seconds_before + time.perf_counter() - self.began, 1)})
+            counted = self.seconds_before + time.perf_counter() - self.began
+            stages = sum(read_metrics(self.run_dir).get("times", {}).values())
+            write_metrics(self.run_dir, {"seconds": round(max(counted, stages), 1)})
 
     def show_results(self) -> None:
         """What the finished run gave, for the boards: ranked lists, novel views, and the scores beside the settings."""

@@ -19,14 +19,19 @@ def chosen(choice: str, auto: bool) -> bool:
     return auto if choice == "auto" else choice == "on"
 
 
-def check_step_graph(config: TrainConfig, device: torch.device) -> None:
-    """ConfigError where a step cannot be one CUDA graph."""
+def check_graphs(config: TrainConfig, device: torch.device) -> None:
+    """Errors: ConfigError where CUDA graphs are asked for that the device, or the other settings, cannot have."""
+    if config.compile == "graphs" and device.type != "cuda":
+        raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
+    if not config.step_graph:
+        return
     if device.type != "cuda":
         raise ConfigError(f"step_graph needs a CUDA device, got {device}")
     if config.compile == "graphs":
         raise ConfigError("step_graph holds the networks, too: it goes with compile 'off' or 'on', got 'graphs'")
-    if distributed.world() > 1:
-        raise ConfigError(f"step_graph is for a single process, got {distributed.world()}")
+    processes = max(distributed.launched(), distributed.world())
+    if processes > 1:
+        raise ConfigError(f"step_graph is for a single process, got {processes}")
 
 
 def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch.device) -> torch.memory_format:
@@ -42,10 +47,7 @@ def prepare(modules: Mapping[str, nn.Module], config: TrainConfig, device: torch
         module.to(device=device)
         if channels_last:
             module.to(memory_format=torch.channels_last)
-    if config.compile == "graphs" and device.type != "cuda":
-        raise ConfigError(f"compile 'graphs' needs a CUDA device, got {device}; 'on' compiles for any")
-    if config.step_graph:
-        check_step_graph(config, device)
+    check_graphs(config, device)
     if config.compile in ("on", "graphs"):
         mode = "reduce-overhead" if config.compile == "graphs" else None
         for module in modules.values():
