@@ -77,6 +77,10 @@ def test_round_trip():
         ({"stage2": 3}, ["stage2", "section"]),
         ({"seed": True}, ["seed", "whole number", "True"]),
         ({"yaws": []}, ["yaws", "at least one"]),
+        ({"stage1": {"lr_steps": [20, -1]}}, ["stage1.lr_steps", "epochs of at least 1", "-1"]),
+        ({"stage1": {"mlc": {"lr_steps": [0]}}}, ["stage1.mlc.lr_steps", "epochs of at least 1"]),
+        ({"stage2": {"lr_steps": [0]}}, ["stage2.lr_steps", "epochs of at least 1"]),
+        ({"stage3": {"lr_steps_encoder": [-2]}}, ["stage3.lr_steps_encoder", "epochs of at least 1"]),
         ({"height": 130}, ["height", "multiples of 4"]),
     ],
 )

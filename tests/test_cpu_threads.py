@@ -58,6 +58,11 @@ def test_a_busy_core_takes_a_thread_away(two_cores: pytest.MonkeyPatch) -> None:
     assert choose_threads(0) == "" and torch.get_num_threads() == 2
 
 
+def test_more_threads_than_cores_are_told(two_cores: pytest.MonkeyPatch) -> None:
+    assert choose_threads(3) == "threads: 3 on 2 cores: they wait for each other" and torch.get_num_threads() == 3
+    torch.set_num_threads(2)
+
+
 def test_who_chooses_decides(two_cores: pytest.MonkeyPatch) -> None:
     assert choose_threads(2) == "" and torch.get_num_threads() == 2
     assert choose_threads(0, {"threads": 2}) == "" and torch.get_num_threads() == 2  # as the run had

@@ -17,6 +17,7 @@ pytest.importorskip("anny", reason="the synthetic people are anny bodies")
 import itertools
 
 from gcl_fast.data.datasets.load import load_dataset
+from gcl_fast.errors import InputError
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.ops import render_mesh
 from gcl_fast.synthetic import WorldConfig, write_world
@@ -92,6 +93,13 @@ def test_other_layouts_are_read_and_every_image_has_its_mesh(layout: str, tmp_pa
     for split, records in (("train", data.train), ("test", data.query + data.gallery)):
         assert open_mesh_source(root / "mesh", layout, split, SIZE).missing(records) == []
     assert min(r.frame for r in data.train) > 0
+
+
+def test_bodies_are_refused_for_pictures_of_another_shape(market: Path) -> None:
+    height, width = SIZE
+    assert open_mesh_source(market / "mesh", "market1501", "train", (2 * height, 2 * width)).image_size == (2 * height, 2 * width)
+    with pytest.raises(InputError, match=f"bodies for images of {height}x{width} pixels, stretched otherwise"):
+        open_mesh_source(market / "mesh", "market1501", "train", (height, width + 4))
 
 
 def test_mesh_files_draw_the_person_in_the_crop(market: Path) -> None:

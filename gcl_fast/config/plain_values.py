@@ -48,6 +48,15 @@ def not_negative(section: object, *names: str) -> None:
         require(value != math.inf, f"{type(section).__name__}.{name}", "finite", value)
 
 
+def after_epochs(section: object, *names: str) -> None:
+    """Lists of epochs after which something happens; or None, where a field may be."""
+    for name in names:
+        value = getattr(section, name)
+        require(
+            value is None or all(epoch >= 1 for epoch in value), f"{type(section).__name__}.{name}", "epochs of at least 1", value
+        )
+
+
 def shares(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)

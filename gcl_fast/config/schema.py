@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, shares, shares_below_one, two_images
+from gcl_fast.config.plain_values import after_epochs, not_negative, positive, require, shares, shares_below_one, two_images
 from gcl_fast.config.stage1_schema import ClusterConfig, Stage1Config
 from gcl_fast.constants import NOVEL_YAWS, BackboneName, DatasetName
 
@@ -83,6 +83,7 @@ class Stage2Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "lr_gamma")
         two_images(self, self.batch_size)
+        after_epochs(self, "lr_steps")
         not_negative(self, "iters", "weight_decay")
         shares_below_one(self, "beta1", "beta2")
 
@@ -137,6 +138,7 @@ class Stage3Config(Stage2Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "lr_encoder", "temperature", "num_negatives", "eval_every")
+        after_epochs(self, "lr_steps_encoder")
         not_negative(self, "momentum_encoder", "memory_w", "id_w")
         shares(self, "bank_momentum")
         shares_below_one(self, "average_encoder")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gcl_fast.config.plain_values import not_negative, positive, require, shares, shares_below_one, two_images
+from gcl_fast.config.plain_values import after_epochs, not_negative, positive, require, shares, shares_below_one, two_images
 
 
 @dataclass
@@ -79,6 +79,7 @@ class WarmupConfig:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "backbone_lr", "lr_gamma")
         two_images(self, self.batch_size)
+        after_epochs(self, "lr_steps")
         not_negative(self, "iters", "sgd_momentum", "weight_decay")
 
 
@@ -228,6 +229,7 @@ class Stage1Config:
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "num_instances", "lr", "lr_gamma", "temperature", "eval_every")
         two_images(self, self.batch_size)
+        after_epochs(self, "lr_steps")
         not_negative(self, "weight_decay")
         shares(self, "momentum")
         require(self.iters >= -1, "Stage1Config.iters", "at least -1", self.iters)

@@ -26,7 +26,7 @@ def fitting_threads(most: int, allowed: float, free: float | None) -> int:
 
 
 def choose_threads(setting: int, before: Mapping[str, object] | None = None) -> str:
-    """Set torch's threads for a run, and say why where they are fewer than usual.
+    """Set torch's threads for a run, and say why where they are fewer than usual, or more than the cores.
 
     Arguments:
         setting: how many; 0: chosen here. Then OMP_NUM_THREADS decides where it is set, else what the run had so far, else the
@@ -37,7 +37,8 @@ def choose_threads(setting: int, before: Mapping[str, object] | None = None) -> 
     """
     if setting:
         torch.set_num_threads(setting)
-        return ""
+        cores = allowed_cores()
+        return f"threads: {setting} on {cores:.3g} cores: they wait for each other" if setting > math.ceil(cores) else ""
     if any(os.environ.get(name) for name in CHOSEN_BY):
         return ""
     allowed, usual = allowed_cores(), torch.get_num_threads()

@@ -15,7 +15,7 @@ import torch
 from gcl_fast.constants import ALL_YAWS, LAYOUTS
 from gcl_fast.errors import InputError
 from gcl_fast.files import write_whole
-from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_image_size, write_mesh
 from gcl_fast.meshes.render_folders import write_picture
 from gcl_fast.meshes.sources import view_folder
 from gcl_fast.ops import render_mesh
@@ -140,6 +140,7 @@ class _WorldWriter:
             (self.root / self.layout.folder(split)).mkdir(parents=True, exist_ok=True)
             vertices = self.root / self.layout.meshes(split) / "vertices"
             write_faces(vertices, load_template().faces)
+            write_image_size(vertices, self.size)
         truth_of: dict[int, int] = {}  # person -> position of the image that has true views
         for part in groups(len(self.entries), BATCH):
             self._write_batch(part, truth_of)
