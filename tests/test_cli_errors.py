@@ -57,6 +57,8 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["import-meshes", "a.npz", "--root", "data", "--preview-count", "0"], "--preview-count must be above 0, got 0"),
         (["estimate-meshes", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
         (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
+        (["train", "--stage3.cluster.k1", "0"], "--stage3.cluster.k1 must be above 0, got 0"),
+        (["train", "--stage3.cluster.k1=0"], "--stage3.cluster.k1 must be above 0, got 0"),
         (["trian"], "no command 'trian'"),
         (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
         (["embed", "photos", "--weights", "w", "--out", "a.npz", "--batch-size", "0"], "--batch-size must be above 0"),
