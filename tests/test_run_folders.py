@@ -138,7 +138,7 @@ def test_a_start_that_cannot_be_leaves_nothing_in_the_way(toy: Toy, capsys: pyte
     assert capsys.readouterr().out.count("tensors mapped onto the encoder") == 1  # read twice, told once
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256, "ä" * 128])
 @pytest.mark.parametrize("flags", [[], ["--resume"], ["--dry-run"]])
 def test_a_run_has_a_folder_of_its_own(flags: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(["train", "--runs", str(tmp_path), "--name", name, *flags], capsys)
@@ -176,6 +176,25 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     RunLock(tmp_path).release()
 
 
+def test_a_lock_that_its_holder_removes_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two processes hold the folder: one by the file that is gone, the next by a new one."""
+    take, taken = RunLock._take, []
+
+    def removed_at_first(lock: RunLock, file: int) -> None:
+        take(lock, file)
+        taken.append(file)
+        if len(taken) == 1:
+            lock.path.unlink()
+
+    monkeypatch.setattr(RunLock, "_take", removed_at_first)
+    held = RunLock(tmp_path)
+    try:
+        with pytest.raises(RunError, match="in use"):
+            RunLock(tmp_path)
+    finally:
+        held.release()
+
+
 def _sign(folder: Path, host: str, process: int, age: float) -> None:
     path = folder / run_lock.NAME
     path.write_text(json.dumps({"process": process, "host": host, "began": "2024-02-03 04:05:06"}))
@@ -204,6 +223,16 @@ def test_file_systems_without_locks_go_by_the_process(tmp_path: Path, monkeypatc
     _sign(tmp_path, socket.gethostname(), int(gone.pid or 0), age=0)
     RunLock(tmp_path).release()
     (tmp_path / run_lock.NAME).write_text("{half")
+    RunLock(tmp_path).release()
+
+    def of_another_user(*_: object) -> None:
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(run_lock.os, "kill", of_another_user)
+    _sign(tmp_path, socket.gethostname(), 7, age=0)
+    with pytest.raises(RunError, match="in use by process 7"):
+        RunLock(tmp_path)
+    (tmp_path / run_lock.NAME).unlink()
     RunLock(tmp_path).release()
 
 
