@@ -23,12 +23,13 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig, from_dict, load_yaml
 from gcl_fast.errors import RunError
+from gcl_fast.records import Record
 from gcl_fast.runs import lock as run_lock
 from gcl_fast.runs import resolved
 from gcl_fast.runs.folder import read_config, read_resolved
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks
-from gcl_fast.runs.resolved import keep_choices
+from gcl_fast.runs.resolved import keep_choices, name_digest
 from gcl_fast.runs.resume_command import resume_command, started_otherwise
 from gcl_fast.runs.run_files import remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
@@ -410,6 +411,15 @@ def test_a_loader_that_cannot_be_had_here_is_replaced(
     assert read_resolved(toy.run)["loader"] in ("dali", "torch")
 
 
+def test_images_are_told_apart_by_name_person_and_camera(tmp_path: Path) -> None:
+    def digest(root: Path, name: str = "a.jpg", pid: int = 1, camera: int = 0) -> str:
+        return name_digest([Record(root / name, pid, camera), Record(root / "z.jpg", 2, 1)], root)
+
+    one = digest(tmp_path)
+    assert digest(tmp_path / "moved") == one
+    assert len({one, digest(tmp_path, "b.jpg"), digest(tmp_path, pid=3), digest(tmp_path, camera=4)}) == 4
+
+
 def test_choices_are_kept_only_where_auto_was_left() -> None:
     config = from_dict(TrainConfig, {"device": "cpu", "precision": "bf16"})
     kept = keep_choices(config, {"precision": "fp32", "channels_last": "on", "loader": "torch", "meshes": "none"})
@@ -435,6 +445,16 @@ def test_a_run_started_with_relative_paths_works_from_another_folder(
     assert main(["evaluate", str(near)]) == 0
     monkeypatch.chdir(toy.folder)
     assert main([*command, "--init", "runs/toy", "--resume"]) == 0
+
+
+def test_the_home_folder_is_spelt_out_and_a_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for weights, kept in (("imagenet", "imagenet"), ("none", "none"), ("~/w.pt", str(tmp_path / "w.pt"))):
+        config = with_absolute_paths(
+            from_dict(TrainConfig, {"root": "~/data", "init": "~/a.pt, b.pt", "model": {"weights": weights}})
+        )
+        assert config.root == str(tmp_path / "data") and config.model.weights == kept
+        assert config.init == f"{tmp_path / 'a.pt'},{Path.cwd() / 'b.pt'}"
 
 
 def test_paths_may_be_written_differently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
