@@ -144,7 +144,7 @@ class Encoder:
 
     def _pixels(self, pixels: np.ndarray, place: int) -> Tensor:
         _not_empty(pixels.shape[:2], place)
-        return normalise(resized(pillow().fromarray(np.ascontiguousarray(pixels)), self.image_size))
+        return normalise(resized(pillow().fromarray(pixels), self.image_size))
 
     def _tensor(self, photo: Tensor, place: int) -> Tensor:
         _dense(photo, f"image {place}")

@@ -87,6 +87,11 @@ def test_every_kind_of_image_gives_the_same_features(run: Path, photos: list[Pat
         if array.shape[:2] == SIZE:
             assert torch.equal(unit, want)  # not resized: the same numbers reach the network
         assert float((unit * want).sum()) > 0.999  # resized by torch's filter instead of Pillow's
+    edges = np.zeros((32, 20, 3), np.uint8)
+    edges[12:20] = 255  # bicubic weights go beyond black and white at an edge, pixels do not
+    unit = torch.from_numpy(edges).permute(2, 0, 1).float() / 255
+    scaled = torch.nn.functional.interpolate(unit[None], SIZE, mode="bicubic", antialias=True)
+    assert scaled.max() > 1 and torch.equal(encoder(unit), encoder(scaled.clamp(0, 1)))
     mixed = encoder([photos[0], pixels(photos[1]), Image.open(photos[2])])
     torch.testing.assert_close(mixed, encoder(photos[:3]), rtol=0, atol=0)
 

@@ -333,3 +333,5 @@ def test_people_are_where_the_mask_says_or_else_the_body(tmp_path) -> None:
     inside[4:12, 2:4] = True
     assert torch.equal(people[1, 0], inside)
     assert not len(read_people(source, []))
+    dark = SimpleNamespace(mask=lambda record: None, render=lambda record, yaws: torch.tensor([[[0.0, 0.25]]]))
+    assert read_people(dark, [record("c.jpg")]).tolist() == [[[[False, True]]]]  # a body's side that is turned away

@@ -141,6 +141,7 @@ def test_the_short_help_of_train_fits_two_screens_and_names_what_exists(
         assert main(["train", *argv]) == 0
         text = capsys.readouterr().out
         lines = text.splitlines()
+        assert "[False]" not in text and "[None]" not in text  # of switches that are off nothing is said
         assert now in text and len(lines) <= 100 and max(map(len, lines)) <= 100
         assert set(re.findall(r"--[a-z][\w.-]*\w", text)) <= every | {"--help-all"}
         assert lines[-1].startswith("--help-all lists every setting")

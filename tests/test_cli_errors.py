@@ -57,6 +57,8 @@ SMALL = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "ge
         (["import-meshes", "a.npz", "--root", "data", "--preview-count", "0"], "--preview-count must be above 0, got 0"),
         (["estimate-meshes", "--root", "data", "--preview", "a.jpg"], "--preview must be a file named .png, got 'a.jpg'"),
         (["estimate-meshes", "--root", "data", "--batch-size", "0"], "--batch-size must be above 0"),
+        (["train", "--stage3.cluster.k1", "0"], "--stage3.cluster.k1 must be above 0, got 0"),
+        (["train", "--stage3.cluster.k1=0"], "--stage3.cluster.k1 must be above 0, got 0"),
         (["trian"], "no command 'trian'"),
         (["embed", "photos", "--weights", "w", "--out", "a.csv"], "--out must be a file named .npz or .parquet"),
         (["embed", "photos", "--weights", "w", "--out", "a.npz", "--batch-size", "0"], "--batch-size must be above 0"),
@@ -110,6 +112,8 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, capsys: pytest.Captu
         ("text", "text.pt is truncated or no torch checkpoint"),
         ("", "is empty"),
         ({"format": 1}, "no checkpoint of a stage: it has no 'stage'"),
+        ({"format": 1, "stage": "stage1", "modules": {}}, "no checkpoint of a stage: it has no 'config'"),
+        ({"format": 1, "stage": "stage1", "config": {}}, "no checkpoint of a stage: it has no 'modules'"),
         ({"format": 1, "stage": "stage1", "config": 3}, "'config' must hold settings, got int"),
         ({"format": 1, "stage": "stage1", "config": {}, "modules": 3}, "'modules' must hold networks, got int"),
         ({"format": 1, "stage": "stage1", "config": {}, "modules": {"encoder": {"a": 1}}}, "something else at 'encoder'"),
@@ -128,6 +132,28 @@ def test_what_is_wrong_with_a_checkpoint_is_said(
     path.write_text(content) if isinstance(content, str) else torch.save(content, path)
     line = one_line(["evaluate", str(path)], capsys)
     assert "text.pt" in line and line.count("\n") == 1 and re.search(words, line.strip()), line
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"config": None}, "it has no 'config'"),
+        ({"modules": None}, "it has no 'modules'"),
+        ({"config": {"lr": 1}}, "unknown configuration key lr"),
+    ],
+)
+def test_an_encoder_is_not_taken_from_half_a_checkpoint(
+    changed: dict[str, object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its settings the size of its images would be guessed."""
+    from gcl_fast.models import IdentityEncoder
+
+    encoder = IdentityEncoder("mlc", "resnet18", width=8).state_dict()
+    whole = {"stage": "stage1", "config": SMALL, "modules": {"encoder": encoder}, **changed}
+    path = tmp_path / "stage1/last.pt"
+    save_checkpoint(path, {key: value for key, value in whole.items() if value is not None})
+    line = one_line(["export", str(tmp_path), "--out", str(tmp_path / "out")], capsys)
+    assert str(path) in line and words in line and not (tmp_path / "out").exists()
 
 
 def test_a_truncated_checkpoint_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

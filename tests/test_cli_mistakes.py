@@ -19,10 +19,10 @@ from gcl_fast.cli.evaluate import EvaluateOptions
 from gcl_fast.cli.flags import flags_of
 from gcl_fast.cli.main import main
 from gcl_fast.cli.mistyped import mistakes
-from gcl_fast.cli.options import default_config, parse
+from gcl_fast.cli.options import default_config, named_png, parse
 from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
-from gcl_fast.config import load_shipped, to_dict
+from gcl_fast.config import ConfigError, load_shipped, to_dict
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.start_summary import batch_notes, settings_summary
 from gcl_fast.stages.checkpoint import save_checkpoint
@@ -72,6 +72,8 @@ def test_a_mistyped_flag_or_choice_is_told_with_what_was_meant(kind: type, argv:
     [
         "--no-resume --dataset csv --root -- --height 1 --stage1.method=mlc",
         "--stage3.cluster.no-debias-cameras --method None --dataset",
+        "--dataset --root data",  # tyro says that a value is missing
+        "--tyro-print-completion bash",
     ],
 )
 def test_what_is_right_is_no_mistake(argv: str) -> None:
@@ -86,6 +88,12 @@ def test_mistakes_end_the_command_with_2_and_a_line_each(capsys: pytest.CaptureF
     assert "no option --datset" in first and "got 'cvs'; did you mean csv?" in second
     words = "--height and --width must be multiples of 4 and at least 40, got (8, 128)"
     assert refused(["train", "--height", "8"], capsys, code=2) == words
+
+
+def test_endings_in_capitals_are_endings() -> None:
+    named_png("--sheet", Path("A.PNG"))
+    with pytest.raises(ConfigError, match="--sheet must be a file named .png, got 'png'"):
+        named_png("--sheet", Path("png"))
 
 
 @pytest.mark.parametrize("kind", [TrainOptions, EvaluateOptions, SearchOptions])

@@ -15,11 +15,12 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes import open_mesh_source
-from gcl_fast.meshes.coverage import find_unusable
+from gcl_fast.meshes.coverage import coverage_lines, covered_share, find_unusable, shows_body
 from gcl_fast.meshes.importing.importer import import_meshes
-from gcl_fast.meshes.mesh_files import write_mesh
+from gcl_fast.meshes.mesh_files import Mesh, write_mesh
 from gcl_fast.stages.losses import mean_of_told
 from gcl_fast.stages.views import told_rows
+from tests.estimate_cases import pixels
 from tests.test_step import make_batch, make_config, make_networks, make_stage
 from tests.toy_world import SETTINGS, SIZE, ellipsoid, write_toy_world
 
@@ -149,6 +150,31 @@ def test_training_names_bad_meshes_before_it_begins(root: Path, tmp_path: Path, 
     assert main([*command, "--skip-unmeshed"]) == 1  # goes on to what it starts from
     output = capsys.readouterr()
     assert "2 of 8 train meshes cannot guide" in output.out and "nowhere.pt" in output.err
+
+
+def test_a_body_covers_its_outline() -> None:
+    """Its dark sides too: of an ellipsoid what the hull of its corners covers."""
+    hull = pytest.importorskip("scipy.spatial", reason="the area of a hull is scipy's").ConvexHull
+    mesh = Mesh(VERTICES, np.array([1.0, 0.1, 0.05], np.float32), FACES)
+    size = (256, 128)
+    area = hull(pixels(mesh, size)).volume / (size[0] * size[1])
+    assert area > 0.05 and covered_share(mesh, size) == pytest.approx(area, rel=0.02)
+
+
+def test_the_darkest_body_is_seen_and_a_compressed_black_picture_is_not() -> None:
+    grey = torch.zeros(3, 8, 8)
+    grey[0, 2:5, 2:5] = 0.25
+    grey[1] = 0.08 * torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    assert shows_body(grey).tolist() == [True, False, False]
+
+
+def test_each_body_worth_a_look_is_told_once() -> None:
+    shares = {Path(f"{share}.jpg"): share for share in (0.0, 0.01, 0.2, 0.5, 0.8, 0.95, 1.0)}
+    median, outside, small, large = coverage_lines(shares)
+    assert "50%" in median and outside.startswith("1 body outside the picture") and outside.endswith(": 0.0.jpg 0.0%")
+    assert small.startswith("1 body covering less than 3%") and small.endswith(": 0.01.jpg 1.0%")
+    assert large.startswith("2 bodies covering more than 90%") and large.endswith(": 0.95.jpg 95.0%, 1.0.jpg 100.0%")
+    assert coverage_lines({}) == []
 
 
 def test_an_import_says_what_the_bodies_cover(root: Path, tmp_path: Path) -> None:

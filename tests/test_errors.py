@@ -48,6 +48,9 @@ def test_callers_may_catch_either() -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "not enough memory"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: '/root/x'"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x.pt"), "Disk quota exceeded: 'x.pt'"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "File name too long"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a.jpg/b"), "Not a directory: 'a.jpg/b'"),
         (OSError(errno.EIO, "Input/output error", "x.npz"), "Input/output error: 'x.npz'"),
     ],
 )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import subprocess
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
@@ -158,6 +161,36 @@ def test_images_without_anybody_are_averaged_left_out_or_an_error(world: Path) -
     assert np.abs(np.ptp(body.vertices, 0) - np.ptp(VERTICES, 0)).max() < 0.01
     with pytest.raises(InputError, match="no body was found in any of the 6 train images"):
         estimate_meshes(data, Ellipsoids(absent=range(99)), mesh_root=world / "other", image_size=SIZE)
+
+
+def test_the_mean_body_is_of_those_that_nothing_speaks_against(world: Path) -> None:
+    class Doubtful(Ellipsoids):
+        def estimate(self, photos: Sequence[Pixels]) -> EstimatedBodies:
+            found = super().estimate(photos)
+            larger = [1.4 if doubt else 1.0 for doubt in found.doubts]
+            return replace(found, vertices=found.vertices * torch.tensor(larger)[:, None, None])
+
+    data = load_dataset("market1501", world)
+    report = estimate_meshes(data, Doubtful(absent=[0], doubted=[2, 3, 4]), image_size=SIZE, splits=("train",))
+    assert report.mean == [data.train[0].path]
+    body = read_mesh(world / "mesh" / "market" / "train" / "vertices" / f"{data.train[0].path.stem}.npz")
+    assert np.abs(np.ptp(body.vertices, 0) - np.ptp(VERTICES, 0)).max() < 0.01
+
+
+def test_doubts_of_bodies_that_are_estimated_anew_are_gone(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    report = estimate_meshes(data, Ellipsoids(doubted=[1, 2]), image_size=SIZE, splits=("train",))
+    assert report.doubtful == {"cut off": [data.train[1].path, data.train[2].path]}
+    report = estimate_meshes(data, Ellipsoids(doubted=[2]), image_size=SIZE, splits=("train",), overwrite=True)
+    assert report.doubtful == {"cut off": [data.train[2].path]}
+
+
+def test_bodies_are_widened_as_their_photos_are(world: Path) -> None:
+    """Photos are made twice as wide: in width and depth the body is, in height it is not."""
+    data = load_dataset("market1501", world)
+    estimate_meshes(data, Ellipsoids(), image_size=(SIZE[0], 2 * SIZE[1]), splits=("train",))
+    body = read_mesh(world / "mesh" / "market" / "train" / "vertices" / f"{data.train[0].path.stem}.npz")
+    assert np.ptp(body.vertices, 0) == pytest.approx(np.ptp(VERTICES, 0) * (2, 1, 2), abs=0.01)
 
 
 def test_a_preview_leaves_out_photos_that_cannot_be_read(world: Path) -> None:
@@ -384,6 +417,68 @@ def test_cyclists_and_cut_off_people_are_told_from_walkers(body) -> None:
     points[4, body.landmarks] = scrambled
     found = bodies_from_landmarks(Landmarks(points, world, visible, torch.ones(5)), [(128, 64)] * 5, FitSettings(steps=20))
     assert list(found.doubts)[:4] == ["", "", "sitting or cycling", "cut off"] and found.doubts[4]
+
+
+def test_each_reason_to_doubt_a_body_is_told(body) -> None:
+    from gcl_fast.estimation.body_estimates import NOBODY, bodies_from_landmarks
+    from gcl_fast.estimation.landmark_fit import FitSettings, seen
+    from gcl_fast.estimation.posable_body import LANDMARKS
+    from gcl_fast.estimation.posture import usual
+
+    metres = body.landmark_positions(*body.skeleton(usual()[0].repeat(5, 1), torch.zeros(5, 4))[:2])
+    camera = torch.tensor([[-0.7, 0.0, 0.05]]).repeat(5, 1)
+    camera[3, 0] = -1.4  # half as large
+    points, world, visible = torch.zeros(5, 33, 2), torch.zeros(5, 33, 3), torch.zeros(5, 33)
+    points[:, body.landmarks], world[:, body.landmarks] = seen(metres, camera, torch.full((5,), 0.3)), metres
+    visible[:, body.landmarks] = 1.0
+    visible[2, 25:29] = 0.2  # knees and ankles
+    for name in ("elbow", "wrist", "hip", "knee"):  # as no body is built: half a picture's height wider
+        points[4, LANDMARKS[name][0], 0] += 0.25
+        points[4, LANDMARKS[name][0] + 1, 0] -= 0.25
+    score = torch.tensor([0.5, 0.49, 1.0, 1.0, 1.0])  # just seen, just not
+    found = bodies_from_landmarks(Landmarks(points, world, visible, score), [(128, 64)] * 5, FitSettings(steps=20))
+    assert found.absent.tolist() == [False, True, False, False, False]
+    assert list(found.doubts) == ["", NOBODY, "legs hidden", "small in the photo", "body does not fit the landmarks"]
+
+
+def test_landmarks_that_are_not_seen_do_not_place_the_body() -> None:
+    from gcl_fast.estimation.landmark_fit import _placed
+
+    model = torch.randn(1, 12, 2, generator=torch.Generator().manual_seed(0))
+    points, visible = 0.4 * model + torch.tensor([0.1, -0.2]), torch.ones(1, 12)
+    points[0, 3], visible[0, 3] = torch.tensor([3.0, -3.0]), 0.0
+    camera = _placed(model, points, visible)[0]
+    assert camera.tolist() == pytest.approx([math.log(0.4), 0.1, -0.2], abs=0.02)
+
+
+def test_the_mirror_image_of_a_photo_says_the_same() -> None:
+    """Of a network that knows no left and right: places, depths and masks are turned back before they are averaged."""
+    from gcl_fast.estimation.blaze_pose import MASK, BlazePose
+
+    def network(canvas: Tensor, spans: dict[int, tuple[int, int]], _: tuple[int, int]) -> tuple[Tensor, ...]:
+        left, right = spans[MASK]
+        columns = canvas.mean((1, 2))  # [B, S]
+        x = (columns * torch.arange(64).add(0.5)).sum(1) / columns.sum(1)  # where it is bright
+        place = torch.stack((x, torch.full_like(x, 30.0), torch.zeros_like(x)), 1)
+        seen = torch.tensor([[3.0, -2.0]]).expand(len(x), 2)  # visible, if it is there at all
+        metres = torch.stack((x / 64 - 0.5, torch.ones_like(x), torch.ones_like(x)), 1)
+        mask = canvas.mean(1, keepdim=True)[..., left:right]
+        return torch.cat((place, seen), 1).repeat(1, 39), torch.ones(len(x), 1), mask, metres.repeat(1, 39)
+
+    pose = BlazePose.__new__(BlazePose)
+    pose.network, pose.device, pose.size, pose.mirror = network, torch.device("cpu"), 64, False
+    photos = [np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8) for shape in ((60, 30, 3), (50, 20, 3))]
+    photos[0][:, 20:], photos[1][:, :8] = 255, 250
+    plain = pose.estimate(photos)
+    pose.mirror = True
+    both = pose.estimate(photos)
+    assert plain.points[0, 0, 0] > 0.01 and plain.points[1, 0, 0] < -0.01
+    torch.testing.assert_close(both.points, plain.points, rtol=0, atol=1e-5)
+    torch.testing.assert_close(both.world, plain.world, rtol=0, atol=1e-5)
+    assert torch.allclose(both.visible, torch.tensor(-2.0).sigmoid().expand(2, 33))
+    assert plain.masks is not None and both.masks is not None
+    for one, other in zip(plain.masks, both.masks, strict=True):
+        assert one.float().std() > 5 and (one.int() - other.int()).abs().max() <= 1
 
 
 class FakePip:

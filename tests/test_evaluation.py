@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gcl_fast import distributed
 from gcl_fast.evaluation import evaluate, evaluate_features, extract_features, scores, top_matches
 from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.records import Batch
@@ -88,6 +89,17 @@ def test_modes_are_put_back_after_an_error() -> None:
         extract_features(encoder, Images(images(2)), 5, batch_size=2, device="cpu")
     assert encoder.training and encoder.norm.training
     assert extract_features(encoder, Images(images(0)), 0, batch_size=2, device="cpu").shape == (0, 6)
+
+
+def test_the_first_of_two_processes_counts_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads every second batch; with the last, smaller one it is not done with more images than there are."""
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    monkeypatch.setattr(distributed, "sum_", lambda x: x)  # nothing comes from the other
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(RuntimeError, match="each of 5 records once, got record 2 0 times"):
+        extract_features(Encoder(), Images(images(5)), 5, batch_size=2, device="cpu", progress=lambda *at: calls.append(at))
+    assert calls == [(4, 5), (5, 5)]
 
 
 def test_a_loader_that_leaves_records_out_is_an_error() -> None:

@@ -22,6 +22,8 @@ def test_an_epoch_of_own_photos_goes_by_their_number() -> None:
     assert count_notes(given, (1,), 1000, iters=100) == []
     (note,) = count_notes(with_iterations(config, 1000), (1,), 1000, iters=-1)
     assert note.startswith("an epoch of stage 1 has 31 steps of 256: each of 1,000 images about 8 times")
+    (note,) = count_notes(with_iterations(config, 100_000), (1,), 100_000, iters=-1)
+    assert ": 102,400 pictures of 100,000 images (" in note  # fewer than twice each
     with pytest.raises(ConfigError, match="iters must be at least -1, got -2"):
         Stage1Config(iters=-2)
 
@@ -51,6 +53,12 @@ def test_too_few_photos_are_known_before_training() -> None:
     check_count(config, (1, 2, 3), 31)
     few = replace(config, stage1=replace(config.stage1, cluster=ClusterConfig(k1=6)))
     check_count(few, (1,), 9)
+    check_count(few, (1,), 8)  # twice four images
+    with pytest.raises(InputError, match="30 training images, too few: .* 30 nearest images .*, which would be all of them"):
+        check_count(config, (1,), 30)
+    pairs = replace(config, stage1=replace(config.stage1, cluster=ClusterConfig(k1=6, min_samples=2)))
+    with pytest.raises(InputError, match="give more photos$"):  # no smaller k1 is advised
+        check_count(pairs, (1,), 6)
     check_count(replace(config, dataset="market1501"), (1,), 9)  # a published layout trains as it did
 
 

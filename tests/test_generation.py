@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gcl_fast.generation import (
+    draw_records,
     generate_pictures,
     identity_mix,
     mean_training_image,
@@ -24,8 +25,8 @@ from gcl_fast.generation import (
 )
 from gcl_fast.generation.inputs import load_photos, render_meshes
 from gcl_fast.generation.warps import carried_views
-from gcl_fast.guides import Bodies
-from gcl_fast.images import mesh_to_unit, normalise, photo_to_unit
+from gcl_fast.guides import Bodies, GuidedGenerator
+from gcl_fast.images import mesh_to_unit, normalise, photo_to_uint8, photo_to_unit
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.models import Generator, IdentityEncoder
 from gcl_fast.records import Record
@@ -149,6 +150,47 @@ def test_shapes_are_checked():
         identity_mix(encoder, decoder, image, image[:1], image[:, :1], (0.5,))
 
 
+@pytest.fixture
+def guided(tmp_path):
+    """Networks that are guided by the photos' pixels, three records with their photos and meshes."""
+    root = toy_world.write_toy_world(tmp_path / "data")
+    meshes = open_mesh_source(root / "mesh", "market1501", "test", toy_world.SIZE)
+    records = [Record(path=path, pid=-1, camera=-1) for path in sorted((root / "market1501/query").glob("*.jpg"))[:3]]
+    torch.manual_seed(0)
+    encoder = IdentityEncoder("jvtc", "resnet18", width=8)
+    generator = GuidedGenerator(encoder.code_dim, width=2, mlp_width=8)
+    return encoder, generator, records, meshes
+
+
+def test_a_guided_mix_of_one_person_alone_has_nothing_of_the_other(guided):
+    encoder, generator, records, meshes = guided
+    photos, drawn = load_photos([r.path for r in records], toy_world.SIZE), render_meshes(meshes, records, (0.0,))[:, 0]
+    made = []
+    for k in (1, 2):
+        bodies = Bodies(meshes, records[:1]), Bodies(meshes, [records[k]])
+        made.append(identity_mix(encoder, generator, photos[:1], photos[k, None], drawn[:1], (1.0, 0.5), bodies=bodies))
+    assert torch.equal(made[0][:, 0], made[1][:, 0]) and not torch.allclose(made[0][:, 1], made[1][:, 1])
+
+
+def test_each_is_dressed_as_the_next(guided, tmp_path):
+    encoder, generator, records, meshes = guided
+    files = generate_pictures(encoder, generator, records, meshes, tmp_path, what="mix", num=3, image_size=toy_world.SIZE)
+    photos, drawn = load_photos([r.path for r in records], toy_world.SIZE), render_meshes(meshes, records, (0.0,))[:, 0]
+    following = [records[1], records[2], records[0]]
+    others, bodies = photos[[1, 2, 0]], (Bodies(meshes, records), Bodies(meshes, following))
+    expected = photo_to_uint8(identity_mix(encoder, generator, photos, others, drawn, (1.0, 0.75, 0.5, 0.25, 0.0), bodies=bodies))
+    pictures = np.stack([np.array(PIL_Image.open(file)) for file in files[1:]])
+    assert np.array_equal(pictures, expected.reshape(pictures.shape))
+
+
+def test_guided_views_need_an_angle_each(guided):
+    encoder, generator, records, meshes = guided
+    photos, drawn = load_photos([records[0].path], toy_world.SIZE), render_meshes(meshes, records[:1], (0.0, 45.0))
+    for yaws in ((45.0,), (0.0, 45.0, 90.0)):
+        with pytest.raises(ValueError, match=f"yaws: expected the 2 angles of the meshes, got {len(yaws)}"):
+            novel_views(encoder, generator, photos, drawn, bodies=Bodies(meshes, records[:1]), yaws=yaws)
+
+
 def test_psnr_by_hand(device):
     truth = torch.zeros(2, 3, 4, 5, device=device)
     guess = torch.stack([torch.full((3, 4, 5), 0.1), torch.full((3, 4, 5), 0.5)]).to(device)
@@ -252,6 +294,29 @@ def test_truth_without_the_same_view_or_without_turned_ones(world):
         score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
 
 
+def test_a_full_turn_is_the_same_view(world):
+    index, mean = world / "truth" / "index.csv", torch.full((3, *SIZE), 0.5)
+    index.write_text(index.read_text().replace(",0,", ",360,"))
+    found = score_novel_views(MeanCode(), Paint(), world / "truth", Bars(), SIZE, mean_image=mean)
+    assert found.num_images == 6 and found.same_view and list(found.per_yaw["novel_view_psnr"]) == [45.0, 90.0, 180.0]
+
+
+def test_bodies_count_where_they_are_drawn(world):
+    """A dark body counts, rings of a compressed picture around it do not, and a body beside its picture counts nowhere."""
+
+    class Faint(Bars):
+        def render(self, record, yaws):
+            views = 0.01 + 0.24 * super().render(record, yaws)
+            if record.path.name.startswith("0001"):
+                views[[yaw == 90 for yaw in yaws]] = 0.0
+            return views
+
+    found = score_novel_views(MeanCode(), Paint(), world / "truth", Faint(), SIZE, mean_image=torch.full((3, *SIZE), 0.5))
+    dark, light = (-10 * math.log10((tone / 255 - 0.5) ** 2) for tone in (100, 200))
+    assert found.mean["mean_image_psnr_body"] == pytest.approx((3 * dark + 2 * light) / 5, rel=1e-5)
+    assert found.per_yaw["mean_image_psnr_body"][90.0] == pytest.approx(dark, rel=1e-5)
+
+
 def test_truth_errors(world):
     with pytest.raises(FileNotFoundError, match="index.csv"):
         read_truth(world / "nowhere")
@@ -301,6 +366,14 @@ def test_generate_pictures(world, tmp_path, what, singles):
         assert files[1].name == "0000_c1s1_000001_00_45.png" and files[2].name == "0000_c1s1_000001_00_22.5.png"
         pixels = np.array(PIL_Image.open(files[1]))
         assert (pixels[:, :6] == 100).all() and (pixels[:, 6:] == 0).all()
+
+
+def test_records_are_drawn_at_random_and_kept_in_order():
+    records = list(range(50))
+    drawn = [draw_records(records, 9, seed) for seed in range(4)]
+    assert all(len(some) == 9 and some == sorted(set(some)) for some in drawn)
+    assert len({tuple(some) for some in drawn}) == 4 and draw_records(records, 9, 2) == drawn[2]
+    assert draw_records(records, 99, 0) == records
 
 
 def test_generate_pictures_errors(world, tmp_path):

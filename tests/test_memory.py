@@ -126,6 +126,18 @@ def test_cluster_loss_is_cross_entropy_over_all_centroids(targets, temperature):
     assert loss.shape == () and float(loss) == pytest.approx(math.fsum(losses) / len(losses), rel=1e-12)
 
 
+def test_the_cluster_memory_has_the_published_numbers():
+    """Cluster Contrast, section 4.2: temperature 0.05, momentum 0.1; every sample updates unless asked otherwise."""
+    one, other = ClusterMemory(6, 5), ClusterMemory(6, 5, temperature=0.05, momentum=0.1, use_hard=False)
+    f, targets = randn(4, 6), torch.tensor([1, 1, 0, 1])
+    losses = []
+    for memory in (one, other):
+        memory.reset(randn(5, 6, seed=9))
+        losses.append(memory(f, targets))
+        memory.update(f, targets)
+    assert torch.equal(*losses) and torch.equal(one.features, other.features)
+
+
 def test_cluster_loss_gradcheck(device):
     memory = cluster_memory(device, temperature=0.5).double()
     targets = torch.tensor([4, 0, 4], device=device)

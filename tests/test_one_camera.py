@@ -77,6 +77,11 @@ def test_why_queries_are_not_scored() -> None:
     assert note.endswith("--same-camera counts those, too")
     assert "1 have their person there only as the very same image" in scoring_note(QUERY, GALLERY, same_camera=True)
     assert scoring_note(QUERY[:1], GALLERY) == "" and "no gallery" in scoring_note(QUERY, [])
+    junk = people((-1, 1, "i"))  # a stranger is no match of a stranger
+    assert answerable(QUERY, GALLERY + junk) == [0]
+    alone = people((5, -2, "j"))  # of an unknown camera: each file has a number of its own below 0
+    note = scoring_note(alone, alone)
+    assert note.endswith("1 have their person there only as the very same image") and "--same-camera" not in note
     assert scoring_note(QUERY[4:], GALLERY).startswith(
         "no scores: no query has a match in the gallery: 1 show people who are not"
     )

@@ -15,9 +15,10 @@ from gcl_fast import load_encoder
 from gcl_fast.cli.main import main
 from gcl_fast.images import pillow
 from gcl_fast.models.fingerprint import fingerprint
+from gcl_fast.runs.feature_files import read_features, write_features
 from gcl_fast.runs.folder import read_metrics
-from gcl_fast.runs.photo_features import PhotoFeatures
-from gcl_fast.runs.photo_search import GREY, search_sheet, short
+from gcl_fast.runs.photo_features import PhotoFeatures, encoder_and_size
+from gcl_fast.runs.photo_search import GREY, nearest, search_sheet, short
 from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
 from gcl_fast.visuals.canvas import BLUE, compose, enlargement
 from tests.toy_world import SETTINGS, SIZE, write_toy_world
@@ -146,6 +147,26 @@ def test_photos_that_moved_are_found_and_grey_on_the_sheet(
     assert main(search) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[:4] == lines[:4] and printed[4].startswith("note: 3 of the photos") and grey() >= 3 * tile
+
+
+def test_features_of_a_folder_named_from_here_are_read_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path / "kept.npz", PhotoFeatures([Path("photos/a.jpg")], torch.ones(1, 2)), Path("photos"), "")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read_features(tmp_path / "kept.npz").photos.paths == [tmp_path / "photos/a.jpg"]
+
+
+def test_a_small_folder_gives_what_it_has(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.jpg" for i in range(3)]
+    photos = PhotoFeatures(paths, torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))
+    (found,) = nearest(PhotoFeatures(paths[:1], photos.features[:1]), photos, 5)
+    assert [place for place, _ in found] == [2, 1] and [value for _, value in found] == pytest.approx([0.6, 0.0])
+
+
+def test_one_side_of_the_images_may_be_given(run: Path) -> None:
+    assert encoder_and_size(run, None, 32)[1] == (80, 32) and encoder_and_size(run, 64, None)[1] == (64, 40)
 
 
 def test_names_on_the_sheet_keep_both_ends() -> None:

@@ -55,6 +55,8 @@ def test_shuffled_cycles_through_reshuffles():
 def test_seeds_differ_and_may_be_several():
     plans = [joined(shuffled(range(50), 5, seed=s)).tolist() for s in (0, 1, (0, 0), (0, 1), [1, 0], 2**32)]
     assert len({tuple(p) for p in plans}) == 6
+    large = [joined(shuffled(range(50), 5, seed=s)).tolist() for s in ((2**32, 5), (0, 1 + 5 * 2**32))]
+    assert large[0] != large[1]  # the same words, were they not counted
 
 
 def test_plans_leave_the_global_generator_alone():
@@ -129,6 +131,20 @@ def test_multiple_gallery_takes_one_and_what_other_cameras_saw(labels, K, seed, 
             assert from_there.size < K or len(set(rest)) == K - 1  # no repetition where there are enough
 
 
+def test_a_camera_of_many_images_leaves_room_for_the_others():
+    cameras = [0] * 20 + [1, 2]
+    for seed in range(5):
+        (batch,) = camera_aware_batches([7] * 22, cameras, 1, 3, seed=seed)
+        assert sorted(cameras[i] for i in batch) == [0, 1, 2]
+
+
+def test_multiple_gallery_repeats_where_there_are_fewer_than_k():
+    """K - 1 others would be enough for no repetition; the published sampler asks for K."""
+    for others, repeats in ((3, True), (4, False)):
+        drawn = [multiple_gallery_batches([0] * (1 + others), [0] * (1 + others), 1, 4, seed=s).batches[0] for s in range(40)]
+        assert any(len(set(batch.tolist())) < 4 for batch in drawn) == repeats
+
+
 def test_every_image_comes_up_in_time():
     labels = np.repeat(np.arange(4), 10)
     for plan in (
@@ -164,5 +180,7 @@ def test_errors_name_the_argument():
         sequential(3, 0)
     with pytest.raises(ValueError, match=r"batches\[1\].*int64"):
         Plan((np.array([0]), np.array([0.5])))
+    with pytest.raises(ValueError, match=r"batches\[1\] must hold positions of at least 0, got -1"):
+        Plan((np.array([0]), np.array([2, -1])))
     with pytest.raises(ValueError, match=r"batches\[0\].*non-empty"):
         Plan((np.array([], dtype=np.int64),))

@@ -41,7 +41,7 @@ def test_statistics_and_outliers() -> None:
 
 def test_rho_gives_the_mean_of_the_smallest_distances() -> None:
     x, _ = people(6, 10, spread=0.8)
-    x[5] = x[20] = x[40]  # pairs at distance 0 do not count
+    x[5:60:4] = x[5]  # pairs at distance 0 do not count
     distance = ops.jaccard_distance(x, 10, 4)
     upper = distance.to_dense().double().numpy()[np.triu_indices(60, 1)]
     upper = np.sort(upper[upper != 0])
@@ -64,6 +64,18 @@ def test_rho_stores_little_more_than_its_share(sample: int, monkeypatch: pytest.
         wanted = 2 * rho * len(x) * (len(x) - 1) / 2 + len(x)
         assert wanted - 1 <= len(some.values) < min(1.2 * wanted + 8000, len(whole.values))
         assert torch.equal(cluster(x, k1=20, k2=6, rho=rho).labels, reference.dbscan(whole, eps_by_rho(whole, rho), 4))
+
+
+def test_a_radius_of_equal_distances_is_not_beyond_what_is_stored() -> None:
+    """In float64 a mean of equal numbers may round above them: then the pairs at that distance would be asked for in vain."""
+    x = torch.zeros(200, 220, dtype=torch.float64)
+    row = torch.arange(200)
+    x[row, row] = x[row, 200 + row // 10] = 1  # ten images of each person, equally far from each other
+    stored = ops.neighbors.jaccard_of_nearest(x, 10, 1, 0.005)
+    assert eps_by_rho(stored, 0.005) > stored.max_distance  # or this is no example any more
+    found = cluster(x, k1=10, k2=1, rho=0.005)
+    assert found.labels.tolist() == (row // 10).tolist() and found.eps == stored.max_distance
+    assert torch.equal(labels_of_shares(x, k1=10, k2=1, rho=0.005)[0], found.labels)
 
 
 def test_the_program_s_default_device_is_not_looked_at(device: torch.device) -> None:
@@ -133,6 +145,17 @@ def test_remove_camera_bias_of_images_that_are_all_the_same_is_zero_not_nan(devi
     assert torch.equal(got.cpu(), torch.zeros(3, 4))
 
 
+def test_a_feature_that_is_the_same_in_all_images_of_a_camera_does_not_hide_the_others(device, generator):
+    features, cameras = torch.randn(20, 6, generator=generator), torch.arange(20) % 2
+    features[cameras == 1, 2] = 3.0
+    rows = features[cameras == 1]
+    others = [0, 1, 3, 4, 5]
+    expected = ((rows - rows.mean(0)) / rows.std(0, unbiased=False))[:, others]
+    got = remove_camera_bias(features.to(device), cameras.to(device)).cpu()[cameras == 1]
+    assert not got[:, 2].any()
+    torch.testing.assert_close(got[:, others], torch.nn.functional.normalize(expected, dim=1), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("copies", [1, 3])
 def test_cameras_of_one_image_do_not_make_a_person(copies, device, generator):
     """Standardised by itself alone an image would become zero, as near to one as to another: one person for all such cameras."""
@@ -154,5 +177,7 @@ def test_cluster_across_cameras_needs_the_bias_removed(device, generator):
     features = people[pid] + offset[camera] + 0.05 * torch.randn(48, 32, generator=generator)
     found = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2, debias_cameras=camera.to(device)).labels.cpu()
     assert torch.equal(found[:, None] == found[None], pid[:, None] == pid[None])
+    told = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2, debias_cameras=camera.to(device))
+    assert told.camera_agreement == pytest.approx(0, abs=0.2)  # every person is seen by both, as often
     plain = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2).labels.cpu()
     assert not torch.equal(plain[:, None] == plain[None], pid[:, None] == pid[None])

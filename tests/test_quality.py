@@ -96,6 +96,11 @@ def test_fid_errors(tmp_path, monkeypatch):
     fid.add(torch.rand(3, 3, 8, 8), real=True)
     with pytest.raises(ValueError, match="at least 2 real and 2 generated images, got 3 and 0"):
         fid.value()
+    alone = FrechetDistance(features=Pooled())
+    alone.add(torch.rand(1, 3, 8, 8), real=True)
+    alone.add(torch.rand(2, 3, 8, 8), real=False)
+    with pytest.raises(ValueError, match="at least 2 real and 2 generated images, got 1 and 2"):
+        alone.value()
     with pytest.raises(ValueError, match=r"\[N, 3, H, W\], got \[3, 8, 8\]"):
         fid.add(torch.rand(3, 8, 8), real=False)
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
@@ -146,6 +151,14 @@ def test_scores_without_true_views(world):  # noqa: F811
     found = score_generated(MeanCode(), Paint(), records, Bars(), SIZE, yaws=(45.0, 90.0), fid=fid, batch_size=2)
     assert found["images"] == len(records) == fid.num_real and fid.num_generated == 2 * len(records)
     assert -1 <= found["reconstruction_ssim"] <= 1 and found["reconstruction_psnr"] > 0 and found["novel_view_fid"] >= 0
+    turned = FrechetDistance(features=Pooled())
+    for tone in (100, 200):  # flat photos, of which the generator paints a band
+        turned.add(torch.full((1, 3, *SIZE), tone / 255), real=True)
+        for width in (6, 7):  # of 45 and 90 degrees
+            view = torch.zeros(1, 3, *SIZE)
+            view[..., :width] = tone / 255
+            turned.add(view, real=False)
+    assert found["novel_view_fid"] == pytest.approx(turned.value(), rel=1e-6)
     again = score_generated(MeanCode(), Paint(), records, Bars(), SIZE, yaws=(45.0,), batch_size=5)
     assert "novel_view_fid" not in again
     assert again["reconstruction_ssim"] == pytest.approx(found["reconstruction_ssim"], rel=1e-6)

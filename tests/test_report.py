@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from gcl_fast.report import write_report
 from gcl_fast.report.curves import WIDTH, chart, log_ticks, smooth, ticks
-from gcl_fast.report.run_data import read_history
+from gcl_fast.report.formats import duration
+from gcl_fast.report.run_data import Run, read_history
+from gcl_fast.report.sections import cards
 from gcl_fast.report.titles import group_of
 from gcl_fast.report.warned import epochs_in_words
 
@@ -288,6 +290,8 @@ def test_history_of_a_killed_and_resumed_run(tmp_path):
     row = '{"stage": "stage1", "epoch": 0, "iteration": %d, "total": %f}'
     file.write_text("\n".join([row % (0, 5.0), row % (1, 4.0), row % (1, 4.5), '{"stage": "sta']))
     assert [(r["iteration"], r["total"]) for r in read_history(file)] == [(0, 5.0), (1, 4.5)]
+    file.write_text('{"stage": "s", "iteration": 3, "a": 1, "b": 1}\n{"stage": "s", "iteration": 3, "b": 2}\n')
+    assert read_history(file) == [{"stage": "s", "iteration": 3, "a": 1, "b": 2}]  # losses and scores of one step
     file.write_text("\n".join([row % (0, 5.0), '{"stage": "sta', row % (1, 4.0), ""]))
     with pytest.raises(ValueError, match="history.jsonl, line 2"):
         read_history(file)
@@ -355,6 +359,48 @@ def test_chart_of_wide_range_is_logarithmic():
     line = coordinates(svg, "raw")
     assert "log scale" in svg
     np.testing.assert_allclose(np.diff(line[3:-3, 1]), np.diff(line[3:-3, 1]).mean(), atol=0.11)  # a straight line
+
+
+def labels(svg):
+    """Of the vertical axis, from the lowest."""
+    return re.findall(r'text-anchor="end">([^<]*)</text>', svg)
+
+
+def test_scores_are_never_on_a_logarithmic_axis():
+    rising = {"mAP": (range(6), [0.002, 0.01, 0.1, 0.3, 0.6, 0.9])}
+    assert "log scale" in chart(rising) and "log scale" not in chart(rising, percent=True)
+
+
+def test_an_axis_over_many_powers_of_ten_keeps_few_labels():
+    svg = chart({"a": (range(15), [10.0**-i for i in range(15)])})
+    assert "log scale" in svg and 3 <= len(labels(svg)) <= 6
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_vanishes_beside_its_start_is_drawn():
+    """Sums of the first values leave nothing of the last ones."""
+    values = np.array([10.0**-i for i in range(40)])
+    assert smooth(values).min() >= values.min()
+    svg = chart({"a": (range(40), values)})
+    assert "log scale" in svg and "inf" not in svg and "nan" not in svg
+    assert (np.diff(coordinates(svg, "smooth")[:, 1]) >= 0).all()  # downwards
+
+
+@pytest.mark.parametrize("wild", [-500.0, 500.0])
+def test_a_single_wild_value_does_not_squeeze_the_curve(wild):
+    values = 2 + np.sin(np.arange(400))
+    values[200] = wild
+    assert all(abs(float(text)) < 50 for text in labels(chart({"a": (range(400), values)})))
+
+
+def test_times_are_rounded_and_not_cut():
+    seconds = (0.04, 59.94, 119.6, 3599.7, 7140.0)
+    assert [duration(s) for s in seconds] == ["0.0 s", "59.9 s", "2 min 00 s", "1 h 00 min", "1 h 59 min"]
+
+
+def test_the_last_stage_that_generates_is_on_the_cards():
+    run = Run("x", metrics={"stage2": {"novel_view_psnr": 19.0}, "stage3": {"novel_view_psnr": 21.5}})
+    assert [(card.value, card.text) for card in cards(run)] == [("21.50 dB", "PSNR of novel views, stage 3")]
 
 
 def test_long_series_are_thinned_and_names_escaped():

@@ -23,12 +23,13 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig, from_dict, load_yaml
 from gcl_fast.errors import RunError
+from gcl_fast.records import Record
 from gcl_fast.runs import lock as run_lock
 from gcl_fast.runs import resolved
 from gcl_fast.runs.folder import read_config, read_resolved
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks
-from gcl_fast.runs.resolved import keep_choices
+from gcl_fast.runs.resolved import keep_choices, name_digest
 from gcl_fast.runs.resume_command import resume_command, started_otherwise
 from gcl_fast.runs.run_files import remove_run
 from gcl_fast.runs.same_settings import changed_settings, with_absolute_paths
@@ -138,7 +139,7 @@ def test_a_start_that_cannot_be_leaves_nothing_in_the_way(toy: Toy, capsys: pyte
     assert capsys.readouterr().out.count("tensors mapped onto the encoder") == 1  # read twice, told once
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/elsewhere", "n" * 256, "ä" * 128])
 @pytest.mark.parametrize("flags", [[], ["--resume"], ["--dry-run"]])
 def test_a_run_has_a_folder_of_its_own(flags: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(["train", "--runs", str(tmp_path), "--name", name, *flags], capsys)
@@ -176,6 +177,25 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     RunLock(tmp_path).release()
 
 
+def test_a_lock_that_its_holder_removes_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two processes hold the folder: one by the file that is gone, the next by a new one."""
+    take, taken = RunLock._take, []
+
+    def removed_at_first(lock: RunLock, file: int) -> None:
+        take(lock, file)
+        taken.append(file)
+        if len(taken) == 1:
+            lock.path.unlink()
+
+    monkeypatch.setattr(RunLock, "_take", removed_at_first)
+    held = RunLock(tmp_path)
+    try:
+        with pytest.raises(RunError, match="in use"):
+            RunLock(tmp_path)
+    finally:
+        held.release()
+
+
 def _sign(folder: Path, host: str, process: int, age: float) -> None:
     path = folder / run_lock.NAME
     path.write_text(json.dumps({"process": process, "host": host, "began": "2024-02-03 04:05:06"}))
@@ -204,6 +224,16 @@ def test_file_systems_without_locks_go_by_the_process(tmp_path: Path, monkeypatc
     _sign(tmp_path, socket.gethostname(), int(gone.pid or 0), age=0)
     RunLock(tmp_path).release()
     (tmp_path / run_lock.NAME).write_text("{half")
+    RunLock(tmp_path).release()
+
+    def of_another_user(*_: object) -> None:
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(run_lock.os, "kill", of_another_user)
+    _sign(tmp_path, socket.gethostname(), 7, age=0)
+    with pytest.raises(RunError, match="in use by process 7"):
+        RunLock(tmp_path)
+    (tmp_path / run_lock.NAME).unlink()
     RunLock(tmp_path).release()
 
 
@@ -393,6 +423,15 @@ def test_a_loader_that_cannot_be_had_here_is_replaced(
     assert read_resolved(toy.run)["loader"] in ("dali", "torch")
 
 
+def test_images_are_told_apart_by_name_person_and_camera(tmp_path: Path) -> None:
+    def digest(root: Path, name: str = "a.jpg", pid: int = 1, camera: int = 0) -> str:
+        return name_digest([Record(root / name, pid, camera), Record(root / "z.jpg", 2, 1)], root)
+
+    one = digest(tmp_path)
+    assert digest(tmp_path / "moved") == one
+    assert len({one, digest(tmp_path, "b.jpg"), digest(tmp_path, pid=3), digest(tmp_path, camera=4)}) == 4
+
+
 def test_choices_are_kept_only_where_auto_was_left() -> None:
     config = from_dict(TrainConfig, {"device": "cpu", "precision": "bf16"})
     kept = keep_choices(config, {"precision": "fp32", "channels_last": "on", "loader": "torch", "meshes": "none"})
@@ -418,6 +457,16 @@ def test_a_run_started_with_relative_paths_works_from_another_folder(
     assert main(["evaluate", str(near)]) == 0
     monkeypatch.chdir(toy.folder)
     assert main([*command, "--init", "runs/toy", "--resume"]) == 0
+
+
+def test_the_home_folder_is_spelt_out_and_a_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for weights, kept in (("imagenet", "imagenet"), ("none", "none"), ("~/w.pt", str(tmp_path / "w.pt"))):
+        config = with_absolute_paths(
+            from_dict(TrainConfig, {"root": "~/data", "init": "~/a.pt, b.pt", "model": {"weights": weights}})
+        )
+        assert config.root == str(tmp_path / "data") and config.model.weights == kept
+        assert config.init == f"{tmp_path / 'a.pt'},{Path.cwd() / 'b.pt'}"
 
 
 def test_paths_may_be_written_differently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

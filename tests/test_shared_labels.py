@@ -101,6 +101,8 @@ def test_one_process_is_a_share_too() -> None:
     x, rule = CASES["plain"]
     labels, eps = labels_of_shares(x, **rule)
     assert torch.equal(labels, cluster(x, **rule).labels) and eps == rule["eps"]
+    for images, label in ((4, 0), (3, -1)):  # everybody is within a radius of 1: one cluster, where it has enough images
+        assert labels_of_shares(x[:images], k1=2, k2=1, eps=1.0, min_samples=4)[0].tolist() == [label] * images
     assert distributed.gather_uneven(x) is x and distributed.fair_share(7) == slice(0, 7)
 
 

@@ -36,6 +36,17 @@ def test_an_animation_has_its_frames_and_starts_over(tmp_path: Path) -> None:
         save_gif(tmp_path / "flat.gif", [frames[0], np.zeros((6, 5, 1), np.uint8)])
 
 
+def test_a_full_turn_goes_by_ten_degrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_toy_world(tmp_path / "data")
+    meshes = open_mesh_source(root / "mesh", "market1501", "test", SIZE)
+    encoder = IdentityEncoder("jvtc", "resnet18", width=8)
+    asked, render = [], meshes.render
+    monkeypatch.setattr(meshes, "render", lambda record, yaws: (asked.append(list(yaws)), render(record, yaws))[1])
+    records = load_dataset("market1501", str(root)).query
+    turntable(encoder, Generator(encoder.code_dim, width=2, mlp_width=8), records, meshes, tmp_path, num=1, image_size=SIZE)
+    assert asked == [[10.0 * frame for frame in range(36)]]
+
+
 @pytest.mark.parametrize("kind", [Generator, GuidedGenerator])
 def test_people_turn_once_around(tmp_path: Path, kind: type[Generator]) -> None:
     root = write_toy_world(tmp_path / "data")

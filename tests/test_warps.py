@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,9 @@ pytest.importorskip("PIL", reason="reading photos needs pillow")
 
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.generation import warp_pictures, warped_views
-from gcl_fast.generation.inputs import load_photos
+from gcl_fast.generation.inputs import load_photos, render_meshes
+from gcl_fast.generation.warps import PAPER
+from gcl_fast.images import mesh_to_uint8, photo_to_uint8
 from gcl_fast.meshes import open_mesh_source
 from tests.toy_world import SIZE, write_toy_world
 
@@ -31,6 +34,9 @@ def test_at_no_turn_the_photo_is_itself(toy, device: torch.device) -> None:
     for own, warped, where in zip(photos, pictures[:, 0], seen, strict=True):
         error = (own - warped).abs().amax(0)[where]  # of noise that spans some 4 units between neighbouring pixels
         assert error.mean() < 1e-4 and error.max() < 1e-2  # slender triangles at the edge: positions to some 1/1000 pixel
+    drawn = mesh_to_uint8(render_meshes(meshes, records, (180.0,)))[:, 0]  # [N, H, W, 3]
+    painted, level = photo_to_uint8(pictures[:, 1]), visibility[:, 1].cpu().numpy()
+    assert (painted[level == 0] == PAPER).all() and np.array_equal(painted[level == 2], drawn[level == 2])
     turned = visibility[:, 1] > 0
     assert (visibility[:, 1][turned] == 2).float().mean() > 0.9  # the back of an ellipsoid is not in the photo
 

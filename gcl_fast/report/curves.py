@@ -32,11 +32,12 @@ def smooth(values: np.ndarray) -> np.ndarray:
     half = len(values) // 40 + 1
     if len(values) < 8 or constant(values):
         return values
-    places = np.arange(len(values))
+    places, low, high = np.arange(len(values)), values.min(), values.max()
     reach = np.minimum(half, np.minimum(places, places[::-1]))  # symmetric, so a slope is not bent at the ends
     for _ in range(2):
         sums = np.concatenate([[0.0], np.cumsum(values)])
-        values = (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+        means = (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+        values = np.clip(means, low, high)  # of sums that are large beside it a small value is rounded away, perhaps below 0
     return values
 
 

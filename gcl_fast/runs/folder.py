@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.config import RESOLVED, TrainConfig, from_values, load_yaml, read_yaml, to_dict, yaml_text
+from gcl_fast.config import RESOLVED, TrainConfig, load_yaml, read_yaml, to_dict, yaml_text
 from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.files import json_text, write_whole
 from gcl_fast.runs.lock import NAME as LOCK
 from gcl_fast.runs.run_files import STAGES, remove_run, remove_unfinished
 from gcl_fast.runs.same_settings import with_absolute_paths
-from gcl_fast.stages.checkpoint import load_trained
+from gcl_fast.stages.checkpoint import load_trained, trained_settings
 
 
 def write_config(run_dir: Path, config: TrainConfig, resolved: Mapping[str, Any]) -> None:
@@ -38,7 +38,7 @@ def read_config(run_dir: Path) -> TrainConfig:
         return load_yaml(run_dir / "config.yaml")
     for path in _checkpoints(run_dir):
         print(f"{run_dir / 'config.yaml'} is missing: the settings are taken from {path}")
-        return from_values(load_trained(path)["config"])
+        return trained_settings(path, load_trained(path))
     raise RunError(f"{run_dir} is no run folder: no config.yaml in it")
 
 

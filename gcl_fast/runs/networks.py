@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.config import TrainConfig, from_values
+from gcl_fast.config import TrainConfig
 from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
@@ -20,7 +20,7 @@ from gcl_fast.models.names import abridged
 from gcl_fast.models.published import Part, marked_backbone, read_published, resnet_of
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.encoder_export import FILES, exported_size
-from gcl_fast.stages.checkpoint import load_checkpoint, load_trained
+from gcl_fast.stages.checkpoint import check_trained, load_checkpoint, load_trained, trained_settings
 
 
 def build_networks(config: TrainConfig, *, start: bool = True) -> Networks:
@@ -158,11 +158,8 @@ def is_checkpoint(path: Path) -> bool:
 def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
     """The networks of a checkpoint, its configuration, and the checkpoint itself."""
     state = load_trained(path)
-    try:
-        config = from_values(state["config"])
-        config = replace(config, model=replace(config.model, weights="none"))
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    config = trained_settings(path, state)
+    config = replace(config, model=replace(config.model, weights="none"))
     networks = build_networks(config, start=False)
     for name, weights in state["modules"].items():
         if name == LEARNING_ENCODER:
@@ -178,10 +175,11 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
 
     Where a weight file does not tell the size: (256, 128), the published one.
     """
+    config = _settings(path)
     parts = [part for part in read_published(path) if part.module == "encoder"]
     if not parts or parts[0].variant is None:
         raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
-    state, config = parts[0].state, _settings(path)
+    state = parts[0].state
     size = exported_size(path) or (256, 128)
     variant, backbone = parts[0].variant, marked_backbone(state)
     if config is not None:
@@ -204,16 +202,17 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
 
 def trained_size(path: Path) -> tuple[int, int] | None:
     """(H, W) of the images that a checkpoint or an exported file was made for; None where it does not tell."""
-    with contextlib.suppress(ConfigError):
+    with contextlib.suppress(CheckpointError):
         if config := _settings(path):
             return config.image_size
     return exported_size(path)
 
 
 def _settings(path: Path) -> TrainConfig | None:
-    """Those in a checkpoint; None for a weight file."""
+    """Those in a checkpoint; None for a weight file. Errors: CheckpointError where a checkpoint's cannot be read."""
     try:
-        values = load_checkpoint(path).get("config")
+        state = load_checkpoint(path)
     except CheckpointError:
         return None
-    return from_values(values) if isinstance(values, dict) else None
+    check_trained(path, state)
+    return trained_settings(path, state)

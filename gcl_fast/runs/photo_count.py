@@ -67,7 +67,7 @@ def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iter
         )
     for section, rule in _rules(config, stages):
         advised = _k1_for(images)
-        if rule.k1 * SHARE > images and advised < rule.k1:
+        if advised < rule.k1:
             notes.append(
                 f"{rule.k1} nearest images (--{section}.k1) are more than a tenth of {images:,}: different people may fall into "
                 f"one cluster; try --{section}.k1 {advised}"

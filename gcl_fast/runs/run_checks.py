@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gcl_fast.config import TrainConfig, from_values
+from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.progress import counted
 from gcl_fast.runs.device import choose_device
@@ -17,7 +17,7 @@ from gcl_fast.runs.resume_command import resume_command
 from gcl_fast.runs.run_files import files_of_run
 from gcl_fast.runs.same_settings import changed_settings
 from gcl_fast.runs.work_ahead import settings_of
-from gcl_fast.stages.checkpoint import load_trained
+from gcl_fast.stages.checkpoint import load_trained, trained_settings
 from gcl_fast.stages.layout import check_graphs
 
 LONGEST_NAME = 255  # bytes, as file systems have it
@@ -65,7 +65,7 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
 def unfinished(path: Path, stage: int) -> str:
     """How far a stage's checkpoint has come, in words; empty where the stage is finished."""
     state = load_trained(path)
-    done, epochs = int(state.get("epoch", 0)), settings_of(from_values(state["config"]), stage).epochs
+    done, epochs = int(state.get("epoch", 0)), settings_of(trained_settings(path, state), stage).epochs
     return "" if done >= epochs else f"{done} of {counted(epochs, 'epoch')}"
 
 

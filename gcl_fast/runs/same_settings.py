@@ -35,13 +35,13 @@ NOT_TRAINING = (  # settings that a resumed run may change: they do not touch wh
 )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs, each as "stage1.lr 0.00035 -> 0.5"; keys that only one has are left out."""
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs of two dictionaries of the same keys, each as "stage1.lr 0.00035 -> 0.5"."""
     found: list[str] = []
-    for key in (key for key in new if key in old):
-        before, after = old[key], new[key]
+    for key, after in new.items():
+        before = old[key]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{key}.")
+            found += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
             found.append(f"{prefix}{key} {before} -> {after}")
     return found
@@ -53,7 +53,7 @@ def changed_settings(old: TrainConfig, new: TrainConfig) -> list[str]:
         {key: value for key, value in to_dict(with_absolute_paths(config)).items() if key not in NOT_TRAINING}
         for config in (old, new)
     )
-    return differences(before, after)
+    return _differences(before, after)
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

@@ -9,7 +9,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from gcl_fast.errors import CheckpointError, FileError, InputError
+from gcl_fast.config import TrainConfig, from_values
+from gcl_fast.errors import CheckpointError, ConfigError, FileError, InputError
 from gcl_fast.files import free_space, mib, write_whole
 from gcl_fast.models.weights import read_torch_file
 
@@ -101,6 +102,12 @@ def load_trained(path: Path) -> dict[str, Any]:
         if path.name == "last.pt" and path.is_file() and path.with_name("best.pt").is_file():
             raise CheckpointError(f"{error}; {path.with_name('best.pt')} lies beside it") from error
         raise
+    check_trained(path, state)
+    return state
+
+
+def check_trained(path: Path, state: Mapping[str, Any]) -> None:
+    """Errors: CheckpointError naming the file and what a checkpoint of a stage has, and this one has not or of another kind."""
     for key, kind, words in (("stage", str, "a name"), ("config", Mapping, "settings"), ("modules", Mapping, "networks")):
         if key not in state:
             raise CheckpointError(f"{path} is no checkpoint of a stage: it has no {key!r}")
@@ -109,4 +116,11 @@ def load_trained(path: Path) -> dict[str, Any]:
     for name, weights in state["modules"].items():
         if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise CheckpointError(f"{path}: 'modules' must hold the weights of networks, got something else at {name!r}")
-    return state
+
+
+def trained_settings(path: Path, state: Mapping[str, Any]) -> TrainConfig:
+    """The settings in a checkpoint of a stage. Errors: CheckpointError naming the file and the setting that cannot be read."""
+    try:
+        return from_values(state["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
