@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
+from gcl_fast import distributed
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.meshes import open_mesh_source
@@ -100,6 +101,21 @@ def test_rows_whose_body_is_seen_stay_as_they_are() -> None:
     other, told = told_rows(blank)
     assert told.tolist() == pytest.approx([4 / 3, 4 / 3, 4 / 3, 0])
     assert torch.equal(other.mesh, batch.mesh) and torch.equal(other.mesh_novel[:3], batch.mesh_novel[:3])
+
+
+def test_rows_of_two_processes_count_alike_however_many_each_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_", lambda own: torch.full_like(own, 4))  # rows told: 3 here and 1 there, or both
+    values = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    shares, rows = [], []
+    for share, blank in ((0, [3]), (1, [0, 1, 2])):
+        batch = make_batch(CPU, share)
+        mesh = batch.mesh.clone()
+        mesh[blank] = 0.4
+        told = told_rows(replace(batch, mesh=mesh))[1]
+        shares.append(mean_of_told(values[share], told))
+        rows += [value for k, value in enumerate(values[share]) if k not in blank]
+    assert torch.allclose(torch.stack(shares).mean(), torch.stack(rows).mean())  # as gradients are averaged
 
 
 def test_what_cannot_guide_is_named_with_its_reason(root: Path) -> None:
