@@ -56,8 +56,8 @@ class StepGraph:
         self.stage, self._graph = stage, graph
         self._shapes: list[torch.Size] = []
         self._inputs: Any = None  # batch and random numbers, where the recording reads them
-        self._losses: dict[str, Tensor] = {}
-        self._values = torch.empty(0)  # of the losses, in their order
+        self._names: list[str] = []  # of the losses
+        self._values = torch.empty(0)  # theirs
 
     def __call__(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """As `Stage.step`."""
@@ -73,11 +73,12 @@ class StepGraph:
         else:
             torch._foreach_copy_(list(tensors_of(self._inputs)), list(tensors_of(given)))
         self._graph.replay()
-        return dict(zip(self._losses, self._values.clone().unbind(), strict=True))  # the next step overwrites them
+        return dict(zip(self._names, self._values.clone().unbind(), strict=True))  # the next step overwrites them
 
     def _update(self) -> Tensor:
-        self._losses = self.stage.update(*self._inputs)
-        return torch.stack(list(self._losses.values()))
+        losses = self.stage.update(*self._inputs)
+        self._names = list(losses)
+        return torch.stack(list(losses.values()))
 
 
 def tensors_of(value: object) -> Iterator[Tensor]:
