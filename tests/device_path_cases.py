@@ -114,8 +114,7 @@ def _joint():
 def warmup(kind, device=GPU, **settings):
     torch.manual_seed(0)
     encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
-    # channels_last off: oneDNN's float32 convolutions of that layout do not bear the pretended tensors.
-    config = from_dict(TrainConfig, {"device": "cpu", "precision": "fp32", "channels_last": "off", "stage1": settings})
+    config = from_dict(TrainConfig, {"device": "cpu", "precision": "fp32", "stage1": settings})
     names = [f"{i // 6:04d}_c{i % 2 + 1}s1_{100 * i:06d}_00.jpg" for i in range(N)]
     records = [Record(Path(name), i // 6, i % 2) for i, name in enumerate(names)]
     none = np.zeros(N, dtype=np.int64)

@@ -51,6 +51,7 @@ def prepare(number: Number, device: torch.device) -> Prepared:
     way, case = number.case["way"], {**number.case, "precision": PRECISION[number.case["way"]]}
     stage, run = _side(way, case, device)
     bf16 = bool(getattr(stage, "bf16", False))
+    precision = "bf16" if bf16 else "fp32"
     mark = getattr(torch.compiler, "cudagraph_mark_step_begin", None) if way == "graphs" else None
 
     def before() -> None:
@@ -66,7 +67,6 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         if way == "step graph":
             return replayed()
         reference, plain = _side("plain", {**case, "precision": "fp32"}, device)
-        precision = "bf16" if bf16 else "fp32"
         compared = COMPARED[precision]
         with unsearched():
             plain()  # as the other side did already: both draw by the number of the iteration
@@ -87,7 +87,6 @@ def prepare(number: Number, device: torch.device) -> Prepared:
         """Some iterations beside those of the same path without a graph, from the same weights on: to take over weights would
         give the optimisers other memory than the graph's."""
         _, eager = _side("fast", case, device)
-        precision = "bf16" if bf16 else "fp32"
         pairs: dict[str, list[tuple[float, float]]] = {}
         _, graphed = _side(way, case, device)
         for _ in range(REPLAYED):
