@@ -7,6 +7,7 @@
 #include <cmath>
 #include <deque>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "intrinsics.h"
@@ -50,9 +51,9 @@ struct Copies {
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;
 };
-inline Copies& copies() {  // of this thread; a kernel that ends has waited for all
-  static std::map<unsigned, Copies> all;
-  return all[simt::here().linear];
+inline Copies& copies() {  // of this thread of this block; a kernel that ends has waited for all
+  static std::map<std::pair<uint64_t, unsigned>, Copies> all;
+  return all[{simt::block().linear, simt::here().linear}];
 }
 
 // While the emulation keeps its books, which are no business of the race detector.
