@@ -16,7 +16,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.errors import ConfigError, GclError
+from gcl_fast.errors import ConfigError, GclError, MissingMeshesError
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
@@ -173,6 +173,17 @@ def test_views_that_were_never_rendered_end_a_run_before_stage_1(root: Path, tmp
         shutil.copytree(world / "market1501" / folder, world / "mesh/market" / split / "render", dirs_exist_ok=True)
     with pytest.raises(GclError, match="rendered pictures exist only in the views render of"):
         begun(settings(world, tmp_path / "runs", meshes="rendered"), (1, 2))
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_meshes_that_are_missed_lead_back_to_stage_1_where_the_run_goes_on(how: str, root: Path, tmp_path: Path) -> None:
+    world = tmp_path / "data"
+    shutil.copytree(root / "market1501", world / "market1501")
+    config = settings(world, tmp_path / "runs")
+    begun(config)
+    with pytest.raises(MissingMeshesError) as error:
+        begun(config, (1, 2), **{how: True})
+    assert ("was started with --stage 1" in str(error.value)) == (how == "resume")
 
 
 # What a run keeps when it goes on
