@@ -46,13 +46,15 @@ def meshes(root: Path, split: str = "train") -> list[Path]:
 # Images and meshes that cannot be used
 
 
-def test_images_without_a_mesh_and_with_one_that_cannot_guide_are_left_out_together(root: Path) -> None:
+def test_images_without_a_mesh_and_with_one_that_cannot_guide_are_left_out_together(root: Path, capsys) -> None:
     missing, broken = meshes(root)[2], meshes(root)[5]
     missing.unlink()
     broken.write_bytes(b"")
     opened = OpenedDataset(settings(root, skip_unmeshed=True), with_meshes=True, check_meshes=True)
     assert len(opened.data.train) == 10
     assert not {missing.stem, broken.stem} & {record.path.stem for record in opened.data.train}
+    told = capsys.readouterr().out
+    assert "1 of 12 train images have no mesh" in told and "1 of 11 train meshes cannot guide" in told
 
 
 def test_not_all_images_can_be_left_out(root: Path) -> None:
