@@ -76,13 +76,6 @@ def test_an_exported_encoder_is_scored_at_its_own_size_and_re_ranked_where_asked
     assert told == [(SIZE, False), (SIZE, True)]
 
 
-def test_what_cannot_be_written_is_known_before_anything_is_read(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    for flag, name in (("--output", "scores.json"), ("--ranked-lists", "lists.png")):
-        code, _, err = run(capsys, "evaluate", tmp_path / "no run", flag, tmp_path / "file" / name)
-        assert code == 1 and f"cannot write {tmp_path / 'file' / name}" in err
-
-
 def test_a_run_is_scored_on_other_data_in_other_places():
     """Meshes were told of the data trained on: those of others lie in their usual place."""
     config = from_dict(TrainConfig, {"device": "cuda", "root": "/data", "mesh_root": "/meshes"})

@@ -47,14 +47,15 @@ def begun(config: TrainConfig, stages: tuple[int, ...] = (1,), **options: bool) 
 
 @pytest.fixture(scope="module")
 def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]], int]:
-    """A run of all stages with the control run: its folder, what each stage's engine was told, how many encoders took
-    synchronised batch norm."""
+    """A run of all stages with the control run: its folder, what each stage's engine was told and started from, how many
+    encoders took synchronised batch norm."""
     told: dict[str, dict[str, Any]] = {}
     synced: list[object] = []
     engine, sync = training.Engine, distributed.sync_batch_norm
 
     def watched(stage: Any, *args: Any, **options: Any) -> Any:
-        told[stage.name] = options
+        weights = {name: value.clone() for name, value in stage.encoder.state_dict().items()}
+        told[stage.name] = {**options, "finished_epochs": getattr(stage, "first_epoch", 0), "weights": weights}
         return engine(stage, *args, **options)
 
     changes = {"checkpoint_every": 2, "log_every": 3, "picture_every": 4, "sync_bn": True}
@@ -81,6 +82,13 @@ def test_the_control_run_makes_as_many_updates_as_stage_3(whole) -> None:
     run, _, _ = whole
     updates = {stage: load_trained(stage_checkpoint(run, stage))["iteration"] for stage in ("stage1", "stage3", "control")}
     assert updates == {"stage1": 2, "stage3": 6, "control": 6}
+
+
+def test_the_control_run_goes_on_from_stage_1(whole) -> None:
+    run, told, _ = whole
+    finished, control = load_trained(stage_checkpoint(run, "stage1")), told["control"]
+    assert control["finished_epochs"] == finished["epoch"] == 1
+    assert all(torch.equal(value, control["weights"][name]) for name, value in finished["modules"]["encoder"].items())
 
 
 def test_every_stage_that_trains_the_encoder_synchronises_its_batch_norm(whole) -> None:
