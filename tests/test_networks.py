@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast.config import TrainConfig, from_dict, to_dict
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import CheckpointError, ConfigError
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.networks import (
     build_networks,
@@ -142,6 +142,13 @@ def test_a_damaged_checkpoint_is_still_meant_as_one(run: Path, tmp_path: Path) -
     torch.save(build_networks(settings()).encoder.state_dict(), weights)
     damaged.write_bytes(whole.read_bytes()[:5000])
     assert is_checkpoint(whole) and is_checkpoint(damaged) and not is_checkpoint(weights)
+
+
+def test_a_network_that_nobody_knows_is_named(run: Path) -> None:
+    path, config = run / "stage1/last.pt", settings()
+    save_checkpoint(path, {"stage": "stage1", "config": to_dict(config), "modules": {"decoder": {}}})
+    with pytest.raises(CheckpointError, match="must be of encoder, generator, discriminator, got 'decoder'"):
+        networks_of(path)
 
 
 def test_an_encoder_is_given_ready_to_be_used(run: Path) -> None:

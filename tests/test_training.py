@@ -16,6 +16,7 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.data.loaders import reader
 from gcl_fast.errors import ConfigError, GclError, MissingMeshesError
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
@@ -210,6 +211,14 @@ def test_a_run_of_stage_1_alone_forgets_no_meshes(root: Path, tmp_path: Path) ->
     begun(config, (1, 2))
     begun(config, (1,), resume=True)
     assert read_resolved(config.run_dir)["meshes"] == read_metrics(config.run_dir)["resolved"]["meshes"] == "vertices"
+
+
+def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    config = settings(root, tmp_path)
+    begun(config, (1, 2))
+    monkeypatch.setattr(reader, "may_take", lambda device: 0)
+    assert begun(config, (1, 2), resume=True).dataset.train_meshes is not None
+    assert "the run's cached cannot be used here" in capsys.readouterr().out
 
 
 def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Path) -> None:
