@@ -15,15 +15,15 @@ import yaml
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast import distributed
-from gcl_fast.config import TrainConfig, from_dict
+from gcl_fast.config import TrainConfig, from_dict, to_dict
 from gcl_fast.data.loaders import reader
-from gcl_fast.errors import ConfigError, GclError, MissingMeshesError
+from gcl_fast.errors import ConfigError, GclError, MissingMeshesError, RunError
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.training import Training, train
-from gcl_fast.stages.checkpoint import load_trained
+from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -161,6 +161,18 @@ def test_only_the_first_stage_of_a_run_starts_from_what_was_given(calls, whole, 
     third = vars(begun(config, (3,), resume=True)._networks(3))
     for name, weights in second.items():
         assert all(torch.equal(value, third[name].state_dict()[key]) for key, value in weights.items())
+
+
+def test_stage_2_does_not_pass_over_a_stage_1_that_is_not_finished(whole, root: Path, tmp_path: Path, capsys) -> None:
+    """Else stage 2 would start from --init again; --overwrite removes that stage 1."""
+    given = stage_checkpoint(whole[0], "stage3")
+    config = settings(root, tmp_path, init=str(given))
+    unfinished = {"stage": "stage1", "epoch": 0, "config": to_dict(config), "modules": {}}
+    save_checkpoint(stage_checkpoint(config.run_dir, "stage1"), unfinished)
+    with pytest.raises(RunError, match=r"stage 1 of this run, which is not finished \(0 of 1 epoch\)"):
+        begun(config, (2,), resume=True)
+    begun(config, (2,), overwrite=True)
+    assert f"starts from {given} (--init)" in capsys.readouterr().out
 
 
 # What is refused before a folder is touched
