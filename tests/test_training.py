@@ -20,6 +20,7 @@ from gcl_fast.data.loaders import reader
 from gcl_fast.errors import ConfigError, GclError, MissingMeshesError, RunError
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.dry_run import dry_run
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.training import Training, train
@@ -171,8 +172,9 @@ def test_stage_2_does_not_pass_over_a_stage_1_that_is_not_finished(whole, root: 
     save_checkpoint(stage_checkpoint(config.run_dir, "stage1"), unfinished)
     with pytest.raises(RunError, match=r"stage 1 of this run, which is not finished \(0 of 1 epoch\)"):
         begun(config, (2,), resume=True)
-    begun(config, (2,), overwrite=True)
-    assert f"starts from {given} (--init)" in capsys.readouterr().out
+    for start in (dry_run, begun):
+        start(config, (2,), overwrite=True)
+        assert f"starts from {given} (--init)" in capsys.readouterr().out
 
 
 # What is refused before a folder is touched
