@@ -174,6 +174,19 @@ def main(out: Path, cases: list[str]) -> None:
             distributed.barrier()
         half = torch.arange(4, dtype=torch.bfloat16).view(2, 2) + 4 * rank
         found["gathered"] = distributed.gather_rows(half)
+        rows, beside = torch.ones(1, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
+        of_others = 2 * beside  # before the rows, so that its gradient is read after theirs
+        ((distributed.gather_rows(rows) + of_others) * (1 + rank)).sum().backward()
+        found["gradients"] = rows.grad, beside.grad / (2 + 2 * rank)
+        norm = nn.BatchNorm1d(3)
+        for own in (norm.weight.data, norm.running_mean):
+            own.fill_(1 + rank)
+        norm.num_batches_tracked.fill_(2**24 + 1 + rank)
+        distributed.join([norm], [])
+        found["joined"] = {name: value.clone() for name, value in norm.state_dict().items()}
+        norm.running_mean.fill_(1 + rank)
+        distributed.average_buffers([norm])
+        found["averaged"] = norm.state_dict()
         torch.save(found, out / f"rank{rank}.pt")
 
 

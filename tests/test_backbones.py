@@ -225,7 +225,8 @@ def test_the_box_says_what_the_encoder_starts_from():
         random, (1,), goes_on=False
     )
     given = from_dict(TrainConfig, {"init": "jvtc.pth"}, base=market)
-    assert "jvtc.pth (--init)" in start_box(given, (2,), goes_on=False)
+    assert "jvtc.pth (--init)" in start_box(given, (2,), goes_on=False, given=True)
+    assert "stage 1 of this run" in start_box(given, (2,), goes_on=False)  # trained by a call before
     assert "JVTC or MLC" in start_box(market, (2,), goes_on=False) and "stage 1 of this run" in start_box(
         market, (2,), goes_on=False
     )

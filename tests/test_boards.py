@@ -75,6 +75,7 @@ def test_tensorboard_has_rates_speed_pictures_settings_and_scores(shown: tuple[P
     assert rates <= scalars
     assert [e.value for e in events.Scalars("stage2/lr/generator")] == pytest.approx([TrainConfig().stage2.lr])
     assert {"stage1/ranked_lists", "stage3/ranked_lists", "stage3/train"} <= set(tags["images"])
+    assert [event.step for event in events.Images("stage3/ranked_lists")] == [5]  # the last iteration
     words = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags["tensors"] if "configuration" in tag}
     assert len(words) == 1 and "    dataset: market1501\n" in next(iter(words.values()))
     assert "scores/stage3/mAP" in scalars and "scores/untrained/mAP" in scalars
@@ -92,6 +93,15 @@ def test_wandb_is_told_the_same_through_its_own_package(shown: tuple[Path, FakeW
     from gcl_fast.runs.folder import read_metrics
 
     assert read_metrics(run_dir)["wandb"] == options["id"]  # a resumed run goes on with it
+
+
+def test_a_run_that_goes_on_is_the_same_on_wandb(shown: tuple[Path, FakeWandB], monkeypatch: pytest.MonkeyPatch) -> None:
+    from gcl_fast.runs.folder import read_config
+
+    run_dir, wandb = shown
+    monkeypatch.setitem(sys.modules, "wandb", again := FakeWandB())
+    Training(read_config(run_dir), (1,), resume=True, overwrite=False).close()
+    assert [options["id"] for options in again.started] == [options["id"] for options in wandb.started]
 
 
 def test_wandb_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

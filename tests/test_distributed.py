@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from gcl_fast import distributed
 from gcl_fast.cli.main import main
 from gcl_fast.config import TrainConfig, from_dict
 from gcl_fast.data.plans import Plan
-from gcl_fast.errors import ConfigError
+from gcl_fast.errors import ConfigError, PeerError
 from gcl_fast.runs.batch_shares import check_shares
 from tests import distributed_worker as worker
 from tests.toy_world import SETTINGS, write_toy_world
@@ -115,6 +116,21 @@ def test_half_precision_rows_are_gathered_in_order(ranks) -> None:
     assert torch.equal(ranks[1]["gathered"], torch.arange(8, dtype=torch.bfloat16).view(4, 2))
 
 
+def test_the_gradient_of_gathered_rows_is_summed_and_that_of_others_left(ranks) -> None:
+    rows, beside = ranks[2]["gradients"]
+    assert rows.eq(1 + 2).all() and beside.eq(1).all()
+
+
+def test_processes_that_join_take_all_of_the_first(ranks) -> None:
+    """Parameters and buffers, whole numbers too, which float32 would round."""
+    joined = ranks[2]["joined"]
+    assert joined["weight"].eq(1).all() and joined["running_mean"].eq(1).all() and joined["num_batches_tracked"] == 2**24 + 1
+
+
+def test_running_averages_become_their_mean(ranks) -> None:
+    assert ranks[2]["averaged"]["running_mean"].eq(1.5).all() and ranks[2]["averaged"]["running_var"].eq(1).all()
+
+
 def test_an_error_on_one_rank_ends_all_and_is_told(tmp_path: Path) -> None:
     done = torchrun(str(ROOT / "tests" / "distributed_worker.py"), str(tmp_path), "fail")
     assert done.returncode != 0
@@ -171,20 +187,110 @@ def test_one_process_sends_nothing() -> None:
     assert distributed.sync_batch_norm(network, torch.device("cpu")) is network
 
 
-def test_sync_bn_and_gpus_beyond_those_here_are_named(monkeypatch) -> None:
+def test_batch_norm_is_synchronised_on_gpus_alone(monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 2)
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
     with pytest.raises(ConfigError, match="sync_bn must be false on cpu"):
-        distributed.sync_batch_norm(torch.nn.BatchNorm1d(2), torch.device("cpu"))
-    monkeypatch.setenv("LOCAL_RANK", "3")
+        distributed.sync_batch_norm(network, torch.device("cpu"))
+    assert isinstance(distributed.sync_batch_norm(network, torch.device("cuda"))[0], torch.nn.SyncBatchNorm)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="at most the 2 GPUs of this machine, got process 4"):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.own_gpu() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="at most the 2 GPUs of this machine, got process 3"):
         distributed.own_gpu()
+
+
+def test_a_mean_leaves_what_it_was_given(monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x.add_(3))
+    x = torch.ones(())
+    assert distributed.mean(x) == 2 and x == 1
+
+
+def test_running_averages_that_are_equal_keep_their_bits(monkeypatch) -> None:
+    """Of seven processes, whose sum float32 rounds."""
+    norm = torch.nn.BatchNorm1d(200)
+    norm.running_mean.copy_(torch.rand(200, generator=torch.Generator().manual_seed(0)))
+    before = norm.running_mean.clone()
+    monkeypatch.setattr(distributed, "world", lambda: 7)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x.copy_(sum(x.clone() for _ in range(7))))
+    distributed.average_buffers([norm])
+    assert torch.equal(norm.running_mean, before)
+
+
+def test_a_process_that_is_gone_is_told_as_such(monkeypatch) -> None:
+    def closed(x: torch.Tensor) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", closed)
+    with pytest.raises(PeerError, match="another process of this run ended; its own message says why"):
+        distributed.barrier()
+
+
+def test_what_the_first_process_makes_or_fails_at_reaches_the_others(monkeypatch) -> None:
+    sent: list = []
+
+    def broadcast(box: list, **_: object) -> None:
+        if distributed.first():
+            sent[:] = box
+        box[:] = sent
+
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    for make, error in ((lambda: 5, None), (lambda: 1 / 0, ZeroDivisionError)):
+        for rank, raised in ((0, error), (1, error and PeerError)):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            with pytest.raises(raised) if raised else contextlib.nullcontext():
+                assert distributed.from_first(make if rank == 0 else pytest.fail) == 5
 
 
 def test_commands_other_than_train_and_half_an_environment_are_refused(monkeypatch, capsys) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["evaluate", "nothing"]) == 1
     assert "only train runs in several processes, torchrun started 2" in capsys.readouterr().err
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(ConfigError, match="RANK.*start them with torchrun"), distributed.session(torch.device("cpu")):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    absent = "but MASTER_ADDR, MASTER_PORT is not set: start them with torchrun"
+    with pytest.raises(ConfigError, match=absent), distributed.session(torch.device("cpu")):
         pass
+
+
+@pytest.fixture
+def group(monkeypatch) -> list:
+    """What a process started by torchrun does about its group."""
+    done: list = []
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kinds, timeout: done.append((kinds, timeout)))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("parted"))
+    monkeypatch.setattr(distributed, "barrier", lambda: done.append("waited"))
+    return done
+
+
+def test_processes_meet_on_their_gpus_and_part_together(group: list) -> None:
+    """What lies on the CPU is sent there, too: no barrier waits for a GPU."""
+    device = torch.device("cuda", 1)
+    with distributed.session(device):
+        group.append("worked")
+    assert group == [device, ("cpu:gloo,cuda:nccl", distributed.TIMEOUT), "worked", "waited", "parted"]
+
+
+def test_after_an_error_a_process_waits_for_nobody(group: list) -> None:
+    with pytest.raises(ValueError, match="wrong"), distributed.session(torch.device("cpu")):
+        raise ValueError("wrong")
+    assert group == [("gloo", distributed.TIMEOUT)]
+
+
+def test_only_the_first_process_prints(group: list, monkeypatch, capsys) -> None:
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        with distributed.session(torch.device("cpu")):
+            print(f"process {rank}")
+    assert capsys.readouterr().out == "process 0\n"

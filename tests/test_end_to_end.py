@@ -229,6 +229,7 @@ def test_a_generator_guided_by_the_photos_pixels(tmp_path, settings, capsys):
                 shutil.copy(image, root / "mesh/market" / split / view / image.name)
     assert main(train(settings, root, tmp_path / "runs", "--name", "rendered", "--model.guide", "texture")) == 1
     assert "use --model.guide mesh" in capsys.readouterr().err
+    assert not (tmp_path / "runs/rendered").exists()
 
 
 def test_broken_images_are_named_before_training(tmp_path, settings, capsys):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gcl_fast.cli.evaluate import on_data
 from gcl_fast.cli.main import main
 from gcl_fast.config import ConfigError, TrainConfig, from_dict
 from gcl_fast.data.datasets.csv_data import read_csv_dataset
@@ -18,6 +19,8 @@ from gcl_fast.errors import InputError
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.models.names import entries
 from gcl_fast.models.published import recognise
+from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.encoder_export import export_encoder
 from gcl_fast.runs.training import Training
 from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
@@ -56,6 +59,31 @@ def test_imported_weights_are_scored(world, encoder, tmp_path, capsys):
     torch.save({"state_dict": {f"module._orig_mod.{k}": v for k, v in encoder.state_dict().items()}}, wrapped)
     code, again, err = run(capsys, "evaluate", wrapped, *where)
     assert code == 0 and again.splitlines()[-1] == next(line for line in out.splitlines() if line.startswith("plain")), err
+
+
+def test_an_exported_encoder_is_scored_at_its_own_size_and_re_ranked_where_asked(world, encoder, tmp_path, capsys, monkeypatch):
+    export_encoder(encoder, tmp_path / "exported", ("safetensors",), image_size=SIZE)
+    told, score = [], OpenedDataset.score
+
+    def watched(dataset, encoder, *, rerank=False):
+        told.append((dataset.config.image_size, rerank))
+        return score(dataset, encoder, rerank=rerank)
+
+    monkeypatch.setattr(OpenedDataset, "score", watched)
+    where = ("--dataset", "market1501", "--root", world, "--device", "cpu")
+    code, out, err = run(capsys, "evaluate", tmp_path / "exported", *where, "--rerank")
+    assert code == 0 and "reranked" in out, err
+    assert told == [(SIZE, False), (SIZE, True)]
+
+
+def test_a_run_is_scored_on_other_data_in_other_places():
+    """Meshes were told of the data trained on: those of others lie in their usual place."""
+    config = from_dict(TrainConfig, {"device": "cuda", "root": "/data", "mesh_root": "/meshes"})
+    same = on_data(config, None, None, "cpu")
+    assert (same.device, same.dataset, same.root, same.mesh_root) == ("cpu", "market1501", "/data", "/meshes")
+    for dataset, root in (("msmt17", None), (None, "/moved"), ("msmt17", "/moved")):
+        other = on_data(config, dataset, root, "cpu")
+        assert (other.dataset, other.root, other.mesh_root) == (dataset or "market1501", root or "/data", None)
 
 
 def test_weights_alone_ask_for_their_data_set(world, encoder, tmp_path, capsys):

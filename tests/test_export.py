@@ -137,6 +137,17 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         export_encoder(small(), tmp_path, image_size=SIZE)
     with pytest.raises(ValueError, match="formats must be of safetensors, torch, onnx, got tflite"):
         export_encoder(small(), tmp_path, ("tflite",))
+    with pytest.raises(ValueError, match="got none"):
+        export_encoder(small(), tmp_path, ())
+
+
+def test_a_feature_of_any_width_and_a_folder_anywhere(tmp_path: Path) -> None:
+    encoder, out = small("jvtc", feature_width=6), tmp_path / "a" / "b"
+    for _ in range(2):  # and written again
+        export_encoder(encoder, out, ("safetensors",), image_size=SIZE)
+    again, size = encoder_of(out / "encoder.safetensors")
+    assert again.feature_dim == 6 and size == SIZE
+    torch.testing.assert_close(features(again, PIXELS), features(encoder, PIXELS))
 
 
 def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

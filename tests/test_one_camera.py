@@ -59,6 +59,7 @@ def test_a_run_on_one_camera_ends_with_a_report(root: Path, tmp_path: Path, caps
     assert main(["evaluate", str(run), "--same-camera", "--output", str(scores), "--ranked-lists", str(tmp_path / "a.png")]) == 0
     assert 0 < strictly(scores)["plain"]["mAP"] <= 1
     assert main([*command, "--resume", "--same-camera"]) == 0  # the choice may come later
+    assert main([*command, "--name", "wide", "--same-camera"]) == main(["evaluate", str(runs / "wide")]) == 0  # as it was trained
     assert "rank1" in strictly(run / "metrics.json")["untrained"] and (run / "pictures/stage1_ranked_lists.png").exists()
 
 

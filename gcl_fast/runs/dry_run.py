@@ -26,7 +26,7 @@ from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.resume_command import started_otherwise
 from gcl_fast.runs.run_checks import check_run, check_start
-from gcl_fast.runs.stage_start import look_at_init
+from gcl_fast.runs.stage_start import look_at_init, starts_from_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.boards import wandb_package
@@ -76,7 +76,7 @@ def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False,
     if config.wandb:
         wandb_package()
     check_run(config, stages, resume=resume, overwrite=overwrite)
-    check_start(config, stages)
+    check_start(config, stages, overwrite=overwrite)
     threads = torch.get_num_threads()
     try:
         _look(config, stages, resume=resume, overwrite=overwrite)
@@ -98,10 +98,11 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
-    print(start_box(config, stages, goes_on=goes_on))
-    if 1 in stages and not (goes_on or config.init) and config.model.weights not in ("none", "imagenet"):
+    given = starts_from_init(config, stages, stages[0], removed=overwrite)
+    print(start_box(config, stages, goes_on=goes_on, given=given))
+    if 1 in stages and not (goes_on or given) and config.model.weights not in ("none", "imagenet"):
         build_networks(config)  # a file: is it there, does it fit
-    if config.init and not goes_on:
+    if given and not goes_on:
         look_at_init(config, stages, overwrite=overwrite)
     print(dataset.table())
     print(line_of(resolved))

@@ -16,6 +16,7 @@ from gcl_fast.runs.resolved import CHOICES
 from gcl_fast.runs.resume_command import resume_command
 from gcl_fast.runs.run_files import files_of_run
 from gcl_fast.runs.same_settings import changed_settings
+from gcl_fast.runs.stage_start import starts_from_init
 from gcl_fast.runs.work_ahead import settings_of
 from gcl_fast.stages.checkpoint import load_trained, trained_settings
 from gcl_fast.stages.layout import check_graphs
@@ -69,15 +70,16 @@ def unfinished(path: Path, stage: int) -> str:
     return "" if done >= epochs else f"{done} of {counted(epochs, 'epoch')}"
 
 
-def check_start(config: TrainConfig, stages: Sequence[int]) -> None:
+def check_start(config: TrainConfig, stages: Sequence[int], *, overwrite: bool = False) -> None:
     """Whether each stage has what it starts from: the stage before it, in this call or, finished, in the run folder. What --init
     gives the first stage is looked at when it is read.
 
+    overwrite: what the folder holds is about to be removed.
     Errors: RunError that says what to train first.
     """
     for stage in stages:
         path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
-        given = bool(config.init) and stage == stages[0]
+        given = starts_from_init(config, stages, stage, removed=overwrite)
         if stage == 1 or stage - 1 in stages or given:
             continue
         if not path.exists():

@@ -1,4 +1,4 @@
-"""What a stage starts from: files that --init names, or the stage before it in the run's folder."""
+"""What a stage starts from: the stage before it in the run's folder, or files that --init names."""
 
 from __future__ import annotations
 
@@ -20,18 +20,34 @@ def look_at_init(config: TrainConfig, stages: Sequence[int], *, overwrite: bool 
     overwrite: what the folder holds is about to be removed.
     Errors: as loading has them.
     """
-    networks = build_networks(config, start=False)
-    given = load_given(networks, config, stages, stages[0], tell=True)
-    if stages[0] == 3:
-        load_stage2(networks, config, given=given, removed=overwrite)
+    load_start(build_networks(config, start=False), config, stages, stages[0], tell=True, removed=overwrite)
 
 
-def load_given(networks: Networks, config: TrainConfig, stages: Sequence[int], stage: int, *, tell: bool = False) -> set[str]:
-    """Load what --init gives, in the first of the stages: the later ones start from the stage before them. Returns which networks
-    it gave."""
-    if not config.init or stage != stages[0]:
-        return set()
-    return load_networks(networks, config.init, stage, tell=tell)
+def starts_from_init(config: TrainConfig, stages: Sequence[int], stage: int, *, removed: bool = False) -> bool:
+    """Whether a stage starts from what --init names: the first of the run. A later call keeps that setting, and what the calls
+    before it trained is not to be lost: its stage starts from the one before it, as in one call for all.
+
+    removed: what the run folder holds is about to be removed.
+    """
+    before = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
+    return bool(config.init) and stage == stages[0] and (removed or not before.exists())
+
+
+def load_start(
+    networks: Networks, config: TrainConfig, stages: Sequence[int], stage: int, *, tell: bool = False, removed: bool = False
+) -> None:
+    """Load what a stage starts from.
+
+    tell: print what the files of --init hold.
+    removed: what the run folder holds is about to be removed.
+    """
+    given: set[str] = set()
+    if config.init and starts_from_init(config, stages, stage, removed=removed):
+        given = load_networks(networks, config.init, stage, tell=tell)
+    if stage == 2 and not given:
+        load_stage1(networks.encoder, config)
+    if stage == 3:
+        load_stage2(networks, config, given=given, removed=removed)
 
 
 def load_stage1(encoder: IdentityEncoder, config: TrainConfig) -> None:

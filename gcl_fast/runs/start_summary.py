@@ -88,10 +88,11 @@ def _augmentation(stage1: Stage1Config) -> str:
     return ", ".join(words for words, used in parts.items() if used) or "no augmentation"
 
 
-def start_box(config: TrainConfig, stages: Sequence[int], *, goes_on: bool) -> str:
+def start_box(config: TrainConfig, stages: Sequence[int], *, goes_on: bool, given: bool = False) -> str:
     """What the encoder starts from, and what the published recipe does, in a box.
 
     goes_on: the first of these stages has a checkpoint in the run folder, and continues.
+    given: it starts from what --init names.
     """
     model, first = config.model, min(stages)
     published = PUBLISHED_START[config.stage1.method]
@@ -99,7 +100,7 @@ def start_box(config: TrainConfig, stages: Sequence[int], *, goes_on: bool) -> s
         published = "The published GCL starts stages 2 and 3 from an encoder trained by JVTC or MLC, those from ImageNet weights."
     if goes_on:
         lines = [f"The encoder ({model.backbone}) goes on from this run's own checkpoint."]
-    elif config.init:
+    elif given:
         lines = [f"The encoder ({model.backbone}) starts from {config.init} (--init).", published]
     elif first != 1:
         lines = [f"The encoder ({model.backbone}) starts from what stage {first - 1} of this run left.", published]

@@ -18,6 +18,7 @@ from gcl_fast.config import TrainConfig, to_dict, yaml_text
 from gcl_fast.errors import MissingMeshesError, MissingPackageError, RunError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.cpu_threads import choose_threads
@@ -33,7 +34,7 @@ from gcl_fast.runs.resume_command import stage_flag, started_otherwise
 from gcl_fast.runs.run_checks import check_run, check_start, unfinished
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
-from gcl_fast.runs.stage_start import load_given, load_stage1, load_stage2, look_at_init
+from gcl_fast.runs.stage_start import load_start, look_at_init, starts_from_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
@@ -63,7 +64,7 @@ class Training:
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
-        distributed.from_first(lambda: check_start(config, stages))
+        distributed.from_first(lambda: check_start(config, stages, overwrite=overwrite))
         check_shares(config, stages)
         before = distributed.from_first(lambda: read_resolved(self.run_dir) if resume else {})
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
@@ -124,12 +125,13 @@ class Training:
         model.weights; False: they are loaded, and those weights are not asked for."""
         model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
         goes_on = self.resume and distributed.from_first(first.exists)
-        begins = 1 in self.stages and not goes_on and not self.config.init
+        given = distributed.from_first(lambda: starts_from_init(self.config, self.stages, self.stages[0], removed=overwrite))
+        begins = 1 in self.stages and not goes_on and not given
         if distributed.first():
-            print(start_box(self.config, self.stages, goes_on=goes_on))
+            print(start_box(self.config, self.stages, goes_on=goes_on, given=given))
         if begins and model.weights != "none":
             distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
-        if self.config.init and not goes_on:
+        if given and not goes_on:
             distributed.from_first(lambda: look_at_init(self.config, self.stages, overwrite=overwrite))
         return begins
 
@@ -175,19 +177,14 @@ class Training:
         self._record_scores("untrained", self.dataset.score(encoder))
 
     def stage1(self) -> None:
-        networks = build_networks(self.config, start=self.start)
-        load_given(networks, self.config, self.stages, 1)
+        networks = self._networks(1)
         self._train(stage_of_method(self.config, self._learning(networks.encoder), self.dataset))
 
     def stage2(self) -> None:
-        networks = build_networks(self.config, start=False)
-        if not load_given(networks, self.config, self.stages, 2):
-            load_stage1(networks.encoder, self.config)
-        self._train(GenerativeStage(self.config, networks, self.dataset))
+        self._train(GenerativeStage(self.config, self._networks(2), self.dataset))
 
     def stage3(self) -> None:
-        networks = build_networks(self.config, start=False)
-        load_stage2(networks, self.config, given=load_given(networks, self.config, self.stages, 3))
+        networks = self._networks(3)
         networks.encoder = self._learning(networks.encoder)
         self._train(JointStage(self.config, networks, self.dataset))
 
@@ -224,6 +221,14 @@ class Training:
         parts = [(name, part) for name, part in metrics.items() if name in ("untrained", *STAGES) and isinstance(part, dict)]
         scores = {f"{name}/{key}": float(v) for name, part in parts for key, v in part.items() if isinstance(v, (int, float))}
         self.log.results(to_dict(self.given), scores)
+
+    def _networks(self, stage: int) -> Networks:
+        """With what the stage starts from; where it goes on, all comes from its own checkpoint."""
+        networks = build_networks(self.config, start=self.start and stage == 1)
+        own = self._checkpoint(f"stage{stage}")
+        if not (self.resume and distributed.from_first(own.exists)):
+            load_start(networks, self.config, self.stages, stage)
+        return networks
 
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)

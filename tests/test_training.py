@@ -1,0 +1,265 @@
+"""What a run starts from and hands to its stages, what it keeps when it goes on, and what only the first process writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("torchvision", reason="the backbones need torchvision")
+
+from gcl_fast import distributed
+from gcl_fast.config import TrainConfig, from_dict, to_dict
+from gcl_fast.data.loaders import reader
+from gcl_fast.errors import ConfigError, GclError, MissingMeshesError, RunError
+from gcl_fast.runs import training
+from gcl_fast.runs.dataset import OpenedDataset
+from gcl_fast.runs.dry_run import dry_run
+from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
+from gcl_fast.runs.networks import build_networks
+from gcl_fast.runs.training import Training, train
+from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
+from tests.toy_world import SETTINGS, write_toy_world
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_world(tmp_path_factory.mktemp("world") / "data", people=3, images=4)
+
+
+def settings(root: Path, runs: Path, **changes: Any) -> TrainConfig:
+    """A toy run: 2 updates in stage 1, 6 in stage 3."""
+    values = yaml.safe_load(SETTINGS) | {"root": str(root), "runs": str(runs)}
+    values["stage1"] |= {"epochs": 1, "iters": 2}
+    return from_dict(TrainConfig, changes, base=from_dict(TrainConfig, values))
+
+
+def begun(config: TrainConfig, stages: tuple[int, ...] = (1,), **options: bool) -> Training:
+    """A run at its start, its folder free for the next."""
+    run = Training(config, stages, **{"resume": False, "overwrite": False, **options})
+    run.close()
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]], int]:
+    """A run of all stages with the control run: its folder, what each stage's engine was told and started from, how many
+    encoders took synchronised batch norm."""
+    told: dict[str, dict[str, Any]] = {}
+    synced: list[object] = []
+    engine, sync = training.Engine, distributed.sync_batch_norm
+
+    def watched(stage: Any, *args: Any, **options: Any) -> Any:
+        weights = {name: value.clone() for name, value in stage.encoder.state_dict().items()}
+        told[stage.name] = {**options, "finished_epochs": getattr(stage, "first_epoch", 0), "weights": weights}
+        return engine(stage, *args, **options)
+
+    changes = {"checkpoint_every": 2, "log_every": 3, "picture_every": 4, "sync_bn": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Engine", watched)
+        patch.setattr(distributed, "sync_batch_norm", lambda *args: synced.append(args) or sync(*args))
+        run = train(settings(root, tmp_path_factory.mktemp("runs"), **changes), control=True)
+    return run, told, len(synced)
+
+
+def test_each_stage_is_saved_logged_and_pictured_as_often_as_asked(whole) -> None:
+    _, told, _ = whole
+    assert told.keys() == {"stage1", "stage2", "stage3", "control"}
+    for options in told.values():
+        assert (options["checkpoint_every"], options["log_every"], options["picture_every"]) == (2, 3, 4)
+
+
+def test_the_page_is_renewed_after_each_epoch(whole) -> None:
+    pytest.importorskip("jinja2", reason="the page needs it")
+    assert all(options["after_epoch"] is not None for options in whole[1].values())
+
+
+def test_the_control_run_makes_as_many_updates_as_stage_3(whole) -> None:
+    run, _, _ = whole
+    updates = {stage: load_trained(stage_checkpoint(run, stage))["iteration"] for stage in ("stage1", "stage3", "control")}
+    assert updates == {"stage1": 2, "stage3": 6, "control": 6}
+
+
+def test_the_control_run_goes_on_from_stage_1(whole) -> None:
+    run, told, _ = whole
+    finished, control = load_trained(stage_checkpoint(run, "stage1")), told["control"]
+    assert control["finished_epochs"] == finished["epoch"] == 1
+    assert all(torch.equal(value, control["weights"][name]) for name, value in finished["modules"]["encoder"].items())
+
+
+def test_every_stage_that_trains_the_encoder_synchronises_its_batch_norm(whole) -> None:
+    assert whole[2] == 3  # stages 1 and 3, and the control run; stage 2 holds it still
+
+
+def test_a_run_keeps_that_it_was_started_with_a_control_run(whole) -> None:
+    metrics = read_metrics(whole[0])
+    assert metrics["stages"] == [1, 2, 3] and metrics["with_control"] is True
+
+
+def test_training_leaves_the_caller_its_threads(root: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    train(settings(root, tmp_path, threads=before + 1), (1,))
+    assert torch.get_num_threads() == before
+
+
+# What a run starts from
+
+
+def test_the_start_weights_are_scored_and_trained_and_then_not_asked_for(root: Path, tmp_path: Path, monkeypatch) -> None:
+    weights, scored, stages = tmp_path / "start.pt", [], []
+    start = build_networks(settings(root, tmp_path, seed=9)).encoder.state_dict()
+    torch.save(start, weights)
+
+    def score(self: OpenedDataset, encoder: torch.nn.Module) -> dict[str, float]:
+        scored.append({name: value.clone() for name, value in encoder.state_dict().items()})
+        return {"mAP": 0.5}
+
+    monkeypatch.setattr(OpenedDataset, "score", score)
+    monkeypatch.setattr(Training, "_train", lambda self, stage: stages.append(stage.encoder.state_dict()))
+    config = settings(root, tmp_path, model={"weights": str(weights)})
+    begun(config).run()
+    assert len(scored) == len(stages) == 1
+    for state in (*scored, *stages):
+        assert all(torch.equal(value, start[name]) for name, value in state.items())
+    monkeypatch.undo()
+    train(config, (1,), overwrite=True)
+    weights.unlink()
+    train(config, (1,), resume=True)
+    train(config, (2,), resume=True)  # begins, from stage 1
+
+
+def test_the_fresh_encoder_is_scored_once(root: Path, tmp_path: Path, monkeypatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(OpenedDataset, "score", lambda *_: calls.append("scored") or {"mAP": 0.5})
+    for resume in (False, True):
+        begun(settings(root, tmp_path), resume=resume).untrained()
+    assert calls == ["scored"]
+
+
+def test_a_run_that_goes_on_does_not_ask_for_what_it_was_started_from(whole, root: Path, tmp_path: Path) -> None:
+    given = shutil.copy(stage_checkpoint(whole[0], "stage1"), tmp_path / "given.pt")
+    config = settings(root, tmp_path, init=str(given))
+    train(config, (1,))
+    Path(given).unlink()
+    train(config, (1,), resume=True)
+
+
+@pytest.mark.parametrize("calls", [[(1, 2)], [(1,), (2,)]])
+def test_only_the_first_stage_of_a_run_starts_from_what_was_given(calls, whole, root: Path, tmp_path: Path, capsys) -> None:
+    """Also where each stage has a call of its own, which has to keep --init: else what the call before it trained was lost."""
+    config = settings(root, tmp_path, init=f"{whole[0] / 'stage3'}")
+    for stages in calls:
+        run = train(config, stages, resume=True)
+    first, second = (load_trained(stage_checkpoint(run, f"stage{stage}"))["modules"] for stage in (1, 2))
+    assert all(torch.equal(value, second["encoder"][name]) for name, value in first["encoder"].items())  # stage 2 holds it still
+    assert ("starts from what stage 1 of this run left" in capsys.readouterr().out) == (len(calls) == 2)
+    third = vars(begun(config, (3,), resume=True)._networks(3))
+    for name, weights in second.items():
+        assert all(torch.equal(value, third[name].state_dict()[key]) for key, value in weights.items())
+
+
+def test_stage_2_does_not_pass_over_a_stage_1_that_is_not_finished(whole, root: Path, tmp_path: Path, capsys) -> None:
+    """Else stage 2 would start from --init again; --overwrite removes that stage 1."""
+    given = stage_checkpoint(whole[0], "stage3")
+    config = settings(root, tmp_path, init=str(given))
+    unfinished = {"stage": "stage1", "epoch": 0, "config": to_dict(config), "modules": {}}
+    save_checkpoint(stage_checkpoint(config.run_dir, "stage1"), unfinished)
+    with pytest.raises(RunError, match=r"stage 1 of this run, which is not finished \(0 of 1 epoch\)"):
+        begun(config, (2,), resume=True)
+    for start in (dry_run, begun):
+        start(config, (2,), overwrite=True)
+        assert f"starts from {given} (--init)" in capsys.readouterr().out
+
+
+# What is refused before a folder is touched
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "from_first", lambda make: make())
+    with pytest.raises(ConfigError, match=r"stage1\.batch_size.*multiple of 3"):
+        begun(settings(root, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_views_that_were_never_rendered_end_a_run_before_stage_1(root: Path, tmp_path: Path) -> None:
+    """Of the rendered folders only each photo's own view is read to see whether it can guide."""
+    world = tmp_path / "data"
+    shutil.copytree(root, world)
+    for split, folder in (("train", "bounding_box_train"), ("test", "query"), ("test", "bounding_box_test")):
+        shutil.copytree(world / "market1501" / folder, world / "mesh/market" / split / "render", dirs_exist_ok=True)
+    with pytest.raises(GclError, match="rendered pictures exist only in the views render of"):
+        begun(settings(world, tmp_path / "runs", meshes="rendered"), (1, 2))
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_meshes_that_are_missed_lead_back_to_stage_1_where_the_run_goes_on(how: str, root: Path, tmp_path: Path) -> None:
+    world = tmp_path / "data"
+    shutil.copytree(root / "market1501", world / "market1501")
+    config = settings(world, tmp_path / "runs")
+    begun(config)
+    with pytest.raises(MissingMeshesError) as error:
+        begun(config, (1, 2), **{how: True})
+    assert ("was started with --stage 1" in str(error.value)) == (how == "resume")
+
+
+# What a run keeps when it goes on
+
+
+def test_a_run_that_goes_on_keeps_its_threads(root: Path, tmp_path: Path, monkeypatch) -> None:
+    config, given = settings(root, tmp_path), []
+    begun(replace(config, threads=1))
+    monkeypatch.setattr(training, "choose_threads", lambda setting, before: given.append((setting, before["threads"])))
+    begun(config, resume=True)
+    assert given == [(0, 1)]
+
+
+def test_a_run_of_stage_1_alone_forgets_no_meshes(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path)
+    begun(config, (1, 2))
+    begun(config, (1,), resume=True)
+    assert read_resolved(config.run_dir)["meshes"] == read_metrics(config.run_dir)["resolved"]["meshes"] == "vertices"
+
+
+def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    config = settings(root, tmp_path)
+    begun(config, (1, 2))
+    monkeypatch.setattr(reader, "may_take", lambda device: 0)
+    assert begun(config, (1, 2), resume=True).dataset.train_meshes is not None
+    assert "the run's cached cannot be used here" in capsys.readouterr().out
+
+
+def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Path) -> None:
+    other = write_toy_world(tmp_path / "other", people=4, images=4)
+    begun(settings(root, tmp_path / "runs"))
+    config = settings(other, tmp_path / "runs")
+    begun(config, overwrite=True)
+    assert read_resolved(config.run_dir)["images"] == 16
+
+
+def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path)
+    begun(config)
+    write_metrics(config.run_dir, {"seconds": 5000.0})
+    begun(config, resume=True).count_seconds()
+    assert read_metrics(config.run_dir)["seconds"] >= 5000
+
+
+# What the first process writes
+
+
+def test_the_first_process_alone_records_scores(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = Training.__new__(Training)
+    run.run_dir = tmp_path
+    for first, written in ((False, []), (True, ["metrics.json"])):
+        monkeypatch.setattr(distributed, "first", lambda first=first: first)
+        run._record_scores("stage1", {"mAP": 0.25, "score": 0.25})
+        assert [path.name for path in tmp_path.iterdir()] == written
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"stage1": {"mAP": 0.25}}
+    assert capsys.readouterr().out == "stage1: mAP 25.0%\n"
