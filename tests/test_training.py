@@ -17,14 +17,15 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, from_dict, to_dict
 from gcl_fast.data.loaders import reader
-from gcl_fast.errors import ConfigError, GclError, MissingMeshesError, RunError
+from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingMeshesError, RunError
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
 from gcl_fast.runs.networks import build_networks
+from gcl_fast.runs.stage_start import load_start
 from gcl_fast.runs.training import Training, train
-from gcl_fast.stages.checkpoint import load_trained, save_checkpoint
+from gcl_fast.stages.checkpoint import load_checkpoint, load_trained, save_checkpoint
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -175,6 +176,16 @@ def test_stage_2_does_not_pass_over_a_stage_1_that_is_not_finished(whole, root: 
     for start in (dry_run, begun):
         start(config, (2,), overwrite=True)
         assert f"starts from {given} (--init)" in capsys.readouterr().out
+
+
+def test_stage_3_starts_from_all_that_stage_2_trains(whole, root: Path, tmp_path: Path) -> None:
+    """A network that the file lacks would be trained from random weights, unsaid."""
+    config = settings(root, tmp_path)
+    content = load_checkpoint(stage_checkpoint(whole[0], "stage2"))
+    del content["modules"]["generator"]
+    save_checkpoint(path := stage_checkpoint(config.run_dir, "stage2"), content)
+    with pytest.raises(CheckpointError, match=f"{path} holds no generator"):
+        load_start(build_networks(config), config, (3,), 3)
 
 
 # What is refused before a folder is touched

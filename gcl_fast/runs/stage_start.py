@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gcl_fast.config import TrainConfig
-from gcl_fast.errors import RunError
+from gcl_fast.errors import CheckpointError, RunError
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.folder import stage_checkpoint
@@ -70,6 +70,8 @@ def load_stage2(networks: Networks, config: TrainConfig, *, given: set[str], rem
             f"stage 3 needs the {', '.join(sorted(wanted))} of stage 2: {path} {state}; train --stage 2 first "
             "or give their files to --init, joined by commas"
         )
-    for name, weights in load_trained(path)["modules"].items():
-        if name in wanted:
-            load_module(getattr(networks, name), weights, str(path))
+    modules = load_trained(path)["modules"]
+    for name in sorted(wanted):
+        if name not in modules:
+            raise CheckpointError(f"{path} holds no {name}: no checkpoint of stage 2")
+        load_module(getattr(networks, name), modules[name], str(path))
