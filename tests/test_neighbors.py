@@ -107,6 +107,17 @@ def test_knn_agrees_with_float64_on_any_device(device: torch.device, monkeypatch
         assert (similarity.cpu().double() - exact).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("side", [64, 7])  # of a block: in whole registers, and less than one
+def test_a_tie_with_a_lower_row_in_a_later_block_goes_to_that_row(
+    side: int, dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops._knn, "SIDE", {"cpu": side, "cuda": side})
+    x = signs(200, 16, seed=4).to(dtype)
+    for k in (5, 30):
+        assert np.array_equal(knn(x.to(device), k)[1].cpu().numpy(), ranking(x, k))
+
+
 def device_type(device: torch.device | str) -> str:
     return torch.device(device).type
 
