@@ -83,7 +83,7 @@ def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.
 
 
 def test_candidates_that_may_be_among_the_nearest_are_multiplied(device: torch.device) -> None:
-    """The second's score may be a bound too high, and a candidate's a bound too low: two bounds below it nobody is passed over."""
+    """The second's score may be a bound too high, and a candidate's a bound too low: within two nobody is passed over."""
     x = torch.randn(7, 8, generator=torch.Generator().manual_seed(0)).to(device)
     index = torch.arange(6, device=device).expand(7, -1)
     bound = torch.full((7,), 0.1, device=device)
