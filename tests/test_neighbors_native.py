@@ -106,20 +106,25 @@ def odd_block(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     block = torch.randn(37, 301, generator=generator).to(dtype)
     block[3, 40:200] = block[3, 40]
-    block[5, 7], block[6, ::2] = torch.nan, -torch.inf
+    block[5, 7], block[6, ::2], block[8] = torch.nan, -torch.inf, 1
     return block, torch.randn(301, generator=generator, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 def chosen(dtype: torch.dtype) -> list[list]:
-    """Lists of 37 rows out of a block of 301 columns, by rows and by columns, without a penalty and with one."""
+    """Lists of 37 rows out of a block of 301 columns, at once and the later columns first, by rows and by columns, without a
+    penalty and with one."""
     block, penalty = odd_block(dtype)
     nobody, real = torch.zeros(0, dtype=torch.int64), penalty.dtype
     results = []
     for taken in (penalty[:0], penalty):
         for given in (block, block.T.contiguous().T):
-            value, index = torch.full((37, 20), -torch.inf, dtype=real), torch.full((37, 20), 2**60)
-            native.knn_update_(given, nobody, 50, 0, taken, nobody, nobody, nobody, value, index)
-            results.append([value, index])
+            for parts in ([(0, 301)], [(150, 301), (0, 150)]):
+                value, index = torch.full((37, 20), -torch.inf, dtype=real), torch.full((37, 20), 2**60)
+                for first, last in parts:
+                    native.knn_update_(
+                        given[:, first:last], nobody, 50, first, taken[first:last], nobody, nobody, nobody, value, index
+                    )
+                results.append([value, index])
     return results
 
 
@@ -127,8 +132,8 @@ def chosen(dtype: torch.dtype) -> list[list]:
 def test_lists_are_the_sorted_block(dtype: torch.dtype) -> None:
     """Of bfloat16 too, which is widened as it is read."""
     block, penalty = odd_block(dtype)
-    by_rows, by_columns, *penalised = chosen(dtype)
-    for results, taken in (([by_rows, by_columns], torch.zeros_like(penalty)), (penalised, penalty)):
+    found = chosen(dtype)
+    for results, taken in ((found[:4], torch.zeros_like(penalty)), (found[4:], penalty)):
         score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
         itself = score[own].clone()
