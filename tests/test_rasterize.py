@@ -148,13 +148,14 @@ def test_triangles_that_cover_nothing(device, dtype) -> None:
     assert (ops.rasterize(away, torch.tensor([[0, 1, 2]], device=device), (4, 4)).face_id == -1).all()
 
 
-def test_a_triangle_without_area_that_gains_one_by_snapping(device) -> None:
+def test_triangles_without_area_that_gain_one_by_snapping(device) -> None:
     along = [2.5 + t / 1024 for t in (-618 * 7, -170 * 7, 161 * 7)], [2.5 + t / 1024 for t in (-618 * 4, -170 * 4, 161 * 4)]
-    verts = tensor([[[x, y, z] for x, y, z in zip(*along, (1.0, 2.0, 3.0), strict=True)]], device).requires_grad_()
-    faces = torch.tensor([[0, 1, 2]], device=device)
-    face_id, bary, depth = ops.rasterize(verts, faces, (5, 5))
-    assert face_id[0, 2, 2] == 0 and (bary[face_id >= 0].sum(-1) - 1).abs().max() < 1e-6
-    assert_same((face_id, bary, depth), reference.rasterize(verts.detach().cpu(), faces.cpu(), (5, 5)))
+    one = [[x, y, z] for x, y, z in zip(*along, (1.0, 2.0, 3.0), strict=True)]
+    verts = tensor([[[x + right, y, z] for right in range(5) for x, y, z in one]], device).requires_grad_()
+    faces = torch.arange(15, device=device).view(5, 3)
+    face_id, bary, depth = ops.rasterize(verts, faces, (5, 9))
+    assert face_id[0, 2, 2:7].tolist() == [0, 1, 2, 3, 4] and (bary[face_id >= 0].sum(-1) - 1).abs().max() < 1e-6
+    assert_same((face_id, bary, depth), reference.rasterize(verts.detach().cpu(), faces.cpu(), (5, 9)))
     (grad,) = torch.autograd.grad(bary.square().sum() + depth[face_id >= 0].sum(), verts)
     assert grad.isfinite().all() and (grad[..., :2] == 0).all() and (grad[..., 2] >= 0).all()
 
