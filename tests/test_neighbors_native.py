@@ -128,11 +128,15 @@ def chosen(dtype: torch.dtype) -> list[list]:
     return results
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_lists_are_the_sorted_block(dtype: torch.dtype) -> None:
+def test_lists_are_the_sorted_block(dtype: torch.dtype, threads: int) -> None:
     """Of bfloat16 too, which is widened as it is read."""
     block, penalty = odd_block(dtype)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     found = chosen(dtype)
+    torch.set_num_threads(before)
     for results, taken in ((found[:4], torch.zeros_like(penalty)), (found[4:], penalty)):
         score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
@@ -379,3 +383,13 @@ def test_too_little_room_is_an_error_and_nothing_is_written_beyond() -> None:
     begins = torch.arange(41)  # room for one entry a row
     with pytest.raises(RuntimeError, match="overlap_rows: room does not hold the rows"):
         native.overlap_rows(*sets.rows, *sets.holders, 0, 40, 1, 2.0, begins, 40)
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize(("name", "at", "words"), [("expansion_weights", 8, "the sets"), ("mean_rows", 5, "the rows")])
+def test_starts_of_rows_that_are_longer_or_shorter_are_an_error(name: str, at: int, words: str, more: int) -> None:
+    arguments = list(dict(calls(torch.device("cpu")))[name])
+    arguments[at] = arguments[at].clone()
+    arguments[at][20] += more
+    with pytest.raises(RuntimeError, match=f"{name}: (out_)?start does not fit {words}"):
+        getattr(native, name)(*arguments)
