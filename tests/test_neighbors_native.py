@@ -135,8 +135,10 @@ def test_lists_are_the_sorted_block(dtype: torch.dtype, threads: int) -> None:
     block, penalty = odd_block(dtype)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    found = chosen(dtype)
-    torch.set_num_threads(before)
+    try:
+        found = chosen(dtype)
+    finally:
+        torch.set_num_threads(before)
     for results, taken in ((found[:4], torch.zeros_like(penalty)), (found[4:], penalty)):
         score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
