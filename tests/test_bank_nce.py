@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -256,7 +257,7 @@ def test_errors_are_at_most_twice_those_of_pytorch(shape, device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_one_result_for_any_number_of_threads(dtype):
-    query, bank, labels, positive = some(18, 900, 70, 30, dtype=torch.float32)
+    query, bank, labels, positive = some(18, 40_000, 70, 30, dtype=torch.float32)  # so long that threads do run side by side
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -269,13 +270,53 @@ def test_one_result_for_any_number_of_threads(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rows_inside_a_wider_array_are_read_where_they_lie(dtype, device):
-    query, bank, labels, positive = some(18, 300, 24, 30, dtype=torch.float32, device=device)
+@pytest.mark.parametrize("batch", [18, 40])  # by so many as 40 a CPU reads a copy of the bank
+@pytest.mark.parametrize("d", [27, 32])  # whole registers, and some more
+def test_rows_inside_a_wider_array_are_read_where_they_lie(d, batch, dtype, device):
+    query, bank, labels, positive = some(batch, 300, d, 30, dtype=torch.float32, device=device)
     wide = torch.full((300, 61), float("nan"), dtype=dtype, device=device)
-    view = wide[:, 7:31]  # neither aligned nor adjacent
+    view = wide[:, 7 : 7 + d]  # neither aligned nor adjacent
     view.copy_(bank)
     query = torch.nn.functional.normalize(query)
     within_twice_pytorchs_error(query, view, labels, positive, 50)  # on a GPU not by the same kernel as rows that lie even
+
+
+def test_labels_that_differ_in_their_upper_halves_alone_are_classes_apart(device):
+    query, bank, labels, positive = some(9, 60, 8, 3, device=device)
+    labels = torch.where(labels < 0, labels, labels + (torch.arange(60, device=device) % 2 << 32))
+    within_twice_pytorchs_error(query.float(), bank.float(), labels, positive, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_number_of_half_precision_is_read_as_it_is(dtype, device):
+    """The gradient of a query of zeros with one negative, zeros too, is its positive row over minus twice the temperature."""
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    numbers = torch.where(numbers.isfinite(), numbers, 0).view(-1, 64).to(device)
+    rows = len(numbers)
+    bank, labels = torch.cat([numbers, torch.zeros_like(numbers[:1])]), (torch.arange(rows + 1, device=device) == rows).long()
+    query = torch.zeros(rows, 64, device=device, requires_grad=True)
+    loss = ops.bank_nce(query, bank, labels, torch.arange(rows, device=device), temperature=0.5)
+    (grad,) = torch.autograd.grad(loss.sum(), query)
+    assert torch.equal(-grad, numbers.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_positive_infinitely_far_has_an_infinite_loss(dtype, device):
+    query, bank, labels, positive = some(1, 30, 8, 4, dtype=torch.float32, device=device)
+    query, bank = query.abs(), bank.to(dtype)
+    bank[positive[0]] = -torch.inf
+    assert ops.bank_nce(query, bank, labels, positive, temperature=0.1).tolist() == [torch.inf]
+
+
+def test_many_small_weights_beside_a_large_one_add_up(device):
+    """Each block of them is less than half a unit in the last place of the largest, in float32."""
+    bank = torch.full((400_000, 1), -22.0, device=device)
+    bank[0] = 0
+    labels = (torch.arange(400_000, device=device) == 1).long()
+    query, positive = torch.ones(1, 1, device=device), torch.ones(1, dtype=torch.int64, device=device)
+    loss = ops.bank_nce(query, bank, labels, positive, temperature=1.0)
+    want = 22 + math.log(1 + 400_000 * math.exp(-22))  # the positive is one of the small ones
+    assert abs(loss.item() - want) < 3e-6
 
 
 def test_a_nan_is_not_hidden(device):

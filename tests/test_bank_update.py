@@ -44,15 +44,32 @@ def test_repeats_are_the_loop(index, d, momentum, flags):
         torch.testing.assert_close(ops.bank_update_(bank, index_, feature, momentum, **flags), want, rtol=0, atol=tight)
 
 
+@BOTH
+def test_the_feature_least_like_the_row_moves_it_and_of_equals_the_first(module, device):
+    row = torch.tensor([[1.0, 0.0]], device=device)
+    for features, normalise, moved in (
+        ([[0.5, 1.0], [0.5, -1.0], [0.8, 0.0]], False, [0.5, 1.0]),
+        ([[0.5, -1.0], [0.5, 1.0], [0.8, 0.0]], False, [0.5, -1.0]),
+        ([[0.8, 0.1], [8.0, 6.0]], False, [0.8, 0.1]),
+        ([[0.8, 0.1], [8.0, 6.0]], True, [0.8, 0.6]),  # by the angle, then
+        ([[1.0, 0.5], [0.0, 0.0]], True, [0.0, 0.0]),
+    ):
+        index = torch.zeros(len(features), dtype=torch.int64, device=device)
+        got = module.bank_update_(row.clone(), index, torch.tensor(features, device=device), 0.5, normalise=normalise, hard=True)
+        want = torch.nn.functional.normalize(row + torch.tensor([moved], device=device))
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_one_result_for_any_number_of_threads(dtype):
-    feature, bank, _, _ = some(b=64, n=70, d=33, dtype=torch.float32)
+@pytest.mark.parametrize("hard", [False, True])
+def test_one_result_for_any_number_of_threads(dtype, hard):
+    feature, bank, _, _ = some(b=64, n=70, d=20_000, dtype=torch.float32)  # so long that threads do run side by side
     index = torch.randint(0, 20, (64,), generator=torch.Generator().manual_seed(3))
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(ops.bank_update_(bank.to(dtype, copy=True), index, feature, 0.2, normalise=True, hard=threads < 0))
+            results.append(ops.bank_update_(bank.to(dtype, copy=True), index, feature, 0.2, normalise=True, hard=hard))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
@@ -86,6 +103,17 @@ def test_half_precision_is_rounded_as_pytorch_rounds_it():
             norm = feature.double().norm().float()
             want = (feature / (norm if norm > 0 else 1)).to(dtype)
             torch.testing.assert_close(bank, want, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 8), (torch.float16, 11)])
+def test_numbers_half_way_between_two_become_the_even_one(dtype, digits, device):
+    halfway = (torch.arange(2 ** (digits - 1), 2**digits) + 0.5) / 2**digits
+    feature = torch.stack([halfway, (1 - halfway.double() ** 2).sqrt().float()], 1)
+    unit = feature / feature.double().norm(dim=1).float()[:, None]
+    assert (unit[:, 0] == halfway).double().mean() > 0.5  # of the others the length is not 1 to the last bit
+    bank = torch.zeros(len(halfway), 2, dtype=dtype, device=device)
+    ops.bank_update_(bank, torch.arange(len(halfway), device=device), feature.to(device), 0.0)
+    assert torch.equal(bank.cpu(), unit.to(dtype))
 
 
 def test_the_graph_of_a_loss_that_kept_the_bank_finds_out():

@@ -141,6 +141,16 @@ def test_rows_of_logits_against_torch(b, c, scale, double, seed):
     assert torch.equal(rows_of(logits, targets, 0.7, False)[0], loss)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [-2000, 2000])
+@pytest.mark.parametrize("c", [3, 16, 37])
+def test_only_how_far_apart_logits_are_counts(c, far, dtype):
+    logits = torch.randint(-4, 5, (3, c), generator=torch.Generator().manual_seed(c)).to(dtype)  # whole: nothing is rounded
+    targets = torch.tensor([0, 1, 2])
+    for got, want in zip(rows_of(logits + far, targets, 0.5), rows_of(logits, targets, 0.5), strict=True):
+        assert torch.equal(got, want) and got.isfinite().all()
+
+
 @pytest.mark.parametrize("c", [3, 16, 37])
 def test_logits_that_are_not_numbers_stay_so(c):
     logits, targets = torch.randn(3, c), torch.tensor([0, 1, 2])

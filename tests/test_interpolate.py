@@ -159,6 +159,21 @@ def test_no_bit_depends_on_threads_or_on_the_batch(shared):
         assert all(torch.equal(x, y[order]) for x, y in zip(part, results[0], strict=True))
 
 
+def test_each_vertex_of_a_large_shared_table_has_its_gradient_from_any_number_of_threads():
+    faces = torch.arange(6000).view(2000, 3)
+    weights = torch.tensor([0.2, 0.3, 0.5])
+    table, bary = torch.zeros(6000, 1, requires_grad=True), weights.expand(1, 40, 50, 3)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            out = ops.interpolate(table, faces, torch.arange(2000).view(1, 40, 50), bary)
+            (grad,) = torch.autograd.grad(out.sum(), table)
+            assert torch.equal(grad, weights.repeat(2000)[:, None])
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_does_not_exist_reads_the_nearest_that_does(device):
     attributes = torch.tensor([[1.0], [10.0], [100.0]], device=device)
     faces = torch.tensor([[0, 1, 2], [-5, 7, 2**40]], device=device)

@@ -82,6 +82,30 @@ def test_the_bound_holds_and_is_not_idle(half: torch.dtype, move, device: torch.
     assert (halved.bound > length * lost.max() + lost * half_length.max()).all()  # Cauchy and Schwarz, in float64
 
 
+def test_candidates_that_may_be_among_the_nearest_are_multiplied(device: torch.device) -> None:
+    """The second's score may be a bound too high, and a candidate's a bound too low: within two nobody is passed over."""
+    x = torch.randn(7, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    index = torch.arange(6, device=device).expand(7, -1)
+    bound = torch.full((7,), 0.1, device=device)
+    score = torch.tensor([1.0, 0.9, 0.8, 0.71, 0.64, 0.3], device=device).expand(7, -1)
+    product = torch.ops.gcl_fast.candidate_products(x, index.new_zeros(0), index, score, bound, 2)
+    torch.testing.assert_close(product[:, :4], x @ x[:4].T)
+    assert (product[:, 5] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("off", [-1.0, 1.0])
+def test_a_product_farther_from_its_score_than_the_bound_makes_a_row_unsure(off: float, device: torch.device) -> None:
+    index = torch.arange(4, device=device).expand(3, -1)
+    score = torch.tensor([0.9, 0.6, 0.3, 0.0], device=device).expand(3, -1)
+    offset, bound = torch.full((3,), 0.25, device=device), torch.full((3,), 0.1, device=device)
+    product = score + 0.25
+    product[1, 2] += 0.09 * off
+    product[2, 2] += 0.11 * off
+    value, neighbour, unsure = torch.ops.gcl_fast.best_candidates(index, product, score, offset, bound, False, 2)
+    assert unsure.tolist() == [False, False, True]
+    assert torch.equal(value, product[:, :2]) and torch.equal(neighbour, index[:, :2])
+
+
 def between_bfloat16s() -> torch.Tensor:
     """Products that bfloat16 rounds by nearly half a step."""
     sign = torch.randint(0, 2, (60, 2), generator=torch.Generator().manual_seed(0)) * 2.0 - 1

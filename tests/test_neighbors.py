@@ -107,6 +107,17 @@ def test_knn_agrees_with_float64_on_any_device(device: torch.device, monkeypatch
         assert (similarity.cpu().double() - exact).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("side", [64, 7])  # of a block: in whole registers, and less than one
+def test_a_tie_with_a_lower_row_in_a_later_block_goes_to_that_row(
+    side: int, dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops._knn, "SIDE", {"cpu": side, "cuda": side})
+    x = signs(200, 16, seed=4).to(dtype)
+    for k in (5, 30):
+        assert np.array_equal(knn(x.to(device), k)[1].cpu().numpy(), ranking(x, k))
+
+
 def device_type(device: torch.device | str) -> str:
     return torch.device(device).type
 
@@ -202,9 +213,16 @@ def test_bad_arguments_are_named(call, error: type[Exception], words: str) -> No
 
 
 @quick
-@given(n=st.integers(1, 45), d=st.integers(2, 12), k1=st.integers(1, 50), k2=st.integers(1, 8), seed=st.integers(0, 999))
-def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int) -> None:
-    x = crowd(n, d, seed)
+@given(
+    n=st.integers(1, 45),
+    d=st.integers(2, 12),
+    k1=st.integers(1, 50),
+    k2=st.integers(1, 8),
+    seed=st.integers(0, 999),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int, dtype: torch.dtype) -> None:
+    x = crowd(n, d, seed).to(dtype)
     unit = x.double().numpy()
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     expected = dense_jaccard(ranking(x, min(k1, n)), unit, k1, k2)
@@ -246,6 +264,9 @@ def test_jaccard_of_neighbours_alone_and_with_features() -> None:
         assert (weighted - function(x, 14, 3).to_dense()).abs().max() < 1e-6
         doubled = function(index, 14, 3, features=2 * x).to_dense().numpy()  # used as they are
         assert np.abs(doubled - dense_jaccard(index.numpy(), 2 * unit, 14, 3)).max() < 1e-5
+        large = 2 * signs(50, 16, seed=6)  # whole products so far apart that e to such a power is beyond float32
+        weighted = function(index, 14, 3, features=large).to_dense().numpy()
+        assert np.abs(weighted - dense_jaccard(index.numpy(), large.double().numpy(), 14, 3)).max() < 1e-5
 
 
 def test_expansion_asks_for_strictly_more_than_two_thirds() -> None:
@@ -351,6 +372,7 @@ def line(positions: list[float]) -> np.ndarray:
         (line([9, 0.5, 1, 1.25, 1.25, 0, -0.25, -0.25]), 0.5, 4, [-1, 0, 0, 0, 0, 1, 1, 1]),
         (line([0, 3, 6]), 1.0, 3, [0, 0, 0]),  # whatever is not stored is 1 apart: within eps
         (line([0, 3, 6]), 1.5, 4, [-1, -1, -1]),
+        (np.array([[0.75, 1.0], [1.0, 0.0]]), 0.5, 1, [-1, 0]),  # far from itself
     ],
 )
 def test_dbscan_by_hand(dense: np.ndarray, eps: float, min_samples: int, expected: list[int], device: torch.device) -> None:

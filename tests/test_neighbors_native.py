@@ -106,29 +106,40 @@ def odd_block(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     block = torch.randn(37, 301, generator=generator).to(dtype)
     block[3, 40:200] = block[3, 40]
-    block[5, 7], block[6, ::2] = torch.nan, -torch.inf
+    block[5, 7], block[6, ::2], block[8] = torch.nan, -torch.inf, 1
     return block, torch.randn(301, generator=generator, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 def chosen(dtype: torch.dtype) -> list[list]:
-    """Lists of 37 rows out of a block of 301 columns, by rows and by columns, without a penalty and with one."""
+    """Lists of 37 rows out of a block of 301 columns, at once and the later columns first, by rows and by columns, without a
+    penalty and with one."""
     block, penalty = odd_block(dtype)
     nobody, real = torch.zeros(0, dtype=torch.int64), penalty.dtype
     results = []
     for taken in (penalty[:0], penalty):
         for given in (block, block.T.contiguous().T):
-            value, index = torch.full((37, 20), -torch.inf, dtype=real), torch.full((37, 20), 2**60)
-            native.knn_update_(given, nobody, 50, 0, taken, nobody, nobody, nobody, value, index)
-            results.append([value, index])
+            for parts in ([(0, 301)], [(150, 301), (0, 150)]):
+                value, index = torch.full((37, 20), -torch.inf, dtype=real), torch.full((37, 20), 2**60)
+                for first, last in parts:
+                    native.knn_update_(
+                        given[:, first:last], nobody, 50, first, taken[first:last], nobody, nobody, nobody, value, index
+                    )
+                results.append([value, index])
     return results
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_lists_are_the_sorted_block(dtype: torch.dtype) -> None:
+def test_lists_are_the_sorted_block(dtype: torch.dtype, threads: int) -> None:
     """Of bfloat16 too, which is widened as it is read."""
     block, penalty = odd_block(dtype)
-    by_rows, by_columns, *penalised = chosen(dtype)
-    for results, taken in (([by_rows, by_columns], torch.zeros_like(penalty)), (penalised, penalty)):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = chosen(dtype)
+    finally:
+        torch.set_num_threads(before)
+    for results, taken in ((found[:4], torch.zeros_like(penalty)), (found[4:], penalty)):
         score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
         itself = score[own].clone()
@@ -235,6 +246,46 @@ def test_a_cluster_larger_than_a_block(device: torch.device) -> None:
     assert torch.equal(labels[:39], reference.dbscan(short, 0.25, 2)[:39])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_fault_is_found_wherever_it_is(threads: int, device: torch.device) -> None:
+    words = ops.neighbors
+    index = (torch.arange(300)[:, None] + torch.arange(4)) % 300
+    x, values, indices = torch.zeros(300, 400), torch.full((120_000,), 0.5), torch.arange(120_000, dtype=torch.int32) % 400
+    start = 300 * torch.arange(401)
+
+    def changed(t: Tensor, at: float, value: float) -> Tensor:
+        t = t.clone()
+        t.view(-1)[int(at * (t.numel() - 1))] = value
+        return t.to(device)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        neighbours, graph = [t.to(device) for t in (index, x)], [t.to(device) for t in (start, indices, values)]
+        assert not native.neighbor_faults(*neighbours).any() and not native.graph_faults(*graph).any()
+        for at in (0.0, 0.4, 1.0):
+            row = int(at * 299)
+            for value in (torch.nan, torch.inf, -torch.inf):
+                assert native.neighbor_faults(neighbours[0], changed(x, at, value)) == words.NOT_FINITE
+            for column, neighbour, word in (
+                (3, -1, words.NO_ROW),
+                (3, 300, words.NO_ROW),
+                (0, (row + 9) % 300, words.NOT_ITSELF),
+                (3, (row + 1) % 300, words.TWICE),
+            ):
+                assert native.neighbor_faults(changed(index, (4 * row + column) / 1199, neighbour), neighbours[1]) == word
+            for value in (-0.1, 1.1, torch.nan):
+                assert native.graph_faults(*graph[:2], changed(values, at, value)) == words.NO_DISTANCE
+            for column in (-1, 400):
+                assert native.graph_faults(graph[0], changed(indices, at, column), graph[2]) == words.MALFORMED
+            begin = 300 * int(at * 400)
+            wrong = (begin - 1, begin + 1) if at in (0, 1) else (begin - 301, begin + 301)
+            for value in wrong:
+                assert native.graph_faults(changed(start, at, value), *graph[1:]) == words.MALFORMED
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any rows, any radius, room for a few entries at a time: what the whole matrix holds."""
     similarity, index = knn(crowd(120, 8, seed=11, spread=0.8).to(device), 12)
@@ -259,14 +310,48 @@ def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch:
             assert torch.equal(got.values[mine], whole.values[theirs][near])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_reach_that_is_the_distance_of_a_pair_takes_it_in(dtype: torch.dtype, device: torch.device) -> None:
+    """However the sums of what rows share are rounded."""
+    x = torch.nn.functional.normalize(crowd(150, 8, seed=12, spread=0.8).to(device, dtype), dim=1)
+    sets = _jaccard.neighbour_sets(knn(x, 30)[1], None, x, 30, 6)
+    whole = _jaccard.distances(sets)
+    for reach in whole.values.unique()[::40].tolist():
+        got, near = _jaccard.distances(sets, reach), whole.values <= reach
+        assert torch.equal(got.indices, whole.indices[near]) and torch.equal(got.values, whole.values[near])
+
+
+def test_few_pairs_of_many_rows_come_in_order(device: torch.device) -> None:
+    """Each of 5000 rows holds two columns, and two rows each column."""
+    sparse_matrices = pytest.importorskip("scipy.sparse")
+    row = np.arange(5000)
+    columns = np.sort([row, (7 * row + 1) % 5000], axis=0)
+    start = np.arange(0, 10_001, 2)
+    ones = sparse_matrices.csr_array((np.ones(10_000), columns.T.ravel(), start), shape=(5000, 5000))
+    common = (ones @ ones.T).tocsr()
+    common.sort_indices()
+    parts = torch.from_numpy(start), torch.from_numpy(columns.T.ravel()).int(), torch.full((10_000,), 0.5)
+    rows = _jaccard.Rows(*(part.to(device) for part in parts))
+    got = _jaccard.distances(_jaccard.Overlapping(rows, _jaccard.transposed(rows)))
+    shared = common.data / 2
+    assert got.indptr.tolist() == common.indptr.tolist() and got.indices.tolist() == common.indices.tolist()
+    assert np.abs(got.values.cpu().numpy() - (1 - shared / (2 - shared))).max() < 1e-6
+
+
 def test_the_whole_of_a_symmetric_matrix_comes_from_its_upper_half() -> None:
     dense = torch.rand(2200, 2200, generator=torch.Generator().manual_seed(1))  # rows of more than one thread
     dense = torch.where(dense + dense.T > 1.8, dense + dense.T, 0.0)  # some of the diagonal is empty too
     dense[5], dense[:, 5] = 0, 0
     rows, whole = compressed(dense.triu()), compressed(dense)
-    start, total = _jaccard.starts_of(native.mirrored_count(*rows))
-    columns, values = native.mirrored_rows(*rows, start, total)
-    assert all(torch.equal(found, wanted) for found, wanted in zip((start, columns, values), whole, strict=True))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            start, total = _jaccard.starts_of(native.mirrored_count(*rows))
+            columns, values = native.mirrored_rows(*rows, start, total)
+            assert all(torch.equal(found, wanted) for found, wanted in zip((start, columns, values), whole, strict=True))
+    finally:
+        torch.set_num_threads(before)
     below = rows._replace(columns=rows.columns.clone())
     below.columns[-1] = 3
     with pytest.raises(RuntimeError, match=r"mirrored_count: columns must be from the diagonal on, row \d+ has others"):
@@ -300,3 +385,13 @@ def test_too_little_room_is_an_error_and_nothing_is_written_beyond() -> None:
     begins = torch.arange(41)  # room for one entry a row
     with pytest.raises(RuntimeError, match="overlap_rows: room does not hold the rows"):
         native.overlap_rows(*sets.rows, *sets.holders, 0, 40, 1, 2.0, begins, 40)
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize(("name", "at", "words"), [("expansion_weights", 8, "the sets"), ("mean_rows", 5, "the rows")])
+def test_starts_of_rows_that_are_longer_or_shorter_are_an_error(name: str, at: int, words: str, more: int) -> None:
+    arguments = list(dict(calls(torch.device("cpu")))[name])
+    arguments[at] = arguments[at].clone()
+    arguments[at][20] += more
+    with pytest.raises(RuntimeError, match=f"{name}: (out_)?start does not fit {words}"):
+        getattr(native, name)(*arguments)

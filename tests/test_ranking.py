@@ -161,6 +161,8 @@ def test_the_native_op_refuses_what_would_crash_it() -> None:
         (1, given[1][:-1], "query_pids has a wrong shape"),
         (2, given[2].int(), "gallery_pids must be int64"),
         (5, given[5] + 1, "out of range"),
+        (5, given[5] - 1, "out of range"),
+        (6, given[6] - 40, "out of range"),
         (7, given[7] + 40, "out of range"),
         (0, given[0].half(), "float32 or float64"),
     ):

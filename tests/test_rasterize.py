@@ -25,10 +25,12 @@ def test_equals_the_reference_bit_for_bit(device, generator, dtype, index, cull)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("size", [(37, 43), (300, 41), (3, 700)])
+@pytest.mark.parametrize("size", [(37, 43), (300, 41), (3, 700), (2, 70_000)])  # the last is too wide to be swept
 def test_both_ways_to_draw_give_the_same_bits(device, generator, dtype, size) -> None:
     """On a CPU strips and whole images, on a GPU strips in shared memory and a z-buffer in global memory."""
-    for verts, faces in (random_mesh(generator, device, dtype, size=size, grid=4), (t.to(device) for t in closed_mesh(25.0, 3))):
+    ball, its_faces = closed_mesh(25.0, 3)
+    ball += torch.tensor([size[1] - 43.0, 0.0, 0.0])  # at the right border
+    for verts, faces in (random_mesh(generator, device, dtype, size=size, grid=4), (ball.to(device), its_faces.to(device))):
         verts = verts.to(dtype)
         want = ops.rasterize(verts, faces, size, method="plain")
         assert (want.face_id >= 0).any()
@@ -146,13 +148,14 @@ def test_triangles_that_cover_nothing(device, dtype) -> None:
     assert (ops.rasterize(away, torch.tensor([[0, 1, 2]], device=device), (4, 4)).face_id == -1).all()
 
 
-def test_a_triangle_without_area_that_gains_one_by_snapping(device) -> None:
+def test_triangles_without_area_that_gain_one_by_snapping(device) -> None:
     along = [2.5 + t / 1024 for t in (-618 * 7, -170 * 7, 161 * 7)], [2.5 + t / 1024 for t in (-618 * 4, -170 * 4, 161 * 4)]
-    verts = tensor([[[x, y, z] for x, y, z in zip(*along, (1.0, 2.0, 3.0), strict=True)]], device).requires_grad_()
-    faces = torch.tensor([[0, 1, 2]], device=device)
-    face_id, bary, depth = ops.rasterize(verts, faces, (5, 5))
-    assert face_id[0, 2, 2] == 0 and (bary[face_id >= 0].sum(-1) - 1).abs().max() < 1e-6
-    assert_same((face_id, bary, depth), reference.rasterize(verts.detach().cpu(), faces.cpu(), (5, 5)))
+    one = [[x, y, z] for x, y, z in zip(*along, (1.0, 2.0, 3.0), strict=True)]
+    verts = tensor([[[x + right, y, z] for right in range(5) for x, y, z in one]], device).requires_grad_()
+    faces = torch.arange(15, device=device).view(5, 3)
+    face_id, bary, depth = ops.rasterize(verts, faces, (5, 9))
+    assert face_id[0, 2, 2:7].tolist() == [0, 1, 2, 3, 4] and (bary[face_id >= 0].sum(-1) - 1).abs().max() < 1e-6
+    assert_same((face_id, bary, depth), reference.rasterize(verts.detach().cpu(), faces.cpu(), (5, 9)))
     (grad,) = torch.autograd.grad(bary.square().sum() + depth[face_id >= 0].sum(), verts)
     assert grad.isfinite().all() and (grad[..., :2] == 0).all() and (grad[..., 2] >= 0).all()
 
@@ -169,8 +172,9 @@ def test_negative_and_signed_zero_depths_are_ordered(device) -> None:
     for dtype in FLOATS:
         flat = tensor([[[x, y, z] for z in (0.0, -0.0, -5.0, 3e38, -3e38) for x, y in ((0, 0), (0, 9), (9, 0))]], device, dtype)
         faces = torch.arange(15, device=device).view(5, 3)
-        for order, want in (([0, 1], 0), ([1, 0], 0), ([3, 0, 2], 2), ([3, 4, 2], 1), ([3, 0], 1)):
-            assert (ops.rasterize(flat, faces[order], (3, 3)).face_id == want).all(), (dtype, order)
+        for order, want in (([0, 1], 0), ([1, 0], 0), ([1], 0), ([3, 0, 2], 2), ([3, 4, 2], 1), ([3, 0], 1)):
+            out = ops.rasterize(flat, faces[order], (3, 3))
+            assert (out.face_id == want).all() and not (out.depth.signbit() & (out.depth == 0)).any(), (dtype, order)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0), (1, 1), (1, 37), (37, 1), (3, 5)])

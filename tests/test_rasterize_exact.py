@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from gcl_fast import ops
 from tests.raster_cases import FLOATS, cross, exactly_covered, random_mesh, tensor
@@ -60,6 +61,34 @@ def test_layers_show_the_nearest_face_and_the_lowest_on_a_tie(device, generator)
             here = [(layer[f].item() - 1, f) for f in range(15) if (row, col) in covered[f]]
             want = min(here, default=(math.inf, -1))
             assert (depth[0, row, col].item(), face_id[0, row, col].item()) == want
+
+
+def squares(corner: Tensor, side: float, depth: float) -> Tensor:
+    """Vertices [..., 4 N, 3] of upright squares whose upper left corners are corner [..., N, 2]."""
+    xy = corner[..., None, :] + side * tensor([[0, 0], [1, 0], [1, 1], [0, 1]])
+    return torch.cat([xy, torch.full_like(xy[..., :1], depth)], -1).flatten(-3, -2)
+
+
+@pytest.mark.parametrize("side", [4, 10, 30])  # of the square, in pixels: drawn in one block of them, in several, row by row
+@pytest.mark.parametrize("turned", [False, True])  # which winding is whose: the sweep begins with the faces of one
+@pytest.mark.parametrize("has_hole", [False, True])
+def test_a_square_behind_a_wall_shows_in_its_hole_alone_and_one_in_the_wall_hides_it(device, side, turned, has_hole) -> None:
+    """Wherever square and hole lie: in each picture a wall of a square for each pixel, one of which may be missing, and a large
+    square, first of the faces and so of those at one depth."""
+    size = (9, 10)
+    pixels = torch.cartesian_prod(*map(torch.arange, size)).flip(1).float()  # [P, 2] x, y
+    shifts = torch.cartesian_prod(*[torch.arange(0, side, max(1, side // 4))] * 2)
+    corner = (pixels[:, None] - shifts)[..., None, :]  # [P, S, 1, 2]
+    hole = torch.eye(len(pixels), dtype=torch.bool)[:, None]  # [P, 1, P]
+    wall = squares(pixels + 100.0 * (hole & has_hole)[..., None], 1, 1.0).expand(-1, len(shifts), -1, -1)
+    verts = torch.cat([squares(corner, side, 2.0 if has_hole else 1.0), wall], 2).flatten(0, 1)
+    faces = 4 * torch.arange(1 + len(pixels))[:, None, None] + torch.tensor([[0, 1, 2], [0, 2, 3]])
+    faces[0] = faces[0].flip(1)
+    got = ops.rasterize(verts.to(device), (faces.flip(2) if turned else faces).flatten(0, 1).to(device), size)
+    covered = ((pixels >= corner) & (pixels < corner + side)).all(-1)  # [P, S, P]
+    shown = hole.expand_as(covered) if has_hole else covered
+    assert torch.equal((got.face_id < 2).cpu().view_as(shown), shown)
+    assert torch.equal(got.depth.cpu().view_as(shown) == 2, shown & has_hole)
 
 
 def fan(data, size: int) -> tuple[list[list[float]], list[list[int]]]:
@@ -158,11 +187,12 @@ def test_visibility_equals_exact_arithmetic(data, dtype) -> None:
 
 def test_triangles_far_larger_than_the_image_are_exact(device, generator) -> None:
     side = 2.0**21
-    whole = tensor([[[-side, -side, 1], [side, -side, 2], [-side, side, 3], [side, side, 4]]], device, torch.float64)
-    face_id, bary, depth = ops.rasterize(whole, torch.tensor([[0, 1, 2], [3, 2, 1]], device=device), (5, 5))
     row, col = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
-    assert torch.equal(face_id[0].cpu(), (row + col >= 0).int())  # centres are past the diagonal x + y = 0
-    assert depth.isfinite().all() and (bary.sum(-1) - 1).abs().max() < 1e-15
+    for dtype in FLOATS:
+        whole = tensor([[[-side, -side, 1], [side, -side, 2], [-side, side, 3], [side, side, 4]]], device, dtype)
+        face_id, bary, depth = ops.rasterize(whole, torch.tensor([[0, 1, 2], [3, 2, 1]], device=device), (5, 5))
+        assert torch.equal(face_id[0].cpu(), (row + col >= 0).int())  # centres are past the diagonal x + y = 0
+        assert depth.isfinite().all() and (bary.sum(-1) - 1).abs().max() <= 4 * torch.finfo(dtype).eps
     for _ in range(20):  # long edges that pass between the centres of a small image
         corners = (torch.rand(1, 3, 3, generator=generator, dtype=torch.float64) - 0.5) * 2.0**21
         corners[..., 2] = 1.0

@@ -55,6 +55,24 @@ def test_shade_of_a_face_is_lamberts_whichever_way_it_winds(device):
         assert image[0, 1].max().item() == pytest.approx(0.25 + 0.75 * float(normal @ light))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_face_towards_the_light_is_white_and_not_more(dtype, device):
+    g = torch.Generator().manual_seed(0)
+    across = torch.linalg.svd(LIGHT[None]).Vh[1:]  # [2, 3]
+    verts = (torch.rand(300, 3, 2, generator=g, dtype=torch.float64) * 2 - 1) @ across
+    camera = torch.tensor([[1.0, 0, 0]], dtype=dtype, device=device).expand(300, -1)
+    image = ops.render_mesh(verts.to(device, dtype), torch.tensor([[0, 1, 2]], device=device), camera, [0], (16, 16))
+    assert image.max() == 1 and image[image > 0].min() > 1 - 1e-4
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_face_without_area_that_snapping_shows_gets_no_light(dtype, device):
+    xy = [[0.25 + 7 * t / 2048, 0.25 + 4 * t / 2048, 0.0] for t in (-618, -170, 161)]
+    verts, camera = torch.tensor([xy], dtype=dtype, device=device), torch.tensor([[1.0, 0, 0]], dtype=dtype, device=device)
+    image = ops.render_mesh(verts, torch.tensor([[0, 1, 2]], device=device), camera, [0], (4, 4))
+    assert image[0, 0, 0, 2, 2] == 0.25
+
+
 def test_guide_is_zero_outside_and_at_least_a_quarter_inside(device):
     verts, faces = ellipsoid(dtype=torch.float32)
     arguments = (verts[None].to(device), faces.to(device), WEAK.float().to(device))
@@ -98,10 +116,11 @@ def painted(verts: Tensor, faces: Tensor, camera: Tensor, yaws: list[float], siz
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("camera", [WEAK, EYE])
+@pytest.mark.parametrize("camera", [WEAK, EYE, torch.tensor([[1.2, 1.5, 3.0, 1.9, -0.7, -0.9]], dtype=torch.float64)])
 def test_a_pixel_shows_the_face_of_rasterize(camera, dtype):
+    """Also to an eye that looks at the bodies aslant, one of them away from the origin."""
     verts, faces = ellipsoid(12, 16, dtype=dtype)
-    verts = torch.stack((verts, verts * 0.7 + 0.1))
+    verts = torch.stack((verts, verts * 0.7 + torch.tensor([0.1, 0.1, 0.9], dtype=dtype)))
     yaws = [0, 37.5, 90, 211]
     want = painted(verts, faces, camera.expand(2, -1).to(dtype), yaws, (48, 29))
     got = ops.render_mesh(verts, faces, camera.expand(2, -1).to(dtype), yaws, (48, 29))
@@ -140,6 +159,16 @@ def test_each_body_and_each_view_stands_alone(dtype, device):
         far = 70  # more views than travel with one launch
         many = ops.render_mesh(verts[:1], faces, camera[:1], [5.0 * r for r in range(far)], (9, 7))
         assert torch.equal(many[:, 66:67], ops.render_mesh(verts[:1], faces, camera[:1], [330.0], (9, 7)))
+
+
+def test_a_body_turns_about_the_middle_of_all_its_vertices_in_any_order(device):
+    verts, faces = ellipsoid(9, 12, dtype=torch.float32)
+    verts = torch.cat((verts, torch.tensor([[1.0, 0.0, -0.7]]))).to(device)  # one far out, and of no face
+    camera, total = WEAK.float().to(device), len(verts)
+    want = ops.render_mesh(verts[None], faces.to(device), camera, [40.0], (24, 16))
+    for shift in range(1, total):
+        image = ops.render_mesh(verts.roll(shift, 0)[None], ((faces + shift) % total).to(device), camera, [40.0], (24, 16))
+        assert torch.equal(image, want), shift
 
 
 def test_order_of_the_faces_matters_only_where_depths_tie(device):

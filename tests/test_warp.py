@@ -24,6 +24,7 @@ NAN = float("nan")
 def test_flow_is_its_definition_on_any_triangles(seed):
     src, faces, size = soup(seed)
     dst, _, _ = soup(seed + 1)
+    src[1, :, 2] *= 100  # each mesh is as deep as it is
     got, want = ops.mesh_flow(src, dst, faces, size), reference.mesh_flow(src, dst, faces, size)
     torch.testing.assert_close(got.grid, want.grid, rtol=1e-9, atol=1e-9)
     assert torch.equal(got.visibility, want.visibility)
@@ -70,6 +71,63 @@ def test_an_occluder_hides_exactly_what_lies_behind_it():
     assert torch.equal(flow.visibility[0], want)
     shifted = ops.mesh_flow(wall[None] - torch.tensor([3.0, 0, 0]), wall[None], faces, (8, 8)).visibility[0]
     assert (shifted[:, :3] == 2).all() and (shifted[:, 3:] == 1).all()  # outside the source image
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_left_and_upper_border_belong_to_the_image_and_the_others_do_not(axis, device):
+    verts, faces = (t.to(device) for t in square(1.0))
+    for step, seen, place in ((-0.5, True, -1.0), (0.5, False, 1.0)):
+        moved = verts.clone()
+        moved[:, axis] += step
+        flow = ops.mesh_flow(moved[None], verts[None], faces, (8, 8))
+        border = 0 if seen else -1
+        assert (flow.grid[0, ..., axis].select(1 - axis, border) == place).all()
+        inside = torch.ones(8, 8, dtype=torch.bool)
+        inside.select(1 - axis, border)[:] = seen
+        assert torch.equal(flow.visibility[0].cpu() == 1, inside)
+
+
+@pytest.mark.parametrize("slope", [-1.0, 1.0])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("lean", "reach"), [(0.0, 9.0), (1e-3, 2.0)])
+def test_a_face_seen_edge_on_is_taken_for_level_and_one_nearly_so_for_no_steeper_than_the_mesh(slope, axis, lean, reach, device):
+    """It stands before a wall, as deep as the mesh at most: so a pixel away it does not lie behind the wall."""
+    wall, faces = square(2.0)
+    at = 4.5 - 0.3 * slope  # nearest to the centre on the side where its plane goes back
+    edge = torch.tensor([[at, 1.0, 1.0], [at + slope * lean, 4.0, 1.3], [at, 7.0, 1.0]], dtype=torch.float64)
+    shown = edge + torch.tensor([[0.0, 0, 0], [3.0, 0, 0], [0.0, 0, 0]], dtype=torch.float64)
+    order = [1 - axis, axis, 2] if axis else [0, 1, 2]
+    far = torch.tensor([[0.0, 0.0, reach]], dtype=torch.float64)
+    src, dst = (torch.cat((wall, part[:, order], far))[None].to(device) for part in (edge, shown))
+    faces = torch.cat((faces, torch.tensor([[4, 5, 6]], dtype=torch.int32))).to(device)
+    flow = ops.mesh_flow(src, dst, faces, (8, 8))
+    of_edge = ops.rasterize(dst, faces, (8, 8)).face_id == 2
+    assert of_edge.sum() > 5 and (flow.visibility[of_edge] == 1).all()
+
+
+def test_faces_at_one_depth_do_not_hide_each_other(device):
+    """However large the depth is, and so its rounding."""
+    y, x = torch.meshgrid(torch.arange(10), torch.arange(10), indexing="ij")
+    jitter = 0.4 * torch.rand(2, 10, 10, generator=torch.Generator().manual_seed(0))
+    for depth in (1234.567, -0.3):
+        wall = torch.stack((x + jitter[0], y + jitter[1], torch.full((10, 10), depth)), -1).view(1, 100, 3).to(device)
+        corner = (torch.arange(9)[:, None] * 10 + torch.arange(9)).view(-1, 1)
+        faces = torch.cat((corner + torch.tensor([0, 1, 11]), corner + torch.tensor([0, 11, 10]))).int().to(device)
+        moved = wall + torch.tensor([0.3, 0.2, 0.0], device=device)
+        flow = ops.mesh_flow(moved, wall, faces, (9, 9))
+        inside = (flow.grid.abs() < 1).all(-1)
+        assert inside.sum() > 60 and (flow.visibility[inside] == 1).all()
+
+
+def test_a_vertex_that_is_not_finite_does_not_make_the_mesh_deeper(device):
+    wall, faces = square(2.0)
+    front, _ = square(1.9, (2.0, 5.0), (0.0, 8.0))
+    aside = front + torch.tensor([100.0, 0, 0])
+    both = torch.cat((faces, faces + 4)).to(device)
+    for spoilt in ([NAN, 0, 1e3], [0, float("inf"), -1e3], [0, 0, NAN]):
+        more = torch.tensor([spoilt], dtype=torch.float64)
+        src, dst = (torch.cat((wall, part, more))[None].to(device) for part in (front, aside))
+        assert (ops.mesh_flow(src, dst, both, (8, 8)).visibility[0, :, 2:5] == 2).all(), spoilt
 
 
 @FEW
@@ -158,6 +216,27 @@ def test_the_gradient_is_the_transpose(image_dtype, vert_dtype, device):
     assert (visibility == 1).any() and grad.dtype == image_dtype
     tolerance = 1e-12 if image_dtype == torch.float64 else 1e-5
     torch.testing.assert_close((grad * image).sum(), (warped * other).sum(), rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_of_many_channels_is_that_of_each(device):
+    src, dst, faces, image = scene(device)
+    image = image.repeat(1, 5, 1, 1)[:, :9].requires_grad_()
+    weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(device)
+    (grad,) = torch.autograd.grad(ops.mesh_warp(image, src, dst, faces).warped, image, weight)
+    assert grad.abs().amax((0, 2, 3)).min() > 0
+    for c in range(9):
+        one = image.detach()[:, c : c + 1].requires_grad_()
+        (alone,) = torch.autograd.grad(ops.mesh_warp(one, src, dst, faces).warped, one, weight[:, c : c + 1])
+        assert torch.equal(alone, grad[:, c : c + 1])
+
+
+def test_as_many_pixels_have_a_gradient_as_are_visible(device):
+    for width in (1, 2, 31, 32, 33, 64, 65):
+        verts, faces = square(1.0, (0.0, width), (0.0, 1.0))
+        image = torch.ones(1, 1, 1, width, dtype=torch.float64, device=device, requires_grad=True)
+        views = verts[None].to(device)
+        ops.mesh_warp(image, views, views, faces.to(device)).warped.sum().backward()
+        torch.testing.assert_close(image.grad, torch.ones_like(image), rtol=1e-12, atol=0)
 
 
 def test_no_second_derivative(device):
