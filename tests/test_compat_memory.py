@@ -112,6 +112,32 @@ def test_memory_takes_another_number_of_rows_and_unequal_negatives():
     assert loss.isfinite()
 
 
+def test_memory_of_an_empty_batch():
+    memory, f = gcl_memory("cpu", [0, 1, 2]), unit(0, 6).requires_grad_()
+    before = memory.features.clone()
+    loss = memory(f, f, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert float(loss.detach()) == 0 and f.grad.shape == (0, 6) and torch.equal(memory.features, before)
+
+
+def test_memory_names_what_was_assigned():
+    memory, f = gcl_memory("cpu", [0, 1, 2]), unit(1, 6)
+    memory.features = unit(5, 6)  # and no labels
+    with pytest.raises(ValueError, match=r"Memory: labels must have shape \[N=5\], got \[3\]"):
+        memory(f, f, torch.tensor([0]))
+    assert memory.next_seed == 0
+
+
+def test_memory_checks_its_seed():
+    for seed in (None, 1.5):
+        with pytest.raises(TypeError, match="Memory: seed must be an integer"):
+            Memory(6, 4, seed=seed)
+    assert Memory(6, 4, seed=2**64 + 3).next_seed == 3
+    given = torch.tensor(7)
+    Memory(6, 4, seed=given).next_seed.add_(1)
+    assert given == 7
+
+
 # --- Cluster Contrast ---
 
 
@@ -128,7 +154,7 @@ def test_cluster_memory_keeps_the_originals_face():
     assert list(memory.state_dict()) == ["features"] and not memory.features.any() and memory.features.shape == (4, 6)
 
 
-@pytest.mark.parametrize("use_hard", [False, True])
+@pytest.mark.parametrize("use_hard", [False, True, 0, 1])  # of a parser that counts, too
 def test_cluster_memory_moves_in_its_backward(use_hard, device):
     memory = cluster_memory(device, use_hard=use_hard)
     inputs, targets = 3 * randn(5, 6, device=device), torch.tensor([2, 0, 2, 2, 3], device=device)
@@ -182,3 +208,19 @@ def test_cluster_memory_gradient_flows_through_a_compiled_caller(device):
     grads = [torch.autograd.grad(loss(inputs), inputs)[0] for loss in (compiled, lambda x: plain(2 * x, targets) * 3)]
     torch.testing.assert_close(*grads)
     torch.testing.assert_close(memory.features, plain.features)
+
+
+def test_cluster_memory_says_why_it_is_not_traced_whole():
+    memory = cluster_memory("cpu")
+    compiled = torch.compile(lambda x: memory(x, torch.tensor([0])), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="moves in its backward"):
+        compiled(randn(1, 6))
+
+
+def test_cluster_memory_names_what_does_not_fit():
+    memory, x = ClusterMemory(6, 0), randn(1, 6)
+    with pytest.raises(IndexError, match="targets must be clusters, of which there are none, got 0"):
+        memory(x, torch.tensor([0]))
+    memory.features = unit(1, 6)[0]
+    with pytest.raises(ValueError, match=r"ClusterMemory: features must have shape \[C, D\], got \[6\]"):
+        memory(x, torch.tensor([0]))

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from gcl_fast.ops import bank_nce, bank_update_, draw_positives
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, check_index, check_rows, integer, working_dtype
 from gcl_fast.ops._rows import unit
+from gcl_fast.ops.bank import checked_seed
 from gcl_fast.ops.centroids import centroid_cross_entropy
+
+NOT_TRACED = "ClusterMemory moves in its backward, which cannot be traced: compile without fullgraph"
 
 
 def _check(name: str, num_features: int, num_samples: int, temp: float, momentum: float) -> None:
@@ -34,7 +37,7 @@ class Memory(nn.Module):
         temp: temperature of the contrast, above 0.
         momentum: share of the old row in an update, in [0, 1].
         K: negatives a row, at least 1.
-        seed: of all draws, an integer.
+        seed: of all draws, an integer (modulo 2^64).
 
     Source:
         Chen et al., arXiv 2301.00725 and 2012.09071; `gcl_fast.ops.gcl_memory_loss` has the equations.
@@ -54,7 +57,8 @@ class Memory(nn.Module):
         self.momentum, self.temp, self.K = momentum, temp, K
         self.register_buffer("features", torch.zeros(num_samples, num_features))
         self.register_buffer("labels", torch.zeros(num_samples, dtype=torch.int64))
-        self.register_buffer("next_seed", torch.tensor(seed, dtype=torch.int64), persistent=False)
+        first = checked_seed(Shapes("Memory"), seed, self.labels.device).clone()  # counted on: not the caller's tensor
+        self.register_buffer("next_seed", first, persistent=False)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {self.num_samples}, temp={self.temp}, momentum={self.momentum}, K={self.K}"
@@ -67,7 +71,7 @@ class Memory(nn.Module):
             indexes: [B] integers, the row of each image.
 
         Returns:
-            The scalar sum of the three mean cross-entropies.
+            The scalar sum of the three mean cross-entropies, 0 for an empty batch.
 
         Gradient:
             To f and f_nv.
@@ -78,8 +82,10 @@ class Memory(nn.Module):
         """
         shapes = Shapes("Memory")
         features = ("features", self.features)
-        shapes.tensor("f", f, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
-        shapes.tensor("f_nv", f_nv, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
+        shapes.tensor(*features, ("N", "D"), ANY_FLOATS)  # assigned by the caller, as labels are
+        shapes.tensor("labels", self.labels, ("N",), INTEGERS, device_of=features)
+        shapes.tensor("f", f, ("B", "D"), ANY_FLOATS, device_of=features)
+        shapes.tensor("f_nv", f_nv, ("B", "D"), ANY_FLOATS, device_of=features)
         shapes.tensor("indexes", indexes, ("B",), INTEGERS, device_of=features)
         check_rows("Memory", "indexes", indexes, len(self.labels))
         seed = self.next_seed.clone()
@@ -97,7 +103,7 @@ class Memory(nn.Module):
             seed=seed,
         )
         bank_update_(self.features, indexes, f, self.momentum)
-        return loss.mean(0).sum()
+        return loss.sum(0).div(max(loss.shape[0], 1)).sum()
 
 
 class _MoveInBackward(torch.autograd.Function):
@@ -125,7 +131,7 @@ class ClusterMemory(nn.Module):
         num_features, num_samples: width and number of centroids.
         temp: temperature, above 0.
         momentum: share of the old centroid in an update, in [0, 1].
-        use_hard: a cluster is moved by its least similar sample alone.
+        use_hard: a cluster is moved by its least similar sample alone; any value that is true or false.
 
     Source:
         Dai et al., arXiv 2103.11568.
@@ -146,14 +152,13 @@ class ClusterMemory(nn.Module):
         hard = ", use_hard=True" if self.use_hard else ""
         return f"{self.num_features}, {self.num_samples}, temp={self.temp}, momentum={self.momentum}{hard}"
 
-    # A side effect in a backward cannot be traced.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch gives it no types
+    @torch.compiler.disable(reason=NOT_TRACED)  # type: ignore[no-untyped-call, untyped-decorator]  # torch gives it no types
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of normalise(inputs) . features^T / temp.
 
         The memory moves in the backward (and only there, once per backward), after the gradient: in batch order
         features[y] = normalise(momentum * features[y] + (1 - momentum) * x), or with use_hard once per cluster, by its least
-        similar sample.
+        similar sample. Code that is compiled around it has a graph break here, so fullgraph=True is refused.
 
         Arguments:
             inputs: [B, D] float, of any length.
@@ -170,10 +175,12 @@ class ClusterMemory(nn.Module):
             IndexRangeError: a target that is no cluster, on CPU.
         """
         shapes = Shapes("ClusterMemory")
-        features = ("features", self.features)
-        shapes.tensor("inputs", inputs, ("B", self.features.shape[1]), ANY_FLOATS, device_of=features)
+        features, count = ("features", self.features), len(self.features)
+        shapes.tensor(*features, ("C", "D"), ANY_FLOATS)  # assigned by the caller
+        shapes.tensor("inputs", inputs, ("B", "D"), ANY_FLOATS, device_of=features)
         shapes.tensor("targets", targets, ("B",), INTEGERS, device_of=features)
-        check_index("ClusterMemory", "targets", targets, len(self.features), f"clusters, 0 to {len(self.features) - 1}")
+        clusters = f"clusters, 0 to {count - 1}" if count else "clusters, of which there are none"
+        check_index("ClusterMemory", "targets", targets, count, clusters)
         inputs = unit(inputs.to(working_dtype(inputs, self.features)))
-        query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, self.use_hard)
+        query = _MoveInBackward.apply(inputs, targets, self.features, self.momentum, bool(self.use_hard))
         return centroid_cross_entropy(query, self.features, targets, self.temp)

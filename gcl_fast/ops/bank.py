@@ -16,7 +16,7 @@ from gcl_fast.ops import _bank_autograd
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, WHOLE, Shapes, check_memory, check_rows, flag, no_tangent, working_dtype
 
 
-def _checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
+def checked_seed(shapes: Shapes, seed: int | Tensor, device: torch.device) -> Tensor:
     """The seed as a 0-d int64 tensor on `device`; a Python integer counts modulo 2^64."""
     if isinstance(seed, Tensor):
         shapes.tensor("seed", seed, (), INTEGERS)
@@ -104,7 +104,7 @@ def bank_nce(
         raise ValueError("bank_nce: positive must hold at least one row per query, got shape [B, 0]")
     temperature = float(shapes.number("temperature", temperature, 0.0, open_low=True))
     count = _checked_count(shapes, num_negatives)
-    seed = _checked_seed(shapes, seed, query.device)
+    seed = checked_seed(shapes, seed, query.device)
     check_rows("bank_nce", "positive", positive, shapes["N"])
     no_tangent("bank_nce", query=query, positive_query=positive_query)
     _native.require("bank_nce", query.device)
@@ -144,7 +144,7 @@ def draw_positives(labels: Tensor, index: Tensor, *, seed: int | Tensor) -> Tens
     shapes = Shapes("draw_positives")
     shapes.tensor("labels", labels, ("N",), INTEGERS)
     shapes.tensor("index", index, ("B",), INTEGERS, device_of=("labels", labels))
-    seed = _checked_seed(shapes, seed, labels.device)
+    seed = checked_seed(shapes, seed, labels.device)
     check_rows("draw_positives", "index", index, shapes["N"])
     _native.require("draw_positives", labels.device)
     rows: Tensor = torch.ops.gcl_fast.bank_draw_positives(labels.long(), index.long(), seed)
@@ -293,7 +293,7 @@ def _memory_terms(
     if type(seed) is int:
         number = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
     else:
-        drawn = _checked_seed(shapes, seed, f.device)
+        drawn = checked_seed(shapes, seed, f.device)
     arguments = bank.detach(), labels, index, temperature, count, drawn, number, with_grad, momentum
     try:
         if with_grad:
@@ -327,7 +327,7 @@ def _memory_terms_in_steps(
     with_grad: bool,
 ) -> Tensor:
     """The same of any types, and for graphs: an op without side effects, then the update."""
-    seed = _checked_seed(Shapes(op), seed, f.device)
+    seed = checked_seed(Shapes(op), seed, f.device)
     check_rows(op, "index", index, bank.shape[0])  # len would fix the number of rows in an export
     dtype = working_dtype(f, f_nv, bank)
     arguments = f.to(dtype), f_nv.to(dtype), bank.detach(), labels.long(), index.long(), temperature, count, seed, with_grad
