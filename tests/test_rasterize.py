@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -215,6 +216,7 @@ def test_bad_inputs_are_named(device) -> None:
             ops.rasterize(verts, faces, (4, 4), method=method)
     with pytest.raises(TypeError, match="cull_backfaces must be a bool"):
         ops.rasterize(verts, faces, (4, 4), cull_backfaces=1)
+    assert ops.rasterize(verts, faces, (4, 4), cull_backfaces=np.bool_(True)).face_id.shape[1:] == (4, 4)
 
 
 @pytest.mark.parametrize("index", [torch.int32, torch.int64])

@@ -94,9 +94,9 @@ def integer(op: str, name: str, value: int, low: int) -> int:
 
 
 def flag(op: str, name: str, value: bool) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
-    return value
+    return bool(value)
 
 
 def no_tangent(op: str, **tensors: Tensor | None) -> None:
