@@ -73,6 +73,14 @@ def test_jaccard_distance_prints_when_asked(capsys: pytest.CaptureFixture[str]) 
     assert printed[0] == "Computing jaccard distance..." and len(printed) == 2
 
 
+def test_jaccard_distance_of_what_is_no_tensor() -> None:
+    x = crowd(20)
+    expected = compute_jaccard_distance(torch.from_numpy(x[::-1].copy()), print_flag=False)
+    assert np.array_equal(compute_jaccard_distance(x[::-1], print_flag=False), expected)  # a negative stride
+    with pytest.raises(TypeError, match=r"target_features must be \[N, D\] numbers, got list"):
+        compute_jaccard_distance(list(torch.from_numpy(x)), print_flag=False)
+
+
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (11, 4, 1.0), (5, 9, 0.5)])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_re_ranking(k1: int, k2: int, lambda_value: float, symmetric: bool) -> None:
@@ -95,6 +103,12 @@ def test_re_ranking(k1: int, k2: int, lambda_value: float, symmetric: bool) -> N
 def test_re_ranking_names_a_wrong_shape() -> None:
     with pytest.raises(ValueError, match=r"q_q_dist must have shape \[2, 2\]"):
         re_ranking(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros((3, 3)))
+
+
+def test_re_ranking_of_features_is_told() -> None:
+    """Some projects call it so, with k1, k2 and lambda behind."""
+    with pytest.raises(ValueError, match=r"q_q_dist must have shape \[3, 3\] as q_g_dist is \[3, 8\]"):
+        re_ranking(np.zeros((3, 8)), np.zeros((9, 8)), 50, 15, 0.3)
 
 
 def problem(q: int = 15, g: int = 60, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -148,6 +162,21 @@ def test_evaluate_rank_takes_lists_of_ids() -> None:
     scores = evaluate_rank(distance.astype(np.float32), *(list(n) for n in ids), max_rank=10)
     assert np.array_equal(scores[0], expected[0]) and scores[1] == expected[1] > 0
     assert scores[0].dtype == np.float32 and isinstance(scores[1], np.float64)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "g"])
+def test_evaluate_rank_takes_distances_of_any_precision_and_byte_order(dtype: str) -> None:
+    distance, *ids = problem(seed=6)
+    distance = distance.astype(np.float32)
+    expected = evaluate_rank(distance, *ids, max_rank=10)
+    scores = evaluate_rank(distance.astype(dtype), *ids, max_rank=10)
+    assert np.array_equal(scores[0], expected[0]) and scores[1] == expected[1]
+
+
+def test_evaluate_rank_names_ids_that_do_not_fit() -> None:
+    distance, persons, *ids = problem()
+    with pytest.raises(ValueError, match=r"evaluate_rank: distmat .* got \[15, 60\], \[4\], \[60\], \[15\], \[60\]"):
+        evaluate_rank(distance, persons[:4], *ids)
 
 
 def test_both_generations_of_fast_reid() -> None:

@@ -22,7 +22,7 @@ def compute_jaccard_distance(
     Deterministic.
 
     Arguments:
-        target_features: [N, D] float, on any device.
+        target_features: [N, D] numbers, a tensor on any device or an array.
         k1: neighbours that sets are made of.
         k2: rows averaged around each.
         print_flag: print the two lines that the originals print.
@@ -43,10 +43,10 @@ def compute_jaccard_distance(
         print("Computing jaccard distance...")
     del search_option
     try:
-        features = target_features if isinstance(target_features, Tensor) else torch.as_tensor(target_features)
-        features = features.detach().resolve_neg()
+        given = np.ascontiguousarray(target_features) if isinstance(target_features, np.ndarray) else target_features
+        features = torch.as_tensor(given).detach().resolve_neg()
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-    except RuntimeError as error:  # of objects, or of a type that torch cannot turn into float32
+    except (RuntimeError, ValueError) as error:  # of objects, lists of tensors, or of a type that torch cannot turn into float32
         kind = getattr(target_features, "dtype", type(target_features).__name__)
         raise TypeError(f"compute_jaccard_distance: target_features must be [N, D] numbers, got {kind}: {error}") from error
     shapes = Shapes("compute_jaccard_distance")

@@ -40,6 +40,7 @@ def evaluate_rank(
 
     Errors:
         AssertionError: no query has a match.
+        ValueError: shapes that do not fit together, a distance that is NaN.
     """
     del use_cython
     cmc, result = _ranked(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, single_shot=use_metric_cuhk03)
@@ -58,14 +59,11 @@ def evaluate_rank_fastreid(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CMC curve and each query's scores: `evaluate_rank` of today's fast-reid.
 
-    Arguments as `evaluate_rank`, also in lists. use_metric_cuhk03 changes the curve alone.
+    Arguments and errors as `evaluate_rank`, also in lists. use_metric_cuhk03 changes the curve alone.
 
     Returns:
         cmc [min(max_rank, G)] float32, average precisions [V] float64 and inverse negative penalties [V] float64 of the V
         queries that have a match, in their order.
-
-    Errors:
-        AssertionError: no query has a match.
     """
     del use_cython
     cmc, result = _ranked(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, single_shot=use_metric_cuhk03)
@@ -108,10 +106,10 @@ def _ranked(
 ) -> tuple[np.ndarray, RankMetrics]:
     """The curve as asked for, float32, and the scores; what all the functions above share."""
     distance, qp, gp, qc, gc = (_array(a) for a in (distmat, q_pids, g_pids, q_camids, g_camids))
-    if distance.ndim != 2 or any(np.ndim(ids) != 1 for ids in (qp, gp, qc, gc)):
+    if distance.ndim != 2 or [np.shape(ids) for ids in (qp, gp, qc, gc)] != [(size,) for size in distance.shape * 2]:
         shapes = ", ".join(str(list(np.shape(a))) for a in (distance, qp, gp, qc, gc))
         raise ValueError(f"evaluate_rank: distmat must be [Q, G], persons and cameras [Q], [G], [Q], [G], got {shapes}")
-    if not np.issubdtype(distance.dtype, np.floating):
+    if distance.dtype not in (np.float32, np.float64):  # as torch reads them
         distance = distance.astype(np.float64)
     if distance.shape[1] < max_rank:
         max_rank = distance.shape[1]
@@ -173,11 +171,6 @@ def re_ranking(
         Zhong et al., CVPR 2017, section 3.
     """
     cross, within_query, within_gallery = (_array(d) for d in (q_g_dist, q_q_dist, g_g_dist))
-    try:
-        k1, k2 = int(k1), int(k2)
-    except OverflowError as error:
-        raise ValueError(f"re_ranking: k1 and k2 must be finite, got {k1} and {k2}") from error
-    k1, k2 = integer("re_ranking", "k1", k1, 1), integer("re_ranking", "k2", k2, 1)
     if cross.ndim != 2:
         raise ValueError(f"re_ranking: q_g_dist must have shape [Q, G], got {list(cross.shape)}")
     num_query, num_gallery = cross.shape
@@ -185,6 +178,11 @@ def re_ranking(
         if value.shape != (size, size):
             expected = f"[{size}, {size}] as q_g_dist is {list(cross.shape)}"
             raise ValueError(f"re_ranking: {name} must have shape {expected}, got {list(value.shape)}")
+    try:
+        k1, k2 = int(k1), int(k2)
+    except OverflowError as error:
+        raise ValueError(f"re_ranking: k1 and k2 must be finite, got {k1} and {k2}") from error
+    k1, k2 = integer("re_ranking", "k1", k1, 1), integer("re_ranking", "k2", k2, 1)
 
     if not num_query or not num_gallery:
         return np.zeros((num_query, num_gallery), dtype=np.float32)
