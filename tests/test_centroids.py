@@ -104,6 +104,30 @@ def test_compiled_is_the_same(device):
             torch.testing.assert_close(mine, plain_one)
 
 
+def test_centroids_may_move_in_a_compiled_step(device):
+    """A partitioner that chooses what the backward computes, as inductor's does, must not compute it of moved centroids."""
+
+    def step(query, centroids, targets, temperature):
+        loss = centroid_cross_entropy(query, centroids, targets, temperature)
+        ops.bank_update_(centroids, targets, query, 0.2)
+        return loss
+
+    inputs = some(9, 5, 16, torch.float32, device)  # logits are fewer numbers than the gradient
+    want = loss_and_gradient(centroid_cross_entropy, *inputs, 0.05)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager_decomp_partition")
+    before = inputs[1].clone()
+    for mine, plain_one in zip(loss_and_gradient(compiled, *inputs, 0.05), want, strict=True):
+        torch.testing.assert_close(mine, plain_one)
+    assert not torch.equal(inputs[1], before)
+
+
+def test_the_op_of_graphs_keeps_its_word(device):
+    query, centroids, targets = some(4, 9, 8, torch.float32, device)
+    for needs in (True, False):
+        arguments = query.detach().requires_grad_(needs), centroids, targets, 0.05, needs
+        torch.library.opcheck(torch.ops.gcl_fast.centroid_cross_entropy.default, arguments)
+
+
 @pytest.mark.parametrize(("b", "c", "d"), SIZES)
 @pytest.mark.parametrize("bad", [-100, -1, "C"])
 def test_a_target_that_is_no_centroid_is_named(b, c, d, bad):

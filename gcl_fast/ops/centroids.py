@@ -24,29 +24,60 @@ MANY, LARGE_BANK = 1000, 2_000_000  # over at least so many centroids of so many
 NO_INDEX = -(1 << 62)  # nothing is ignored: -100 would be, by default
 
 
+def _loss_and_gradient(
+    query: Tensor, centroids: Tensor, targets: Tensor, temperature: float, with_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradient is made with the loss: the centroids may move before the backward. [], and [B, D] or, not asked for, [0]."""
+    if query.device.type == "cpu" and _native.loaded and query.dtype in FLOATS:
+        weight = query @ centroids.T  # [B, C]: logits, which the next line turns into what they weigh in the gradient
+        loss: Tensor = torch.ops.gcl_fast.cross_entropy_rows_.default(weight, targets, temperature, with_grad)
+        return loss, weight @ centroids if with_grad else query.new_empty(0)
+    log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
+    loss = F.nll_loss(log_share, targets, ignore_index=NO_INDEX)
+    if not with_grad:
+        return loss, query.new_empty(0)
+    weight = log_share.exp_().scatter_add_(1, targets[:, None], log_share.new_full((len(targets), 1), -1.0))
+    return loss, (weight @ centroids).div_(temperature * len(targets))
+
+
 class _ByProduct(torch.autograd.Function):
-    """The gradient is made with the loss: the centroids may move before the backward."""
+    """For eager code: what torch.library makes of an op costs several times as much."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        needs_grad: bool = ctx.needs_input_grad[0]
-        if query.device.type == "cpu" and _native.loaded and query.dtype in FLOATS:
-            weight = query @ centroids.T  # [B, C]: logits, which the next line turns into what they weigh in the gradient
-            loss: Tensor = torch.ops.gcl_fast.cross_entropy_rows_.default(weight, targets, temperature, needs_grad)
-            if needs_grad:
-                ctx.save_for_backward(weight @ centroids)  # [B, D]
-            return loss
-        log_share = torch.log_softmax((query @ centroids.T).div_(temperature), 1)  # [B, C]
-        loss = F.nll_loss(log_share, targets, ignore_index=NO_INDEX)
-        if needs_grad:
-            weight = log_share.exp_().scatter_add_(1, targets[:, None], log_share.new_full((len(targets), 1), -1.0))
-            ctx.save_for_backward((weight @ centroids).div_(temperature * len(targets)))  # [B, D]
+        loss, gradient = _loss_and_gradient(query, centroids, targets, temperature, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         no_second_derivative("centroid_cross_entropy")
         return grad * ctx.saved_tensors[0], None, None, None
+
+
+@torch.library.custom_op("gcl_fast::centroid_cross_entropy", mutates_args=())
+def _whole(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float, with_grad: bool) -> tuple[Tensor, Tensor]:
+    """For graphs: of its parts a compiler would leave the gradient to the backward, and read centroids there that have moved."""
+    with torch.autocast(query.device.type, enabled=False):
+        return _loss_and_gradient(query, centroids, targets, temperature, with_grad)
+
+
+def _fake(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float, with_grad: bool) -> tuple[Tensor, Tensor]:
+    return query.new_empty(()), query.new_empty(query.shape if with_grad else (0,))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    no_second_derivative("centroid_cross_entropy")
+    return grad * ctx.saved_tensors[0], None, None, None, None
+
+
+_whole.register_fake(_fake)
+_whole.register_autograd(_backward, setup_context=_setup_context)
 
 
 def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -77,9 +108,13 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
         return query.sum()
     few = count < FEW and not _is_skinny(query, centroids, targets)
     if few or (batch >= LARGE_BATCH and batch * count <= MOST_LOGITS):
+        arguments = query, centroids.detach().to(query.dtype), targets.long(), float(temperature)
+        if torch.compiler.is_compiling():
+            loss: Tensor = _whole(*arguments, torch.is_grad_enabled() and query.requires_grad)[0]
+            return loss
         try:
             with torch.autocast(query.device.type, enabled=False):
-                loss: Tensor = _ByProduct.apply(query, centroids.detach().to(query.dtype), targets.long(), temperature)
+                loss = _ByProduct.apply(*arguments)
                 return loss
         except (IndexError, RuntimeError):  # torch's, and our kernel's, of a target that is not there
             check_rows("centroid_cross_entropy", "targets", targets, count)
