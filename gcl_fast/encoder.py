@@ -90,7 +90,8 @@ class Encoder:
         torch's antialiased filter, which is within a few thousandths of it.
 
         Returns: features [N, D] float32 of length 1, on the CPU, in the order of the images; [1, D] for a single image. The
-            same batches on the same machine give the same bits, those of `evaluation.extract_features`.
+            same batches on the same machine give the same bits, those of `evaluation.extract_features`; under torch.autocast the
+            network computes in its precision.
         Gradient: none.
         Errors: FileError or MissingFileError that names an image file; TypeError or ValueError that names what is wrong with
             an array or tensor, and its place in the list.

@@ -203,4 +203,4 @@ def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.Ca
     assert json.loads((tmp_path / "b" / "encoder.json").read_text())["variant"] == "act"
     torch.save({"backbone.conv1.weight": encoder.backbone.conv1.weight.data}, tmp_path / "head_less.pth")
     assert main(["export", str(tmp_path / "head_less.pth"), "--out", str(tmp_path / "c")]) == 1
-    assert "no identity encoder with a head" in capsys.readouterr().err
+    assert "no identity encoder with a head, but a backbone alone" in capsys.readouterr().err

@@ -178,7 +178,8 @@ def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:
     config = _settings(path)
     parts = [part for part in read_published(path) if part.module == "encoder"]
     if not parts or parts[0].variant is None:
-        raise ConfigError(f"{path} holds no identity encoder" + (" with a head" if parts else ""))
+        alone = " with a head, but a backbone alone: train one that starts from it, by --model.weights"
+        raise ConfigError(f"{path} holds no identity encoder" + (alone if parts else ""))
     state = parts[0].state
     size = exported_size(path) or (256, 128)
     variant, backbone = parts[0].variant, marked_backbone(state)
