@@ -181,7 +181,7 @@ def test_a_memory_of_no_width() -> None:
 def test_wrong_arguments_of_the_drop_ins_are_named() -> None:
     with pytest.raises(ValueError, match=r"Memory: indexes must have shape \[B=2\], got \[2, 1\]"):
         compat.Memory(3, 4)(torch.ones(2, 3), torch.ones(2, 3), torch.zeros(2, 1, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"ClusterMemory: inputs must have shape \[B, 3\], got \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"ClusterMemory: inputs must have shape \[B, D=3\], got \[2, 4\]"):
         compat.ClusterMemory(3, 4)(torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="k1 must be at least 1, got -1"):
         compat.compute_jaccard_distance(torch.ones(3, 2), k1=-1, print_flag=False)

@@ -44,7 +44,7 @@ def compute_jaccard_distance(
     del search_option
     try:
         given = np.ascontiguousarray(target_features) if isinstance(target_features, np.ndarray) else target_features
-        features = torch.as_tensor(given).detach().resolve_neg()
+        features = (given if isinstance(given, Tensor) else torch.as_tensor(given)).detach().resolve_neg()
         features = features.to(torch.promote_types(features.dtype, torch.float32))
     except (RuntimeError, ValueError) as error:  # of objects, lists of tensors, or of a type that torch cannot turn into float32
         kind = getattr(target_features, "dtype", type(target_features).__name__)
