@@ -21,7 +21,7 @@ from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingMeshe
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
-from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
+from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.stage_start import load_start
 from gcl_fast.runs.training import Training, train
@@ -252,6 +252,24 @@ def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Pat
     config = settings(other, tmp_path / "runs")
     begun(config, overwrite=True)
     assert read_resolved(config.run_dir)["images"] == 16
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "mlc"])
+def test_more_epochs_in_the_file_of_a_run_are_trained(method: str, root: Path, tmp_path: Path) -> None:
+    """The settings say how long stage 1 is, not the checkpoint."""
+    runs = {}
+    for name in ("grown", "whole"):
+        first, then = (
+            settings(root, tmp_path, name=name, stage1={"method": method, "epochs": n, "mlc": {"epochs": n, "iters": 2}})
+            for n in (1, 2)
+        )
+        if name == "grown":
+            train(first, (1,))
+            write_config(first.run_dir, then, {})
+        runs[name] = load_checkpoint(stage_checkpoint(train(then, (1,), resume=name == "grown"), "stage1"))
+    assert runs["grown"]["epoch"] == 2
+    grown, whole_run = (runs[name]["modules"]["encoder"] for name in ("grown", "whole"))
+    assert all(torch.equal(value, whole_run[name]) for name, value in grown.items())
 
 
 def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) -> None:
