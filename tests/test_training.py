@@ -26,6 +26,7 @@ from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.stage_start import load_start
 from gcl_fast.runs.training import Training, train
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained, save_checkpoint
+from gcl_fast.stages.engine import Engine
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -252,6 +253,30 @@ def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Pat
     config = settings(other, tmp_path / "runs")
     begun(config, overwrite=True)
     assert read_resolved(config.run_dir)["images"] == 16
+
+
+def test_pictures_are_of_a_finished_stage(root: Path, tmp_path: Path, monkeypatch) -> None:
+    """Else a call for another stage, between a kill and what goes on, would leave those of half a training for good."""
+
+    def stop(engine: Engine, seconds: float) -> None:
+        save(engine, seconds)
+        raise KeyboardInterrupt
+
+    save, config = Engine.save, settings(root, tmp_path)
+    train(config, (1, 2))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "save", stop)
+        train(config, (3,), resume=True)
+    picture = train(config, (2,), resume=True) / "pictures" / "stage3_ranked_lists.png"
+    assert not picture.exists()
+    train(config, (3,), resume=True)
+    content = picture.read_bytes()
+    picture.write_bytes(b"of another training")
+    train(config, (3,), resume=True)
+    assert picture.read_bytes() == b"of another training"  # nothing was trained: nothing is made again
+    shutil.rmtree(config.run_dir / "stage3")  # as errors of damaged checkpoints advise
+    train(config, (3,), resume=True)
+    assert picture.read_bytes() == content
 
 
 @pytest.mark.parametrize("method", ["cluster-contrast", "mlc"])

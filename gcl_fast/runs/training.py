@@ -54,13 +54,14 @@ class Training:
     lock: RunLock | None = None
     log: RunLog
     page: LivePage | None = None
-    trained = False  # anything; a finished run goes on with nothing
+    trained: set[str]
+    """Stages that this call trained; a finished run goes on with none."""
 
     def __init__(
         self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool = False
     ) -> None:
         self.stages, self.resume, self.run_dir, self.with_control = tuple(stages), resume, config.run_dir, control
-        self.began = time.perf_counter()
+        self.began, self.trained = time.perf_counter(), set()
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
@@ -252,7 +253,8 @@ class Training:
             image_names=self.dataset.image_names,
         )
         scores = engine.run(resume=self.resume)
-        self.trained |= engine.trained
+        if engine.trained:
+            self.trained.add(stage.name)
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
@@ -349,7 +351,7 @@ def train(
             training.run()
         if rank != 0:
             return training.run_dir
-        complete_run(training.run_dir, training.dataset)
+        complete_run(training.run_dir, training.dataset, training.trained)
         training.count_seconds()
         training.show_results()
         if not training.trained:
