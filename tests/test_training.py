@@ -136,6 +136,20 @@ def test_the_start_weights_are_scored_and_trained_and_then_not_asked_for(root: P
     train(config, (2,), resume=True)  # begins, from stage 1
 
 
+def test_what_init_names_is_scored_as_the_start(whole, root: Path, tmp_path: Path, monkeypatch) -> None:
+    """Not a network of random weights; where stage 1 has gone on and the score is lost, there is none."""
+    given, scored = stage_checkpoint(whole[0], "stage3"), []
+    monkeypatch.setattr(OpenedDataset, "score", lambda _, encoder: scored.append(encoder.state_dict()) or {"mAP": 0.5})
+    config = settings(root, tmp_path, init=str(given))
+    begun(config).untrained()
+    (state,) = scored
+    assert all(torch.equal(value, state[name]) for name, value in load_trained(given)["modules"]["encoder"].items())
+    (config.run_dir / "metrics.json").unlink()
+    shutil.copytree(whole[0] / "stage1", config.run_dir / "stage1")
+    begun(config, resume=True).untrained()
+    assert len(scored) == 1 and "untrained" not in read_metrics(config.run_dir)
+
+
 def test_the_fresh_encoder_is_scored_once(root: Path, tmp_path: Path, monkeypatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(OpenedDataset, "score", lambda *_: calls.append("scored") or {"mAP": 0.5})

@@ -171,11 +171,13 @@ class Training:
             self.count_seconds()
 
     def untrained(self) -> None:
-        """Score the fresh encoder: what every stage is measured against."""
+        """Score the encoder as stage 1 gets it: what every stage is measured against."""
         if distributed.from_first(lambda: "untrained" in read_metrics(self.run_dir)):
             return
-        encoder = build_networks(self.config, start=self.start).encoder.to(self.dataset.device)
-        self._record_scores("untrained", self.dataset.score(encoder))
+        loaded = bool(self.config.init) or self.config.model.weights != "none"
+        if loaded and self._goes_on(1):  # what it started from is not asked for again, and random weights are not it
+            return
+        self._record_scores("untrained", self.dataset.score(self._networks(1).encoder.to(self.dataset.device)))
 
     def stage1(self) -> None:
         networks = self._networks(1)
@@ -226,10 +228,12 @@ class Training:
     def _networks(self, stage: int) -> Networks:
         """With what the stage starts from; where it goes on, all comes from its own checkpoint."""
         networks = build_networks(self.config, start=self.start and stage == 1)
-        own = self._checkpoint(f"stage{stage}")
-        if not (self.resume and distributed.from_first(own.exists)):
+        if not self._goes_on(stage):
             load_start(networks, self.config, self.stages, stage)
         return networks
+
+    def _goes_on(self, stage: int) -> bool:
+        return self.resume and distributed.from_first(self._checkpoint(f"stage{stage}").exists)
 
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
