@@ -206,6 +206,41 @@ def test_stage_3_starts_from_all_that_stage_2_trains(whole, root: Path, tmp_path
 # What is refused before a folder is touched
 
 
+@pytest.mark.parametrize("start", [train, dry_run])
+@pytest.mark.parametrize("stages", [(1, 2, 3), (1,)])
+def test_no_stage_is_trained_after_one_that_did_not_start_from_it(stages, start, whole, root: Path, tmp_path: Path) -> None:
+    """Hours of a stage 1 that stage 2 knows nothing of; one that has lost its checkpoint is trained anew."""
+    config = settings(root, tmp_path, init=str(stage_checkpoint(whole[0], "stage1")))
+    train(config, (2,))
+    words = (
+        "stage 1 is not part of .*, whose stage 2 was started without it: --stage 2 --resume and then --stage 3 --resume go on"
+    )
+    with pytest.raises(RunError, match=words):
+        start(config, stages, resume=True)
+    assert not stage_checkpoint(config.run_dir, "stage1").exists()
+    write_metrics(config.run_dir, {"times": {"stage1": 1.0}})
+    start(config, (1,), resume=True)
+
+
+def test_a_stage_that_has_begun_does_not_ask_for_the_one_before(whole, root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, sync_bn=True)  # as that run was
+    shutil.copytree(whole[0] / "stage3", config.run_dir / "stage3")
+    train(config, (3,), resume=True)
+    with pytest.raises(RunError, match="stage 3 starts from the networks of stage 2"):
+        train(config, (3,), overwrite=True)
+
+
+def test_a_dry_run_refuses_what_the_run_would(whole, root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path)
+    train(config, (1,))
+    other = replace(config, root=str(write_toy_world(tmp_path / "other", people=2)))
+    for start in (train, dry_run):
+        with pytest.raises(RunError, match="--control needs stages 1 and 3 of this run, and .* is missing"):
+            start(config, (1,), resume=True, control=True)
+        with pytest.raises(RunError, match="does not hold the training images that .* was started on"):
+            start(other, (1,), resume=True)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "from_first", lambda make: make())

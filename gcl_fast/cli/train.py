@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         from gcl_fast.runs.dry_run import dry_run
 
-        dry_run(settings, stages, resume=options.resume, overwrite=options.overwrite)
+        dry_run(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
         return 0
     train(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
     return 0

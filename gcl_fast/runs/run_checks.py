@@ -11,8 +11,8 @@ from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.progress import counted
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.folder import holds_run, read_config, read_resolved, stage_checkpoint
-from gcl_fast.runs.resolved import CHOICES
+from gcl_fast.runs.folder import holds_run, read_config, read_metrics, read_resolved, stage_checkpoint
+from gcl_fast.runs.resolved import CHOICES, Resolved
 from gcl_fast.runs.resume_command import resume_command
 from gcl_fast.runs.run_files import files_of_run
 from gcl_fast.runs.same_settings import changed_settings
@@ -78,9 +78,12 @@ def check_start(config: TrainConfig, stages: Sequence[int], *, overwrite: bool =
     Errors: RunError that says what to train first.
     """
     for stage in stages:
+        if not overwrite:
+            _check_order(config, stage)
         path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
         given = starts_from_init(config, stages, stage, removed=overwrite)
-        if stage == 1 or stage - 1 in stages or given:
+        begun = not overwrite and stage_checkpoint(config.run_dir, f"stage{stage}").exists()
+        if stage == 1 or stage - 1 in stages or given or begun:
             continue
         if not path.exists():
             needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
@@ -88,13 +91,55 @@ def check_start(config: TrainConfig, stages: Sequence[int], *, overwrite: bool =
                 f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
                 f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
             )
-        begun = stage_checkpoint(config.run_dir, f"stage{stage}").exists()
-        far = "" if begun else unfinished(path, stage - 1)
-        if far:
+        if far := unfinished(path, stage - 1):
+            whole = stage_checkpoint(config.run_dir, "stage1").exists()
             raise RunError(
                 f"stage {stage} starts from stage {stage - 1} of this run, which is not finished ({far}): --stage {stage - 1} "
-                f"--resume finishes it, --stage all --resume goes on to the end; another --name with --init {path.parent} "
-                "starts from it as it is"
+                f"--resume finishes it{', --stage all --resume goes on to the end' if whole else ''}; another --name with --init "
+                f"{path.parent} starts from it as it is"
+            )
+
+
+def _check_order(config: TrainConfig, stage: int) -> None:
+    """Errors: RunError where a stage would be trained after a later one, which then was not started from it. A stage that was
+    trained and has lost its checkpoint may be trained anew."""
+    own, *later = (stage_checkpoint(config.run_dir, f"stage{number}") for number in range(stage, 4))
+    name = next((path.parent.name for path in later if path.exists()), "")
+    if name and not own.exists() and own.parent.name not in read_metrics(config.run_dir).get("times", {}):
+        number = name.removeprefix("stage")
+        way_on = "--stage 2 --resume and then --stage 3 --resume go on" if number == "2" else "--stage 3 --resume goes on"
+        raise RunError(
+            f"stage {stage} is not part of {config.run_dir}, whose stage {number} was started without it: {way_on} there, "
+            f"another --name trains stage {stage}"
+        )
+
+
+def check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
+    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor, finished, in the run
+    folder."""
+    for number in (1, 3):
+        path = stage_checkpoint(config.run_dir, f"stage{number}")
+        if number not in stages and (overwrite or not path.exists()):
+            state = "about to be deleted" if path.exists() else "missing"
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
+                f"train stage {number} in the same call, or --resume a run that has it"
+            )
+        if number not in stages and (far := unfinished(path, number)):
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
+                "train it in the same call"
+            )
+
+
+def check_images(config: TrainConfig, before: Resolved, now: Resolved) -> None:
+    """Errors: RunError where the training images are not those of the run so far. before, now: what both wrote down of them."""
+    for key in ("images", "image_names"):
+        if before.get(key, now[key]) != now[key]:
+            raise RunError(
+                f"{config.root} does not hold the training images that {config.run_dir} was started on: "
+                f"{before['images']} then, {now['images']} now, or others by name, person or camera; "
+                "give --root DIR where they are, or start another run with --name"
             )
 
 

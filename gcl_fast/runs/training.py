@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingMeshesError, MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingMeshesError, MissingPackageError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -31,7 +31,7 @@ from gcl_fast.runs.networks import build_networks, load_module
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag, started_otherwise
-from gcl_fast.runs.run_checks import check_run, check_start, unfinished
+from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.stage_start import load_start, look_at_init, starts_from_init
@@ -138,13 +138,7 @@ class Training:
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
-        for key in ("images", "image_names"):
-            if before.get(key, self.resolved[key]) != self.resolved[key]:
-                raise RunError(
-                    f"{self.config.root} does not hold the training images that {self.run_dir} was started on: "
-                    f"{before['images']} then, {self.resolved['images']} now, or others by name, person or camera; "
-                    "give --root DIR where they are, or start another run with --name"
-                )
+        check_images(self.config, before, self.resolved)
         if self.resolved["meshes"] == "none":  # of this call alone
             self.resolved["meshes"] = before.get("meshes", "none")
         self.lock = RunLock(self.run_dir)
@@ -287,24 +281,6 @@ class Training:
             print(f"{name}: " + "  ".join(f"{k} {v:.1%}" for k, v in shown.items()))
 
 
-def _check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
-    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor, finished, in the run
-    folder."""
-    for number in (1, 3):
-        path = stage_checkpoint(config.run_dir, f"stage{number}")
-        if number not in stages and (overwrite or not path.exists()):
-            state = "about to be deleted" if path.exists() else "missing"
-            raise RunError(
-                f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
-                f"train stage {number} in the same call, or --resume a run that has it"
-            )
-        if number not in stages and (far := unfinished(path, number)):
-            raise RunError(
-                f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
-                "train it in the same call"
-            )
-
-
 def _can_report() -> bool:
     """Whether the report can be written at the end; says so now where it cannot."""
     try:
@@ -343,7 +319,7 @@ def train(
     from gcl_fast.runs.run_pictures import complete_run
 
     if control:
-        _check_control(config, stages, overwrite=overwrite)
+        check_control(config, stages, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         with distributed.session(choose_device(config.device)) as rank:
