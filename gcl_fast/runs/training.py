@@ -54,14 +54,14 @@ class Training:
     lock: RunLock | None = None
     log: RunLog
     page: LivePage | None = None
-    trained: set[str]
+    trained: frozenset[str] = frozenset()
     """Stages that this call trained; a finished run goes on with none."""
 
     def __init__(
         self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool = False
     ) -> None:
         self.stages, self.resume, self.run_dir, self.with_control = tuple(stages), resume, config.run_dir, control
-        self.began, self.trained = time.perf_counter(), set()
+        self.began = time.perf_counter()
         if config.wandb:
             wandb_package()  # missing, it is missed before a run folder is touched
         distributed.from_first(lambda: check_run(config, stages, resume=resume, overwrite=overwrite))
@@ -252,7 +252,7 @@ class Training:
         )
         scores = engine.run(resume=self.resume)
         if engine.trained:
-            self.trained.add(stage.name)
+            self.trained |= {stage.name}
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
