@@ -288,6 +288,16 @@ def test_a_run_of_stage_1_alone_forgets_no_meshes(root: Path, tmp_path: Path) ->
     assert read_resolved(config.run_dir)["meshes"] == read_metrics(config.run_dir)["resolved"]["meshes"] == "vertices"
 
 
+def test_meshes_may_be_named_after_a_run_of_stage_1_alone(root: Path, tmp_path: Path) -> None:
+    """Which asked for none: none is no kind that the run has to keep."""
+    config = settings(root, tmp_path)
+    train(config, (1,))
+    begun(replace(config, meshes="vertices"), (2,), resume=True)
+    assert read_resolved(config.run_dir)["meshes"] == "vertices"
+    with pytest.raises(RunError, match="meshes vertices -> rendered"):
+        begun(replace(config, meshes="rendered"), (2,), resume=True)
+
+
 def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     config = settings(root, tmp_path)
     begun(config, (1, 2))

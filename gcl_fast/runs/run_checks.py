@@ -52,7 +52,9 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
     else:
         kept = read_resolved(run_dir)
         old = read_config(run_dir)
-        was_open = {key: kept[key] for key in CHOICES if key in kept and getattr(old, key) == "auto" != getattr(config, key)}
+        named = {key: getattr(config, key) for key in CHOICES if getattr(old, key) == "auto" != getattr(config, key)}
+        # meshes "none": nothing has asked for them yet
+        was_open = {key: kept[key] if kept[key] != "none" else value for key, value in named.items() if key in kept}
         changed = changed_settings(replace(old, **was_open), config)
         if changed:
             command = resume_command(config)
