@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import holds_run, read_config, read_metrics, read_resolved, stage_checkpoint
 from gcl_fast.runs.resolved import CHOICES, Resolved
 from gcl_fast.runs.resume_command import resume_command
-from gcl_fast.runs.run_files import files_of_run
+from gcl_fast.runs.run_files import STAGES, files_of_run
 from gcl_fast.runs.same_settings import changed_settings
 from gcl_fast.runs.stage_start import starts_from_init
 from gcl_fast.runs.work_ahead import settings_of
@@ -143,6 +144,22 @@ def check_images(config: TrainConfig, before: Resolved, now: Resolved) -> None:
                 f"{before['images']} then, {now['images']} now, or others by name, person or camera; "
                 "give --root DIR where they are, or start another run with --name"
             )
+
+
+def check_moved(config: TrainConfig, source: Path) -> None:
+    """Whether --resume or --overwrite means the run that its settings lie in.
+
+    source: the file that they come from.
+    Errors: RunError where that run was moved or copied, and the settings still name its old folder: the call would begin anew
+        there, or go on with another run, or remove it.
+    """
+    here, there = source.parent.resolve(), config.run_dir.resolve()
+    of_run = source.name == "config.yaml" and any(stage_checkpoint(here, stage).is_file() for stage in STAGES)
+    if of_run and here != there == read_config(here).run_dir.resolve():  # else --runs or --name say where
+        raise RunError(
+            f"--config {source} names {config.run_dir}, where that run was before it was moved or copied: add "
+            f"{shlex.join(['--runs', str(here.parent), '--name', here.name])} for this one"
+        )
 
 
 def nothing_to_resume(config: TrainConfig) -> str:
