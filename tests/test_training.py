@@ -356,6 +356,18 @@ def test_more_epochs_in_the_file_of_a_run_are_trained(method: str, root: Path, t
     assert all(torch.equal(value, whole_run[name]) for name, value in grown.items())
 
 
+def test_scores_of_a_run_are_by_one_rule(root: Path, tmp_path: Path) -> None:
+    """They stand beside each other, and choose best.pt."""
+    config = settings(root, tmp_path)
+    write_config(config.run_dir, config, {})
+    other = replace(config, same_camera=True)
+    write_metrics(config.run_dir, {"stage1": {"mAP": 0.5}})
+    with pytest.raises(RunError, match="with other settings: same_camera False -> True;"):
+        begun(other, resume=True)
+    (config.run_dir / "metrics.json").unlink()  # as of data without a query that can be scored
+    begun(other, resume=True)
+
+
 def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) -> None:
     config = settings(root, tmp_path)
     begun(config)

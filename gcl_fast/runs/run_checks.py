@@ -57,6 +57,8 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
         # meshes "none": nothing has asked for them yet
         was_open = {key: kept[key] if kept[key] != "none" else value for key, value in named.items() if key in kept}
         changed = changed_settings(replace(old, **was_open), config)
+        if old.same_camera != config.same_camera and _has_scores(run_dir):  # by one rule: they are compared, also for best.pt
+            changed.append(f"same_camera {old.same_camera} -> {config.same_camera}")
         if changed:
             command = resume_command(config)
             with_its_own = f"`{command}` goes on with its own" if command else "resume with the same"
@@ -64,6 +66,10 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
                 f"{run_dir} was started with other settings: {', '.join(changed)}; {with_its_own}, --overwrite removes what it "
                 "wrote and starts anew, --name names another"
             )
+
+
+def _has_scores(run_dir: Path) -> bool:
+    return any("mAP" in part for part in read_metrics(run_dir).values() if isinstance(part, dict))
 
 
 def unfinished(path: Path, stage: int) -> str:
