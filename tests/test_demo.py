@@ -14,6 +14,7 @@ from gcl_fast.errors import RunError
 from gcl_fast.runs import synthetic_demo as demo
 from gcl_fast.runs import training
 from gcl_fast.runs.folder import write_metrics
+from gcl_fast.runs.lock import RunLock
 
 
 @pytest.fixture
@@ -38,6 +39,9 @@ def calls(monkeypatch, stopped):
         write_metrics(config.run_dir, {"stage1": {"mAP": 0.5, "rank1": 0.5}})
         if not stopped:
             write_metrics(config.run_dir, {"control": {"mAP": 0.5, "rank1": 0.5}})
+            picture = config.run_dir / "pictures" / "stage3_ranked_lists.png"  # the last
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_bytes(b"")
 
     monkeypatch.setattr(synthetic, "write_world", write_world)
     monkeypatch.setattr(training, "train", train)
@@ -63,6 +67,27 @@ def test_a_stopped_demo_goes_on(tmp_path, calls, stopped):
     stopped.clear()
     demo.run_demo(tmp_path / "demo")
     assert calls.count("train (1, 2, 3) True True") == 2 and demo.finished(tmp_path / "demo")
+
+
+def test_a_demo_stopped_after_its_last_score_still_gets_its_pictures(tmp_path, calls):
+    out = tmp_path / "demo"
+    demo.run_demo(out)
+    (out / "pictures" / "stage3_ranked_lists.png").unlink()
+    assert not demo.finished(out)
+    demo.run_demo(out)
+    assert calls.count("train (1, 2, 3) True True") == 2 and demo.finished(out)
+
+
+def test_fresh_deletes_nothing_under_a_process_at_work(tmp_path, calls):
+    out = tmp_path / "demo"
+    demo.run_demo(out)
+    held = RunLock(out)
+    try:
+        with pytest.raises(RunError, match="is in use by process"):
+            demo.run_demo(out, fresh=True)
+    finally:
+        held.release()
+    assert demo.finished(out) and len(calls) == 2
 
 
 def test_the_demo_of_another_seed_is_not_shown_for_this_one(tmp_path, calls):

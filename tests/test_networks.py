@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
 
 from gcl_fast.config import TrainConfig, from_dict, to_dict
-from gcl_fast.errors import CheckpointError, ConfigError
+from gcl_fast.errors import CheckpointError, ConfigError, MissingFileError
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.networks import (
     build_networks,
@@ -134,6 +134,10 @@ def test_a_run_folder_stands_for_the_stage_that_trained_the_encoder_last(run: Pa
     assert find_checkpoint(run, ("stage3", "stage2")) == find_checkpoint(run / "stage2") == run / "stage2/last.pt"
     (run / "stage2").rename(run / "stage3")
     assert find_checkpoint(run) == find_encoder(run) == run / "stage3/last.pt"
+    best = (run / "stage3/last.pt").rename(run / "stage3/best.pt")  # stage 1's is not meant
+    for find in (find_checkpoint, find_encoder):
+        with pytest.raises(MissingFileError, match=f"stage3/last.pt is missing; {best} lies beside it: give that file"):
+            find(run)
 
 
 def test_a_damaged_checkpoint_is_still_meant_as_one(run: Path, tmp_path: Path) -> None:

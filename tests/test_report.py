@@ -199,6 +199,12 @@ def test_nothing_is_fetched(run):
     assert all("href" not in attributes and "srcset" not in attributes for _, attributes in page.tags)
 
 
+def test_half_a_picture_of_a_killed_run_is_not_shown(run):
+    before = write_report(run).read_bytes()
+    (run / "pictures" / ".stage3_test.123.456.tmp.png").write_bytes(b"half a picture")
+    assert write_report(run).read_bytes() == before
+
+
 def test_deterministic_and_leaves_no_temporary_files(run):
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first

@@ -173,6 +173,25 @@ def test_a_moved_data_set_resumes(toy: Toy, capsys: pytest.CaptureFixture[str]) 
     assert "does not hold the training images that" in refused([*command, "--resume"], capsys)
 
 
+@pytest.mark.parametrize("flags", [["--resume"], ["--resume", "--dry-run"], ["--overwrite"]])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_moved_or_copied_run_is_not_taken_for_the_one_it_was(
+    keep: bool, flags: list[str], toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would begin anew in the old place, go on there, or clear it."""
+    assert main([*toy.command, "--resume"]) == 0  # its config.yaml names its own folder
+    moved = toy.run.with_name("renamed run")
+    shutil.copytree(toy.run, moved)
+    if not keep:
+        shutil.rmtree(toy.run)
+    command = ["train", "--config", str(moved / "config.yaml"), "--root", str(moved / "data"), "--stage", "1", *flags]
+    place = ["--runs", str(moved.parent), "--name", moved.name]
+    assert f"names {toy.run}, where that run was before it was moved" in (message := refused(command, capsys))
+    assert shlex.join(place) in message and toy.run.exists() == keep
+    for own in (place, ["--name", "another"]):
+        assert main([*command, *own]) == 0, capsys.readouterr().err
+
+
 def test_overwrite_removes_nothing_that_stage_3_would_start_from(toy: Toy, tmp_path: Path, capsys) -> None:
     """The generator is the run's own stage 2's, --init gives an encoder alone."""
     encoder, kept = tmp_path / "encoder.pt", toy.run / "stage2" / "last.pt"

@@ -21,11 +21,12 @@ from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingMeshe
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
-from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_metrics
+from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.stage_start import load_start
 from gcl_fast.runs.training import Training, train
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained, save_checkpoint
+from gcl_fast.stages.engine import Engine
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -135,6 +136,20 @@ def test_the_start_weights_are_scored_and_trained_and_then_not_asked_for(root: P
     train(config, (2,), resume=True)  # begins, from stage 1
 
 
+def test_what_init_names_is_scored_as_the_start(whole, root: Path, tmp_path: Path, monkeypatch) -> None:
+    """Not a network of random weights; where stage 1 has gone on and the score is lost, there is none."""
+    given, scored = stage_checkpoint(whole[0], "stage3"), []
+    monkeypatch.setattr(OpenedDataset, "score", lambda _, encoder: scored.append(encoder.state_dict()) or {"mAP": 0.5})
+    config = settings(root, tmp_path, init=str(given))
+    begun(config).untrained()
+    (state,) = scored
+    assert all(torch.equal(value, state[name]) for name, value in load_trained(given)["modules"]["encoder"].items())
+    (config.run_dir / "metrics.json").unlink()
+    shutil.copytree(whole[0] / "stage1", config.run_dir / "stage1")
+    begun(config, resume=True).untrained()
+    assert len(scored) == 1 and "untrained" not in read_metrics(config.run_dir)
+
+
 def test_the_fresh_encoder_is_scored_once(root: Path, tmp_path: Path, monkeypatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(OpenedDataset, "score", lambda *_: calls.append("scored") or {"mAP": 0.5})
@@ -191,6 +206,41 @@ def test_stage_3_starts_from_all_that_stage_2_trains(whole, root: Path, tmp_path
 # What is refused before a folder is touched
 
 
+@pytest.mark.parametrize("start", [train, dry_run])
+@pytest.mark.parametrize("stages", [(1, 2, 3), (1,)])
+def test_no_stage_is_trained_after_one_that_did_not_start_from_it(stages, start, whole, root: Path, tmp_path: Path) -> None:
+    """Hours of a stage 1 that stage 2 knows nothing of; one that has lost its checkpoint is trained anew."""
+    config = settings(root, tmp_path, init=str(stage_checkpoint(whole[0], "stage1")))
+    train(config, (2,))
+    words = (
+        "stage 1 is not part of .*, whose stage 2 was started without it: --stage 2 --resume and then --stage 3 --resume go on"
+    )
+    with pytest.raises(RunError, match=words):
+        start(config, stages, resume=True)
+    assert not stage_checkpoint(config.run_dir, "stage1").exists()
+    write_metrics(config.run_dir, {"times": {"stage1": 1.0}})
+    start(config, (1,), resume=True)
+
+
+def test_a_stage_that_has_begun_does_not_ask_for_the_one_before(whole, root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, sync_bn=True)  # as that run was
+    shutil.copytree(whole[0] / "stage3", config.run_dir / "stage3")
+    train(config, (3,), resume=True)
+    with pytest.raises(RunError, match="stage 3 starts from the networks of stage 2"):
+        train(config, (3,), overwrite=True)
+
+
+def test_a_dry_run_refuses_what_the_run_would(whole, root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path)
+    train(config, (1,))
+    other = replace(config, root=str(write_toy_world(tmp_path / "other", people=2)))
+    for start in (train, dry_run):
+        with pytest.raises(RunError, match="--control needs stages 1 and 3 of this run, and .* is missing"):
+            start(config, (1,), resume=True, control=True)
+        with pytest.raises(RunError, match="does not hold the training images that .* was started on"):
+            start(other, (1,), resume=True)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "from_first", lambda make: make())
@@ -238,6 +288,16 @@ def test_a_run_of_stage_1_alone_forgets_no_meshes(root: Path, tmp_path: Path) ->
     assert read_resolved(config.run_dir)["meshes"] == read_metrics(config.run_dir)["resolved"]["meshes"] == "vertices"
 
 
+def test_meshes_may_be_named_after_a_run_of_stage_1_alone(root: Path, tmp_path: Path) -> None:
+    """Which asked for none: none is no kind that the run has to keep."""
+    config = settings(root, tmp_path)
+    train(config, (1,))
+    begun(replace(config, meshes="vertices"), (2,), resume=True)
+    assert read_resolved(config.run_dir)["meshes"] == "vertices"
+    with pytest.raises(RunError, match="meshes vertices -> rendered"):
+        begun(replace(config, meshes="rendered"), (2,), resume=True)
+
+
 def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     config = settings(root, tmp_path)
     begun(config, (1, 2))
@@ -252,6 +312,60 @@ def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Pat
     config = settings(other, tmp_path / "runs")
     begun(config, overwrite=True)
     assert read_resolved(config.run_dir)["images"] == 16
+
+
+def test_pictures_are_of_a_finished_stage(root: Path, tmp_path: Path, monkeypatch) -> None:
+    """Else a call for another stage, between a kill and what goes on, would leave those of half a training for good."""
+
+    def stop(engine: Engine, seconds: float) -> None:
+        save(engine, seconds)
+        raise KeyboardInterrupt
+
+    save, config = Engine.save, settings(root, tmp_path)
+    train(config, (1, 2))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "save", stop)
+        train(config, (3,), resume=True)
+    picture = train(config, (2,), resume=True) / "pictures" / "stage3_ranked_lists.png"
+    assert not picture.exists()
+    train(config, (3,), resume=True)
+    content = picture.read_bytes()
+    picture.write_bytes(b"of another training")
+    train(config, (3,), resume=True)
+    assert picture.read_bytes() == b"of another training"  # nothing was trained: nothing is made again
+    shutil.rmtree(config.run_dir / "stage3")  # as errors of damaged checkpoints advise
+    train(config, (3,), resume=True)
+    assert picture.read_bytes() == content
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "mlc"])
+def test_more_epochs_in_the_file_of_a_run_are_trained(method: str, root: Path, tmp_path: Path) -> None:
+    """The settings say how long stage 1 is, not the checkpoint."""
+    runs = {}
+    for name in ("grown", "whole"):
+        first, then = (
+            settings(root, tmp_path, name=name, stage1={"method": method, "epochs": n, "mlc": {"epochs": n, "iters": 2}})
+            for n in (1, 2)
+        )
+        if name == "grown":
+            train(first, (1,))
+            write_config(first.run_dir, then, {})
+        runs[name] = load_checkpoint(stage_checkpoint(train(then, (1,), resume=name == "grown"), "stage1"))
+    assert runs["grown"]["epoch"] == 2
+    grown, whole_run = (runs[name]["modules"]["encoder"] for name in ("grown", "whole"))
+    assert all(torch.equal(value, whole_run[name]) for name, value in grown.items())
+
+
+def test_scores_of_a_run_are_by_one_rule(root: Path, tmp_path: Path) -> None:
+    """They stand beside each other, and choose best.pt."""
+    config = settings(root, tmp_path)
+    write_config(config.run_dir, config, {})
+    other = replace(config, same_camera=True)
+    write_metrics(config.run_dir, {"stage1": {"mAP": 0.5}})
+    with pytest.raises(RunError, match="with other settings: same_camera False -> True;"):
+        begun(other, resume=True)
+    (config.run_dir / "metrics.json").unlink()  # as of data without a query that can be scored
+    begun(other, resume=True)
 
 
 def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -53,16 +54,18 @@ def main(argv: list[str]) -> int:
         print(yaml_text(to_dict(settings)), end="")
         return 0
 
-    from gcl_fast.runs.run_checks import nothing_to_resume
+    from gcl_fast.runs.run_checks import check_moved, nothing_to_resume
     from gcl_fast.runs.training import train
 
+    if (options.resume or options.overwrite) and options.config is not None:
+        check_moved(settings, Path(options.config))
     if options.resume and (words := nothing_to_resume(settings)):
         print(words)
     stages = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
     if options.dry_run:
         from gcl_fast.runs.dry_run import dry_run
 
-        dry_run(settings, stages, resume=options.resume, overwrite=options.overwrite)
+        dry_run(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
         return 0
     train(settings, stages, resume=options.resume, overwrite=options.overwrite, control=options.control)
     return 0

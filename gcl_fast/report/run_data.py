@@ -75,7 +75,7 @@ def read_run(run_dir: str | os.PathLike[str]) -> Run:
     if not metrics.is_file() and not history.is_file():
         raise MissingFileError(f"{run_dir}: expected history.jsonl or metrics.json in a run folder, found neither")
     captions = _read_object(run_dir / "pictures" / "captions.json")
-    pictures = sorted((run_dir / "pictures").glob("*.png"))
+    pictures = sorted(run_dir.glob("pictures/[!.]*.png"))  # a hidden one is half of what a killed run was writing
     config = run_dir / "config.yaml"
     return Run(
         name=run_dir.resolve().name,

@@ -25,7 +25,7 @@ from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.resume_command import started_otherwise
-from gcl_fast.runs.run_checks import check_run, check_start
+from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init, starts_from_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
@@ -66,25 +66,29 @@ class Measured:
     batch_size: int
 
 
-def dry_run(config: TrainConfig, stages: Sequence[int], *, resume: bool = False, overwrite: bool = False) -> None:
+def dry_run(
+    config: TrainConfig, stages: Sequence[int], *, resume: bool = False, overwrite: bool = False, control: bool = False
+) -> None:
     """Print data, start weights, loader, device, precision, steps, and an estimate of time and memory from a few real steps.
 
     Errors: as `training.train` before it begins.
     """
     if distributed.launched() > 1:
         raise RunError("--dry-run looks at one process: start it without torchrun")
+    if control:
+        check_control(config, stages, overwrite=overwrite)
     if config.wandb:
         wandb_package()
     check_run(config, stages, resume=resume, overwrite=overwrite)
     check_start(config, stages, overwrite=overwrite)
     threads = torch.get_num_threads()
     try:
-        _look(config, stages, resume=resume, overwrite=overwrite)
+        _look(config, stages, resume=resume, overwrite=overwrite, control=control)
     finally:
         torch.set_num_threads(threads)
 
 
-def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
+def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool) -> None:
     before = read_resolved(config.run_dir) if resume else {}
     config = keep_choices(config, before)
     if words := choose_threads(config.threads, before):
@@ -97,6 +101,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     check_count(config, stages, count)
     _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
+    check_images(config, before, resolved)
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
     given = starts_from_init(config, stages, stages[0], removed=overwrite)
     print(start_box(config, stages, goes_on=goes_on, given=given))
@@ -110,11 +115,11 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     for note in batch_notes(config, stages) + count_notes(config, stages, count, iters=asked):
         print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
-    _estimate(config, stages, count, resume=resume)
+    _estimate(config, stages, count, resume=resume, control=control)
     print("dry run: nothing was written")
 
 
-def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume: bool) -> None:
+def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume: bool, control: bool) -> None:
     total = 0.0
     for stage in stages:
         work = work_of(config, stage, count)
@@ -143,10 +148,11 @@ def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume:
             f"stage {stage}: {steps}; about {clock(seconds)} at {1 / measured.step:.1f} images/s, "
             f"about {measured.memory:.1f} GiB of memory ({'measured' if not scaled else 'scaled'}{scaled})"
         )
+    left_out = f"clustering, scoring{', pictures and the control run' if control else ' and pictures'} not counted"
     if total == 0:
-        print("nothing is left to train")
+        print(f"nothing is left to train{', the control run not counted' if control else ''}")
     elif not math.isnan(total):
-        print(f"in all about {clock(total)}, clustering, scoring and pictures not counted, on this machine as busy as it is now")
+        print(f"in all about {clock(total)}, {left_out}, on this machine as busy as it is now")
 
 
 def _done(config: TrainConfig, stage: int) -> tuple[int, int]:

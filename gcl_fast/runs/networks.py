@@ -119,10 +119,12 @@ def find_checkpoint(path: Path, stages: Sequence[str] = ("stage3", "stage1", "st
         return path
     if (path / "last.pt").is_file():
         return path / "last.pt"
-    expected = [path / stage / "last.pt" for stage in stages]
-    for checkpoint in expected:
+    for stage in stages:
+        checkpoint = path / stage / "last.pt"
         if checkpoint.is_file():
             return checkpoint
+        if (best := checkpoint.with_name("best.pt")).is_file():  # an earlier stage's would be another network, unsaid
+            raise MissingFileError(f"{checkpoint} is missing; {best} lies beside it: give that file")
     names = " or ".join(f"{stage}/last.pt" for stage in stages)
     raise MissingFileError(
         f"no checkpoint in {path}: expected {names}; give a run folder, as runs/NAME, a stage's folder in it, or a file"

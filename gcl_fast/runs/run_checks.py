@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError, RunError
 from gcl_fast.progress import counted
 from gcl_fast.runs.device import choose_device
-from gcl_fast.runs.folder import holds_run, read_config, read_resolved, stage_checkpoint
-from gcl_fast.runs.resolved import CHOICES
+from gcl_fast.runs.folder import holds_run, read_config, read_metrics, read_resolved, stage_checkpoint
+from gcl_fast.runs.resolved import CHOICES, Resolved
 from gcl_fast.runs.resume_command import resume_command
-from gcl_fast.runs.run_files import files_of_run
+from gcl_fast.runs.run_files import STAGES, files_of_run
 from gcl_fast.runs.same_settings import changed_settings
 from gcl_fast.runs.stage_start import starts_from_init
 from gcl_fast.runs.work_ahead import settings_of
@@ -52,8 +53,12 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
     else:
         kept = read_resolved(run_dir)
         old = read_config(run_dir)
-        was_open = {key: kept[key] for key in CHOICES if key in kept and getattr(old, key) == "auto" != getattr(config, key)}
+        named = {key: getattr(config, key) for key in CHOICES if getattr(old, key) == "auto" != getattr(config, key)}
+        # meshes "none": nothing has asked for them yet
+        was_open = {key: kept[key] if kept[key] != "none" else value for key, value in named.items() if key in kept}
         changed = changed_settings(replace(old, **was_open), config)
+        if old.same_camera != config.same_camera and _has_scores(run_dir):  # by one rule: they are compared, also for best.pt
+            changed.append(f"same_camera {old.same_camera} -> {config.same_camera}")
         if changed:
             command = resume_command(config)
             with_its_own = f"`{command}` goes on with its own" if command else "resume with the same"
@@ -61,6 +66,10 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
                 f"{run_dir} was started with other settings: {', '.join(changed)}; {with_its_own}, --overwrite removes what it "
                 "wrote and starts anew, --name names another"
             )
+
+
+def _has_scores(run_dir: Path) -> bool:
+    return any("mAP" in part for part in read_metrics(run_dir).values() if isinstance(part, dict))
 
 
 def unfinished(path: Path, stage: int) -> str:
@@ -78,9 +87,12 @@ def check_start(config: TrainConfig, stages: Sequence[int], *, overwrite: bool =
     Errors: RunError that says what to train first.
     """
     for stage in stages:
+        if not overwrite:
+            _check_order(config, stage)
         path = stage_checkpoint(config.run_dir, f"stage{stage - 1}")
         given = starts_from_init(config, stages, stage, removed=overwrite)
-        if stage == 1 or stage - 1 in stages or given:
+        begun = not overwrite and stage_checkpoint(config.run_dir, f"stage{stage}").exists()
+        if stage == 1 or stage - 1 in stages or given or begun:
             continue
         if not path.exists():
             needs = "an identity encoder" if stage == 2 else "the networks of stage 2"
@@ -88,14 +100,72 @@ def check_start(config: TrainConfig, stages: Sequence[int], *, overwrite: bool =
                 f"stage {stage} starts from {needs}, and {path} is missing: train --stage {stage - 1} in this run first (--name "
                 f"{config.name}; --stage all trains all three), or give --init RUN or FILE"
             )
-        begun = stage_checkpoint(config.run_dir, f"stage{stage}").exists()
-        far = "" if begun else unfinished(path, stage - 1)
-        if far:
+        if far := unfinished(path, stage - 1):
+            whole = stage_checkpoint(config.run_dir, "stage1").exists()
             raise RunError(
                 f"stage {stage} starts from stage {stage - 1} of this run, which is not finished ({far}): --stage {stage - 1} "
-                f"--resume finishes it, --stage all --resume goes on to the end; another --name with --init {path.parent} "
-                "starts from it as it is"
+                f"--resume finishes it{', --stage all --resume goes on to the end' if whole else ''}; another --name with --init "
+                f"{path.parent} starts from it as it is"
             )
+
+
+def _check_order(config: TrainConfig, stage: int) -> None:
+    """Errors: RunError where a stage would be trained after a later one, which then was not started from it. A stage that was
+    trained and has lost its checkpoint may be trained anew."""
+    own, *later = (stage_checkpoint(config.run_dir, f"stage{number}") for number in range(stage, 4))
+    name = next((path.parent.name for path in later if path.exists()), "")
+    if name and not own.exists() and own.parent.name not in read_metrics(config.run_dir).get("times", {}):
+        number = name.removeprefix("stage")
+        way_on = "--stage 2 --resume and then --stage 3 --resume go on" if number == "2" else "--stage 3 --resume goes on"
+        raise RunError(
+            f"stage {stage} is not part of {config.run_dir}, whose stage {number} was started without it: {way_on} there, "
+            f"another --name trains stage {stage}"
+        )
+
+
+def check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
+    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor, finished, in the run
+    folder."""
+    for number in (1, 3):
+        path = stage_checkpoint(config.run_dir, f"stage{number}")
+        if number not in stages and (overwrite or not path.exists()):
+            state = "about to be deleted" if path.exists() else "missing"
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
+                f"train stage {number} in the same call, or --resume a run that has it"
+            )
+        if number not in stages and (far := unfinished(path, number)):
+            raise RunError(
+                f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
+                "train it in the same call"
+            )
+
+
+def check_images(config: TrainConfig, before: Resolved, now: Resolved) -> None:
+    """Errors: RunError where the training images are not those of the run so far. before, now: what both wrote down of them."""
+    for key in ("images", "image_names"):
+        if before.get(key, now[key]) != now[key]:
+            raise RunError(
+                f"{config.root} does not hold the training images that {config.run_dir} was started on: "
+                f"{before['images']} then, {now['images']} now, or others by name, person or camera; "
+                "give --root DIR where they are, or start another run with --name"
+            )
+
+
+def check_moved(config: TrainConfig, source: Path) -> None:
+    """Whether --resume or --overwrite means the run that its settings lie in.
+
+    source: the file that they come from.
+    Errors: RunError where that run was moved or copied, and the settings still name its old folder: the call would begin anew
+        there, or go on with another run, or remove it.
+    """
+    here, there = source.parent.resolve(), config.run_dir.resolve()
+    of_run = source.name == "config.yaml" and any(stage_checkpoint(here, stage).is_file() for stage in STAGES)
+    if of_run and here != there == read_config(here).run_dir.resolve():  # else --runs or --name say where
+        raise RunError(
+            f"--config {source} names {config.run_dir}, where that run was before it was moved or copied: add "
+            f"{shlex.join(['--runs', str(here.parent), '--name', here.name])} for this one"
+        )
 
 
 def nothing_to_resume(config: TrainConfig) -> str:

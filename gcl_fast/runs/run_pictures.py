@@ -3,6 +3,7 @@ lists."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor
@@ -14,22 +15,32 @@ from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics, stage_checkpoint, write_metrics
 from gcl_fast.runs.networks import networks_of
+from gcl_fast.runs.run_checks import unfinished
 from gcl_fast.visuals import ranked_lists_from_features, save_png
 
 
-def complete_run(run_dir: Path, dataset: OpenedDataset) -> None:
-    """Add to metrics.json and pictures/ what the checkpoints that are there can still give."""
-    score_generators(run_dir, dataset)
-    picture_ranked_lists(run_dir, dataset)
+def complete_run(run_dir: Path, dataset: OpenedDataset, trained: Collection[str] = ()) -> None:
+    """Add to metrics.json and pictures/ what the finished stages that are there can still give.
+
+    trained: stages that this call trained; what they gave before is out of date.
+    """
+    score_generators(run_dir, dataset, trained)
+    picture_ranked_lists(run_dir, dataset, trained)
 
 
-def score_generators(run_dir: Path, dataset: OpenedDataset) -> None:
+def _is_finished(run_dir: Path, stage: str) -> bool:
+    """One in the midst of its training would leave what its end does not renew."""
+    path = stage_checkpoint(run_dir, stage)
+    return path.exists() and not unfinished(path, int(stage.removeprefix("stage")))
+
+
+def score_generators(run_dir: Path, dataset: OpenedDataset, trained: Collection[str] = ()) -> None:
     """Score the generators of stages 2 and 3, where the data have true views of held-out people, and meshes to turn them by."""
     truth, metrics = Path(dataset.config.root) / "truth", read_metrics(run_dir)
     todo = [
         stage
         for stage in ("stage2", "stage3")
-        if stage_checkpoint(run_dir, stage).exists() and "novel_view_psnr" not in metrics.get(stage, {})
+        if (stage in trained or "novel_view_psnr" not in metrics.get(stage, {})) and _is_finished(run_dir, stage)
     ]
     meshes = dataset.test_meshes
     if not todo or meshes is None or not (truth / "index.csv").is_file():
@@ -54,13 +65,13 @@ def score_generator(
     save_png(run_dir / "pictures" / f"{stage}_novel_views.png", sheet)
 
 
-def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset) -> None:
-    """A picture for each trained identity encoder that has none yet."""
+def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset, trained: Collection[str] = ()) -> None:
+    """A picture for each trained identity encoder that has none yet, or an old one."""
     if not dataset.can_score:
         return
     for stage in ("stage1", "stage3"):
         checkpoint, path = stage_checkpoint(run_dir, stage), run_dir / "pictures" / f"{stage}_ranked_lists.png"
-        if checkpoint.exists() and not path.exists():
+        if (stage in trained or not path.exists()) and _is_finished(run_dir, stage):
             _, networks, _ = networks_of(checkpoint)
             ranked_lists_picture(networks.encoder.to(dataset.device), dataset, path, f"ranked lists after {stage}")
 

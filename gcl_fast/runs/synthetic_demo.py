@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -12,14 +13,15 @@ from typing import Any, Literal
 from gcl_fast.config import TrainConfig, load_shipped
 from gcl_fast.errors import RunError
 from gcl_fast.runs.folder import holds_run, read_config, read_metrics, write_metrics
+from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.run_files import remove_run
 
 WORLD: dict[str, Any] = {"num_train_ids": 48, "num_test_ids": 24, "images_per_id": 16, "num_cameras": 6}
 
 
 def finished(out: Path) -> bool:
-    """Whether the demo in this folder needs no more training: its last part is scored."""
-    return "control" in read_metrics(out)
+    """Whether the demo in this folder is whole: its last part is scored, and the last picture after it is there."""
+    return "control" in read_metrics(out) and (out / "pictures" / "stage3_ranked_lists.png").exists()
 
 
 def demo_config(seed: int, out: Path) -> TrainConfig:
@@ -51,9 +53,11 @@ def run_demo(
             raise RunError(
                 f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out"
             )
-        remove_run(out)
-        if (out / "data" / "world.json").exists():  # another seed has another world
-            shutil.rmtree(out / "data")
+        with contextlib.ExitStack() as held:
+            held.callback(RunLock(out).release)  # refused where another process works on it
+            remove_run(out)
+            if (out / "data" / "world.json").exists():  # another seed has another world
+                shutil.rmtree(out / "data")
     elif holds_run(out) and (made := read_config(out).seed) != seed:
         raise RunError(
             f"{out} holds the demo of seed {made}: --fresh removes it and makes that of seed {seed}, --out names another"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingMeshesError, MissingPackageError, RunError, TooLittleMemoryError
+from gcl_fast.errors import MissingMeshesError, MissingPackageError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
@@ -31,7 +31,7 @@ from gcl_fast.runs.networks import build_networks, load_module
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag, started_otherwise
-from gcl_fast.runs.run_checks import check_run, check_start, unfinished
+from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.stage_start import load_start, look_at_init, starts_from_init
@@ -54,7 +54,8 @@ class Training:
     lock: RunLock | None = None
     log: RunLog
     page: LivePage | None = None
-    trained = False  # anything; a finished run goes on with nothing
+    trained: frozenset[str] = frozenset()
+    """Stages that this call trained; a finished run goes on with none."""
 
     def __init__(
         self, config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool = False
@@ -137,13 +138,7 @@ class Training:
 
     def _take_folder(self, before: Resolved, *, overwrite: bool) -> None:
         """Lock the run folder and write down with what the run works. Errors: RunError."""
-        for key in ("images", "image_names"):
-            if before.get(key, self.resolved[key]) != self.resolved[key]:
-                raise RunError(
-                    f"{self.config.root} does not hold the training images that {self.run_dir} was started on: "
-                    f"{before['images']} then, {self.resolved['images']} now, or others by name, person or camera; "
-                    "give --root DIR where they are, or start another run with --name"
-                )
+        check_images(self.config, before, self.resolved)
         if self.resolved["meshes"] == "none":  # of this call alone
             self.resolved["meshes"] = before.get("meshes", "none")
         self.lock = RunLock(self.run_dir)
@@ -170,11 +165,13 @@ class Training:
             self.count_seconds()
 
     def untrained(self) -> None:
-        """Score the fresh encoder: what every stage is measured against."""
+        """Score the encoder as stage 1 gets it: what every stage is measured against."""
         if distributed.from_first(lambda: "untrained" in read_metrics(self.run_dir)):
             return
-        encoder = build_networks(self.config, start=self.start).encoder.to(self.dataset.device)
-        self._record_scores("untrained", self.dataset.score(encoder))
+        loaded = bool(self.config.init) or self.config.model.weights != "none"
+        if loaded and self._goes_on(1):  # what it started from is not asked for again, and random weights are not it
+            return
+        self._record_scores("untrained", self.dataset.score(self._networks(1).encoder.to(self.dataset.device)))
 
     def stage1(self) -> None:
         networks = self._networks(1)
@@ -225,10 +222,12 @@ class Training:
     def _networks(self, stage: int) -> Networks:
         """With what the stage starts from; where it goes on, all comes from its own checkpoint."""
         networks = build_networks(self.config, start=self.start and stage == 1)
-        own = self._checkpoint(f"stage{stage}")
-        if not (self.resume and distributed.from_first(own.exists)):
+        if not self._goes_on(stage):
             load_start(networks, self.config, self.stages, stage)
         return networks
+
+    def _goes_on(self, stage: int) -> bool:
+        return self.resume and distributed.from_first(self._checkpoint(f"stage{stage}").exists)
 
     def _checkpoint(self, stage: str) -> Path:
         return stage_checkpoint(self.run_dir, stage)
@@ -252,7 +251,8 @@ class Training:
             image_names=self.dataset.image_names,
         )
         scores = engine.run(resume=self.resume)
-        self.trained |= engine.trained
+        if engine.trained:
+            self.trained |= {stage.name}
         if distributed.first():
             write_metrics(self.run_dir, {"times": {stage.name: round(engine.seconds, 1)}})
         self._record_scores(stage.name, scores)
@@ -279,24 +279,6 @@ class Training:
         if shown and distributed.first():
             write_metrics(self.run_dir, {name: shown})
             print(f"{name}: " + "  ".join(f"{k} {v:.1%}" for k, v in shown.items()))
-
-
-def _check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool) -> None:
-    """Errors: RunError where stage 1 or 3, which the control run starts from, is neither in this call nor, finished, in the run
-    folder."""
-    for number in (1, 3):
-        path = stage_checkpoint(config.run_dir, f"stage{number}")
-        if number not in stages and (overwrite or not path.exists()):
-            state = "about to be deleted" if path.exists() else "missing"
-            raise RunError(
-                f"--control needs stages 1 and 3 of this run, and {path} is {state}: "
-                f"train stage {number} in the same call, or --resume a run that has it"
-            )
-        if number not in stages and (far := unfinished(path, number)):
-            raise RunError(
-                f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
-                "train it in the same call"
-            )
 
 
 def _can_report() -> bool:
@@ -337,7 +319,7 @@ def train(
     from gcl_fast.runs.run_pictures import complete_run
 
     if control:
-        _check_control(config, stages, overwrite=overwrite)
+        check_control(config, stages, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         with distributed.session(choose_device(config.device)) as rank:
@@ -349,7 +331,7 @@ def train(
             training.run()
         if rank != 0:
             return training.run_dir
-        complete_run(training.run_dir, training.dataset)
+        complete_run(training.run_dir, training.dataset, training.trained)
         training.count_seconds()
         training.show_results()
         if not training.trained:

@@ -130,4 +130,4 @@ class ClusterContrastStage(WarmupStage):
         self.labels.copy_(state["labels"])  # a label for each image, or it is refused
         self.memory = self._new_memory(len(state["centroids"]))
         self.memory.features.copy_(state["centroids"])
-        self.planned, self.epochs = state["planned"], state["epochs"]
+        self.load_planned(state)

@@ -82,4 +82,5 @@ class MemoryStage(WarmupStage):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         self.bank.copy_(state["bank"])
-        self.ready, self.planned, self.epochs = state["ready"], state["planned"], state["epochs"]
+        self.ready = state["ready"]
+        self.load_planned(state)

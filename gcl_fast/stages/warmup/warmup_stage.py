@@ -104,6 +104,13 @@ class WarmupStage(Stage):
         self.planned += len(plan.batches)
         return plan
 
+    def load_planned(self, state: Mapping[str, Any]) -> None:
+        """Of a checkpoint's extra state: how far the updates are planned, and where a continuation found its last epoch; else the
+        settings say which is the last."""
+        self.planned = state["planned"]
+        if self.updates is not None:
+            self.epochs = state["epochs"]
+
     def batches_left(self, plan: Plan, epoch: int, position: int) -> int:
         if self.updates is None:
             return super().batches_left(plan, epoch, position)
