@@ -237,7 +237,9 @@ def test_a_stage_does_not_start_from_one_that_is_not_finished(
 ) -> None:
     config = replace(load_shipped("market1501"), root="/nowhere", runs=str(tmp_path), name="mine")
     folder = tmp_path / "mine" / str(state["stage"])
-    save_checkpoint(folder / "last.pt", {"config": to_dict(config), "modules": {}, **state})
+    for number in range(1, int(stage)):  # the run began with stage 1
+        earlier = {"config": to_dict(config), "modules": {}, "stage": f"stage{number}", "epoch": 50}
+        save_checkpoint(tmp_path / f"mine/stage{number}/last.pt", earlier | (state if number == int(stage) - 1 else {}))
     command = ["train", "--dataset", "market1501", "--root", "/nowhere", "--runs", str(tmp_path), "--name", "mine", *flags]
     line = refused([*command, "--resume", "--stage", stage], capsys)
     assert words in line

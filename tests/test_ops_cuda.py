@@ -106,7 +106,7 @@ def test_every_native_op_is_called_by_a_case() -> None:
             case.run(inputs(case, 0, "cpu"))
     called = {func.__name__.split(".")[0] for func, _ in seen.calls}
     registered = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "gcl_fast::" in name}
-    assert registered - called == set()
+    assert registered - called == {"centroid_cross_entropy"}  # of Python, for compiled graphs alone: tests/test_centroids.py
 
 
 @each_case
