@@ -12,6 +12,7 @@ from hypothesis import given
 from gcl_fast import ops, reference
 from tests.bank_cases import BOTH, nce_by_hand, problems, small, some
 from tests.instruction_sets import said_with
+from tests.threads import threads
 
 
 @BOTH
@@ -258,13 +259,10 @@ def test_errors_are_at_most_twice_those_of_pytorch(shape, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_one_result_for_any_number_of_threads(dtype):
     query, bank, labels, positive = some(18, 40_000, 70, 30, dtype=torch.float32)  # so long that threads do run side by side
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
             results.append(loss_and_gradient(ops, query, bank.to(dtype), labels, positive, 300))
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

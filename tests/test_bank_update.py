@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from tests.bank_cases import BOTH, small, some, unit
+from tests.threads import threads
 
 
 @BOTH
@@ -65,13 +66,10 @@ def test_the_feature_least_like_the_row_moves_it_and_of_equals_the_first(module,
 def test_one_result_for_any_number_of_threads(dtype, hard):
     feature, bank, _, _ = some(b=64, n=70, d=20_000, dtype=torch.float32)  # so long that threads do run side by side
     index = torch.randint(0, 20, (64,), generator=torch.Generator().manual_seed(3))
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
             results.append(ops.bank_update_(bank.to(dtype, copy=True), index, feature, 0.2, normalise=True, hard=hard))
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     assert not torch.equal(results[0], bank.to(dtype))
 

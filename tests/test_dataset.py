@@ -21,6 +21,7 @@ from gcl_fast.records import Batch
 from gcl_fast.runs import dataset
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.networks import build_networks
+from tests.test_loader import all_equal
 from tests.toy_world import SETTINGS, write_toy_world
 
 
@@ -113,29 +114,24 @@ def batches(loader: Any, images: int) -> list[Batch]:
     return list(loader.epoch(Plan((np.arange(images // 2), np.arange(images // 2, images))), 0))
 
 
-def same(one: list[Batch], two: list[Batch]) -> bool:
-    pairs = [(vars(a)[name], vars(b)[name]) for a, b in zip(one, two, strict=True) for name in vars(a)]
-    return all(part is other if part is None or other is None else torch.equal(part, other) for part, other in pairs)
-
-
 @pytest.mark.parametrize("guide", ["mesh", "texture"])
 def test_other_images_are_read_as_those_of_training(guide: str, world: Path) -> None:
     opened = OpenedDataset(settings(world, loader="torch", model={"guide": guide}), with_meshes=True)
     read = []
     for options in ({"meshes": True}, {"augment": Augment(flip=0.5, pad=4)}, {}):
         own, others = (batches(opened.train_loader(**options, **more), 12) for more in ({}, {"records": opened.data.train}))
-        assert same(own, others)
+        assert all_equal(own, others)
         read.append(own)
     turned, augmented, plain = read
     assert (turned[0].mesh is None) == (guide == "texture") and turned[0].yaw is not None
-    assert not same(augmented, plain)
+    assert not all_equal(augmented, plain)
 
 
 def test_what_a_seed_draws_is_its_own(world: Path) -> None:
     one, again, other = (
         batches(OpenedDataset(settings(world, seed=seed), with_meshes=True).train_loader(meshes=True), 12) for seed in (1, 1, 2)
     )
-    assert same(one, again) and not same(one, other)
+    assert all_equal(one, again) and not all_equal(one, other)
 
 
 def test_bodies_are_turned_by_the_angles_asked_for(world: Path) -> None:

@@ -23,6 +23,7 @@ from gcl_fast.runs.folder import read_metrics, write_metrics
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.training import Training
 from gcl_fast.stages.checkpoint import load_checkpoint, save_checkpoint
+from tests.threads import threads
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -176,17 +177,13 @@ def _equal(one, two, where=""):
 def test_killed_runs_reach_the_same_weights(tmp_path, settings):
     """SIGKILL in stage 1 and again in stage 3; weights, optimisers, bank and labels end bit-identical."""
     root = write_toy_world(tmp_path / "data")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the child processes
-    try:
+    with threads(1):  # as the child processes
         assert main(train(settings, root, tmp_path / "runs", "--name", "whole")) == 0
         killed = tmp_path / "runs" / "killed"
         command = train(settings, root, tmp_path / "runs", "--name", "killed", "--resume")
         _kill_inside(command, killed, "stage1", 2)
         _kill_inside(command, killed, "stage3", 4)
         assert main(command) == 0
-    finally:
-        torch.set_num_threads(threads)
     for stage in ("stage1", "stage2", "stage3"):
         whole, resumed = (load_checkpoint(tmp_path / "runs" / name / stage / "last.pt") for name in ("whole", "killed"))
         for part in ("modules", "optimizers", "extra", "iteration", "epoch", "best"):

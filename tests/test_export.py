@@ -23,6 +23,7 @@ from gcl_fast.runs import encoder_export as export
 from gcl_fast.runs.encoder_export import FeatureOf, export_encoder, parity
 from gcl_fast.runs.networks import build_networks, encoder_of, find_encoder, load_networks
 from gcl_fast.stages.checkpoint import save_checkpoint
+from tests.weights import equal
 
 SIZE = (64, 40)
 
@@ -93,11 +94,11 @@ def test_exported_weights_of_any_backbone_are_loaded_again(backbone: str, tmp_pa
     for path in (tmp_path, tmp_path / "encoder.safetensors"):
         again = load_encoder(path, device="cpu")
         assert again.network.backbone_name == backbone and again.image_size == (64, 48)
-    assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert equal(encoder.state_dict(), again.network.state_dict())
     config = from_dict(TrainConfig, {"model": {"variant": "mlc", "backbone": backbone, "pooling": "gem", "weights": "none"}})
     networks = build_networks(config)
     assert load_networks(networks, str(tmp_path / "encoder.safetensors"), 1) == {"encoder"}
-    assert all(torch.equal(value, networks.encoder.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert equal(encoder.state_dict(), networks.encoder.state_dict())
 
 
 @pytest.mark.parametrize("variant", ["jvtc", "mlc"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gcl_fast import ops, reference
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.interpolate import _entries_by_row
+from tests.threads import threads
 from tests.toy_meshes import WEAK, ellipsoid, soup
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -140,14 +141,10 @@ def test_no_bit_depends_on_threads_or_on_the_batch(shared):
     raster = ops.rasterize(pixels, faces, (96, 64))
     g = torch.Generator().manual_seed(1)
     attributes = torch.randn(*(() if shared else (3,)), len(verts), 4, generator=g)
-    threads = torch.get_num_threads()
     results = []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    for count in (1, 2, 5):
+        with threads(count):
             results.append(gradients(ops.interpolate, attributes, faces, raster.face_id, raster.bary))
-    finally:
-        torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
     if not shared:
@@ -163,15 +160,11 @@ def test_each_vertex_of_a_large_shared_table_has_its_gradient_from_any_number_of
     faces = torch.arange(6000).view(2000, 3)
     weights = torch.tensor([0.2, 0.3, 0.5])
     table, bary = torch.zeros(6000, 1, requires_grad=True), weights.expand(1, 40, 50, 3)
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    for count in (1, 2, 5):
+        with threads(count):
             out = ops.interpolate(table, faces, torch.arange(2000).view(1, 40, 50), bary)
             (grad,) = torch.autograd.grad(out.sum(), table)
             assert torch.equal(grad, weights.repeat(2000)[:, None])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_what_does_not_exist_reads_the_nearest_that_does(device):

@@ -17,6 +17,7 @@ from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm, instance_norm
 from gcl_fast.reference.step import adain as plain_adain
 from gcl_fast.reference.step import layer_norm
+from tests.weights import equal
 
 DOUBLE = torch.float64
 
@@ -140,7 +141,7 @@ def test_autocast_keeps_code_and_feature_in_float32(variant: str, device: torch.
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return equal(a.state_dict(), b.state_dict())
 
 
 def test_weights_from_own_checkpoint_and_from_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

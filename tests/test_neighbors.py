@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops, reference
 from gcl_fast.ops import SparseDistance, dbscan, jaccard_distance, knn
+from tests.threads import threads
 
 quick = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -237,16 +238,12 @@ def test_jaccard_is_the_method_s(n: int, d: int, k1: int, k2: int, seed: int, dt
 
 def test_nothing_depends_on_the_number_of_threads(device: torch.device) -> None:
     x = crowd(700, 8, seed=5, spread=0.3).to(device)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
             _similarity, index = knn(x, 12)
             distance = jaccard_distance(index, 12, 4, features=x)
             results.append((distance.indptr, distance.indices, distance.values, dbscan(distance, 0.6, 3)))
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
     assert results[0][3].max() > 3

@@ -13,6 +13,7 @@ from gcl_fast import ops, reference
 from gcl_fast.ops import SparseDistance, _jaccard, _knn, dbscan, knn
 from tests.instruction_sets import said_with
 from tests.test_neighbors import crowd, ranking, sparse
+from tests.threads import threads
 
 native = torch.ops.gcl_fast
 
@@ -128,17 +129,13 @@ def chosen(dtype: torch.dtype) -> list[list]:
     return results
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])  # of threads
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_lists_are_the_sorted_block(dtype: torch.dtype, threads: int) -> None:
+def test_lists_are_the_sorted_block(dtype: torch.dtype, count: int) -> None:
     """Of bfloat16 too, which is widened as it is read."""
     block, penalty = odd_block(dtype)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         found = chosen(dtype)
-    finally:
-        torch.set_num_threads(before)
     for results, taken in ((found[:4], torch.zeros_like(penalty)), (found[4:], penalty)):
         score = (block.to(penalty.dtype) - taken).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         own = torch.arange(37)[:, None], 50 + torch.arange(37)[:, None]
@@ -246,8 +243,8 @@ def test_a_cluster_larger_than_a_block(device: torch.device) -> None:
     assert torch.equal(labels[:39], reference.dbscan(short, 0.25, 2)[:39])
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_fault_is_found_wherever_it_is(threads: int, device: torch.device) -> None:
+@pytest.mark.parametrize("count", [1, 3])  # of threads
+def test_a_fault_is_found_wherever_it_is(count: int, device: torch.device) -> None:
     words = ops.neighbors
     index = (torch.arange(300)[:, None] + torch.arange(4)) % 300
     x, values, indices = torch.zeros(300, 400), torch.full((120_000,), 0.5), torch.arange(120_000, dtype=torch.int32) % 400
@@ -258,9 +255,7 @@ def test_a_fault_is_found_wherever_it_is(threads: int, device: torch.device) -> 
         t.view(-1)[int(at * (t.numel() - 1))] = value
         return t.to(device)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         neighbours, graph = [t.to(device) for t in (index, x)], [t.to(device) for t in (start, indices, values)]
         assert not native.neighbor_faults(*neighbours).any() and not native.graph_faults(*graph).any()
         for at in (0.0, 0.4, 1.0):
@@ -282,8 +277,6 @@ def test_a_fault_is_found_wherever_it_is(threads: int, device: torch.device) -> 
             wrong = (begin - 1, begin + 1) if at in (0, 1) else (begin - 301, begin + 301)
             for value in wrong:
                 assert native.graph_faults(changed(start, at, value), *graph[1:]) == words.MALFORMED
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_rows_asked_for_are_rows_of_the_whole(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,15 +336,11 @@ def test_the_whole_of_a_symmetric_matrix_comes_from_its_upper_half() -> None:
     dense = torch.where(dense + dense.T > 1.8, dense + dense.T, 0.0)  # some of the diagonal is empty too
     dense[5], dense[:, 5] = 0, 0
     rows, whole = compressed(dense.triu()), compressed(dense)
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    for count in (1, 2, 3):
+        with threads(count):
             start, total = _jaccard.starts_of(native.mirrored_count(*rows))
             columns, values = native.mirrored_rows(*rows, start, total)
             assert all(torch.equal(found, wanted) for found, wanted in zip((start, columns, values), whole, strict=True))
-    finally:
-        torch.set_num_threads(before)
     below = rows._replace(columns=rows.columns.clone())
     below.columns[-1] = 3
     with pytest.raises(RuntimeError, match=r"mirrored_count: columns must be from the diagonal on, row \d+ has others"):

@@ -24,6 +24,7 @@ from gcl_fast.runs.networks import (
     networks_of,
 )
 from gcl_fast.stages.checkpoint import save_checkpoint
+from tests.weights import equal
 
 SMALL = {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}
 
@@ -32,9 +33,8 @@ def settings(**changes: Any) -> TrainConfig:
     return from_dict(TrainConfig, changes, base=from_dict(TrainConfig, {"height": 80, "width": 40, "model": SMALL}))
 
 
-def equal(one: torch.nn.Module, two: torch.nn.Module) -> bool:
-    states = one.state_dict(), two.state_dict()
-    return states[0].keys() == states[1].keys() and all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    return equal(one.state_dict(), two.state_dict())
 
 
 def saved(path: Path, networks: Networks, config: TrainConfig, *names: str) -> Path:
@@ -58,15 +58,15 @@ def run(tmp_path: Path) -> Path:
 def test_a_seed_draws_networks_of_its_own() -> None:
     one, again, other = (vars(build_networks(settings(seed=seed))) for seed in (1, 1, 2))
     for name in ("encoder", "generator", "discriminator"):
-        assert equal(one[name], again[name]) and not equal(one[name], other[name])
+        assert same(one[name], again[name]) and not same(one[name], other[name])
 
 
 def test_neither_the_encoder_nor_the_generator_starts_otherwise_for_the_other_s_size() -> None:
     """Runs that differ in one of them can be compared."""
     one, wide = build_networks(settings()), build_networks(settings(model={"generator_width": 8}))
-    assert equal(one.encoder, wide.encoder)
+    assert same(one.encoder, wide.encoder)
     pooled = build_networks(settings(model={"variant": "act"}))
-    assert equal(one.generator, pooled.generator) and equal(one.discriminator, pooled.discriminator)
+    assert same(one.generator, pooled.generator) and same(one.discriminator, pooled.discriminator)
 
 
 def test_the_settings_reach_the_networks() -> None:
@@ -113,7 +113,7 @@ def test_a_run_folder_gives_each_stage_its_start(run: Path) -> None:
     ):
         networks = build_networks(settings())
         assert load_networks(networks, str(run), stage) == given
-        assert all(equal(getattr(networks, name), getattr(source, name)) for name in given)
+        assert all(same(getattr(networks, name), getattr(source, name)) for name in given)
 
 
 def test_two_files_of_one_network_are_refused(run: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gcl_fast import ops, reference
 from gcl_fast.ops import rank_metrics, rank_metrics_from_distances, rerank
 from gcl_fast.ops._products import COLUMNS, exact_product
+from tests.threads import threads
 
 quick = settings(deadline=None, max_examples=30, derandomize=True)
 
@@ -174,13 +175,10 @@ def test_scores_do_not_depend_on_threads() -> None:
     rng = np.random.default_rng(6)
     ids = identities(100, 200, 9, 3, rng)
     distance = torch.from_numpy(rng.normal(size=(100, 200)).astype(np.float32))
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
             results.append(rank_metrics_from_distances(distance, *ids, max_rank=5))
-    finally:
-        torch.set_num_threads(threads)
     assert all(r.mAP == results[0].mAP and r.mINP == results[0].mINP and torch.equal(r.cmc, results[0].cmc) for r in results)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from gcl_fast import ops, reference
 from tests.raster_cases import FLOATS, assert_same, closed_mesh, random_mesh, tensor
+from tests.threads import threads
 
 # ---- the reference -----------------------------------------------------------------------------------------------------------
 
@@ -97,13 +98,10 @@ def test_the_order_of_faces_and_vertices_changes_names_alone(device, generator) 
 
 def test_strips_of_one_image_give_the_bits_of_the_whole() -> None:
     verts, faces = closed_mesh(25.0)
-    results, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 3, 8):
+        with threads(count):
             results.append(ops.rasterize(verts, faces, (131, 43)))
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert_same(other, results[0])
 
@@ -112,15 +110,12 @@ def test_threads_and_runs_do_not_change_a_bit(device, generator) -> None:
     verts, faces = random_mesh(generator, device, batch=5)
     verts.requires_grad_()
     weight = torch.randn(5, 24, 32, 3, generator=generator).to(device)
-    results, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 4, 3):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 4, 3):
+        with threads(count):
             out = ops.rasterize(verts, faces, (24, 32))
             loss = (out.bary * weight).sum() + out.depth[out.face_id >= 0].sum()
             results.append((*(part.detach() for part in out), torch.autograd.grad(loss, verts)[0]))
-    finally:
-        torch.set_num_threads(before)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gcl_fast import _native, ops, reference
 from gcl_fast.models.reflect_conv import ReflectConv, gradient_to_image
+from tests.threads import threads
 
 FEW = settings(deadline=None, max_examples=40, derandomize=True)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -90,19 +91,16 @@ def test_any_strides(device):
 
 @each_form
 def test_no_bit_depends_on_threads_or_on_the_format(form):
-    x, threads = maps(3, 7, 64, 48, dtype=torch.bfloat16), torch.get_num_threads()  # in whichever format threads begin amid a map
+    x = maps(3, 7, 64, 48, dtype=torch.bfloat16)  # in whichever format threads begin amid a map
     grad = maps(3, 7, 70, 54, dtype=torch.bfloat16, seed=1)
     want = ops.reflect_pad(x, 3), gradient(ops.reflect_pad, x, 3, grad)
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    for count in (1, 2, 5):
+        with threads(count):
             x, grad = (t.contiguous(memory_format=form) for t in (x, grad))
             ops.reflect_pad(-x, 3)  # the next has its memory, so that what is left out shows
             assert torch.equal(ops.reflect_pad(x, 3), want[0])
             gradient(ops.reflect_pad, x, 3, -grad)
             assert torch.equal(gradient(ops.reflect_pad, x, 3, grad), want[1])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_what_has_one_reader_keeps_its_bits():

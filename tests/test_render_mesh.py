@@ -13,6 +13,7 @@ from torch import Tensor
 from gcl_fast import ops, reference
 from gcl_fast.meshes import project, turn
 from tests.instruction_sets import ALL_SETS, said_with
+from tests.threads import threads
 from tests.toy_meshes import EYE, WEAK, ellipsoid, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -182,14 +183,11 @@ def test_order_of_the_faces_matters_only_where_depths_tie(device):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_threads_do_not_change_a_bit(batch, dtype):
-    results, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 4, 3, 1):
-            torch.set_num_threads(threads)
+    results = []
+    for count in (1, 4, 3, 1):
+        with threads(count):
             one = [ops.render_mesh(*crowd(seed, batch, dtype), [0.0, 30.0][: 3 - batch // 3], (50, 17)) for seed in (0, 1)]
             results.append(torch.cat(one))
-    finally:
-        torch.set_num_threads(before)
     assert all(torch.equal(results[0], other) for other in results[1:]) and results[0].any()
 
 

@@ -28,6 +28,7 @@ from gcl_fast.runs.training import Training, train
 from gcl_fast.stages.checkpoint import load_checkpoint, load_trained, save_checkpoint
 from gcl_fast.stages.engine import Engine
 from tests.toy_world import SETTINGS, write_toy_world
+from tests.weights import equal
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_the_control_run_goes_on_from_stage_1(whole) -> None:
     run, told, _ = whole
     finished, control = load_trained(stage_checkpoint(run, "stage1")), told["control"]
     assert control["finished_epochs"] == finished["epoch"] == 1
-    assert all(torch.equal(value, control["weights"][name]) for name, value in finished["modules"]["encoder"].items())
+    assert equal(finished["modules"]["encoder"], control["weights"])
 
 
 def test_every_stage_that_trains_the_encoder_synchronises_its_batch_norm(whole) -> None:
@@ -128,7 +129,7 @@ def test_the_start_weights_are_scored_and_trained_and_then_not_asked_for(root: P
     begun(config).run()
     assert len(scored) == len(stages) == 1
     for state in (*scored, *stages):
-        assert all(torch.equal(value, start[name]) for name, value in state.items())
+        assert equal(state, start)
     monkeypatch.undo()
     train(config, (1,), overwrite=True)
     weights.unlink()
@@ -143,7 +144,7 @@ def test_what_init_names_is_scored_as_the_start(whole, root: Path, tmp_path: Pat
     config = settings(root, tmp_path, init=str(given))
     begun(config).untrained()
     (state,) = scored
-    assert all(torch.equal(value, state[name]) for name, value in load_trained(given)["modules"]["encoder"].items())
+    assert equal(load_trained(given)["modules"]["encoder"], state)
     (config.run_dir / "metrics.json").unlink()
     shutil.copytree(whole[0] / "stage1", config.run_dir / "stage1")
     begun(config, resume=True).untrained()
@@ -173,11 +174,11 @@ def test_only_the_first_stage_of_a_run_starts_from_what_was_given(calls, whole, 
     for stages in calls:
         run = train(config, stages, resume=True)
     first, second = (load_trained(stage_checkpoint(run, f"stage{stage}"))["modules"] for stage in (1, 2))
-    assert all(torch.equal(value, second["encoder"][name]) for name, value in first["encoder"].items())  # stage 2 holds it still
+    assert equal(first["encoder"], second["encoder"])  # stage 2 holds it still
     assert ("starts from what stage 1 of this run left" in capsys.readouterr().out) == (len(calls) == 2)
     third = vars(begun(config, (3,), resume=True)._networks(3))
     for name, weights in second.items():
-        assert all(torch.equal(value, third[name].state_dict()[key]) for key, value in weights.items())
+        assert equal(weights, third[name].state_dict())
 
 
 def test_stage_2_does_not_pass_over_a_stage_1_that_is_not_finished(whole, root: Path, tmp_path: Path, capsys) -> None:
@@ -353,7 +354,7 @@ def test_more_epochs_in_the_file_of_a_run_are_trained(method: str, root: Path, t
         runs[name] = load_checkpoint(stage_checkpoint(train(then, (1,), resume=name == "grown"), "stage1"))
     assert runs["grown"]["epoch"] == 2
     grown, whole_run = (runs[name]["modules"]["encoder"] for name in ("grown", "whole"))
-    assert all(torch.equal(value, whole_run[name]) for name, value in grown.items())
+    assert equal(grown, whole_run)
 
 
 def test_scores_of_a_run_are_by_one_rule(root: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.records import Record
 from gcl_fast.stages.checkpoint import load_checkpoint
 from tests.test_end_to_end import _equal, _kill_inside
+from tests.threads import threads
 from tests.toy_world import SETTINGS, write_toy_world
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -108,16 +109,12 @@ def test_cluster_memories(tmp_path, settings, memory, capsys):
 def test_killed_runs_reach_the_same_weights(tmp_path, settings, method):
     root = write_toy_world(tmp_path / "data")
     add_camstyle(root)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the child process
-    try:
+    with threads(1):  # as the child process
         options = ("--stage", "1", "--method", method, "--stage1.eval-every", "3")
         assert main(train(settings, root, tmp_path / "runs", "--name", "whole", *options)) == 0
         command = train(settings, root, tmp_path / "runs", "--name", "killed", "--resume", *options)
         _kill_inside(command, tmp_path / "runs" / "killed", "stage1", 4)
         assert main(command) == 0
-    finally:
-        torch.set_num_threads(threads)
     whole, resumed = (load_checkpoint(tmp_path / "runs" / name / "stage1" / "last.pt") for name in ("whole", "killed"))
     for part in ("modules", "optimizers", "extra", "iteration", "epoch", "best"):
         _equal(whole[part], resumed[part], part)

@@ -13,6 +13,7 @@ from gcl_fast import ops, reference
 from gcl_fast.meshes import project, turn
 from gcl_fast.ops.warp import _inputs, _pixels_by_cell
 from tests.instruction_sets import ALL_SETS, said_with
+from tests.threads import threads
 from tests.toy_meshes import EYE, WEAK, ellipsoid, soup, square
 
 FEW = settings(deadline=None, max_examples=15, derandomize=True)
@@ -287,13 +288,10 @@ def everything(src, dst, faces, image):
 
 def test_no_bit_depends_on_threads_or_on_the_batch():
     src, dst, faces, image = scene(dtype=torch.float32, size=(97, 51), batch=3)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    results = []
+    for count in (1, 2, 5):
+        with threads(count):
             results.append(everything(src, dst, faces, image))
-    finally:
-        torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
     order = [2, 0]

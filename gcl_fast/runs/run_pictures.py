@@ -28,22 +28,24 @@ def complete_run(run_dir: Path, dataset: OpenedDataset, trained: Collection[str]
     picture_ranked_lists(run_dir, dataset, trained)
 
 
-def _is_finished(run_dir: Path, stage: str) -> bool:
-    """One in the midst of its training would leave what its end does not renew."""
+def _is_due(run_dir: Path, stage: str, trained: Collection[str], *, there: bool) -> bool:
+    """Whether something is made of a stage: this call trained it, or it is finished and has none. One in the midst of its
+    training would leave what its end does not renew."""
     path = stage_checkpoint(run_dir, stage)
-    return path.exists() and not unfinished(path, int(stage.removeprefix("stage")))
+    return stage in trained or (not there and path.exists() and not unfinished(path, int(stage.removeprefix("stage"))))
 
 
 def score_generators(run_dir: Path, dataset: OpenedDataset, trained: Collection[str] = ()) -> None:
     """Score the generators of stages 2 and 3, where the data have true views of held-out people, and meshes to turn them by."""
-    truth, metrics = Path(dataset.config.root) / "truth", read_metrics(run_dir)
+    truth, meshes, metrics = Path(dataset.config.root) / "truth", dataset.test_meshes, read_metrics(run_dir)
+    if meshes is None or not (truth / "index.csv").is_file():
+        return
     todo = [
         stage
         for stage in ("stage2", "stage3")
-        if (stage in trained or "novel_view_psnr" not in metrics.get(stage, {})) and _is_finished(run_dir, stage)
+        if _is_due(run_dir, stage, trained, there="novel_view_psnr" in metrics.get(stage, {}))
     ]
-    meshes = dataset.test_meshes
-    if not todo or meshes is None or not (truth / "index.csv").is_file():
+    if not todo:
         return
     mean = mean_training_image([record.path for record in dataset.data.train], dataset.config.image_size)
     for stage in todo:
@@ -70,9 +72,9 @@ def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset, trained: Collect
     if not dataset.can_score:
         return
     for stage in ("stage1", "stage3"):
-        checkpoint, path = stage_checkpoint(run_dir, stage), run_dir / "pictures" / f"{stage}_ranked_lists.png"
-        if (stage in trained or not path.exists()) and _is_finished(run_dir, stage):
-            _, networks, _ = networks_of(checkpoint)
+        path = run_dir / "pictures" / f"{stage}_ranked_lists.png"
+        if _is_due(run_dir, stage, trained, there=path.exists()):
+            _, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
             ranked_lists_picture(networks.encoder.to(dataset.device), dataset, path, f"ranked lists after {stage}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -53,11 +52,13 @@ def run_demo(
             raise RunError(
                 f"{out} is no demo's folder (no config.yaml in it): not deleted; remove it yourself or give another --out"
             )
-        with contextlib.ExitStack() as held:
-            held.callback(RunLock(out).release)  # refused where another process works on it
+        lock = RunLock(out)  # refused where another process works on it
+        try:
             remove_run(out)
             if (out / "data" / "world.json").exists():  # another seed has another world
                 shutil.rmtree(out / "data")
+        finally:
+            lock.release()
     elif holds_run(out) and (made := read_config(out).seed) != seed:
         raise RunError(
             f"{out} holds the demo of seed {made}: --fresh removes it and makes that of seed {seed}, --out names another"

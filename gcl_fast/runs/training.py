@@ -124,13 +124,12 @@ class Training:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder
         is touched, where they would be in the way of the mended command. Returns whether networks are to be built from
         model.weights; False: they are loaded, and those weights are not asked for."""
-        model, first = self.config.model, stage_checkpoint(self.run_dir, f"stage{self.stages[0]}")
-        goes_on = self.resume and distributed.from_first(first.exists)
+        goes_on = self._goes_on(self.stages[0])
         given = distributed.from_first(lambda: starts_from_init(self.config, self.stages, self.stages[0], removed=overwrite))
         begins = 1 in self.stages and not goes_on and not given
         if distributed.first():
             print(start_box(self.config, self.stages, goes_on=goes_on, given=given))
-        if begins and model.weights != "none":
+        if begins and self.config.model.weights != "none":
             distributed.from_first(lambda: build_networks(self.config).encoder.backbone_name)
         if given and not goes_on:
             distributed.from_first(lambda: look_at_init(self.config, self.stages, overwrite=overwrite))
