@@ -26,7 +26,7 @@ from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
 from tests.device_path_cases import warmup, warmup_batches
-from tests.device_path_command_cases import guided_batches, guided_stage
+from tests.guided_steps import guided_batches, guided_stage
 from tests.taped_graph import TapedGraph
 from tests.test_step import make_batch, make_config, make_networks, make_stage
 
