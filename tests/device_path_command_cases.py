@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 pytest.importorskip("torchvision", reason="the backbones need torchvision")
@@ -21,21 +20,15 @@ from gcl_fast.config.yaml_files import load_yaml
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.generation.generated_scores import score_generated
 from gcl_fast.generation.measures import FrechetDistance, psnr, ssim
-from gcl_fast.guides import GuidedGenerator
 from gcl_fast.meshes import open_mesh_source
-from gcl_fast.models import Discriminator, IdentityEncoder
 from gcl_fast.models.three_networks import Networks
-from gcl_fast.records import Batch
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.stages.checkpoint import save_checkpoint
-from gcl_fast.stages.generative import GenerativeStage
-from gcl_fast.stages.joint import JointStage
 from tests.device_path_cases import check_steps, gpu  # noqa: F401 (a fixture)
+from tests.guided_steps import guided_batches, guided_stage
 from tests.pretended_gpu import GPU, on_cpu, on_gpu
-from tests.stage_data import StageData
-from tests.test_guides import PERSPECTIVE, SIZE, WEAK, bodies
+from tests.test_guides import SIZE
 from tests.test_quality import Pooled
-from tests.test_step import make_config
 from tests.toy_world import SETTINGS, write_toy_world
 
 HEAVY = {"mm", "addmm", "bmm", "convolution", "native_batch_norm", "grid_sampler_2d", "sort", "topk"}
@@ -50,45 +43,13 @@ def own_work(watch) -> set[str]:
 # Stages 2 and 3 with the photo's own pixels as guide.
 
 
-def guided_stage(name: str, folder: Path, device: torch.device = GPU, **variance: float) -> GenerativeStage | JointStage:
-    torch.manual_seed(0)
-    encoder = IdentityEncoder("jvtc", "resnet18", width=4, feature_width=6)
-    networks = [encoder, GuidedGenerator(encoder.code_dim, width=2, mlp_width=6), Discriminator(3)]
-    rule = {"batch_size": 4, "lr": 1e-3}
-    config = make_config(
-        height=SIZE[0],
-        width=SIZE[1],
-        model={"guide": "texture"},
-        stage2=rule,
-        stage3={**rule, "lr_encoder": 1e-2, "num_negatives": 3, "variance": variance},
-    )
-    people = bodies(folder, [WEAK, PERSPECTIVE, WEAK, PERSPECTIVE], device)
-    data = StageData(torch.zeros(4, dtype=torch.int64), device, bodies=people)
-    on_device = Networks(*(network.double().to(device) for network in networks))
-    if name == "stage2":
-        return GenerativeStage(config, on_device, data)
-    stage = JointStage(config, on_device, data)
-    stage.memory.double()
-    stage.memory.features.copy_(F.normalize(torch.randn(4, 6, dtype=torch.float64), dim=1))
-    stage.memory.labels.copy_(torch.arange(4) % 2)
-    stage.centers = torch.randn(2, 6, dtype=torch.float64).to(device)
-    return stage
-
-
-def guided_batches(count: int = 2, device: torch.device = GPU) -> list[Batch]:
-    rng = torch.Generator().manual_seed(3)
-    index, yaw = torch.tensor([2, 0, 3, 1]), torch.tensor([45.0, 120.0, 200.0, 315.0])
-    photos = [torch.randn(4, 3, *SIZE, generator=rng, dtype=torch.float64) for _ in range(count)]
-    return [Batch(photo, None, None, index, index, index, yaw).to(device) for photo in photos]
-
-
 @pytest.mark.parametrize(
     ("name", "variance"),
     [("stage2", {}), ("stage3", {"background": 1.0, "colour": 1.0, "occluder": 1.0, "crop": 1.0})],
     ids=["stage 2", "stage 3 with variance"],
 )
 def test_a_guided_step_stays_on_the_gpu(gpu, tmp_path, name, variance):  # noqa: F811
-    check_steps(gpu, guided_stage(name, tmp_path, **variance), guided_batches())
+    check_steps(gpu, guided_stage(name, tmp_path, GPU, **variance), guided_batches(2, GPU))
 
 
 # Scores of images.

@@ -112,11 +112,13 @@ class Slowing(ToyStage):
 
 
 def test_steps_of_one_graph_an_epoch_learn_the_same(tmp_path, monkeypatch):
-    graphs = []
+    graphs, streams = [], []
 
-    def taped(device):
+    def taped(device, stream):
         assert device == torch.device("cpu")
         graphs.append(TapedGraph())
+        streams.append(stream)
+        graphs[-1].stream = stream or "the first graph's"
         return graphs[-1]
 
     monkeypatch.setattr(engine, "CudaGraph", taped)
@@ -124,6 +126,7 @@ def test_steps_of_one_graph_an_epoch_learn_the_same(tmp_path, monkeypatch):
         torch.manual_seed(0)  # of the plans
         engine_of(stage, tmp_path / name).run()
     assert [(graph.asides, graph.replays) for graph in graphs] == [(1, 7)] * 3
+    assert streams == [None, "the first graph's", "the first graph's"]  # each new one would keep memory
     for name, value in plain.net.state_dict().items():
         assert torch.equal(value, graphed.net.state_dict()[name]), name
     assert torch.equal(plain.bank, graphed.bank)

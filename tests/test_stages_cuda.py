@@ -101,21 +101,31 @@ def test_a_run_that_was_killed_goes_on(world: Path, device: str, monkeypatch: py
 
 
 @each_device
-@pytest.mark.parametrize(
-    ("stages", "option"), [("1", ["--compile", "graphs"]), ("1", ["--step-graph"]), ("all", ["--step-graph"])], ids=" ".join
-)
-def test_graphs_learn_the_same(world: Path, device: str, stages: str, option: list[str]) -> None:
+@pytest.mark.parametrize("option", [["--compile", "graphs"], ["--step-graph"]], ids=" ".join)
+def test_graphs_learn_the_same(world: Path, device: str, option: list[str]) -> None:
     """On a CPU, which has no graphs, the runs are two of the same."""
-    short = ["--stage", stages, "--precision", "fp32"]
-    for stage in ("stage1", "stage2", "stage3"):
-        short += [f"--{stage}.epochs", "2" if stages == "all" else "1", f"--{stage}.iters", "3"]
+    short = ["--stage", "1", "--stage1.epochs", "1", "--stage1.iters", "3", "--precision", "fp32"]
     for name, choice in (("plain", []), ("graphs", option if device == "cuda" else [])):
         assert main(train(world, name, device, *short, *choice)) == 0
     plain, graphs = (
-        [line for line in losses(world.parent / "runs" / name) if "contrast" in line or "total" in line]
-        for name in ("plain", "graphs")
+        [line for line in losses(world.parent / "runs" / name) if "contrast" in line] for name in ("plain", "graphs")
     )
-    assert len(plain) == len(graphs) == (18 if stages == "all" else 3)
+    assert len(plain) == len(graphs) == 3
     for one, two in zip(plain, graphs, strict=True):
         for name in one.keys() - {"stage", "time"}:
             assert two[name] == pytest.approx(one[name], rel=1e-6 if device == "cpu" else 0.05, abs=1e-6), (one, name)
+
+
+@each_device
+def test_all_stages_take_their_steps_as_graphs(world: Path, device: str) -> None:
+    """Epoch after epoch, with checkpoints, scores and pictures between. What is learnt so is held step by step in float64, in
+    tests/test_step_graph.py: here 1e-7 of rounding is soon a multiple of stage 3's losses."""
+    short = ["--stage", "all", "--precision", "fp32", *(["--step-graph"] if device == "cuda" else [])]
+    for stage in ("stage1", "stage2", "stage3"):
+        short += [f"--{stage}.epochs", "2", f"--{stage}.iters", "3"]
+    assert main(train(world, "run", device, *short)) == 0
+    run = world.parent / "runs/run"
+    steps = [line for line in losses(run) if "contrast" in line or "total" in line]
+    assert len(steps) == 18
+    assert all(torch.tensor(value).isfinite() for line in steps for value in line.values() if isinstance(value, float))
+    assert load_checkpoint(run / "stage3/last.pt")["iteration"] == 6

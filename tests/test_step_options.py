@@ -202,3 +202,24 @@ def test_moments_of_another_layout_are_laid_out_as_the_weights() -> None:
         for name in ("exp_avg", "exp_avg_sq"):
             moment = optimizers[1].state[after][name]
             assert torch.equal(moment, optimizers[0].state[before][name]) and moment.stride() == after.stride()
+
+
+@pytest.mark.parametrize(("kind", "fused"), [(torch.optim.Adam, True), (torch.optim.Adam, None), (torch.optim.SGD, True)])
+def test_an_optimizer_that_takes_over_a_state_computes_in_its_own_way(kind: type, fused: bool | None) -> None:
+    """A stage that began on a CPU, whose optimiser is not fused, takes the steps of a GPU's there."""
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    there, here = kind([weights[0]], lr=0.5, fused=None if fused else True), kind([weights[1]], lr=0.1, fused=fused)
+    weights[0].grad = torch.ones(3)
+    there.step()
+    before = copy.deepcopy(there.state_dict())  # what is loaded shares memory
+    load_optimizer(here, before)
+    (group,) = here.param_groups
+    assert group["fused"] is fused and group["lr"] == 0.5
+    assert before["param_groups"] == there.state_dict()["param_groups"]
+    for weight, optimizer in zip(weights, (there, here), strict=True):
+        weight.data.fill_(2)
+        weight.grad = torch.full((3,), 3.0)
+        optimizer.step()
+    assert torch.allclose(*weights, rtol=1e-6)
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        load_optimizer(here, {**before, "param_groups": before["param_groups"] * 2})

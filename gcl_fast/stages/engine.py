@@ -17,6 +17,7 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import CheckpointError, StageError
+from gcl_fast.records import Batch
 from gcl_fast.stages.checkpoint import save_checkpoint
 from gcl_fast.stages.core_use import StepWatch
 from gcl_fast.stages.epoch_progress import EpochProgress
@@ -65,6 +66,7 @@ class Engine:
         self.best: float | None = None
         self.scores: dict[str, float] = {}
         self.seconds, self.trained = 0.0, False  # trained: in this call
+        self.graph_stream: torch.cuda.Stream | None = None  # on which all epochs' graphs are recorded
         self.watch = StepWatch(torch.get_num_threads() if stage.device.type == "cpu" else 1)
 
     def run(self, *, resume: bool = False) -> dict[str, float]:
@@ -119,7 +121,7 @@ class Engine:
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
         pending: list[dict[str, Tensor]] = []
         with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
-            step = StepGraph(stage, CudaGraph(stage.device)) if stage.step_graph else stage.step  # of this epoch alone
+            step = self._step()
             stepped = time.perf_counter()
             for batch in stage.batches(share, self.epoch, self.position):
                 if stage.graphs:
@@ -139,6 +141,14 @@ class Engine:
                 self._watch_step(stepped)
                 stepped = time.perf_counter()
         self.log.shown(stage.name, max(self.iteration - 1, 0), {"images_per_second": progress.images_per_second, **stage.rates()})
+
+    def _step(self) -> Callable[[Batch, int], dict[str, Tensor]]:
+        """What takes the steps of an epoch. The stage does not hold it: the memory of a graph is free for what comes after."""
+        if not self.stage.step_graph:
+            return self.stage.step
+        graph = CudaGraph(self.stage.device, self.graph_stream)
+        self.graph_stream = graph.stream
+        return StepGraph(self.stage, graph)
 
     def _watch_step(self, began: float) -> None:
         words = self.watch.step(time.perf_counter() - began)

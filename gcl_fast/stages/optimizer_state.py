@@ -8,11 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WAYS = ("fused", "foreach", "capturable", "differentiable")  # how an optimiser computes, not what
+
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Takes over `state` (of `optimizer.state_dict()`), each moment laid out in memory as its parameter is: fused optimisers on a
-    GPU refuse others, and the state may come from a network of another layout (on a CPU channels_last is off)."""
-    optimizer.load_state_dict(dict(state))
+    GPU refuse others, and the state may come from a network of another layout (on a CPU channels_last is off).
+
+    How it computes stays its own: with that of a CPU an optimiser on a GPU would wait for each weight's counter of steps."""
+    own, groups = optimizer.param_groups, state["param_groups"]
+    if len(groups) == len(own):  # else torch says what does not fit
+        groups = [
+            {**group, **{name: mine[name] for name in WAYS if name in mine}} for group, mine in zip(groups, own, strict=True)
+        ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             kept = optimizer.state.get(parameter, {})

@@ -20,22 +20,26 @@ Result = TypeVar("Result")
 class CudaGraph:
     """What ran on a GPU, to be done again in the same memory: kernels and their arguments, the host's numbers among them."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no type for it
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
+        """stream: of a graph that is gone, where there was one: for each that multiplies torch keeps cuBLAS' workspace for good,
+        up to 32 MiB a thread."""
+        if stream is None:
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no type for it
+        self.stream: torch.cuda.Stream = stream
         self._graph = torch.cuda.CUDAGraph()
 
     def aside(self, run: Callable[[], Result]) -> Result:
         """run() on the stream that is recorded later: what torch keeps of a first time (gradients' streams, workspaces) fits."""
-        now = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(now)
-        with torch.cuda.stream(self._stream):
+        now = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(now)
+        with torch.cuda.stream(self.stream):
             result = run()
-        now.wait_stream(self._stream)
+        now.wait_stream(self.stream)
         return result
 
     def record(self, run: Callable[[], Result]) -> Result:
         """run(), of which nothing is computed before `replay`: the result's memory is filled by it."""
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):  # loaders go on in theirs
+        with torch.cuda.graph(self._graph, stream=self.stream, capture_error_mode="thread_local"):  # loaders go on in theirs
             return run()
 
     def replay(self) -> None:

@@ -115,10 +115,14 @@ class ClusterContrastStage(WarmupStage):
         if feature.device.type == "cpu":
             self.memory.update(*cluster_means(feature, cluster))
         else:
-            rows, memory = means_of_rows(feature, cluster), self.memory
-            moved = memory.momentum * memory.features[cluster] + (1 - memory.momentum) * F.normalize(rows, dim=1)
-            rows = F.normalize(moved, dim=1).to(memory.features.dtype)
-            memory.features[cluster] = rows  # those of one cluster write the same
+            self._move_all_to_means(feature, cluster)
+
+    def _move_all_to_means(self, feature: Tensor, cluster: Tensor) -> None:
+        """Each row's cluster at its own: nothing waits for a GPU to count those that are there."""
+        rows, memory = means_of_rows(feature, cluster), self.memory
+        moved = memory.momentum * memory.features[cluster] + (1 - memory.momentum) * F.normalize(rows, dim=1)
+        rows = F.normalize(moved, dim=1).to(memory.features.dtype)
+        memory.features[cluster] = rows  # those of one cluster write the same
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures
