@@ -86,6 +86,14 @@ def test_a_run_is_scored_on_other_data_in_other_places():
         assert (other.dataset, other.root, other.mesh_root) == (dataset or "market1501", root or "/data", None)
 
 
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_which_checkpoint_of_a_run_is_taken_is_said(command, tmp_path, capsys):
+    (tmp_path / "run/stage3").mkdir(parents=True)
+    (tmp_path / "run/stage3/last.pt").write_bytes(b"PK\x03\x04 damaged")
+    code, _, err = run(capsys, command, tmp_path / "run")
+    assert code == 1 and err.startswith(f"{tmp_path / 'run'}: stage3/last.pt is taken\ngcl-fast {command}: ")
+
+
 def test_weights_alone_ask_for_their_data_set(world, encoder, tmp_path, capsys):
     save_file(encoder.state_dict(), tmp_path / "enc.safetensors")
     for given in ((), ("--dataset", "market1501"), ("--root", world)):

@@ -52,9 +52,9 @@ class EvaluateOptions:
 
 def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
     """The encoder to score and the settings to read images with."""
-    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of
+    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of, tell_taken
 
-    path = find_encoder(options.checkpoint)
+    path = tell_taken(options.checkpoint, find_encoder(options.checkpoint))
     if is_checkpoint(path):
         config, networks, _ = networks_of(path)
         encoder, trained = networks.encoder, config.image_size

@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
     from gcl_fast.runs.encoder_export import export_encoder
-    from gcl_fast.runs.networks import encoder_of, find_encoder
+    from gcl_fast.runs.networks import encoder_of, find_encoder, tell_taken
 
-    path = find_encoder(options.checkpoint)
+    path = tell_taken(options.checkpoint, find_encoder(options.checkpoint))
     encoder, size = encoder_of(path)
     height = size[0] if options.height is None else options.height
     size = (height, size[1] if options.width is None else options.width)

@@ -169,14 +169,14 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.files import check_writable
     from gcl_fast.runs.dataset import OpenedDataset
-    from gcl_fast.runs.networks import find_checkpoint, networks_of
+    from gcl_fast.runs.networks import find_checkpoint, networks_of, tell_taken
 
     if options.fid_weights is not None and options.scores is None:
         raise InputError("--fid-weights needs --scores FILE.json, where the FID is written")
     if options.scores is not None:
         check_writable(options.scores)
     path = find_checkpoint(options.checkpoint, ("stage3", "stage2", *(("stage1",) if options.warp else ())))
-    config, networks, state = networks_of(path)
+    config, networks, state = networks_of(tell_taken(options.checkpoint, path))
     if "generator" not in state["modules"] and not options.warp:
         raise CheckpointError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
     dataset = OpenedDataset(on_data(config, options.dataset, options.root, options.device), with_meshes=True)
