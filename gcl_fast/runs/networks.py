@@ -145,11 +145,10 @@ def find_encoder(path: Path, stages: Sequence[str] = ("stage3", "stage1", "stage
         return exported
 
 
-def tell_taken(given: Path, found: Path) -> Path:
-    """`found`, the file that a command takes; where a folder was given, a line on stderr says which of its files that is."""
+def tell_taken(given: Path, found: Path) -> None:
+    """Where a folder was given to a command, a line on stderr that says which of its files it took."""
     if found != given:
         print(f"{given}: {found.relative_to(given)} is taken", file=sys.stderr)
-    return found
 
 
 def is_checkpoint(path: Path) -> bool:

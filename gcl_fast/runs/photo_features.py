@@ -41,7 +41,9 @@ class Reading:
 
 def encoder_and_size(weights: Path, height: int | None, width: int | None) -> tuple[IdentityEncoder, tuple[int, int]]:
     """The identity encoder of a run or a weight file, and the size of its images: the one given, else the one it tells."""
-    encoder, size = encoder_of(tell_taken(weights, find_encoder(weights)))
+    path = find_encoder(weights)
+    encoder, size = encoder_of(path)
+    tell_taken(weights, path)
     return encoder, (height or size[0], width or size[1])
 
 
