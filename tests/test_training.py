@@ -312,10 +312,11 @@ def test_meshes_may_be_named_after_a_run_of_stage_1_alone(root: Path, tmp_path: 
 def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     config = settings(root, tmp_path)
     begun(config, (1, 2))
+    capsys.readouterr()
     monkeypatch.setattr(reader, "may_take", lambda device: 0)
     dry_run(config, (1, 2), resume=True)
     words = capsys.readouterr().out
-    assert "the run's cached cannot be used here" in words and "loader cached" not in words and "in all about" in words
+    assert "the run's cached cannot be used here" in words and "  loader cached  " not in words and "in all about" in words
     assert begun(config, (1, 2), resume=True).dataset.train_meshes is not None
     assert "the run's cached cannot be used here" in capsys.readouterr().out
 
