@@ -9,8 +9,10 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +20,8 @@ from typing import IO
 from gcl_fast.errors import FileError, InputError
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+ABANDONED = 3600.0  # seconds; not by the writer's number, which says nothing of one on another machine or in a container
 
 Content = bytes | str | Callable[[IO[bytes]], object]
 
@@ -41,8 +45,18 @@ def file_numbers(paths: Iterable[str | os.PathLike[str]]) -> list[int]:
     return [numbers.setdefault(os.path.realpath(path), len(numbers)) for path in paths]
 
 
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder and those that it lies in; one that is there is fine. Errors: FileError that names it and the reason."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {why_not_written(Path(folder), error)}") from error
+    return Path(folder)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Whether `write_whole` could write `path`, asked before long work; makes its folder.
+    """Whether `write_whole` could write `path`, asked before long work; makes its folder, and removes what killed writers of this
+    very file left in it.
 
     Errors: FileError that names the path and the reason.
     """
@@ -56,6 +70,16 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         probe.unlink()
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+    _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove unfinished files of `path` that nobody has written to for long."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.\d+\.tmp{re.escape(path.suffix)}")
+    with contextlib.suppress(OSError):  # another process may remove them too
+        for entry in os.scandir(path.parent):
+            if name.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
+                os.unlink(entry)
 
 
 def write_whole(path: str | os.PathLike[str], content: Content, *, flush: bool = True) -> Path:

@@ -285,6 +285,13 @@ def test_synth_calls_its_limits_by_their_flags(
     assert one_line(["synth", str(tmp_path / "world"), *flag], capsys) == f"gcl-fast synth: {words}\n"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a place where nothing can be made")
+@pytest.mark.parametrize("command", [["synth"], ["demo", "--out"]])
+def test_a_folder_that_cannot_be_made_is_named(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = one_line([*command, "/proc/x"], capsys)
+    assert f"gcl-fast {command[0]}: cannot make the folder /proc/x" in words and "No such file or directory" in words
+
+
 def test_weights_that_are_no_pose_model_are_refused_without_photos_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -208,9 +208,11 @@ def test_a_generator_guided_by_the_photos_pixels(tmp_path, settings, capsys):
     (root / "truth/index.csv").write_text(
         "source,yaw,image,background\n" + f"{photo},0,{photo},{photo}\n{photo},90,{photo},{photo}\n"
     )
-    scores = tmp_path / "scores.json"
-    assert main(["generate", str(run), "--num", "1", "--out", str(tmp_path / "out"), "--turntable", "--scores", str(scores)]) == 0
-    assert (tmp_path / "out/turntable.gif").is_file()
+    scores, novel = tmp_path / "scores.json", (tmp_path / "out/novel.png").read_bytes()
+    turned = ["generate", str(run), "--num", "1", "--out", str(tmp_path / "out"), "--turntable"]
+    assert main([*turned, "--scores", str(scores)]) == 0
+    assert (tmp_path / "out/turntable.gif").is_file() and (tmp_path / "out/novel.png").read_bytes() == novel
+    assert main([*turned, "--what", "novel"]) == 0 and (tmp_path / "out/novel.png").read_bytes() != novel
     facts = json.loads(scores.read_text())
     assert 0 < facts["carried_pixels_psnr"] < 100 and "carried_pixels_psnr_body" in facts
     assert facts["source_image_psnr"] == 100 and facts["novel_view_psnr_body_per_yaw"].keys() == {"90"}

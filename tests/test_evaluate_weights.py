@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from gcl_fast.cli.evaluate import on_data
 from gcl_fast.cli.main import main
-from gcl_fast.config import ConfigError, TrainConfig, from_dict
+from gcl_fast.config import ConfigError, TrainConfig, from_dict, to_dict
 from gcl_fast.data.datasets.csv_data import read_csv_dataset
 from gcl_fast.errors import InputError
 from gcl_fast.models import IdentityEncoder
@@ -21,7 +21,9 @@ from gcl_fast.models.names import entries
 from gcl_fast.models.published import recognise
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.encoder_export import export_encoder
+from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.training import Training
+from gcl_fast.stages.checkpoint import save_checkpoint
 from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
 
@@ -84,6 +86,16 @@ def test_a_run_is_scored_on_other_data_in_other_places():
     for dataset, root in (("msmt17", None), (None, "/moved"), ("msmt17", "/moved")):
         other = on_data(config, dataset, root, "cpu")
         assert (other.dataset, other.root, other.mesh_root) == (dataset or "market1501", root or "/data", None)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_which_checkpoint_of_a_run_is_taken_is_said(command, tmp_path, capsys):
+    small = {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}
+    config = from_dict(TrainConfig, {"model": small, "root": str(tmp_path / "nowhere")})
+    modules = {"generator": build_networks(config, start=False).generator.state_dict()}
+    save_checkpoint(tmp_path / "run/stage3/last.pt", {"stage": "stage3", "config": to_dict(config), "modules": modules})
+    code, _, err = run(capsys, command, tmp_path / "run")
+    assert code == 1 and err.startswith(f"{tmp_path / 'run'}: stage3/last.pt is taken\ngcl-fast {command}: ")
 
 
 def test_weights_alone_ask_for_their_data_set(world, encoder, tmp_path, capsys):

@@ -170,7 +170,8 @@ def test_command_on_a_run_and_on_a_weight_file(tmp_path: Path, capsys: pytest.Ca
     )
     run = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "a"), "--format", "safetensors", "torch"]
     assert main(run) == 0
-    text = capsys.readouterr().out
+    text, notes = capsys.readouterr()
+    assert f"{tmp_path / 'run'}: stage3/last.pt is taken\n" in notes
     assert "differ from the checkpoint's by at most" in text and "[B, 3, 64, 40]" in text and "normalised inside" in text
     got = torch.export.load(tmp_path / "a" / "encoder.pt2").module()(IMAGE)
     torch.testing.assert_close(got, features(encoder, PIXELS), rtol=0, atol=1e-5)

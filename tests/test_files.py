@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from gcl_fast.errors import FileError, GclError
-from gcl_fast.files import write_whole
+from gcl_fast.files import check_writable, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -113,6 +113,17 @@ def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     assert write_whole(path, b"new").read_bytes() == b"new"  # what the killed one left is in nobody's way
+
+
+def test_what_killed_writers_left_is_removed_where_the_file_is_to_be_written(tmp_path):
+    """Old halves of this very file alone: another may be another writer's."""
+    gone, new, other, foreign = (tmp_path / f".{name}" for name in ("a.1.2.tmp.npz", "a.3.4.tmp.npz", "a.b.1.2.tmp.npz", "a.npz"))
+    for path in (gone, new, other, foreign):
+        path.write_bytes(b"half")
+    for path in (gone, other, foreign):
+        os.utime(path, (0, 0))
+    check_writable(tmp_path / "a.npz")
+    assert names(tmp_path) == sorted(path.name for path in (new, other, foreign))
 
 
 def test_two_writers_at_once_leave_the_whole_of_one(tmp_path):

@@ -116,6 +116,15 @@ def test_a_run_folder_gives_each_stage_its_start(run: Path) -> None:
         assert all(same(getattr(networks, name), getattr(source, name)) for name in given)
 
 
+def test_stage_1_asks_nothing_of_the_networks_that_it_has_not(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    networks, file = build_networks(settings(model={"generator_width": 8})), str(run / "stage2/last.pt")
+    assert load_networks(networks, file, 1) == {"encoder"}
+    assert same(networks.encoder, networks_of(run / "stage2/last.pt")[1].encoder)
+    assert "encoder" in (told := capsys.readouterr().out) and "generator" not in told
+    with pytest.raises(ConfigError, match="does not fit Generator"):
+        load_networks(networks, file, 2)
+
+
 def test_two_files_of_one_network_are_refused(run: Path) -> None:
     files = f"{run / 'stage1'}, {run / 'stage2'}"
     with pytest.raises(ConfigError, match="more than one file holds the encoder"):

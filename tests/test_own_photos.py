@@ -169,6 +169,14 @@ def test_one_side_of_the_images_may_be_given(run: Path) -> None:
     assert encoder_and_size(run, None, 32)[1] == (80, 32) and encoder_and_size(run, 64, None)[1] == (64, 40)
 
 
+def test_which_checkpoint_of_a_run_is_taken_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder_and_size(run, None, None)
+    (checkpoint,) = run.rglob("last.pt")
+    assert capsys.readouterr().err == f"{run}: {checkpoint.relative_to(run)} is taken\n"
+    encoder_and_size(checkpoint, None, None)  # named by the user
+    assert not capsys.readouterr().err
+
+
 def test_names_on_the_sheet_keep_both_ends() -> None:
     assert short("0001_c1s1_00.jpg") == "0001_c1s1_00.jpg"
     one, two = (short(f"person 1 at the gate shot {i}.jpg") for i in (1, 4))

@@ -237,9 +237,12 @@ def test_a_run_keeps_which_stages_it_was_started_with(toy: Toy) -> None:
 
 
 def test_what_a_killed_write_left_is_removed_by_who_goes_on(toy: Toy) -> None:
-    left = toy.run / "stage1/.last.123.456.tmp.pt"
-    left.write_bytes(b"half a checkpoint")
-    assert main([*toy.command, "--resume"]) == 0 and not left.exists()
+    report = toy.run / ".report.123.456.tmp.html"  # another command may be at it
+    left = [toy.run / name for name in ("stage1/.last.123.456.tmp.pt", ".metrics.123.456.tmp.json")]
+    for path in (report, *left):
+        path.write_bytes(b"half a file")
+    assert main([*toy.command, "--resume"]) == 0
+    assert report.exists() and not any(path.exists() for path in left)
 
 
 def test_images_without_meshes_may_be_left_out_after_stage_1(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

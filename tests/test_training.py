@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,16 @@ pytest.importorskip("torchvision", reason="the backbones need torchvision")
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, from_dict, to_dict
 from gcl_fast.data.loaders import reader
-from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingMeshesError, RunError
+from gcl_fast.errors import (
+    CheckpointError,
+    ConfigError,
+    GclError,
+    MissingMeshesError,
+    MissingPackageError,
+    RunError,
+    StageError,
+    TooLittleMemoryError,
+)
 from gcl_fast.runs import training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
@@ -302,9 +312,41 @@ def test_meshes_may_be_named_after_a_run_of_stage_1_alone(root: Path, tmp_path: 
 def test_a_run_whose_loader_cannot_be_had_here_keeps_its_meshes(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     config = settings(root, tmp_path)
     begun(config, (1, 2))
+    capsys.readouterr()
     monkeypatch.setattr(reader, "may_take", lambda device: 0)
+    dry_run(config, (1, 2), resume=True)
+    words = capsys.readouterr().out
+    assert "the run's cached cannot be used here" in words and "  loader cached  " not in words and "in all about" in words
     assert begun(config, (1, 2), resume=True).dataset.train_meshes is not None
     assert "the run's cached cannot be used here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_a_loader_that_was_asked_for_and_cannot_be_had_is_an_error(start, root: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
+    with pytest.raises(MissingPackageError, match="DALI"):
+        start(settings(root, tmp_path, loader="dali"), (1,))
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_dry_run_says_what_it_could_not_measure(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Clusters of made-up features that fail say little of the run; what the run would meet too is an error."""
+
+    def measure(config: TrainConfig, stage: int) -> None:
+        raise StageError("found 0 clusters")
+
+    monkeypatch.setattr("gcl_fast.runs.dry_run.measure", measure)
+    dry_run(settings(root, tmp_path), (1,))
+    words = capsys.readouterr().out
+    assert "time and memory not measured: found 0 clusters\nnote: that was with features made up" in words
+    assert "in all: not known" in words
+
+    def refuse(config: TrainConfig, stage: int) -> None:
+        raise TooLittleMemoryError("too little")
+
+    monkeypatch.setattr("gcl_fast.runs.dry_run.measure", refuse)
+    with pytest.raises(TooLittleMemoryError):
+        dry_run(settings(root, tmp_path), (1,))
 
 
 def test_a_run_that_is_begun_anew_is_of_its_own_images(root: Path, tmp_path: Path) -> None:
@@ -355,6 +397,25 @@ def test_more_epochs_in_the_file_of_a_run_are_trained(method: str, root: Path, t
     assert runs["grown"]["epoch"] == 2
     grown, whole_run = (runs[name]["modules"]["encoder"] for name in ("grown", "whole"))
     assert equal(grown, whole_run)
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "mlc"])
+def test_a_weight_decay_edited_in_the_file_of_a_run_applies(method: str, root: Path, tmp_path: Path) -> None:
+    """As every other setting there; what the optimiser has gathered goes on."""
+
+    def decaying(by: float) -> TrainConfig:
+        mlc = {"epochs": 2, "iters": 2, "weight_decay": by}
+        return settings(root, tmp_path, stage1={"method": method, "epochs": 2, "weight_decay": by, "mlc": mlc})
+
+    run_dir = train(decaying(0.0), (1,))
+    state = load_checkpoint(stage_checkpoint(run_dir, "stage1"))
+    save_checkpoint(stage_checkpoint(run_dir, "stage1"), state | {"epoch": 1})
+    write_config(run_dir, decaying(0.25), {})
+    train(decaying(0.25), (1,), resume=True)
+    before, after = (s["optimizers"]["encoder"] for s in (state, load_checkpoint(stage_checkpoint(run_dir, "stage1"))))
+    assert {group["weight_decay"] for group in after["param_groups"]} == {0.25}
+    if method == "cluster-contrast":
+        assert all(after["state"][key]["step"] > kept["step"] for key, kept in before["state"].items())
 
 
 def test_scores_of_a_run_are_by_one_rule(root: Path, tmp_path: Path) -> None:

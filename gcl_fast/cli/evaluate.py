@@ -52,7 +52,7 @@ class EvaluateOptions:
 
 def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
     """The encoder to score and the settings to read images with."""
-    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of
+    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of, tell_taken
 
     path = find_encoder(options.checkpoint)
     if is_checkpoint(path):
@@ -63,6 +63,7 @@ def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
         if options.dataset is None or options.root is None:
             raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
         config = TrainConfig()
+    tell_taken(options.checkpoint, path)
     config = on_data(config, options.dataset, options.root, options.device)
     size = options.height or trained[0], options.width or trained[1]
     require_size("--height and --width", size)

@@ -37,10 +37,11 @@ def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, prog="gcl-fast export")
 
     from gcl_fast.runs.encoder_export import export_encoder
-    from gcl_fast.runs.networks import encoder_of, find_encoder
+    from gcl_fast.runs.networks import encoder_of, find_encoder, tell_taken
 
     path = find_encoder(options.checkpoint)
     encoder, size = encoder_of(path)
+    tell_taken(options.checkpoint, path)
     height = size[0] if options.height is None else options.height
     size = (height, size[1] if options.width is None else options.width)
     written = export_encoder(encoder, options.out, options.format, image_size=size, source=str(path.name))

@@ -32,7 +32,8 @@ class GenerateOptions:
 
     checkpoint: tyro.conf.Positional[Path]
     """A run's checkpoint of stage 2 or 3, or its run folder."""
-    what: Literal["reconstruction", "novel", "mix"] = "novel"
+    what: Literal["reconstruction", "novel", "mix"] | None = None
+    """Pictures to write; default: novel, with --turntable none but its own."""
     warp: bool = False
     """No generator: the photos' own pixels carried to the angles by their meshes (needs vertices)."""
     turntable: bool = False
@@ -86,20 +87,21 @@ def generate(
     fid = FrechetDistance(options.fid_weights, device=dataset.device) if options.fid_weights is not None else None
     encoder, generator = networks.encoder.to(dataset.device), networks.generator.to(dataset.device)
     size = dataset.config.image_size
-    written = generate_pictures(
-        encoder,
-        generator,
-        records,
-        meshes,
-        options.out,
-        what=options.what,
-        angles=options.angles,
-        num=options.num,
-        image_size=size,
-        device=dataset.device,
-        seed=options.seed,
-    )
-    print(f"{len(written)} pictures; the sheet is {written[0]}")
+    if options.what is not None or not options.turntable:  # unasked, it would write over pictures that were
+        written = generate_pictures(
+            encoder,
+            generator,
+            records,
+            meshes,
+            options.out,
+            what=options.what or "novel",
+            angles=options.angles,
+            num=options.num,
+            image_size=size,
+            device=dataset.device,
+            seed=options.seed,
+        )
+        print(f"{len(written)} pictures; the sheet is {written[0]}")
     if options.turntable:
         animation, strip = turntable(
             encoder,
@@ -169,7 +171,7 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.files import check_writable
     from gcl_fast.runs.dataset import OpenedDataset
-    from gcl_fast.runs.networks import find_checkpoint, networks_of
+    from gcl_fast.runs.networks import find_checkpoint, networks_of, tell_taken
 
     if options.fid_weights is not None and options.scores is None:
         raise InputError("--fid-weights needs --scores FILE.json, where the FID is written")
@@ -179,6 +181,7 @@ def main(argv: list[str]) -> int:
     config, networks, state = networks_of(path)
     if "generator" not in state["modules"] and not options.warp:
         raise CheckpointError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
+    tell_taken(options.checkpoint, path)
     dataset = OpenedDataset(on_data(config, options.dataset, options.root, options.device), with_meshes=True)
     split = options.split or ("query" if dataset.data.query else "train")
     if options.split is None and split == "train":

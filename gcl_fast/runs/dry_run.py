@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from gcl_fast import distributed
 from gcl_fast.config import JVTCConfig, Stage1Config, TrainConfig
-from gcl_fast.errors import GclError, MissingMeshesError, RunError
+from gcl_fast.errors import InputError, RunError, StageError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks
+from gcl_fast.runs.open_dataset import open_dataset
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
-from gcl_fast.runs.resume_command import started_otherwise
 from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init, starts_from_init
 from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
@@ -90,24 +90,22 @@ def dry_run(
 
 def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool, control: bool) -> None:
     before = read_resolved(config.run_dir) if resume else {}
-    config = keep_choices(config, before)
+    given, config = config, keep_choices(config, before)
     if words := choose_threads(config.threads, before):
         print(words)
-    try:
-        dataset = OpenedDataset(config, with_meshes=any(stage > 1 for stage in stages), check_meshes=True)
-    except MissingMeshesError as error:
-        raise MissingMeshesError(f"{error}{started_otherwise(config, stages) if resume else ''}") from None
+    dataset = open_dataset(config, given, stages, resume=resume)
+    config = replace(config, loader=dataset.config.loader)
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
     _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
     check_images(config, before, resolved)
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()
-    given = starts_from_init(config, stages, stages[0], removed=overwrite)
-    print(start_box(config, stages, goes_on=goes_on, given=given))
-    if 1 in stages and not (goes_on or given) and config.model.weights not in ("none", "imagenet"):
+    from_init = starts_from_init(config, stages, stages[0], removed=overwrite)
+    print(start_box(config, stages, goes_on=goes_on, given=from_init))
+    if 1 in stages and not (goes_on or from_init) and config.model.weights not in ("none", "imagenet"):
         build_networks(config)  # a file: is it there, does it fit
-    if given and not goes_on:
+    if from_init and not goes_on:
         look_at_init(config, stages, overwrite=overwrite)
     print(dataset.table())
     print(line_of(resolved))
@@ -136,8 +134,9 @@ def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume:
             steps = f"left of {counted(work.epochs, 'epoch')}: {steps}{behind}"
         try:
             measured = measure(config, stage)
-        except GclError as error:
-            print(f"stage {stage}: {steps}; time not measured: {error}")
+        except (StageError, InputError) as error:  # of the made-up features; what any run would meet ends the dry run
+            print(f"stage {stage}: {steps}; time and memory not measured: {error}")
+            print("note: that was with features made up to show persons; with its own the run may end so too, or train")
             total = float("nan")
             continue
         reading = (left if stage == 1 else stage == 3) * count * measured.reading
@@ -151,7 +150,9 @@ def _estimate(config: TrainConfig, stages: Sequence[int], count: int, *, resume:
     left_out = f"clustering, scoring{', pictures and the control run' if control else ' and pictures'} not counted"
     if total == 0:
         print(f"nothing is left to train{', the control run not counted' if control else ''}")
-    elif not math.isnan(total):
+    elif math.isnan(total):
+        print("in all: not known, where a stage was not measured")
+    else:
         print(f"in all about {clock(total)}, {left_out}, on this machine as busy as it is now")
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast.errors import ExportError, FileError, FolderInUseError, InputError, MissingPackageError
-from gcl_fast.files import unfinished_beside, write_whole
+from gcl_fast.files import check_writable, unfinished_beside, write_whole
 from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from gcl_fast.models import IdentityEncoder
 from gcl_fast.models.modes import evaluating
@@ -99,6 +99,8 @@ def export_encoder(
         raise FolderInUseError(f"{out} is a file: name another folder to write the encoder to") from None
     except OSError as error:
         raise FileError(f"cannot write to {out}: {error.strerror or error}") from error
+    for name in formats:
+        check_writable(out / FILES[name])
     facts = describe(encoder, image_size, source)
     done: dict[str, tuple[Path, float]] = {}
     with evaluating(encoder):

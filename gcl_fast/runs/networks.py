@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,8 @@ def load_networks(networks: Networks, files: str, stage: int, *, tell: bool = Tr
     for name in filter(None, (name.strip() for name in files.split(","))):
         path = str(find_encoder(Path(name).expanduser(), order))
         for part in read_published(path):
+            if stage == 1 and part.module != "encoder":  # it has no other network
+                continue
             if part.module in given:
                 raise ConfigError(f"--init {files}: more than one file holds the {part.module}")
             if tell:
@@ -140,6 +143,12 @@ def find_encoder(path: Path, stages: Sequence[str] = ("stage3", "stage1", "stage
         if not exported.is_file():
             raise
         return exported
+
+
+def tell_taken(given: Path, found: Path) -> None:
+    """Where a folder was given to a command, a line on stderr that says which of its files it took."""
+    if found != given:
+        print(f"{given}: {found.relative_to(given)} is taken", file=sys.stderr)
 
 
 def is_checkpoint(path: Path) -> bool:

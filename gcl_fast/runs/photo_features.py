@@ -17,7 +17,7 @@ from gcl_fast.evaluation import extract_features
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.progress import counted
 from gcl_fast.records import Record
-from gcl_fast.runs.networks import encoder_of, find_encoder
+from gcl_fast.runs.networks import encoder_of, find_encoder, tell_taken
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Reading:
 
 def encoder_and_size(weights: Path, height: int | None, width: int | None) -> tuple[IdentityEncoder, tuple[int, int]]:
     """The identity encoder of a run or a weight file, and the size of its images: the one given, else the one it tells."""
-    encoder, size = encoder_of(find_encoder(weights))
+    path = find_encoder(weights)
+    encoder, size = encoder_of(path)
+    tell_taken(weights, path)
     return encoder, (height or size[0], width or size[1])
 
 

@@ -20,10 +20,15 @@ WRITTEN = (
 def files_of_run(run_dir: Path) -> Iterator[Path]:
     """What a run has written in its folder."""
     for pattern in WRITTEN:
-        folder, _, name = pattern.rpartition("/")
-        stem, _, suffix = name.rpartition(".")
-        for candidate in (name, f".{stem}.*.tmp.{suffix}"):
-            yield from sorted(path for path in (run_dir / folder).glob(candidate) if path.is_file() or path.is_symlink())
+        for candidate in (pattern, _unfinished(pattern)):
+            yield from sorted(path for path in run_dir.glob(candidate) if path.is_file() or path.is_symlink())
+
+
+def _unfinished(pattern: str) -> str:
+    """What an interrupted write leaves beside the files of a pattern."""
+    folder, slash, name = pattern.rpartition("/")
+    stem, _, suffix = name.rpartition(".")
+    return f"{folder}{slash}.{stem}.*.tmp.{suffix}"
 
 
 def last_iterations(run_dir: Path) -> dict[str, int]:
@@ -38,10 +43,12 @@ def last_iterations(run_dir: Path) -> dict[str, int]:
 
 
 def remove_unfinished(run_dir: Path) -> None:
-    """Remove the checkpoints that a killed run was writing, each as large as a whole one; for who holds the folder."""
-    for stage in STAGES:
-        for path in (run_dir / stage).glob(".*.tmp.pt"):
-            path.unlink(missing_ok=True)
+    """Remove what a killed run was writing, checkpoints as large as whole ones among it; for who holds the folder. The report's
+    stays: `gcl-fast report`, which does not hold the folder, may be writing it."""
+    for pattern in WRITTEN:
+        if pattern != "report.html":
+            for path in run_dir.glob(_unfinished(pattern)):
+                path.unlink(missing_ok=True)
 
 
 def remove_run(run_dir: Path) -> list[str]:

@@ -7,7 +7,6 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,22 +14,21 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig, to_dict, yaml_text
-from gcl_fast.errors import MissingMeshesError, MissingPackageError, TooLittleMemoryError
 from gcl_fast.images import load_photo
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.packages import missing
 from gcl_fast.runs.batch_shares import check_shares
 from gcl_fast.runs.cpu_threads import choose_threads
-from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import prepare_run, read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
 from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module
+from gcl_fast.runs.open_dataset import open_dataset
 from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
-from gcl_fast.runs.resume_command import stage_flag, started_otherwise
+from gcl_fast.runs.resume_command import stage_flag
 from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
@@ -71,7 +69,7 @@ class Training:
         self.given, self.config = with_absolute_paths(config), keep_choices(config, before)
         if words := choose_threads(config.threads, before):
             print(words)
-        self.dataset = self._open(self.config, config)
+        self.dataset = open_dataset(self.config, config, stages, resume=resume)
         count = len(self.dataset.data.train)
         check_count(config, stages, count)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
@@ -105,20 +103,6 @@ class Training:
         log = RunLog(self.run_dir, tensorboard=config.tensorboard, boards=boards, write=distributed.first())
         log.text("configuration", indented(yaml_text(settings)))
         return log
-
-    def _open(self, config: TrainConfig, given: TrainConfig) -> OpenedDataset:
-        """The data set; by another loader where the run's own cannot be had here. given: settings before that was kept."""
-        with_meshes = any(stage in (2, 3) for stage in self.stages)
-        try:
-            return OpenedDataset(config, with_meshes=with_meshes, check_meshes=True)
-        except MissingMeshesError as error:
-            otherwise = started_otherwise(given, self.stages) if self.resume else ""
-            raise MissingMeshesError(f"{error}{otherwise}") from None
-        except (TooLittleMemoryError, MissingPackageError) as error:
-            if config.loader == given.loader:
-                raise
-            print(f"loader: the run's {config.loader} cannot be used here ({error})")
-            return OpenedDataset(replace(config, loader=given.loader), with_meshes=with_meshes, check_meshes=True)
 
     def _announce_start(self, *, overwrite: bool) -> bool:
         """Say what the encoder starts from, and look whether it can be had: weights that cannot are refused before a run folder

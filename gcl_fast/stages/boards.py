@@ -64,6 +64,7 @@ class TensorBoard:
             raise missing("tensorboard", "writing TensorBoard events", error) from error
         self.folder = folder
         try:
+            # no purge_step: it would hide later steps of every stage, and TensorBoard drops repeated ones by itself
             self.writer: SummaryWriter = SummaryWriter(folder)
         except UnicodeEncodeError as error:
             raise InputError(f"TensorBoard's writer takes paths in UTF-8 alone, got {str(folder)!r}") from error

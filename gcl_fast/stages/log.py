@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gcl_fast.errors import FileError, InputError, MissingPackageError
-from gcl_fast.files import json_text, why_not_written, write_whole
+from gcl_fast.files import json_text, make_folder, why_not_written, write_whole
 from gcl_fast.stages.boards import Board, TensorBoard
 
 
@@ -27,7 +27,7 @@ class RunLog:
         self.run_dir, self.write = run_dir, write
         self.history = run_dir / "history.jsonl"
         if write:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(run_dir)
         self.boards = [*self._tensorboard(), *boards] if tensorboard and write else list(boards) if write else []
 
     def _tensorboard(self) -> list[Board]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SETTINGS = ("weight_decay", "betas", "momentum", "nesterov")  # of the configuration; the learning rate is set by every epoch
 WAYS = ("fused", "foreach", "capturable", "differentiable")  # how an optimiser computes, not what
 
 
@@ -15,12 +16,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     """Takes over `state` (of `optimizer.state_dict()`), each moment laid out in memory as its parameter is: fused optimisers on a
     GPU refuse others, and the state may come from a network of another layout (on a CPU channels_last is off).
 
-    How it computes stays its own: with that of a CPU an optimiser on a GPU would wait for each weight's counter of steps."""
+    `SETTINGS` stay the optimiser's own: what is edited in a run's config.yaml applies where the run goes on. So do `WAYS`: with
+    those of a CPU an optimiser on a GPU would wait for each weight's counter of steps.
+    """
     own, groups = optimizer.param_groups, state["param_groups"]
     if len(groups) == len(own):  # else torch says what does not fit
-        groups = [
-            {**group, **{name: mine[name] for name in WAYS if name in mine}} for group, mine in zip(groups, own, strict=True)
-        ]
+        of_here = [{name: mine[name] for name in (*SETTINGS, *WAYS) if name in mine} for mine in own]
+        groups = [{**group, **here} for group, here in zip(groups, of_here, strict=True)]
     optimizer.load_state_dict({**state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -14,7 +14,7 @@ import torch
 
 from gcl_fast.constants import ALL_YAWS, LAYOUTS
 from gcl_fast.errors import InputError
-from gcl_fast.files import write_whole
+from gcl_fast.files import make_folder, write_whole
 from gcl_fast.meshes.mesh_files import read_mesh, write_faces, write_image_size, write_mesh
 from gcl_fast.meshes.render_folders import write_picture
 from gcl_fast.meshes.sources import view_folder
@@ -137,7 +137,7 @@ class _WorldWriter:
         for part in groups(plan.people, BATCH):
             self.clothes += dress([self.people[n] for n in part])
         for split in ("train", "query", "gallery"):
-            (self.root / self.layout.folder(split)).mkdir(parents=True, exist_ok=True)
+            make_folder(self.root / self.layout.folder(split))
             vertices = self.root / self.layout.meshes(split) / "vertices"
             write_faces(vertices, load_template().faces)
             write_image_size(vertices, self.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.errors import FolderInUseError
-from gcl_fast.files import write_whole
+from gcl_fast.files import make_folder, write_whole
 from gcl_fast.progress import counted
 
 MARKER = "world.json"  # written last: a folder without it is no finished world
@@ -67,7 +67,7 @@ def partial_folder(out: Path) -> Path:
         if not (partial / UNFINISHED).is_file():
             raise FolderInUseError(f"write_world: {partial} is where the unfinished world goes but holds something else; move it")
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     (partial / UNFINISHED).touch()
     return partial
 
