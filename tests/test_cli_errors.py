@@ -286,7 +286,7 @@ def test_synth_calls_its_limits_by_their_flags(
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a place where nothing can be made")
-@pytest.mark.parametrize("command", [["synth"], ["demo", "--out"]])
+@pytest.mark.parametrize("command", [["synth"], ["demo", "--out"], ["generate", "run", "--out"]])
 def test_a_folder_that_cannot_be_made_is_named(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = one_line([*command, "/proc/x"], capsys)
     assert f"gcl-fast {command[0]}: cannot make the folder /proc/x" in words and "No such file or directory" in words

@@ -164,6 +164,14 @@ def test_evaluate_rank_takes_lists_of_ids() -> None:
     assert scores[0].dtype == np.float32 and isinstance(scores[1], np.float64)
 
 
+def test_evaluate_rank_tells_apart_ids_that_float64_does_not() -> None:
+    """int64 and uint64 meet in float64 in NumPy."""
+    people = np.array([2**53, 2**53 + 1])
+    places = np.zeros(1, np.int64), np.ones(2, np.int64)
+    cmc, mean = evaluate_rank(np.array([[0.1, 0.2]]), people[1:], people.astype(np.uint64), *places, max_rank=2)
+    assert cmc.tolist() == [0, 1] and mean == 0.5
+
+
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "g"])
 def test_evaluate_rank_takes_distances_of_any_precision_and_byte_order(dtype: str) -> None:
     distance, *ids = problem(seed=6)

@@ -98,6 +98,13 @@ def test_each_step_of_cuda_graphs_is_announced(graphs, tmp_path, monkeypatch):
     assert len(marks) == (2 * 8 if graphs else 0)
 
 
+def test_an_epoch_without_a_batch_is_refused(tmp_path, monkeypatch):
+    stage = ToyStage()
+    monkeypatch.setattr(stage, "plan_epoch", lambda epoch: Plan(()))
+    with pytest.raises(StageError, match="toy, epoch 1: no batch to train on; lower batch_size"):
+        engine_of(stage, tmp_path).run()
+
+
 class Slowing(ToyStage):
     """Its learning rate falls each epoch; without dropout, whose draws a tape would repeat."""
 

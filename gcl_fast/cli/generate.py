@@ -169,7 +169,7 @@ def of_split(dataset: OpenedDataset, split: str) -> tuple[list[Record], MeshSour
 def main(argv: list[str]) -> int:
     options = parse(GenerateOptions, argv, prog="gcl-fast generate")
 
-    from gcl_fast.files import check_writable
+    from gcl_fast.files import check_writable, make_folder
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.networks import find_checkpoint, networks_of, tell_taken
 
@@ -177,6 +177,7 @@ def main(argv: list[str]) -> int:
         raise InputError("--fid-weights needs --scores FILE.json, where the FID is written")
     if options.scores is not None:
         check_writable(options.scores)
+    make_folder(options.out)
     path = find_checkpoint(options.checkpoint, ("stage3", "stage2", *(("stage1",) if options.warp else ())))
     config, networks, state = networks_of(path)
     if "generator" not in state["modules"] and not options.warp:

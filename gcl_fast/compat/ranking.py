@@ -114,14 +114,20 @@ def _ranked(
     if distance.shape[1] < max_rank:
         max_rank = distance.shape[1]
         print(f"Note: number of gallery samples is quite small, got {max_rank}")
-    people = np.unique(np.concatenate([qp, gp]), return_inverse=True)[1].ravel()  # any ids, from 0
-    places = np.unique(np.concatenate([qc, gc]), return_inverse=True)[1].ravel()
-    qp, gp, qc, gc = people[: len(qp)], people[len(qp) :], places[: len(qc)], places[len(qc) :]
+    (qp, gp), (qc, gc) = _numbered(qp, gp), _numbered(qc, gc)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (distance, qp, gp, qc, gc)]
     result = rank_metrics_from_distances(*tensors, max_rank=max(max_rank, 1))
     assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
     cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if single_shot else result.cmc.numpy()
     return cmc.astype(np.float32), result
+
+
+def _numbered(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Any ids as numbers from 0, equal where the ids are."""
+    if query.dtype != gallery.dtype and query.dtype.kind in "iu" and gallery.dtype.kind in "iu":
+        query, gallery = query.astype(object), gallery.astype(object)  # int64 and uint64 would meet in float64
+    number = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1].ravel()
+    return number[: len(query)], number[len(query) :]
 
 
 def _single_shot(

@@ -229,7 +229,7 @@ def _memory_now(device: torch.device) -> float:
 def _seconds_an_image(stage: Stage) -> float:
     """Of the quickest of up to three steps."""
     stage.enter_epoch(0)
-    batches = iter(stage.batches(stage.plan_epoch(0), 0, 0))
+    batches = iter(stage.batches(stage.epoch_plan(0), 0, 0))
     times: list[float] = []
     for iteration, batch in enumerate(batches):
         if stage.device.type == "cuda":

@@ -91,9 +91,7 @@ class Engine:
         return self.scores
 
     def _new_plan(self, began: float) -> Plan:
-        plan = self.stage.plan_epoch(self.epoch)
-        if not plan.batches:
-            raise StageError(f"{self.stage.name}, epoch {self.epoch}: no batch to train on; lower batch_size")
+        plan = self.stage.epoch_plan(self.epoch)
         figures, watch = self.stage.epoch_scalars(), self.stage.watch
         line, warnings = watch.take_notes() if watch is not None else ("", [])
         if figures:

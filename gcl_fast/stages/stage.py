@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.data.plans import Plan
+from gcl_fast.errors import StageError
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.records import Batch
 from gcl_fast.stages.amp import autocast
@@ -58,6 +59,13 @@ class Stage(ABC):
     def plan_epoch(self, epoch: int) -> Plan:
         """Prepare what the checkpoint keeps (pseudo-labels, memory) and say which images the epoch's batches hold. Not called
         where a checkpoint has the plan."""
+
+    def epoch_plan(self, epoch: int) -> Plan:
+        """`plan_epoch`; StageError where it has no batch."""
+        plan = self.plan_epoch(epoch)
+        if not plan.batches:
+            raise StageError(f"{self.name}, epoch {epoch + 1}: no batch to train on; lower batch_size")
+        return plan
 
     @abstractmethod
     def batches(self, plan: Plan, epoch: int, start: int) -> Iterable[Batch]:
