@@ -151,11 +151,11 @@ def _check_views(op: str, src_verts: Tensor, dst_verts: Tensor, faces: Tensor, i
 
 def _inputs(src_verts: Tensor, dst_verts: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
     """What the kernels read: src_verts, faces, the destination's face_id and bary, the source's face_id and depth."""
-    dst = rasterize(dst_verts, faces, (height, width))
-    src = rasterize(src_verts, faces, (height, width))
     batch = dst_verts.shape[0]
-    src_verts, src_face_id, src_depth = (t.expand(batch, -1, -1) for t in (src_verts, src.face_id, src.depth))  # from one
-    return src_verts, as_int32(faces), dst.face_id, dst.bary, src_face_id, src_depth
+    both = rasterize(torch.cat([dst_verts, src_verts]), faces, (height, width))  # in one call: half the launches
+    src = src_verts, both.face_id[batch:], both.depth[batch:]
+    src_verts, src_face_id, src_depth = (t.expand(batch, -1, -1) for t in src)  # from one
+    return src_verts, as_int32(faces), both.face_id[:batch], both.bary[:batch], src_face_id, src_depth
 
 
 def _fake_flow(
