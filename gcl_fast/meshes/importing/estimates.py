@@ -69,7 +69,8 @@ class Estimate:
             return perspective_in_box(values[:3], values[3], CROP, box, size)
         if kind == "image":
             return perspective_of_image(values[:3], values[3], size)
-        return np.asarray(values, np.float32)
+        with np.errstate(over="ignore"):  # infinite, it is refused by whoever reads it
+            return np.asarray(values, np.float32)
 
 
 def read_estimates(path: str | os.PathLike[str], format: str = "auto", *, strict: bool = True) -> list[Estimate]:
