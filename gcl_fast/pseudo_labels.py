@@ -141,6 +141,8 @@ def cluster(
         Memory is proportional to the pairs within eps (to the share rho of all pairs, where that is given), and to N.
     Gradient: none.
     """
+    if rho is None:
+        Shapes("cluster").number("eps", eps, 0.0, open_low=True)
     if cameras is not None:
         Shapes("cluster").tensor("cameras", cameras, (len(features),), INTEGERS)
     if debias_cameras is not None:

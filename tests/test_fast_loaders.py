@@ -3,21 +3,25 @@ and which loader is chosen."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
 from gcl_fast.config import TrainConfig, from_dict
-from gcl_fast.data.augment import Augment
-from gcl_fast.data.loaders import free_memory
+from gcl_fast.data.augment import Augment, Change
+from gcl_fast.data.loaders import finish, free_memory
 from gcl_fast.data.loaders import reader as choose
 from gcl_fast.data.loaders.cached import CachedLoader
 from gcl_fast.data.loaders.dali import DaliLoader, dali
 from gcl_fast.data.loaders.finish import finish_batch, finish_images
+from gcl_fast.data.loaders.meshes_ahead import MeshesAhead
 from gcl_fast.data.loaders.reader import Reader
 from gcl_fast.data.loaders.recipes import Chance, Recipe
-from gcl_fast.data.loaders.stores import Stores
+from gcl_fast.data.loaders.stores import Store, Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
 from gcl_fast.errors import ConfigError, InputError, MissingPackageError, TooLittleMemoryError
@@ -110,6 +114,8 @@ def test_turns_without_meshes(world, kind):
     assert next(iter(kind(records, SIZE).epoch(plan, 0))).yaw is None
     with pytest.raises(InputError, match="augment must be None"):
         kind(records, SIZE, turns=True, augment=Augment(pad=2))
+    with pytest.raises(InputError, match="yaws must name at least one angle"):
+        kind(records, SIZE, turns=True, yaws=())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,8 +129,35 @@ def test_an_epoch_left_half_way_does_not_reach_the_next(world, kind):
         same(whole[0][:taken], [next(begun) for _ in range(taken)])
         same(whole[1], list(loader.epoch(plan, 1)))
     loader.close()
-    same(whole[0][2:], list(loader.epoch(plan, 0, start=2)) if kind is DaliLoader else whole[0][2:])
+    same(whole[0][2:], list(loader.epoch(plan, 0, start=2)))
     loader.close()
+
+
+def test_a_closed_loader_stops_its_own_threads_and_starts_new_ones(world):
+    records, pictures = world
+    plan, options = sequential(12, 2), {"meshes": pictures, "yaws": YAWS, "seed": 1}
+    expected = list(CachedLoader(records, SIZE, **options).epoch(plan, 0))
+    loader = CachedLoader(records, SIZE, workers=1, **options)
+    begun, threads = loader.epoch(plan, 0), loader.stores.pool
+    same(expected[:1], [next(begun)])
+    loader.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        threads.submit(print)
+    same(expected[1:], list(begun))
+    loader.close()
+    same(expected, list(loader.epoch(plan, 0)))
+    loader.close()
+
+
+def test_a_loader_leaves_the_threads_of_shared_pictures_to_the_others(world):
+    records, _ = world
+    stores = Stores(records, SIZE, workers=1)
+    first, second = (CachedLoader(records, SIZE, stores=stores) for _ in range(2))
+    threads = stores.pool
+    first.close()
+    assert stores.pool is threads and threads.submit(int).result() == 0
+    assert len(list(second.epoch(sequential(12, 4), 0))) == 3
+    stores.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,6 +257,35 @@ def test_the_batched_form_is_the_row_by_row_form():
     assert (finish_batch(pixels, changes, 5) - finish_images(pixels, changes, 5)).abs().max() <= LEVEL + 1e-5
 
 
+def test_pictures_on_a_gpu_are_changed_together(monkeypatch):
+    """Told by their device alone."""
+    monkeypatch.setattr(finish, "finish_batch", lambda *given: given)
+    pixels, changes = torch.empty(1, 3, 4, 2, dtype=torch.uint8, device="meta"), [Change(True, 0, 0, None, None)]
+    assert finish_images(pixels, changes, 5) == (pixels, changes, 5)
+
+
+def test_what_could_not_be_read_is_tried_again(world, tmp_path):
+    path = tmp_path / "late.png"
+    loader = CachedLoader([Record(path, 0, 0)], SIZE, workers=1)
+    with pytest.raises(OSError, match=r"late\.png"):
+        list(loader.epoch(sequential(1, 1), 0))
+    Image.new("RGB", (8, 16), (200, 100, 50)).save(path)
+    assert len(list(loader.epoch(sequential(1, 1), 1))) == 1
+    loader.close()
+
+
+def test_what_is_begun_is_not_begun_again():
+    loaded, busy = [], threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(busy.wait)
+        store = Store(3, (1,), lambda key, views: loaded.append(key) or torch.full((1, 1), key), pool=pool)
+        for keys in ([0], [0, 1], [1, 1, 2]):
+            store.request(keys)
+        busy.set()
+        assert store.gather(np.array([2, 0, 1, 0])).flatten().tolist() == [2, 0, 1, 0]
+    assert loaded == [0, 1, 2]
+
+
 def test_auto_takes_the_first_that_can_be_used(world, monkeypatch):
     dali()  # where it is missing, this test is about nothing
     records, pictures = world
@@ -255,6 +317,21 @@ def test_auto_takes_the_first_that_can_be_used(world, monkeypatch):
         from_dict(TrainConfig, {"loader": "fast"})
 
 
+def test_what_other_readers_keep_is_not_free(world, monkeypatch):
+    records, pictures = world
+    all_of_it = free_memory.cached_bytes(12, SIZE, 5)
+    monkeypatch.setattr(choose, "may_take", lambda device: all_of_it + 9)
+    for taken, fits in ((9, True), (10, False)):
+        reader = Reader("cached", records, SIZE, meshes=pictures, yaws=YAWS, taken=taken, say=lambda line: None)
+        assert (reader.stores.meshes is not None) == fits
+
+
+def test_a_reader_hands_its_settings_on_to_its_loaders(world):
+    reader = Reader("torch", world[0], SIZE, yaws=(10, 20), seed=3, cache=True)
+    assert reader.loader(turns=True).yaws == (10, 20) and reader.loader().chance.seed == 3
+    assert reader.loader().cache is not None and Reader("torch", world[0], SIZE).loader().cache is None
+
+
 def test_without_dali_it_says_what_to_install(world, monkeypatch):
     import sys
 
@@ -274,6 +351,52 @@ def test_free_memory_is_a_share_and_divided_among_processes(monkeypatch):
     assert free_memory.may_take() == 100
     monkeypatch.undo()
     assert 2**20 < free_memory.free_bytes() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cache", "folder"),
+    [
+        ("memory.max", "memory.current", "inactive_file", "sys/fs/cgroup"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "sys/fs/cgroup/memory"),
+    ],
+)
+def test_a_container_s_limit_leaves_what_is_not_used_and_the_page_cache(tmp_path, monkeypatch, limit, used, cache, folder):
+    monkeypatch.setattr(free_memory, "Path", lambda *parts: tmp_path.joinpath(*(part.lstrip("/") for part in parts)))
+    assert free_memory.free_bytes() == 2**62  # nobody says
+    group = tmp_path / folder
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert free_memory.free_bytes() == 5000 * 1024
+    (group / used).write_text("3000000\n")
+    (group / "memory.stat").write_text(f"anon 7\n{cache} 500000\n")
+    (group / limit).write_text("max\n")
+    assert free_memory.free_bytes() == 5000 * 1024
+    (group / limit).write_text("4000000\n")
+    assert free_memory.free_bytes() == 1500000
+    (group / used).write_text("9000000\n")
+    assert free_memory.free_bytes() == 0
+
+
+def test_free_memory_of_a_gpu_is_what_it_says_and_for_one_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4000, 9000))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory.free_bytes("cuda") == 4000 and free_memory.may_take("cuda") == 1000
+
+
+def test_meshes_begun_ahead_are_kept_for_their_batch_alone(world):
+    records, _ = world
+    recipe, busy = Recipe(0, 0, np.arange(3)), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        ahead = MeshesAhead(FakeMeshes(), records, Chance(0, YAWS, None, SIZE, True), pool)
+        ahead.request(recipe)
+        expected = ahead.take(recipe)
+        assert not ahead._ahead
+        pool.submit(busy.wait)  # what is begun now cannot run
+        ahead.request(recipe)
+        ahead.forget()
+        busy.set()
+        assert all(torch.equal(a, b) for a, b in zip(ahead.take(recipe), expected, strict=True))
 
 
 def test_bad_arguments_are_named_by_the_loader(world):

@@ -68,10 +68,28 @@ def test_images_of_one_name_in_folders_keep_their_own_bodies(tmp_path):
         assert (pictures.render(record, [45]) - vertices.render(record, [45])).abs().mean() < 0.02
 
 
+def test_images_beside_the_data_set_keep_their_own_bodies(tmp_path):
+    """Listed as ../photos/p0/000.jpg: their meshes lie below the folder of meshes all the same."""
+    data = own_images(tmp_path / "data", "../photos/p0/000.jpg", "../photos/p1/000.jpg")
+    write(tmp_path / "out/p0/000.npz", 0.5), write(tmp_path / "out/p1/000.npz", 0.6)
+    import_meshes(data, [tmp_path / "out"], image_size=SIZE)
+    assert scales(data) == [0.5, 0.6]
+    vertices = tmp_path / "data/mesh/csv/train/vertices"
+    assert sorted(p.relative_to(vertices).as_posix() for p in vertices.rglob("*.npz")) == [
+        "photos/p0/000.npz",
+        "photos/p1/000.npz",
+    ]
+    inside = own_images(tmp_path / "data", "../photos/p0/000.jpg", "photos/p0/000.jpg")
+    with pytest.raises(InputError, match="share the mesh name 'photos/p0/000'"):
+        import_meshes(inside, [tmp_path / "out"], image_size=SIZE)
+
+
 def test_meshes_may_lie_in_the_folders_that_the_images_lie_in(tmp_path):
     data = own_images(tmp_path, "a/b/0.jpg", "c/1.jpg", "2.jpg")
     vertices = tmp_path / "mesh/csv/train/vertices"
     write(vertices / "a/b/0.npz", 0.5), write(vertices / "c/1.npz", 0.6), write(vertices / "2.npz", 0.7)
+    assert scales(data) == [0.5, 0.6, 0.7]
+    write(vertices / "0.npz", 0.8), write(vertices / "b/0.npz", 0.9)  # of other images: most folders count first
     assert scales(data) == [0.5, 0.6, 0.7]
 
 

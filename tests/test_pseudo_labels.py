@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from gcl_fast import ops, reference
+from gcl_fast.config import ClusterConfig
 from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho, labels_of_shares, remove_camera_bias
 
 
@@ -94,6 +97,30 @@ def test_rho_that_asks_for_no_pair_or_for_pairs_1_apart_is_an_error(rho: float) 
     assert (distance.to_dense() == 1).any()
     with pytest.raises(ValueError, match="rho must ask for 1 to .* pairs"):
         eps_by_rho(distance, rho)
+
+
+def test_distances_of_1_that_are_stored_are_no_nearer_than_others() -> None:
+    """A mixed distance may store them."""
+    pairs = torch.tensor([0, 2, 4, 6]), torch.tensor([1, 2, 0, 2, 0, 1]), torch.tensor([0.2, 1.0, 0.2, 0.4, 1.0, 0.4])
+    distance = ops.SparseDistance(*pairs, shape=(3, 3))
+    assert eps_by_rho(distance, 0.6) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="rho must ask for 1 to 2 of 3 pairs"):
+        eps_by_rho(distance, 1.0)
+
+
+def test_the_settings_of_a_clustering_are_the_published_ones_unless_told() -> None:
+    rule = ClusterConfig()
+    for function in (cluster, labels_of_shares):
+        defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+        assert (defaults["k1"], defaults["k2"], defaults["min_samples"]) == (rule.k1, rule.k2, rule.min_samples) == (30, 6, 4)
+        assert defaults["eps"] == 0.55
+
+
+@pytest.mark.parametrize("function", [cluster, labels_of_shares])
+@pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
+def test_a_radius_is_above_0(function, eps: float) -> None:
+    with pytest.raises(ValueError, match=f"{function.__name__}: eps must be above 0"):
+        function(people(3, 5)[0], eps=eps)
 
 
 @pytest.mark.parametrize("rho", [0.0, -0.1, 1.5, float("nan")])

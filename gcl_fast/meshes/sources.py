@@ -79,7 +79,7 @@ def mesh_names(data: ReIDData, split: str) -> dict[str, Record]:
         name = mesh_key(record, data.name)
         if data.name in OWN_DATA and stems[name] > 1:
             inside = path.relative_to(data.root) if path.is_relative_to(data.root) else path.relative_to(path.anchor)
-            name = inside.with_suffix("").as_posix()
+            name = "/".join(part for part in inside.with_suffix("").parts if part != "..")  # where `mesh_keys` looks
         if name in names and data.name in OWN_DATA:
             raise _shared(names[name].path, path, name)
         names[name] = record

@@ -109,6 +109,6 @@ class CachedLoader(Loader):
         return store.gather(keys).to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop the threads, if they are this loader's own; what was read stays."""
+        """Stop the threads, if they are this loader's own (the next epoch starts new ones); what was read stays."""
         if self._close_stores:
             self.stores.close()

@@ -68,6 +68,11 @@ class Store:
             future = self.pool.submit(self.load, record, views)
             self._ahead.update({record * self.views + view: (future, place) for place, view in enumerate(views)})
 
+    def begin_anew(self, pool: ThreadPoolExecutor | None) -> None:
+        """Load by other threads from now on; what the old ones have not brought is forgotten."""
+        self.pool = pool
+        self._ahead.clear()
+
     def fill(self, keys: Iterable[int]) -> None:
         """Have these pictures. Raises what loading one of them raised."""
         missing = self._missing(keys)
@@ -150,7 +155,8 @@ class Stores:
         self.records, self.image_size, self.device = list(records), image_size, torch.device(device)
         self.yaws = tuple(float(y) for y in yaws)
         self.source, self.exact_meshes = meshes, exact_meshes
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures") if workers else None
+        self.workers = workers
+        self.pool = self._threads()
         count, views = len(self.records), 1 + len(self.yaws)
         pixel = 3 + (views * (4 if exact_meshes else 1) if meshes is not None else 0)
         self.bytes = count * image_size[0] * image_size[1] * pixel
@@ -174,9 +180,18 @@ class Stores:
         grey = render_views(self.source, self.records[record], [yaws[view] for view in views], self.image_size)  # [R, H, W]
         return grey if self.exact_meshes else unit_to_levels(grey)
 
+    def _threads(self) -> ThreadPoolExecutor | None:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") if self.workers else None
+
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+        """Stop the threads; pictures that are asked for later start new ones."""
+        if self.pool is None:
+            return
+        self.pool.shutdown(cancel_futures=True)
+        self.pool = self._threads()  # none runs before there is something to load
+        for store in (self.images, self.meshes):
+            if store is not None:
+                store.begin_anew(self.pool)
 
 
 def load_planar(record: Record, image_size: tuple[int, int]) -> Tensor:
