@@ -123,6 +123,14 @@ def test_msmt17(tmp_path, folder, train, test):
     assert all(r.path.is_file() for r in [*data.train, *data.query, *data.gallery])
 
 
+def test_msmt17_of_both_versions_is_the_first_and_needs_no_validation_images(tmp_path):
+    for version, folders in (("MSMT17_V2", ("mask_train_v2", "mask_test_v2")), ("MSMT17_V1", ("train", "test"))):
+        make_msmt(tmp_path / "msmt17" / version, *folders)
+        (tmp_path / "msmt17" / version / "list_val.txt").write_text("\n")
+        data = load_dataset("msmt17", tmp_path)
+        assert {r.path.parents[2].name for r in (*data.train, *data.query)} == {version} and len(data.train) == 2
+
+
 def test_several_datasets_side_by_side(tmp_path):
     make_market(tmp_path / "market1501")
     make_market(tmp_path / "dukemtmc-reid" / "DukeMTMC-reID", DUKE)
@@ -157,7 +165,7 @@ def test_csv_without_cameras_ignores_the_query_s_own_file_alone_when_scored(tmp_
     assert len({one.camera, two.camera, three.camera}) == 3 and max(r.camera for r in (*data.query, *data.gallery)) < 0
     rows = [line.split()[:4] for line in data.table().splitlines()[2:]]
     assert rows == [["train", "2", "0", "-"], ["query", "2", "2", "-"], ["gallery", "3", "2", "-"]]
-    assert data.caption(one) == "pid 1"
+    assert data.caption(one) == "pid 1" and "cam" not in data.caption(data.train[0])
     assert answerable(data.query, data.gallery) == [0]
     note = scoring_note(data.query, data.gallery)
     assert note == "1 of 2 queries are not scored: 1 have their person there only as the very same image"
@@ -243,6 +251,8 @@ def test_wrong_names_and_lines_are_named(tmp_path):
     make_msmt(tmp_path / "s", "train", "test")
     (tmp_path / "s" / "list_query.txt").write_text("0000/0000_000_05_x_0015_0.jpg 0\n0000/0000.jpg 0\n")
     check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "line 2", "0000/0000.jpg 0")
+    (tmp_path / "s" / "list_query.txt").write_text("0000/0000_000_00_x_0015_0.jpg 0\n")  # cameras begin at 1
+    check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "line 1", "0000_000_00_x_0015_0.jpg")
     (tmp_path / "s" / "list_query.txt").write_text("\n")
     check(ValueError, "msmt17", tmp_path / "s", "list_query.txt", "no images")
     with pytest.raises(ValueError, match="market1501, dukemtmc, msmt17, csv, folder, got 'market'"):
@@ -428,4 +438,10 @@ def test_long_lists_of_broken_images_are_cut(tmp_path):
         (tmp_path / "bounding_box_train" / name).write_bytes(b"")
     with pytest.raises(OSError, match="15 images cannot be read") as caught:
         require_readable(load_dataset("market1501", tmp_path))
-    assert "0010_c1" in str(caught.value) and "0011_c1" not in str(caught.value) and "5 more" in str(caught.value)
+    assert "0010_c1" in str(caught.value) and "0011_c1" not in str(caught.value) and "and 5 more" in str(caught.value)
+
+
+def test_pictures_of_32_bits_that_would_be_refused_are_found(tmp_path):
+    Image.new("F", (4, 4)).save(tmp_path / "depth.tif")
+    ((_, why),) = find_broken([Record(tmp_path / "depth.tif", 0, 0)])
+    assert "an image of mode F" in why

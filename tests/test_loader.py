@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from gcl_fast.constants import NOVEL_YAWS
-from gcl_fast.data.augment import Augment
+from gcl_fast.data.augment import Augment, Change, jitter_colors
 from gcl_fast.data.loaders import stores as stores_module
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import sequential, shuffled
@@ -113,6 +113,17 @@ def test_batches(records):
     assert plain.mesh is None and plain.mesh_novel is None and torch.equal(plain.image, batches[0].image)
 
 
+def test_a_batch_has_memory_of_its_own(records):
+    plan = sequential(12, 5)
+    for loader in (TorchLoader(records, SIZE), TorchLoader(records, SIZE, cache=True)):
+        batch = next(loader.epoch(plan, 0))
+        for tensor in (batch.index, batch.pid, batch.image):
+            tensor.fill_(-1)
+        again = next(loader.epoch(plan, 0))
+        assert plan.batches[0].tolist() == again.index.tolist() == [0, 1, 2, 3, 4] and again.pid[4] == 1
+        assert torch.equal(again.image[0], load_image(records[0].path, SIZE))
+
+
 def test_novel_yaws_are_uniform_over_all_seven(records):
     loader = TorchLoader(records, SIZE, meshes=FakeMeshes(), cache=True)
     plan = sequential(12, 4)
@@ -134,6 +145,17 @@ def test_chance_depends_on_seed_epoch_position_and_row(records):
     assert len({tuple(draws(0, 0)[i : i + 3]) for i in (0, 3, 6, 9)}) > 1
     repeated = TorchLoader(records[:1] * 30, SIZE, meshes=FakeMeshes())
     assert len(set(angles(next(repeated.epoch(sequential(30, 30), 0))))) > 3
+
+
+@pytest.mark.parametrize("options", [{"meshes": FakeMeshes()}, {"augment": Augment(pad=2)}])
+def test_processes_draw_as_one_would_for_the_joint_batch(records, options):
+    loader, plan = TorchLoader(records, SIZE, **options), sequential(12, 4)
+    joint = list(loader.epoch(plan, 1))
+    for rank in (0, 1):
+        for whole, part in zip(joint, loader.epoch(plan.share(rank, 2), 1), strict=True):
+            rows = slice(2 * rank, 2 * rank + 2)
+            assert torch.equal(part.image, whole.image[rows])
+            assert part.mesh_novel is None or torch.equal(part.mesh_novel, whole.mesh_novel[rows])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -192,9 +214,11 @@ def test_augmented_pictures_do_not_enter_the_cache(records):
 
 def test_shared_cache_that_does_not_fit_is_refused(records, monkeypatch):
     usage = stores_module.shutil.disk_usage
-    monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda path: usage("/")._replace(free=10))
-    with pytest.raises(ValueError, match="shared memory"):
-        TorchLoader(records, SIZE, cache=True, workers=1)
+    needed = 12 * 16 * 8 * 3
+    for free in (10, needed - 1):
+        monkeypatch.setattr(stores_module.shutil, "disk_usage", lambda path, free=free: usage("/")._replace(free=free))
+        with pytest.raises(ValueError, match="shared memory"):
+            TorchLoader(records, SIZE, cache=True, workers=1)
     TorchLoader(records, SIZE, cache=True)
 
 
@@ -225,6 +249,9 @@ def test_missing_files_and_meshes_are_named(records, tmp_path):
     small.render = lambda record, yaws: torch.zeros(len(yaws), 4, 4)
     with pytest.raises(ValueError, match=r"0\.jpg: expected float32 views \[2, 16, 8\], got torch.float32 \[2, 4, 4\]"):
         next(TorchLoader(records, SIZE, meshes=small).epoch(sequential(1, 1), 0))
+    small.render = lambda record, yaws: torch.zeros(len(yaws), *SIZE, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"0\.jpg: expected float32 views \[2, 16, 8\], got torch.float64 \[2, 16, 8\]"):
+        next(TorchLoader(records, SIZE, meshes=small).epoch(sequential(1, 1), 0))
 
 
 def test_bad_arguments(records):
@@ -232,6 +259,8 @@ def test_bad_arguments(records):
         ({"image_size": (16,)}, "image_size"),
         ({"image_size": (0, 8)}, "image_size"),
         ({"seed": -1}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 2**63}, "seed"),
         ({"workers": 1.5}, "workers"),
         ({"meshes": FakeMeshes(), "augment": Augment()}, "augment"),
         ({"meshes": FakeMeshes(), "yaws": ()}, "yaws"),
@@ -298,6 +327,35 @@ def test_draws_fill_their_ranges_and_no_more():
         ends(h * w / (height * width), *areas, 0.02)
         ends(np.log(h / w), *np.log(aspects), 0.15)
         assert top.min() == left.min() == 0 and (top + h).max() == height and (left + w).max() == width
+
+
+def test_erased_boxes_are_rather_tall():
+    """Height / width is drawn evenly from 0.3 to 3.3, as by Zhong et al.: above 1 three times in four."""
+    boxes = [Augment(erase=1.0, erase_area=(0.02, 0.1)).choose((60, 60), rng(s)).box for s in range(400)]
+    assert 0.65 < np.mean([h > w for _, _, h, w in boxes]) < 0.85
+
+
+def test_a_crop_may_lie_beside_the_picture():
+    image = np.random.default_rng(0).integers(1, 256, (6, 4, 3), dtype=np.uint8)
+    padded = np.pad(image, ((9, 9), (9, 9), (0, 0)))
+    for top, left in ((0, 9), (9, 0), (18, 18), (12, 7)):
+        change = Change(False, top, left, None, None)
+        found = Augment(pad=9).apply(image, change)
+        assert np.array_equal(found, padded[top : top + 6, left : left + 4])
+
+
+@pytest.mark.parametrize(
+    ("factors", "first", "second"),
+    [
+        ((1.0, 1.0, 0.0), [124] * 3, [19] * 3),  # 124.2 and 18.7, the greys of ITU-R BT.601
+        ((1.0, 0.0, 1.0), [71] * 3, [71] * 3),  # their mean
+        ((2.0, 1.0, 1.0), [255, 200, 100], [20, 40, 70]),
+        ((1.0, 1.0, 1.5), [238, 88, 13], [6, 21, 43]),
+    ],
+)
+def test_colours_by_hand(factors, first, second):
+    image = np.array([[[200, 100, 50], [10, 20, 35]]], dtype=np.uint8)
+    assert jitter_colors(image, factors).tolist() == [[first, second]]
 
 
 def test_augmentation_happens_as_often_as_asked():

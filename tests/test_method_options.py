@@ -24,6 +24,8 @@ from gcl_fast.models.three_networks import Networks
 from gcl_fast.ops import jaccard_distance
 from gcl_fast.records import Record
 from gcl_fast.stages.joint import JointStage
+from gcl_fast.stages.warmup import mixed_distance as mixed
+from gcl_fast.stages.warmup import recordings
 from gcl_fast.stages.warmup.mixed_distance import mixed_distance, squared_distances
 from gcl_fast.stages.warmup.mlc import MLCStage
 from gcl_fast.stages.warmup.recordings import labels_by_rule, recordings_of
@@ -56,6 +58,12 @@ def test_a_crop_is_pillows(box):
     assert np.abs(found.astype(int) - theirs.astype(int)).max() <= 1
     if box == (0, 0, 64, 32):
         assert np.array_equal(found, image)
+
+
+def test_a_crop_is_rounded_to_the_nearest_level():
+    picture = torch.tensor([0, 3, 200, 200], dtype=torch.uint8).expand(1, 3, 1, 4)
+    found = cropped(picture, torch.tensor([[0.0, 0.0, 1.0, 2.0]]))
+    assert found[0, 0, 0].tolist() == [0, 1, 2, 3]  # of 0, 0.75, 2.25, 3
 
 
 @pytest.mark.parametrize("degrees", [0.0, 7.3, -10.0, 90.0])
@@ -134,6 +142,18 @@ def test_a_mixed_distance_is_its_parts(length):
     assert (near.to_dense().diagonal() == 0).all()
 
 
+def test_squared_distances_of_rows_of_any_length(monkeypatch):
+    rows = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).double() * torch.arange(1, 31)[:, None]
+    rows[7] = rows[3]
+    found = squared_distances(rows)(torch.tensor([7, 3, 29]))
+    torch.testing.assert_close(found, torch.cdist(rows[[7, 3, 29]], rows).square(), rtol=1e-9, atol=1e-9)
+    assert (found >= 0).all()
+    jaccard = jaccard_distance(rows, 8, 3)
+    whole = mixed_distance(jaccard, squared_distances(rows), 0.3)
+    monkeypatch.setattr(mixed, "ROWS", 7)  # in blocks
+    torch.testing.assert_close(mixed_distance(jaccard, squared_distances(rows), 0.3).values, whole.values, rtol=1e-9, atol=1e-9)
+
+
 def test_each_recording_has_clusters_of_its_own():
     """The same people in two recordings whose clocks both begin at 0."""
     bank, cameras = grouped(8, spread=0.1), torch.arange(48) % 3
@@ -150,6 +170,18 @@ def test_each_recording_has_clusters_of_its_own():
     alone, _ = labels_by_rule(bank[24:], cameras[24:], frames[24:], here)
     second = joint.labels[24:]
     assert torch.equal(second - second.min(), alone.labels)
+    other, _ = labels_by_rule(bank[:24], cameras[:24], frames[:24], here)
+    assert other.eps != alone.eps and joint.eps == pytest.approx((other.eps + alone.eps) / 2)
+
+
+def test_the_settings_of_jvtc_reach_its_labels(monkeypatch):
+    names = ("bin_frames", "smooth_bins", "candidates", "within_camera", "euclidean_share", "joint_share")
+    numbers = dict(zip(names, (70, 3.0, 33, "once", 0.21, 0.43), strict=True))
+    rule, asked = from_dict(JVTCConfig, {**numbers, "eps_scale": 0.7}), []
+    monkeypatch.setattr(recordings, "joint_labels", lambda *given, **rest: asked.append((given, rest)))
+    bank, cameras, frames = grouped(6), torch.arange(48) % 3, torch.arange(48)
+    labels_by_rule(bank, cameras, frames, rule)
+    assert asked == [((bank, cameras, frames, rule.cluster, 0.7), numbers)]
 
 
 def test_msmt17_tells_its_recordings(tmp_path: Path):
@@ -168,6 +200,8 @@ def test_market1501_has_one_clock_a_camera(tmp_path: Path):
     names = ("0001_c1s1_000100_00.jpg", "0001_c1s1_000700_00.jpg", "0002_c1s2_000050_00.jpg", "0002_c1s3_000005_00.jpg")
     records = [parse("market1501", Path(n)) for n in (*names, "0003_c2s2_000009_00.jpg")]
     assert [r.frame for r in on_one_clock(records)] == [100, 700, 750, 755, 9]
+    late_first = [parse("market1501", Path(names[k])) for k in (1, 0, 2)]
+    assert [r.frame for r in on_one_clock(late_first)] == [700, 100, 750]  # the last by time, not in the list
     duke = [parse("dukemtmc", Path("0001_c7_f0106449.jpg"))]
     assert on_one_clock(duke) == duke
 

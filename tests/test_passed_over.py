@@ -80,6 +80,9 @@ def test_a_sign_counts_where_the_name_begins_with_it(name, person, camera):
 def test_numbers_beyond_64_bits_are_known_at_once(tmp_path):
     with pytest.raises(InputError, match=r"9223372036854775808_c1\.jpg: person and camera must be at most 9223372036854775807"):
         parse("market1501", pathlib.Path("9223372036854775808_c1.jpg"))
+    for name in (f"1_c{2**63}.jpg", f"-{2**63}_c1.jpg"):
+        with pytest.raises(InputError, match="person and camera must be at most 9223372036854775807"):
+            parse("market1501", pathlib.Path(name))
     assert parse("market1501", pathlib.Path("1_c1s1_99999999999999999999_00.jpg")).frame == -1
     (tmp_path / "train.csv").write_text("path,pid\na.jpg,9223372036854775808\n")
     with pytest.raises(InputError, match=r"train\.csv, line 2: pid must be an integer from -1 to 9223372036854775807"):
@@ -88,7 +91,7 @@ def test_numbers_beyond_64_bits_are_known_at_once(tmp_path):
     with pytest.raises(InputError, match="line 1: expected"):
         read_list(tmp_path / "list_train.txt", tmp_path)
     (tmp_path / "list_train.txt").write_text(f"1/0001_000_01_a_{2**63}.jpg 1\n1/0001_000_01_a_²_0.jpg 1\n", encoding="utf-8")
-    assert [record.frame for record in read_list(tmp_path / "list_train.txt", tmp_path)] == [-1, -1]
+    assert [(r.frame, r.recording) for r in read_list(tmp_path / "list_train.txt", tmp_path)] == [(-1, ""), (-1, "")]
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"]

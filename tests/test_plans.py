@@ -97,6 +97,13 @@ def test_identity_batches(labels, P, K, seed, num_batches, aware):
     assert same(plan, make())
 
 
+def test_the_last_batch_of_a_pass_is_filled_up():
+    labels = np.repeat(np.arange(5), 2)
+    plan = identity_batches(labels, 2, 2, seed=0)
+    people = [sorted(set(labels[batch].tolist())) for batch in plan]
+    assert [len(p) for p in people] == [2, 2, 2] and set().union(*people) == set(range(5))
+
+
 @few
 @given(labels_strategy, st.integers(1, 8), st.integers(0, 99), st.data())
 def test_camera_aware_spreads_over_cameras(labels, K, seed, data):
@@ -176,6 +183,8 @@ def test_errors_name_the_argument():
         shuffled([1, 2, 3], 2, seed=0, num_batches=0)
     with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
         shuffled([1, 2, 3], 2, seed=-1)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, or several, got True"):
+        shuffled([1, 2, 3], 2, seed=True)
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         sequential(3, 0)
     with pytest.raises(ValueError, match=r"batches\[1\].*int64"):

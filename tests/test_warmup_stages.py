@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -212,6 +213,8 @@ def test_views_are_versions_of_their_image(tmp_path):
         assert [len(set(row)) for row in several.tolist()] == [3, 3, 3, 1]
         assert all(len(set(row[:3])) == 3 for row in several[:3].tolist())  # no repetition while there are others
     assert [len(seen[i]) for i in range(4)] == [3, 3, 3, 1]
+    twice = several_views(styled, images[:3], 6, rng)
+    assert all(Counter(row).most_common()[0][1] == 2 for row in twice.tolist())  # none a third time before all came twice
 
 
 def test_msmt17_names_and_wrong_names(tmp_path):
@@ -220,14 +223,15 @@ def test_msmt17_names_and_wrong_names(tmp_path):
     styled_folder = folder / "bounding_box_train_camstyle"
     styled_folder.mkdir()
     name = "0001_000_02_0303noon_0606_2"
-    for camera in (1, 2, 5):
+    for camera in (1, 2, 5, 10):
         (styled_folder / f"{name}_fake_{camera}.jpg").touch()
     records = [Record(folder / "train" / "0001" / f"{name}.jpg", 0, 1, 606)]
     styled = with_camstyle(records, tmp_path)
-    assert [r.camera for r in styled.records[1:]] == [0, 4]  # its own camera's is no other style
+    assert [r.camera for r in styled.records[1:]] == [0, 4, 9]  # its own camera's is no other style
     (styled_folder / "odd.jpg").touch()
     with pytest.raises(ValueError, match=r"odd\.jpg.*_fake_"):
         with_camstyle(records, tmp_path)
+    assert with_camstyle(records, folder / "train").records == records  # nothing is looked for above the data set
 
 
 def test_broken_camstyle_images_are_named(tmp_path, settings, capsys):
