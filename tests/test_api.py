@@ -134,6 +134,15 @@ def test_images_that_cannot_be_used_are_named(run: Path, photos: list[Path], tmp
         encoder(good, batch_size=0)
 
 
+def test_too_little_memory_is_no_fault_of_the_picture(run: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("gcl_fast.encoder.to_mode", exhausted)
+    with pytest.raises(MemoryError):
+        load_encoder(run, device="cpu")(Image.open(photos[0]))
+
+
 def test_every_kind_of_weights(run: Path, photos: list[Path], tmp_path: Path) -> None:
     want = load_encoder(run, device="cpu")(photos)
     assert torch.equal(load_encoder(run / "stage3/last.pt", device="cpu")(photos), want)
@@ -214,8 +223,9 @@ def test_weights_that_cannot_be_used_are_named(run: Path, tmp_path: Path) -> Non
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
     with pytest.raises((GclError, ValueError), match=r"broken\.pt"):
         load_encoder(tmp_path / "broken.pt")
-    with pytest.raises(InputError, match=r"program\.onnx is an exported program"):
-        load_encoder(tmp_path / "program.onnx")
+    for name in ("program.onnx", "program.pt2"):
+        with pytest.raises(InputError, match=rf"{name} is an exported program"):
+            load_encoder(tmp_path / name)
     if not torch.cuda.is_available():
         with pytest.raises(GclError, match="no CUDA GPU"):
             load_encoder(run, device="cuda")

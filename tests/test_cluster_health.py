@@ -55,6 +55,7 @@ def test_agreement_knows_its_ends():
     assert camera_agreement(same, np.zeros(35, dtype=int)) is None
     outlier = np.concatenate([same, [-1] * 9])  # is no cluster
     assert camera_agreement(outlier, np.concatenate([same, np.arange(9)])) == pytest.approx(1)
+    assert camera_agreement(outlier, np.repeat([0, 1], [35, 9])) is None  # the clustered images are of one camera
     with pytest.raises(ValueError, match="both must be"):
         adjusted_mutual_information([1], [1, 2])
 
@@ -80,8 +81,16 @@ def test_pseudo_labels_say_what_is_wrong_with_them():
     assert "lower the learning rate" in fallen
     assert not any("where there were" in w for w in found.warnings(40))
     assert cluster(features, k1=15, k2=4, eps=0.6).camera_agreement is None
+    both = cluster(features, k1=15, k2=4, eps=0.6, debias_cameras=torch.arange(80) % 4, cameras=cameras)
+    assert both.camera_agreement == pytest.approx(1)  # with the cameras told, not with those of the bias
     with pytest.raises(ValueError, match="cameras"):
         cluster(features, cameras=cameras[:5])
+
+
+def test_outliers_count_for_no_agreement_with_the_cameras_told():
+    labels, cameras = torch.tensor([0, 0, 0, 1, 1, 1, -1, -1, -1]), torch.tensor([0, 0, 1, 1, 1, 0, 0, 1, 1])
+    expected = adjusted_mutual_information(labels[:6], cameras[:6])
+    assert described(labels, 0.6, cameras).camera_agreement == pytest.approx(expected)
 
 
 def test_a_fifth_and_a_half_are_no_warning_yet():

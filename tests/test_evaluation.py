@@ -137,6 +137,7 @@ def test_evaluate_scores_the_features(rerank_too: bool) -> None:
     named = scores(found)
     assert list(named) == ["mAP", "rank1", "rank5", "rank10", "mINP"]
     assert named["rank5"] == found.cmc[4] and named["rank1"] <= named["rank10"]
+    assert named["mAP"] == found.mAP != found.mINP == named["mINP"]
     assert scores(found._replace(cmc=found.cmc[:3]))["rank10"] == found.cmc[2]
 
 
@@ -162,6 +163,14 @@ def test_top_matches_leave_out_what_the_scores_ignore(device: torch.device) -> N
         assert found.correct[q].tolist() == [bool(gp[g] == qp[q]) for g in kept] + [False] * (30 - len(kept))
     first = top_matches(query, gallery, *ids, top=3)
     assert torch.equal(first.index, found.index[:, :3]) and torch.equal(first.correct, found.correct[:, :3])
+
+
+def test_top_matches_are_by_cosine_however_long_features_are(device: torch.device) -> None:
+    query, gallery = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 9.0], [0.6, 0.8], [-2.0, 0.0], *[[1.0, -1.0]] * 9])
+    ids = torch.tensor([0]), torch.arange(12), torch.tensor([0]), torch.ones(12, dtype=torch.int64)
+    found = top_matches(query.to(device), gallery.to(device), *(t.to(device) for t in ids))
+    assert found.index.tolist() == [[1, 0, *range(3, 11)]]  # ten, as nothing else was asked for
+    torch.testing.assert_close(found.similarity[0, :3], torch.tensor([1.0, 0.8, -0.1 * 2**0.5]))
 
 
 def test_top_matches_of_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from gcl_fast.config import LossConfig
 from gcl_fast.records import Batch
 from gcl_fast.stages.losses import (
     discriminator_loss,
+    discriminator_losses,
     fake_terms,
     generative_losses,
     generative_total,
@@ -119,6 +122,37 @@ def test_real_pass_once_weighted_equals_four_passes(toys):
     assert torch.allclose(once, four, rtol=1e-12)
     for a, b in zip(gradients, torch.autograd.grad(four, list(discriminator.parameters())), strict=True):
         assert torch.allclose(a, b, rtol=1e-10)
+
+
+def test_the_real_images_are_left_as_they_are(toys):
+    _, _, discriminator, batch = toys
+    real_terms(discriminator, batch.image, with_penalty=True)
+    assert not batch.image.requires_grad
+
+
+def test_a_penalty_without_weight_is_not_computed(toys):
+    _, _, discriminator, batch = toys
+    for weight in (0.0, 0.01):
+        _, parts = discriminator_losses(discriminator, batch.image, {"rec": batch.image}, penalty_weight=weight, bf16=False)
+        assert bool(parts["dis_penalty"] > 0) == (weight > 0)
+
+
+def test_rows_that_tell_nothing_count_in_no_loss_of_generated_views(toys):
+    encoder, generator, discriminator, batch = toys
+    code, _ = encoder(batch.image)
+    views = generate_views(encoder, generator, batch, code, Mix(WEIGHT, torch.tensor([2, 0, 3, 1])).of(code))
+    rows, parts = torch.tensor([True, False, True, True]), torch.tensor([4 / 3, 0.0, 4 / 3, 4 / 3])
+    names = ("reconstruction", "novel", "cycle", "mixed")
+    few = replace(views, **{name: getattr(views, name)[rows] for name in names})
+    weight = pixel_weights(torch.rand(4, 1, 8, 4) < 0.5, 3.0)
+    got = generative_losses(encoder, discriminator, batch.image, code, replace(views, told=parts), weight)
+    expected = generative_losses(encoder, discriminator, batch.image[rows], code[rows], few, weight[rows])
+    assert set(got) == set(expected) and all(torch.allclose(got[name], expected[name]) for name in got)
+
+    options = {"penalty_weight": 0.01, "bf16": False}
+    _, got = discriminator_losses(discriminator, batch.image, views.fakes, told=parts, **options)
+    _, expected = discriminator_losses(discriminator, batch.image, few.fakes, **options)
+    assert set(got) == set(expected) and all(torch.allclose(got[name], expected[name]) for name in got)
 
 
 def test_views_are_what_the_method_says(toys):
@@ -229,6 +263,17 @@ def test_identity_losses_by_hand():
     got = identity_losses(*tensors, torch.from_numpy(target[order]), torch.tensor(weight, dtype=torch.float64))
     assert float(got[0]) == pytest.approx(plain, rel=1e-12)
     assert float(got[1]) == pytest.approx(soft, rel=1e-12)
+
+
+def test_a_mix_that_tells_nothing_has_no_label():
+    rng = torch.Generator().manual_seed(5)
+    feature, mixed, centers = (torch.randn(n, 5, generator=rng) for n in (3, 3, 4))
+    target, partner, weight = torch.tensor([1, 3, 0]), torch.tensor([2, 0, 1]), torch.tensor(0.8)
+    rows = torch.tensor([True, True, False])
+    got = identity_losses(feature, mixed, centers, target, partner, weight, rows * 1.5)
+    assert torch.equal(got[0], identity_losses(feature, mixed, centers, target, partner, weight)[0])
+    expected = identity_losses(feature[rows], mixed[rows], centers, target[rows], partner[rows], weight)[1]
+    assert torch.allclose(got[1], expected)
 
 
 def test_mixture_weight_is_the_larger_part_of_a_beta_draw():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.errors import StageError
+from gcl_fast.pseudo_labels import remove_camera_bias
 from gcl_fast.records import Record
 from gcl_fast.reference import warmup as plain
 from gcl_fast.stages.losses import global_loss, local_loss, mmcl_loss, similarities, view_means
@@ -68,6 +70,14 @@ def test_multi_labels_by_hand():
     assert found[1].nonzero().flatten().tolist() == [7]
 
 
+def test_a_row_just_at_the_threshold_is_not_near():
+    bank = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 1.0, 0, 0]])
+    for walk in ("mutual", "released"):
+        for threshold, near in ((0.5, [True, False, False]), (0.49, [True, True, False])):
+            found = multi_labels(bank, torch.tensor([0]), threshold=threshold, min_neighbors=3, walk=walk)
+            assert found[0].tolist() == near
+
+
 def test_the_released_walk_takes_the_nearest_always():
     """Row 0's nearest, row 1, has nearer ones than row 0: no positive by the paper, one by the code."""
     angles = torch.tensor([0.0, 30, 31, 32, 33], dtype=torch.float64).deg2rad()
@@ -87,6 +97,16 @@ def test_multi_labels_in_small_blocks(monkeypatch):
     monkeypatch.setattr(multilabel, "FIRST_STEPS", 1)
     assert torch.equal(multi_labels(bank, index), whole)
     assert multi_labels(bank, index[:0]).shape == (0, 60)
+
+
+def test_ranks_of_both_forms_are_the_same():
+    """By candidates that are met, as on the CPU, and of all alike, as on a GPU; also of rows not yet seen, and of copies."""
+    bank = grouped_rows(30, 5, 4, 0.3, 2)
+    bank[7], bank[8] = 0, bank[3]
+    candidate, query = (part.flatten() for part in torch.meshgrid(torch.arange(30), torch.arange(30), indexing="ij"))
+    ranks = multilabel._ranks(bank, candidate, query)
+    assert torch.equal(ranks, multilabel._rank(bank, candidate, query))
+    assert not ranks[candidate == query].any()
 
 
 def test_rows_not_yet_seen_have_only_themselves():
@@ -125,7 +145,10 @@ def test_hard_share_of_a_hundred_negatives_is_one():
     positive = torch.zeros(1, 101, dtype=torch.bool)
     positive[0, 0] = True  # 100 negatives: the hardest alone, similarity 1
     assert mmcl_loss(similarity, positive, hard_share=0.01)[1].item() == pytest.approx(4.0)
+    assert mmcl_loss(similarity, positive)[1].item() == pytest.approx(4.0)  # the published share
     assert mmcl_loss(similarity, positive, hard_share=0.02)[1].item() == pytest.approx((4 + 1.98**2) / 2)
+    hardest = sum((2 - k / 50) ** 2 for k in range(29)) / 29  # 100 * 0.29 is a little less than 29 in float64
+    assert mmcl_loss(similarity, positive, hard_share=0.29)[1].item() == pytest.approx(hardest)
 
 
 def test_similarities_are_cosines_with_gradient_to_the_features_alone():
@@ -166,6 +189,8 @@ def test_global_loss_as_defined(labels, target_norm):
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
     gradients = [torch.autograd.grad(loss, feature, retain_graph=True)[0] for loss in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
+    if target_norm == "l2":  # unless told
+        assert torch.equal(ours, global_loss(feature, bank, labels, index, 0.05))
 
 
 def test_global_loss_does_not_see_later_updates_of_the_memory():
@@ -212,6 +237,12 @@ def test_interval_model_knows_the_direction():
     assert at(1, 10**6, 0, 0) == 0  # beyond the last bin
 
 
+def test_intervals_beyond_the_last_bin_have_no_probability():
+    model = IntervalModel(torch.tensor([[[0.5, 0.3, 0.2]]]), 100)
+    camera, frames = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 299, 300, 10**6])
+    assert model(camera, frames, camera, torch.zeros_like(frames)).tolist() == pytest.approx([0.5, 0.2, 0, 0])
+
+
 def test_interval_model_is_symmetric_where_two_cameras_see_one_frame():
     """Everyone is in both cameras at once: either image of a pair says so."""
     camera, frame = torch.tensor([0, 1] * 4), torch.tensor([0, 0, 1000, 1000, 4000, 4000, 90, 90])
@@ -243,6 +274,53 @@ def test_joint_neighbors_are_the_best_of_the_candidates(candidates):
         best = sorted(set(allowed) - {i}, key=lambda j: -joint[i, j])[:5]
         assert found[i, 0] == i and set(found[i, 1:]) == set(best), i
     assert (found[:, 1:] != np.argsort(-visual, 1)[:, 1:6]).any()
+
+
+def test_joint_neighbors_are_as_many_as_asked_for_and_ties_go_to_the_visually_nearer():
+    features = grouped_rows(40, 6, 8, 0.5, 1)
+    cameras, frames = torch.zeros(40, dtype=torch.int64), torch.arange(40) * 100
+    nothing = IntervalModel(torch.zeros(1, 1, 1, dtype=torch.float64), 100)  # time says the same of all
+    nearest = (features @ features.T).fill_diagonal_(2).argsort(dim=1, descending=True)[:, :6]
+    assert torch.equal(joint_neighbors(features, cameras, frames, nothing, 6, 2), nearest)
+    alike = features[torch.arange(40) // 5 * 5]  # five copies of each: joint similarities tie, too
+    tied = joint_neighbors(alike, cameras, frames, nothing, 5, 40)
+    expected = torch.arange(40).view(8, 1, 5).expand(8, 5, 5).reshape(40, 5)
+    expected = torch.stack([torch.cat([row[row == i], row[row != i]]) for i, row in enumerate(expected)])
+    assert torch.equal(tied, expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_labels_without_the_bias_of_cameras_are_those_of_features_without_it(share):
+    features, cameras = grouped_rows(60, 8, 6, 0.4, 2), torch.arange(60) // 6 % 2
+    features, frames = features + 2.0 * torch.eye(8, dtype=torch.float64)[cameras], torch.arange(60) * 70
+    rule = ClusterConfig(k1=8, k2=2, eps=0.6, min_samples=2)
+    removed, plain_features = remove_camera_bias(features, cameras), F.normalize(features, dim=1)
+    options = {"bin_frames": 100, "smooth_bins": 1.0, "candidates": 40, "euclidean_share": share, "joint_share": share}
+    without, with_it = replace(rule, debias_cameras=True), replace(rule, debias_cameras=False)
+    for found, expected, biased in (
+        (
+            [visual_labels(features, cameras, without, 1.0, share)],
+            [visual_labels(removed, cameras, with_it, 1.0, share)],
+            [visual_labels(plain_features, cameras, with_it, 1.0, share)],
+        ),
+        (
+            joint_labels(features, cameras, frames, without, 1.0, **options),
+            joint_labels(removed, cameras, frames, with_it, 1.0, **options),
+            joint_labels(plain_features, cameras, frames, with_it, 1.0, **options),
+        ),
+    ):
+        for one, same, other in zip(found, expected, biased, strict=True):
+            assert torch.equal(one.labels, same.labels) and not torch.equal(one.labels, other.labels)
+
+
+def test_a_camera_of_outliers_alone_has_no_intervals_and_stops_nothing():
+    people = grouped_rows(40, 8, 4, 0.1, 5)
+    strangers = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64), dim=1)
+    features, cameras = torch.cat([people, strangers]), torch.cat([torch.arange(40) % 2, torch.tensor([2, 2])])
+    rule = ClusterConfig(k1=8, k2=2, eps=0.5, min_samples=4)
+    options = {"bin_frames": 100, "smooth_bins": 1.0, "candidates": 40}
+    _, visual = joint_labels(features, cameras, torch.arange(42) * 50, rule, 1.0, **options)
+    assert visual.labels[40:].tolist() == [-1, -1] and visual.num_clusters == 4
 
 
 def test_time_parts_people_who_look_alike():
@@ -280,7 +358,7 @@ def test_missing_frames_are_explained(tmp_path):
     records = [Record(tmp_path / "a.jpg", 0, 0, 5), Record(tmp_path / "b.jpg", 0, 0, -1)]
     with pytest.raises(StageError, match="1 of 2 training images.*b.jpg.*column frame.*temporal_from"):
         frames_of(records)
-    assert frames_of(records[:1]).tolist() == [5]
+    assert frames_of([records[0], replace(records[0], frame=0)]).tolist() == [5, 0]
 
 
 def test_cluster_means_of_a_batch():
