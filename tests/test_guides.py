@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from gcl_fast import ops
 from gcl_fast.errors import InputError
-from gcl_fast.guides import GUIDE_CHANNELS, Bodies, GuidedGenerator, between_photos, fill_holes, turned_view, untold_view
+from gcl_fast.guides import GUIDE_CHANNELS, Bodies, Guide, GuidedGenerator, between_photos, fill_holes, turned_view, untold_view
 from gcl_fast.guides.guide import MARGIN, carry, clothed, ground_of
+from gcl_fast.guides.guided_generator import OCCLUDED, ON_BODY, START
 from gcl_fast.meshes import open_mesh_source
 from gcl_fast.meshes.mesh_files import write_faces, write_mesh
 from gcl_fast.ops.camera import turn, turn_each
@@ -58,6 +60,15 @@ def test_holes_are_filled_from_around(height: int, width: int, seed: int, share:
             assert not filled[row].any()
 
 
+def test_what_runs_across_a_picture_goes_on_behind_the_hole() -> None:
+    """Half of the filling comes from left and right alone, where such lines are the same."""
+    across = (torch.arange(16) // 2 % 2).float().view(1, 1, 16, 1).expand(1, 1, 16, 16)
+    known = torch.ones(1, 1, 16, 16)
+    known[..., 4:12, 4:12] = 0
+    off, off_down = ((fill_holes(lines, known) - lines).abs().mean() for lines in (across, across.mT))
+    assert off < 0.7 * off_down
+
+
 def test_the_gradient_of_filling_is_right() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(1, 2, 7, 5, generator=rng, dtype=torch.float64, requires_grad=True)
@@ -86,6 +97,19 @@ def test_bodies_stand_where_the_mesh_source_puts_them(tmp_path: Path, device: to
         torch.testing.assert_close(seen.verts[i].cpu(), verts[0], rtol=1e-5, atol=1e-4)
         assert torch.equal(seen.faces.cpu(), faces)
     assert torch.equal(held.seen(torch.tensor([2], device=device)).verts, held.seen(torch.arange(3, device=device)).verts[2:])
+
+
+def test_the_same_bodies_in_another_order(tmp_path: Path, device: torch.device) -> None:
+    held = bodies(tmp_path, [WEAK, PERSPECTIVE, WEAK * [0.9, 1, 1] + [0, 0.1, 0]], device)
+    index, order = torch.arange(3, device=device), torch.tensor([2, 0, 1], device=device)
+    yaws = torch.tensor([45.0, 270.0, 100.0], device=device)
+    for view, rolled in (
+        (held.seen(index), held.rolled(1).seen(index)),
+        (held.seen(index, yaws), held.rolled(1).seen(index, yaws[order])),
+    ):
+        for other in (view.rows(order), rolled):
+            for got, want in ((other.verts, view.verts), (other.mesh, view.mesh), *zip(other.raster, view.raster, strict=True)):
+                assert torch.equal(got, want[order])
 
 
 def test_the_mesh_of_a_view_is_the_rendered_one(tmp_path: Path, device: torch.device) -> None:
@@ -154,6 +178,27 @@ def test_no_background_is_taken_from_where_a_mask_shows_the_person(tmp_path: Pat
     assert torch.equal(held.rolled(1).seen(index).covered, photo.covered.flip(0))
 
 
+def test_a_mask_shows_the_person_where_it_is_rather_sure(tmp_path: Path) -> None:
+    people, counts = records(tmp_path, [WEAK]), []
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:5], mask[-5:] = 100, 155
+    write_mesh(tmp_path / "mesh/market/train/vertices/0.npz", ellipsoid()[0], WEAK, mask=mask)
+    source = open_mesh_source(tmp_path / "mesh", "market1501", "train", SIZE)
+    held = Bodies(source, people, progress=lambda *at: counts.append(at))
+    assert torch.equal(held.masks[0, 0], torch.from_numpy(mask > 128)) and counts == [(1, 1)]
+
+
+def test_texture_is_the_body_s_alone_where_a_mask_shows_more(tmp_path: Path) -> None:
+    people = records(tmp_path, [WEAK])
+    everything = np.full(SIZE, 255, np.uint8)
+    write_mesh(tmp_path / "mesh/market/train/vertices/0.npz", ellipsoid()[0], WEAK, mask=everything)
+    held = Bodies(open_mesh_source(tmp_path / "mesh", "market1501", "train", SIZE), people)
+    photo, turned = held.seen(torch.tensor([0])), held.seen(torch.tensor([0]), torch.tensor([90.0]))
+    image = torch.where(photo.silhouette, 2.0, -1.0).expand(-1, 3, -1, -1)
+    guide = turned_view(image, photo, turned, torch.zeros(1, 1, *SIZE))
+    torch.testing.assert_close(guide.texture, torch.where(turned.silhouette, 2.0, 0.0).expand(-1, 3, -1, -1))
+
+
 def test_the_photo_s_own_view_shows_its_own_pixels(tmp_path: Path) -> None:
     held = bodies(tmp_path, [WEAK])
     photo = held.seen(torch.tensor([0]))
@@ -172,6 +217,7 @@ def test_reconstruction_is_told_only_what_the_other_view_tells(tmp_path: Path) -
     guide = untold_view(image, photo, turned, torch.zeros(1, 1, *SIZE))
     assert 0.2 < float(guide.visible.sum() / photo.silhouette.sum()) < 0.8  # a quarter turn sees half of the front
     assert torch.equal(guide.body > 0, photo.silhouette) and not bool((guide.known.bool() & turned.silhouette).any())
+    assert torch.equal(guide.texture * guide.visible, image * guide.visible)  # not blurred by the way there and back
     for source, other in ((photo, turned), (turned, photo)):  # one of them is the wider
         known = untold_view(image, source, other, torch.zeros(1, 1, *SIZE)).known.bool()
         assert not bool((known & (source.silhouette | other.silhouette)).any()) and bool(known.any())
@@ -203,6 +249,7 @@ def test_a_mix_of_texture_goes_from_body_to_body(tmp_path: Path) -> None:
     for row, value in enumerate((0.75 + 0.75, 0.25 + 2.25)):
         inside = guide.texture[row][:, photo.silhouette[row, 0]]
         torch.testing.assert_close(inside, torch.full_like(inside, value))
+    torch.testing.assert_close(guide.background, image)  # nobody else's, also where nobody stood
 
 
 def test_carried_pixels_have_gradients() -> None:
@@ -229,12 +276,36 @@ def test_a_guided_generator_paints_no_texture_off_the_body(tmp_path: Path) -> No
         generator.decode(generator.encode(mesh), torch.randn(1, 16))
 
 
+def test_a_guided_generator_begins_near_the_texture_and_the_background() -> None:
+    """With paint of 0: so much of texture (1) and background (3) as their logits at the start say."""
+    generator = GuidedGenerator(8, width=2, mlp_width=4)
+    last = generator.decoder.image
+    assert last.weight[:3].std() > 5 * last.weight[3:].std() > 0
+    torch.nn.init.zeros_(last.weight)
+    visible, occluded = torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 40, 40)
+    visible[..., :10, :], occluded[..., 10:20, :] = 1, 1
+    texture, ground = torch.full((1, 3, 40, 40), 1.0), torch.full((1, 3, 40, 40), 3.0)
+    guide = Guide(torch.zeros(1, 1, 40, 40), texture, visible, occluded, ground, 1 - visible - occluded)
+    view = generator.paint(generator.encode(guide.mesh), torch.randn(1, 8), guide)
+    e = math.exp
+    shown = (e(START) + 3 * e(START + ON_BODY)) / (1 + e(START) + e(START + ON_BODY))
+    guessed = (e(START + OCCLUDED) + 3 * e(START + ON_BODY)) / (1 + e(START + OCCLUDED) + e(START + ON_BODY))
+    behind = 3 * e(START) / (1 + e(START))
+    want = torch.tensor([shown] * 10 + [guessed] * 10 + [behind] * 20).view(1, 1, 40, 1).expand(1, 3, 40, 40)
+    torch.testing.assert_close(view, want)
+
+
 def test_what_bodies_cannot_be(tmp_path: Path) -> None:
     _, triangles = ellipsoid()
     people = records(tmp_path / "a", [WEAK, WEAK], [triangles, triangles[::-1].copy()])
     source = open_mesh_source(tmp_path / "a/mesh", "market1501", "train", SIZE)
     with pytest.raises(InputError, match="one set of triangles, but the mesh of .*1.jpg"):
         Bodies(source, people)
+    vertices, _ = ellipsoid()
+    people = records(tmp_path / "c", [WEAK, WEAK])
+    write_mesh(tmp_path / "c/mesh/market/train/vertices/1.npz", np.concatenate([vertices, vertices[:1]]), WEAK)
+    with pytest.raises(InputError, match="one set of triangles, but the mesh of .*1.jpg"):
+        Bodies(open_mesh_source(tmp_path / "c/mesh", "market1501", "train", SIZE), people)
     (tmp_path / "b/mesh/market/train/render").mkdir(parents=True)
     rendered = open_mesh_source(tmp_path / "b/mesh", "market1501", "train", SIZE)
     with pytest.raises(InputError, match="model.guide 'texture' carries .* use --model.guide mesh"):

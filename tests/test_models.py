@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.blocks import AdaINResidualBlock, ResidualBlock
 from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm, instance_norm
 from gcl_fast.reference.step import adain as plain_adain
 from gcl_fast.reference.step import layer_norm
@@ -294,6 +295,22 @@ def test_adain_gives_channels_the_asked_mean_and_deviation(device: torch.device)
     torch.testing.assert_close(y.std((2, 3), correction=0), scale.abs(), rtol=1e-6, atol=0)  # eps 1e-5 under a variance of 16
     small = x.detach()[:, :, :4, :4].clone().requires_grad_()
     assert torch.autograd.gradcheck(instance_norm, (small, scale, shift), fast_mode=True)
+
+
+@pytest.mark.parametrize("norm", [None, InstanceNorm, ChannelLayerNorm])
+def test_a_residual_block_is_its_definition(norm: type[nn.Module] | None, device: torch.device) -> None:
+    block = seeded(ResidualBlock, 4, norm).to(device, DOUBLE)
+    x = randn(2, 4, 8, 6, device=device, dtype=DOUBLE)
+    inner = F.leaky_relu(block.first.norm(block.first.conv(x)), 0.2)
+    torch.testing.assert_close(block(x), x + block.second.norm(block.second.conv(inner)))
+
+
+def test_an_adaptive_residual_block_is_its_definition(device: torch.device) -> None:
+    block = seeded(AdaINResidualBlock, 4).to(device, DOUBLE)
+    x = randn(2, 4, 8, 6, device=device, dtype=DOUBLE)
+    scale, shift = (randn(2, 8, device=device, seed=s, dtype=DOUBLE) for s in (2, 3))
+    inner = F.leaky_relu(plain_adain(block.first(x), scale[:, :4], shift[:, :4]), 0.2)
+    torch.testing.assert_close(block(x, scale, shift), x + plain_adain(block.second(inner), scale[:, 4:], shift[:, 4:]))
 
 
 # --- gradients and initial weights --------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ def test_ssim_by_hand():
     assert ssim(torch.zeros(0, 3, 20, 24), torch.zeros(0, 3, 20, 24)).shape == (0,)
     with pytest.raises(ValueError, match=r"one shape.*\[2, 3, 20, 24\].*\[1, 3, 20, 24\]"):
         ssim(torch.zeros(2, 3, 20, 24), torch.zeros(1, 3, 20, 24))
+    with pytest.raises(ValueError, match=r"one shape \[N, 3, H, W\], got \[3, 20, 24\]"):
+        ssim(torch.zeros(3, 20, 24), torch.zeros(3, 20, 24))
 
 
 def frechet_by_hand(a, b):
@@ -79,14 +81,17 @@ def test_fid_by_hand():
     features = [Pooled()((x * 255).round().byte()).numpy() for x in (real, made)]
     assert fid.value() == pytest.approx(frechet_by_hand(*features), rel=1e-6)
     same = FrechetDistance(features=Pooled())
+    real[:3], brighter = torch.ones(3, 3, 16, 8), real.clone()
+    real[3:6], brighter[:3], brighter[3:6] = 0, 1.2, -0.1  # as a generator may overshoot: white and black all the same
     same.add(real, real=True)
-    same.add(real, real=False)
+    same.add(brighter, real=False)
     assert same.value() == pytest.approx(0, abs=1e-6) and fid.value() > 0.05
 
 
 def test_fid_errors(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="one of the two"):
-        FrechetDistance()
+    for given in ({}, {"weights": tmp_path / "nowhere.pth", "features": Pooled()}):
+        with pytest.raises(ValueError, match="one of the two"):
+            FrechetDistance(**given)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         FrechetDistance(tmp_path / "nowhere.pth")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(print))
@@ -162,6 +167,14 @@ def test_scores_without_true_views(world):  # noqa: F811
     again = score_generated(MeanCode(), Paint(), records, Bars(), SIZE, yaws=(45.0,), batch_size=5)
     assert "novel_view_fid" not in again
     assert again["reconstruction_ssim"] == pytest.approx(found["reconstruction_ssim"], rel=1e-6)
+    three, counts = [records[0], records[1], records[1]], []
+
+    def psnr_of(some, **options):
+        return score_generated(MeanCode(), Paint(), some, Bars(), SIZE, yaws=(), **options)["reconstruction_psnr"]
+
+    alone = [psnr_of([record]) for record in three]
+    together = psnr_of(three, batch_size=2, progress=lambda *at: counts.append(at))
+    assert alone[0] != alone[1] and together == pytest.approx(np.mean(alone)) and counts == [(2, 3), (3, 3)]
     with pytest.raises(ValueError, match="at least one image"):
         score_generated(MeanCode(), Paint(), [], Bars(), SIZE, yaws=())
 

@@ -12,7 +12,8 @@ pytest.importorskip("PIL", reason="pictures need pillow")
 
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.errors import InputError
-from gcl_fast.generation import turntable
+from gcl_fast.generation import novel_views, turntable, turntables
+from gcl_fast.generation.inputs import render_meshes
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.images import pillow
 from gcl_fast.meshes import open_mesh_source
@@ -42,9 +43,17 @@ def test_a_full_turn_goes_by_ten_degrees(tmp_path: Path, monkeypatch: pytest.Mon
     encoder = IdentityEncoder("jvtc", "resnet18", width=8)
     asked, render = [], meshes.render
     monkeypatch.setattr(meshes, "render", lambda record, yaws: (asked.append(list(yaws)), render(record, yaws))[1])
-    records = load_dataset("market1501", str(root)).query
-    turntable(encoder, Generator(encoder.code_dim, width=2, mlp_width=8), records, meshes, tmp_path, num=1, image_size=SIZE)
+    strips, grid = [], turntables.novel_view_grid
+    monkeypatch.setattr(
+        turntables, "novel_view_grid", lambda *args, **rest: (strips.append((args, rest)), grid(*args, **rest))[1]
+    )
+    records, generator = load_dataset("market1501", str(root)).query, Generator(encoder.code_dim, width=2, mlp_width=8)
+    turntable(encoder, generator, records[:1], meshes, tmp_path, num=1, image_size=SIZE)
     assert asked == [[10.0 * frame for frame in range(36)]]
+    (((photo, views, angles), rest),) = strips  # every third of them
+    assert angles == [30.0 * place for place in range(12)]
+    assert torch.equal(rest["meshes"], render_meshes(meshes, records[:1], angles))
+    torch.testing.assert_close(views, novel_views(encoder, generator, photo, rest["meshes"]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Generator, GuidedGenerator])
@@ -63,5 +72,6 @@ def test_people_turn_once_around(tmp_path: Path, kind: type[Generator]) -> None:
         assert picture.n_frames == 36
     with pytest.raises(InputError, match="needs meshes with vertices"):
         turntable(encoder, generator, records, object(), tmp_path)  # type: ignore[arg-type]  # stands for rendered folders
-    with pytest.raises(InputError, match="at least 1 record"):
-        turntable(encoder, generator, [], meshes, tmp_path)
+    for some, options in (([], {}), (records, {"num": 0})):
+        with pytest.raises(InputError, match="at least 1 record"):
+            turntable(encoder, generator, some, meshes, tmp_path, **options)

@@ -87,6 +87,23 @@ def test_each_change_comes_as_often_as_asked_and_within_its_range() -> None:
     assert sorted(change.backdrop.tolist()) == list(range(4000))
 
 
+def test_changes_go_both_ways_and_to_the_edges() -> None:
+    change = drawn(VarianceConfig(colour=1.0, occluder=1.0, crop=1.0), 4000)
+    for values, limit in ((change.gain - 1, variance.COLOUR), (change.offset, variance.COLOUR), (change.warp[:, :, 2], 0.12)):
+        assert values.min() < -0.98 * limit and values.max() > 0.98 * limit
+    top, bottom, left, right = change.place.unbind(1)
+    assert top.min() == left.min() == 0 and bottom.max() == 96 and right.max() == 48
+    area = (bottom - top) * (right - left) / (96 * 48)
+    assert variance.ERASED[0] - 0.02 < area.min() < 0.06 and 0.28 < area.max() <= variance.ERASED[1]
+
+
+def test_another_background_comes_with_where_it_is_known() -> None:
+    change = replace(drawn(VarianceConfig(), 2), swapped=torch.tensor([True, False]).view(2, 1, 1, 1))
+    own, other = ((torch.full((2, 3, 2, 2), x), torch.full((2, 1, 2, 2), x)) for x in (1.0, 2.0))
+    for part in change.before_backdrop(own, other):
+        assert torch.equal(part[0], torch.full_like(part[0], 2.0)) and torch.equal(part[1], torch.full_like(part[1], 1.0))
+
+
 def test_a_process_has_its_rows_of_the_joint_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     config = VarianceConfig(background=0.5, colour=0.3, occluder=0.2, crop=0.4)
     whole = drawn(config, 8)

@@ -39,6 +39,8 @@ def test_at_no_turn_the_photo_is_itself(toy, device: torch.device) -> None:
     assert (painted[level == 0] == PAPER).all() and np.array_equal(painted[level == 2], drawn[level == 2])
     turned = visibility[:, 1] > 0
     assert (visibility[:, 1][turned] == 2).float().mean() > 0.9  # the back of an ellipsoid is not in the photo
+    swapped, levels = warped_views(photos, records, meshes, (180.0, 0.0))  # each angle is one from the photo's own view
+    assert torch.equal(swapped, pictures.flip(1)) and torch.equal(levels, visibility.flip(1))
 
 
 def test_a_sheet_is_written(toy, tmp_path) -> None:
