@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from gcl_fast.meshes import (
     write_mesh,
 )
 from gcl_fast.meshes.foreground import read_people
+from gcl_fast.meshes.mesh_files import read_mask, write_image_size
 
 SIZE = (16, 8)
 VERTS = np.array([[-0.3, -0.8, 0.1], [0.3, -0.8, 0.0], [0.2, 0.8, 0.05], [-0.2, 0.8, -0.1]], np.float32)
@@ -57,12 +59,44 @@ def test_a_mesh_comes_back_as_written(tmp_path, dtype, camera):
     assert path.read_bytes() == first
     with np.load(path) as archive:  # also what plain numpy reads
         assert sorted(archive.files) == ["camera", "faces", "vertices"]
+        assert archive["vertices"].dtype == (np.float16 if dtype is np.float16 else np.float32)  # half the bytes stay so
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # no time of day
 
 
 def test_files_of_numpys_own_are_read(tmp_path):
-    np.savez_compressed(tmp_path / "m.npz", vertices=VERTS, camera=CAMERA, something_else=np.zeros(2))
+    wide = {"vertices": VERTS.astype(np.float64), "camera": CAMERA.astype(np.float64)}
+    np.savez_compressed(tmp_path / "m.npz", **wide, something_else=np.zeros(2))
     mesh = read_mesh(tmp_path / "m.npz")
     assert np.array_equal(mesh.vertices, VERTS) and mesh.faces is None
+    assert mesh.vertices.dtype == mesh.camera.dtype == np.float32
+
+
+def test_a_mask_is_grey_levels_of_a_picture(tmp_path):
+    path = tmp_path / "a.npz"
+    for mask in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 1), np.uint8), np.zeros((0, 4), np.uint8)):
+        with pytest.raises(ValueError, match=r"mask must be uint8 \[h, w\], got"):
+            write_mesh(path, VERTS, CAMERA, mask=mask)
+        assert not path.exists()
+        np.savez(path, vertices=VERTS, camera=CAMERA, mask=mask)
+        with pytest.raises(ValueError, match=r"a\.npz: mask must be uint8 \[h, w\], got"):
+            read_mask(path)
+        path.unlink()
+    write_mesh(path, VERTS, CAMERA, mask=np.full((2, 3), 7, np.uint8))
+    assert read_mask(path).tolist() == [[7, 7, 7]] * 2
+
+
+def test_bodies_stretched_for_images_of_another_shape_are_refused(tmp_path):
+    write_mesh(tmp_path / "a.npz", VERTS, CAMERA, FACES)
+    write_image_size(tmp_path, (32, 16))
+    for fits in (SIZE, (32, 16), (256, 128)):
+        assert VertexMeshes(tmp_path, "market1501", fits).image_size == fits
+    for other in ((8, 16), (16, 9), (256, 256)):
+        with pytest.raises(ValueError, match=f"for images of 32x16 pixels, stretched otherwise than the {other[0]}x{other[1]}"):
+            VertexMeshes(tmp_path, "market1501", other)
+    (tmp_path / "image_size.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"image_size\.json: expected"):
+        VertexMeshes(tmp_path, "market1501", SIZE)
 
 
 def test_bad_mesh_files_are_named_with_what_is_wrong(tmp_path):
@@ -97,7 +131,7 @@ def test_bad_mesh_files_are_named_with_what_is_wrong(tmp_path):
 def test_nothing_is_left_of_a_mesh_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="camera"):
         write_mesh(tmp_path / "a.npz", VERTS, CAMERA[:1])
-    for faces in (FACES[:, :2], FACES + 0.5, FACES + np.nan, FACES + np.int64(2**32)):
+    for faces in (FACES[:, :2], FACES - 1, FACES + 0.5, FACES + np.nan, FACES + np.int64(2**32)):
         with pytest.raises(ValueError, match="faces must be"):
             write_faces(tmp_path, faces)
         with pytest.raises(ValueError, match="faces must be"):
@@ -176,6 +210,8 @@ def test_authors_folders(tmp_path):
     for yaw in (90, 30, 44.5):
         with pytest.raises(ValueError, match=rf"yaw {yaw}.*render, render_45, render_315.*45 degrees"):
             source.render(record("a.jpg"), [yaw])
+    write_grey(base / "render" / "c.bmp", 153)  # the image's own extension
+    assert source.render(record("c.bmp"), [0]).mean() == pytest.approx(153 / 255, abs=1e-6)
     (base / "render" / "a.jpg").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"render.a\.jpg"):
         source.render(record("a.jpg"), [0])
@@ -183,6 +219,8 @@ def test_authors_folders(tmp_path):
 
 def test_vertices_are_preferred_and_kind_decides(tmp_path):
     write_grey(tmp_path / "csv" / "train" / "render" / "a.png", 255)
+    with pytest.raises(FileNotFoundError, match="no meshes of csv train: expected .*vertices with one"):
+        open_mesh_source(tmp_path, "csv", "train", SIZE, "vertices")
     assert isinstance(open_mesh_source(tmp_path, "csv", "train", SIZE), RenderedFolders)
     write_mesh(tmp_path / "csv" / "train" / "vertices" / "a.npz", VERTS, CAMERA, FACES)
     assert isinstance(open_mesh_source(tmp_path, "csv", "train", SIZE), VertexMeshes)

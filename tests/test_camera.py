@@ -98,6 +98,14 @@ def test_projection_by_hand():
     assert project(point, torch.tensor([0, 0, -0.5, 1.0, 0, 0], dtype=torch.float64), (8, 8)).isnan()[0, 2]
 
 
+@pytest.mark.parametrize("camera", [WEAK, EYE])
+def test_one_body_seen_by_several_cameras(camera):
+    verts, _ = ellipsoid()
+    cameras = camera * torch.tensor([[1.0], [0.9]])
+    seen = project(verts, cameras, (32, 16))
+    torch.testing.assert_close(seen, torch.stack([project(verts, one, (32, 16)) for one in cameras]))
+
+
 def test_turning_by_changing_angles_compiles_to_one_graph():
     torch._dynamo.reset()
     compiled = torch.compile(turn, fullgraph=True, backend="aot_eager")
@@ -116,6 +124,17 @@ def test_an_angle_that_is_not_finite_is_an_error(yaw):
     ("error", "words", "call"),
     [
         (TypeError, "verts", lambda v: turn([1.0], [0])),
+        (TypeError, "yaw_degrees must be a sequence", lambda v: turn(v, "45")),
+        (TypeError, "yaw_degrees must be a sequence", lambda v: turn(v, 45)),
+        (TypeError, "yaw_degrees must hold numbers, got bool", lambda v: turn(v, [True])),
+        (TypeError, "yaw_degrees must hold numbers, got str", lambda v: turn(v, ["45"])),
+        (ValueError, r"yaw_degrees must be numbers of shape \[R\], got bool", lambda v: turn(v, torch.tensor([True]))),
+        (ValueError, r"yaw_degrees must be numbers of shape \[R\], got complex64", lambda v: turn(v, torch.tensor([1j]))),
+        (ValueError, r"yaw_degrees must be numbers of shape \[R\]", lambda v: turn(v, torch.zeros(1, 2))),
+        (TypeError, "camera must be a torch.Tensor", lambda v: project(v, [1.0, 0, 0], (4, 4))),
+        (TypeError, "camera must be floating point", lambda v: project(v, torch.ones(3, dtype=torch.int64), (4, 4))),
+        (ValueError, "camera must have shape", lambda v: project(v, torch.zeros(1, 4), (4, 4))),
+        (ValueError, "camera must be on cpu as verts is, got meta", lambda v: project(v, torch.ones(3, device="meta"), (4, 4))),
         (ValueError, "verts", lambda v: project(v[..., :2], torch.zeros(1, 3), (4, 4))),
     ],
 )

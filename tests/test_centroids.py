@@ -137,6 +137,14 @@ def test_a_target_that_is_no_centroid_is_named(b, c, d, bad):
         centroid_cross_entropy(query, centroids, targets, 0.05)
 
 
+def test_a_target_of_minus_100_is_no_exception_without_native_code(monkeypatch):
+    """torch's cross_entropy leaves it out unless told."""
+    monkeypatch.setattr(_native, "loaded", False)
+    query, centroids, _ = some(3, 4, 5, torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match="targets must be rows of the bank, 0 to 3, got -100"), torch.no_grad():
+        centroid_cross_entropy(query, centroids, torch.tensor([1, -100, 2]), 0.05)
+
+
 def rows_of(logits, targets, temperature, with_grad=True):
     """The loss and the logits that the op leaves."""
     left = logits.clone()

@@ -138,6 +138,20 @@ def test_memory_checks_its_seed():
     assert given == 7
 
 
+@pytest.mark.parametrize("kind", [Memory, ClusterMemory])
+def test_numbers_that_are_none_are_named(kind):
+    for options, words in (
+        ({"temp": 0.0}, "temp must be above 0"),
+        ({"temp": -0.07}, "temp must be above 0"),
+        ({"momentum": 1.5}, "momentum must be at least 0.0 and at most 1"),
+        ({"momentum": -0.1}, "momentum must be at least 0.0 and at most 1"),
+    ):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: {words}"):
+            kind(6, 4, **options)
+    with pytest.raises(ValueError, match="Memory: K must be at least 1, got 0"):
+        Memory(6, 4, K=0)
+
+
 # --- Cluster Contrast ---
 
 
@@ -181,6 +195,19 @@ def test_cluster_memory_moves_in_its_backward(use_hard, device):
             rows[y] /= rows[y].norm()
     torch.testing.assert_close(memory.features.double(), rows, rtol=0, atol=1e-6)
     assert torch.equal(memory.features[1], before[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_cluster_memory_computes_in_the_wider_of_the_two_types(dtype):
+    memory, other = cluster_memory("cpu"), cluster_memory("cpu")
+    targets, inputs = torch.tensor([0, 3]), (100 * randn(2, 6)).to(dtype).requires_grad_()
+    wide = torch.promote_types(dtype, torch.float32)
+    exact = inputs.detach().to(wide).requires_grad_()
+    losses = memory(inputs, targets), other(exact, targets)
+    assert losses[0].dtype == wide and torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(inputs.grad, exact.grad.to(dtype)) and torch.equal(memory.features, other.features)
 
 
 def test_cluster_memory_rests_without_a_backward(device):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,17 @@ from gcl_fast.compat import (
     evaluate_rank_fastreid_means,
     re_ranking,
 )
+
+
+def test_the_originals_defaults_are_kept() -> None:
+    rank = {"max_rank": 50, "use_metric_cuhk03": False, "use_cython": True}
+    for function, defaults in (
+        (compute_jaccard_distance, {"k1": 20, "k2": 6, "print_flag": True, "search_option": 0, "use_float16": False}),
+        (re_ranking, {"k1": 20, "k2": 6, "lambda_value": 0.3}),
+        *((function, rank) for function in (evaluate_rank, evaluate_rank_fastreid, evaluate_rank_fastreid_means)),
+    ):
+        parameters = inspect.signature(function).parameters.values()
+        assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
 
 
 def mutual(rank: np.ndarray, k: int) -> np.ndarray:
@@ -103,6 +116,17 @@ def test_re_ranking(k1: int, k2: int, lambda_value: float, symmetric: bool) -> N
 def test_re_ranking_names_a_wrong_shape() -> None:
     with pytest.raises(ValueError, match=r"q_q_dist must have shape \[2, 2\]"):
         re_ranking(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(("name", "value"), [("k1", 0), ("k2", 0), ("k1", -3), ("k2", float("inf")), ("k1", float("inf"))])
+def test_re_ranking_names_a_number_of_neighbours_that_is_none(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"re_ranking: .*{name}.* must be"):
+        re_ranking(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros((3, 3)), **{name: value})
+
+
+def test_re_ranking_of_nothing() -> None:
+    assert re_ranking(np.zeros((0, 3)), np.zeros((0, 0)), np.zeros((3, 3))).shape == (0, 3)
+    assert re_ranking(np.zeros((2, 0)), np.zeros((2, 2)), np.zeros((0, 0))).shape == (2, 0)
 
 
 def test_re_ranking_of_features_is_told() -> None:
@@ -217,6 +241,8 @@ def test_both_generations_of_fast_reid() -> None:
 def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str]) -> None:
     cmc, _ = evaluate_rank(*problem(g=30))
     assert capsys.readouterr().out == "Note: number of gallery samples is quite small, got 30\n" and cmc.shape == (30,)
+    cmc, _ = evaluate_rank(*problem(g=30), max_rank=30)
+    assert not capsys.readouterr().out and cmc.shape == (30,)
 
 
 def test_evaluate_rank_without_a_valid_query() -> None:

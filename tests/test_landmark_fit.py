@@ -150,6 +150,92 @@ def test_each_reason_to_doubt_a_body_is_told(body) -> None:
     assert list(found.doubts) == ["", NOBODY, "legs hidden", "small in the photo", "body does not fit the landmarks"]
 
 
+def observed(body, gait: Tensor, elevation: float = 0.25):
+    """A fit that walks so, and all that is seen of it."""
+    from gcl_fast.estimation.landmark_fit import Fit, seen
+    from gcl_fast.estimation.posture import number
+    from gcl_fast.estimation.walking import COEFFICIENTS, usual_angles
+
+    n = len(gait)
+    angles = usual_angles(gait, COEFFICIENTS)
+    angles[:, number("yaw")] = 0.7
+    angles[:, number("side")] = 0.03  # one shoulder is higher
+    fit = Fit(angles, torch.zeros(n, 4), torch.tensor([[-0.7, 0.01, 0.05]]).expand(n, -1), torch.full((n,), elevation))
+    metres = body.landmark_positions(*body.skeleton(fit.angles, fit.shape)[:2])
+    points, world, visible = torch.zeros(n, 33, 2), torch.zeros(n, 33, 3), torch.zeros(n, 33)
+    points[:, body.landmarks], world[:, body.landmarks] = seen(metres, fit.camera, fit.elevation), metres
+    visible[:, body.landmarks] = 1.0
+    return fit, Landmarks(points, world, visible, torch.ones(n))
+
+
+def test_a_fit_that_shows_what_is_seen_lacks_nothing_but_to_be_usual(body) -> None:
+    """Depths as the pose model shows them: less than they are, legs and trunk pitched, the more the higher the camera hangs."""
+    from gcl_fast.estimation.landmark_fit import ACROSS, LIMBS, PITCH, PITCH_UP, TRUNK, FitSettings, _Energy
+    from gcl_fast.estimation.posable_body import LANDMARKS
+
+    gait = torch.tensor([[0.9, 0.0], [-0.3, 1.0]])
+    fit, landmarks = observed(body, gait)
+    world, pitch = landmarks.world, PITCH + PITCH_UP * 0.25
+    first = {name: numbers[0] for name, numbers in LANDMARKS.items()}
+
+    def way(start: Tensor, end: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(end - start, dim=-1)
+
+    depths = []
+    for start, end, part, _, pitched in LIMBS:
+        for side in (0, 1):
+            limb = way(world[:, first[start] + side], world[:, first[end] + side])
+            depths.append(part * limb[:, 2] + pitched * pitch * limb[:, 1])
+    depths += [part * way(world[:, first[name] + 1], world[:, first[name]])[:, 2] for name, part, _ in ACROSS]
+    hips, shoulders = (world[:, first[name] : first[name] + 2].mean(1) for name in ("hip", "shoulder"))
+    trunk = way(hips, shoulders)
+    energy = _Energy(body, landmarks, FitSettings())
+    energy.depth, energy.trunk = torch.stack(depths, 1), TRUNK[0] * trunk[:, 2] + pitch * trunk[:, 1]
+    torch.testing.assert_close(energy(fit, gait), energy._unusual(fit, gait), rtol=0, atol=1e-4)
+    assert energy.off(fit).max() < 1e-6
+
+
+def test_an_angle_beyond_its_limits_costs_on_either_side(body) -> None:
+    from gcl_fast.estimation.landmark_fit import Fit, FitSettings, _Energy
+    from gcl_fast.estimation.posture import limits
+
+    low, high = limits()
+    limited = torch.isfinite(low) & torch.isfinite(high)
+    fit, landmarks = observed(body, torch.zeros(1, 2))
+    energy = _Energy(body, landmarks, FitSettings(prior=0.0))
+    inside = torch.where(limited, (low + high) / 2, 0).repeat(len(low), 1)  # a row for each angle
+    for bound, step in ((low, -0.1), (high, 0.1)):
+        costs = []
+        for angle in (bound, bound + step):
+            angles = inside.clone()
+            angles.diagonal().copy_(angle)
+            costs.append(energy._unusual(Fit(angles, fit.shape, fit.camera, fit.elevation), torch.zeros(1, 2)))
+        more = (costs[1] - costs[0])[limited]
+        torch.testing.assert_close(more, torch.full_like(more, 4.0), rtol=1e-3, atol=0)
+
+
+def test_landmarks_that_are_not_seen_count_nowhere(body) -> None:
+    from gcl_fast.estimation.landmark_fit import FitSettings, _Energy
+    from gcl_fast.estimation.posable_body import LANDMARKS
+
+    fit, landmarks = observed(body, torch.zeros(1, 2))
+    knee = LANDMARKS["knee"][0]
+    landmarks.points[0, knee] += 0.5
+    landmarks.visible[0, knee] = 0.0
+    energy = _Energy(body, landmarks, FitSettings())
+    assert energy.off(fit).max() < 1e-6
+    assert int((energy.limb_weight == 0).sum()) == 2  # thigh and shank, one end of which is not seen
+
+
+def test_a_fit_begins_at_the_phase_of_the_stride_that_is_seen(body) -> None:
+    from gcl_fast.estimation.landmark_fit import FitSettings, _Energy, start
+
+    gait = FitSettings().stride[0] * torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    _, landmarks = observed(body, gait, elevation=0.3)
+    found = start(body, landmarks, _Energy(body, landmarks, FitSettings()))[1]
+    torch.testing.assert_close(found, gait, rtol=0, atol=1e-5)
+
+
 def test_landmarks_that_are_not_seen_do_not_place_the_body() -> None:
     from gcl_fast.estimation.landmark_fit import _placed
 

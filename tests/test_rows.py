@@ -10,8 +10,9 @@ from gcl_fast import ops, reference
 from gcl_fast.evaluation import top_matches
 from gcl_fast.ops import _shared_neighbors
 from gcl_fast.ops._rows import moderate, normalised, with_scales
+from gcl_fast.ops._rows import unit as unit_with_gradient
 
-SCALES = [1e-44, 1e-30, 1e-16, 1e-14, 1.0, 1e17, 1e19, 3e37]
+SCALES = [1e-44, 1e-30, 1e-20, 1e-16, 1e-14, 1.0, 1e17, 1e19, 3e37]
 
 
 def rows(n: int = 30, d: int = 24, seed: int = 0) -> Tensor:
@@ -54,6 +55,23 @@ def test_rows_of_usual_length_keep_their_bits_beside_extreme_ones() -> None:
     assert torch.equal(normalised("op", "x", beside)[:30], want) and torch.equal(moderate(x), x)
     assert torch.equal(normalised("op", "x", beside)[-1], torch.zeros(24))
     assert torch.equal(normalised("op", "x", x * 2.0**-100), want)  # a power of two changes no bit
+
+
+def test_rows_are_contiguous_and_outside_autograd() -> None:
+    x = rows().T.contiguous().T.requires_grad_()
+    got = normalised("op", "x", x)
+    assert not x.is_contiguous() and got.is_contiguous() and not got.requires_grad
+    assert not any(part.requires_grad for part in with_scales("op", "x", x))
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_rows_with_a_gradient_get_length_one_or_stay_zero(scale: float) -> None:
+    x = (scale * rows()).index_fill(0, torch.tensor([3]), 0.0).requires_grad_()
+    got = unit_with_gradient(x)
+    assert torch.equal(got[3], torch.zeros(24))
+    torch.testing.assert_close(got.norm(dim=1), torch.ones(30).index_fill(0, torch.tensor([3]), 0.0))
+    (gradient,) = torch.autograd.grad((got * rows(seed=1)).sum(), x)
+    assert bool(torch.isfinite(gradient).all())
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
