@@ -384,6 +384,18 @@ def test_free_memory_of_a_gpu_is_what_it_says_and_for_one_process(monkeypatch):
     assert free_memory.free_bytes("cuda") == 4000 and free_memory.may_take("cuda") == 1000
 
 
+def test_an_epoch_that_is_left_leaves_no_meshes_behind(world):
+    records, _ = world
+    stores = Stores(records, SIZE, workers=1)
+    loader = CachedLoader(records, SIZE, stores=stores, meshes=FakeMeshes(), yaws=YAWS)
+    begun = loader.epoch(sequential(12, 2), 0)
+    next(begun)
+    assert loader._rendered._ahead
+    begun.close()
+    assert not loader._rendered._ahead
+    stores.close()
+
+
 def test_meshes_begun_ahead_are_kept_for_their_batch_alone(world):
     records, _ = world
     recipe, busy = Recipe(0, 0, np.arange(3)), threading.Event()
