@@ -15,6 +15,7 @@ from gcl_fast.errors import StageError
 from gcl_fast.files import file_numbers
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._knn import Copies
 from gcl_fast.ops._products import exact_product
 from gcl_fast.ops._rows import normalised
 from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
@@ -259,13 +260,15 @@ def top_matches(
         normalised("top_matches", name, features.float())
         for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
     )
-    shown = min(top, len(gallery_pids))
+    shown, twins = min(top, len(gallery_pids)), Copies.of(gallery)
     step = max(1, (1 << 23) // max(len(gallery_pids), 1))
     for first in range(0, len(pids) if shown else 0, step):
         part = slice(first, first + step)
         same_person = pids[part, None] == gallery_pids  # [b, G]
         ignored = (gallery_pids == -1) | (same_person & (camids[part, None] == gallery_camids))
-        cosine = exact_product(query[part], gallery).masked_fill(ignored, -torch.inf)
+        cosine = exact_product(query[part], gallery)
+        cosine[:, twins.copies] = cosine[:, twins.originals]
+        cosine.masked_fill_(ignored, -torch.inf)
         value, order = (t[:, :shown] for t in cosine.sort(dim=1, descending=True, stable=True))  # [b, shown]
         ranked = value > -torch.inf
         index[part, :shown] = torch.where(ranked, order, -1)

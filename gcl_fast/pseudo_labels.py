@@ -16,7 +16,7 @@ from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._share import Share
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
-SMALLEST = 1e-6  # a deviation below is none
+SMALLEST = 1e-6  # of the largest number of a column: a deviation no larger is rounding
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,26 @@ def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
     shapes = Shapes("remove_camera_bias")
     shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)
     shapes.tensor("cameras", cameras, ("N",), INTEGERS, device_of=("features", features))
-    result = torch.zeros_like(features)
+    working = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+    result = torch.zeros_like(working)
     alone = torch.zeros_like(cameras, dtype=torch.bool)
     for camera in torch.unique(cameras).tolist():
         seen_by = cameras == camera  # [N]
-        rows = features[seen_by]
-        mean, deviation = rows.mean(0), rows.std(0, unbiased=False)
-        if bool((deviation > SMALLEST).any()):
-            result[seen_by] = (rows - mean) / deviation.clamp_min(SMALLEST)
+        rows, varies = _standardised(working[seen_by])
+        if bool(varies.any()):
+            result[seen_by] = rows
         else:  # zero is as near to one image as to another
             alone |= seen_by
     if bool(alone.any()):
-        mean, deviation = features.mean(0), features.std(0, unbiased=False)
-        result[alone] = (features[alone] - mean) / deviation.clamp_min(SMALLEST)
-    return torch.nn.functional.normalize(result, dim=1)
+        result[alone] = _standardised(working)[0][alone]
+    return torch.nn.functional.normalize(result, dim=1).to(features.dtype)
+
+
+def _standardised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(x - mean) / deviation of each column [n, D], 0 where it does not vary; and which ones do [D]."""
+    mean, deviation = rows.mean(0), rows.std(0, unbiased=False)
+    varies = deviation > SMALLEST * rows.abs().amax(0)
+    return torch.where(varies, (rows - mean) / deviation, 0), varies
 
 
 def cluster(
@@ -237,7 +243,8 @@ def _mean_of_smallest(stored: Tensor, total: int, rho: float) -> float:
 
 @torch.no_grad()
 def centroids(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean feature of each cluster; nothing is normalised. Deterministic, also on CUDA (rows are added in order).
+    """Mean feature of each cluster; nothing is normalised. Deterministic, also on CUDA (rows are added in order, in float32
+    at least).
 
     Arguments:
         features: [N, D] floating.
@@ -258,4 +265,5 @@ def centroids(features: Tensor, labels: Tensor) -> Tensor:
     if bool((sizes == 0).any()):
         missing = int((sizes == 0).nonzero()[0])
         raise ValueError(f"centroids: labels must use every number up to the largest, got none of {missing}")
-    return torch.segment_reduce(features[order], "mean", lengths=sizes, axis=0)
+    rows = features[order].to(torch.promote_types(features.dtype, torch.float32))
+    return torch.segment_reduce(rows, "mean", lengths=sizes, axis=0).to(features.dtype)

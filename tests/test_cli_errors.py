@@ -245,7 +245,7 @@ def test_where_results_cannot_be_written_is_known_before_the_work(tmp_path: Path
         ["import-meshes", "a.npz", *data, "--preview", below],
         ["estimate-meshes", *data, "--preview", below],
         ["bench", "--json", below],
-        ["bench", "--plot", below],
+        ["bench", "--plot", f"{below}.html"],
     ):
         assert f"cannot write {below}" in one_line(argv, capsys)
     assert "no checkpoint at" in one_line([*nowhere, "--output", str(tmp_path / "new/scores.json")], capsys)

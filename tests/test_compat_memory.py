@@ -251,3 +251,14 @@ def test_cluster_memory_names_what_does_not_fit():
     memory.features = unit(1, 6)[0]
     with pytest.raises(ValueError, match=r"ClusterMemory: features must have shape \[C, D\], got \[6\]"):
         memory(x, torch.tensor([0]))
+
+
+def test_any_label_is_a_class_of_the_memory() -> None:
+    features, indexes = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(30, 38)
+    losses = []
+    for names in ((3, 7), (-1, 0), (-2, -1), (-9, -2)):
+        memory = Memory(5, 60)
+        memory.features = torch.nn.functional.normalize(torch.randn(60, 5, generator=torch.Generator().manual_seed(1)), dim=1)
+        memory.labels = torch.tensor(names).repeat_interleave(30)
+        losses.append(memory(features, features, indexes))
+    assert all(torch.equal(loss, losses[0]) for loss in losses)

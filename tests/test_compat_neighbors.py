@@ -278,3 +278,22 @@ def test_evaluate_rank_by_the_single_shot_protocol() -> None:
         np.random.set_state(state)
     assert np.abs(cmc - np.mean(curves, axis=0)).max() < 1e-6
     assert mean == evaluate_rank(*data, max_rank=5)[1]
+
+
+def test_whole_numbers_are_squared_as_numbers() -> None:
+    distance = (np.random.default_rng(0).random((5, 5)) * 200).astype(np.uint8)
+    wanted = re_ranking(*[distance.astype(np.float64)] * 3)
+    assert np.array_equal(re_ranking(*[distance] * 3), wanted) and (wanted >= 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_distances_that_cannot_be_written_are_read_without_a_word() -> None:
+    distance, *ids = problem(seed=2)
+    expected = evaluate_rank(distance, *ids, max_rank=10)
+    distance.flags.writeable = False
+    assert evaluate_rank(distance, *ids, max_rank=10)[1] == expected[1]
+
+
+def test_features_whose_squares_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="compute_jaccard_distance: target_features must be finite, and their squares"):
+        compute_jaccard_distance(torch.randn(6, 4) * 1e20, 3, 2, print_flag=False)

@@ -179,3 +179,13 @@ def test_top_matches_of_nothing() -> None:
     assert found.index.tolist() == [[-1] * 3] * 2 and not found.correct.any()
     with pytest.raises(ValueError, match="top must be at least 1"):
         top_matches(torch.ones(2, 4), torch.ones(0, 4), two, none, two, none, top=0)
+
+
+@pytest.mark.parametrize("width", [53, 64, 200])
+def test_equal_gallery_images_rank_by_their_row(width: int) -> None:
+    """A product may round equal columns otherwise."""
+    generator = torch.Generator().manual_seed(2)
+    query, gallery = torch.randn(3, width, generator=generator), torch.randn(1, width, generator=generator).repeat(7, 1)
+    zero, people = torch.zeros(3, dtype=torch.long), torch.arange(7)
+    matches = top_matches(query, gallery, zero, people, zero, people + 1, top=7)
+    assert matches.index.tolist() == [list(range(7))] * 3 and matches.correct[:, 0].all()

@@ -20,6 +20,8 @@ def test_an_epoch_of_own_photos_goes_by_their_number() -> None:
     given = replace(config, stage1=replace(config.stage1, iters=100))
     assert with_iterations(given, 97) is given
     assert count_notes(given, (1,), 1000, iters=100) == []
+    (note,) = count_notes(given, (1,), 320, iters=100)
+    assert note.startswith("an epoch of stage 1 shows each of 320 images about") and "--stage1.iters -1" in note
     (note,) = count_notes(with_iterations(config, 1000), (1,), 1000, iters=-1)
     assert note.startswith("an epoch of stage 1 has 31 steps of 256: each of 1,000 images about 8 times")
     (note,) = count_notes(with_iterations(config, 100_000), (1,), 100_000, iters=-1)
@@ -69,6 +71,6 @@ def test_a_large_k1_is_told_with_one_to_try() -> None:
     assert second.endswith("try --stage3.cluster.k1 9")
     jvtc = replace(config, stage1=replace(config.stage1, method="jvtc"))
     assert count_notes(jvtc, (1,), 97, iters=-1)[0].endswith("try --stage1.jvtc.cluster.k1 9")
-    assert count_notes(config, (2,), 97, iters=4) == count_notes(config, (1, 3), 300, iters=400) == []
+    assert count_notes(config, (2,), 97, iters=4) == count_notes(config, (1, 3), 3000, iters=400) == []
     mlc = replace(config, stage1=replace(config.stage1, method="mlc"))
     assert count_notes(mlc, (1,), 40, iters=-1) == []

@@ -254,6 +254,14 @@ def test_missing_files_and_meshes_are_named(records, tmp_path):
         next(TorchLoader(records, SIZE, meshes=small).epoch(sequential(1, 1), 0))
 
 
+def test_what_a_worker_cannot_read_is_told_in_a_line(tmp_path):
+    loader = TorchLoader([Record(tmp_path / "gone.jpg", 0, 0)], SIZE, workers=1)
+    with pytest.raises(FileNotFoundError) as caught:
+        next(loader.epoch(sequential(1, 1), 0))
+    loader.close()
+    assert str(caught.value).endswith("gone.jpg: no such file") and "\n" not in str(caught.value)
+
+
 def test_bad_arguments(records):
     for options, words in (
         ({"image_size": (16,)}, "image_size"),

@@ -208,3 +208,29 @@ def test_cluster_across_cameras_needs_the_bias_removed(device, generator):
     assert told.camera_agreement == pytest.approx(0, abs=0.2)  # every person is seen by both, as often
     plain = cluster(features.to(device), k1=8, k2=2, eps=0.6, min_samples=2).labels.cpu()
     assert not torch.equal(plain[:, None] == plain[None], pid[:, None] == pid[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_means_and_deviations_of_many_rows_in_half_precision(dtype: torch.dtype) -> None:
+    """Sums in these types stop growing, or overflow."""
+    one = torch.zeros(2000, dtype=torch.long)
+    rows = (100 * torch.rand(2000, 6, generator=torch.Generator().manual_seed(0))).to(dtype)
+    means = centroids(rows, one)
+    assert means.dtype == dtype
+    torch.testing.assert_close(means.float(), rows.float().mean(0, keepdim=True), rtol=0.01, atol=0)
+    small = (rows / 100).to(dtype)
+    torch.testing.assert_close(
+        remove_camera_bias(small, one).float(), remove_camera_bias(small.float(), one), rtol=0.02, atol=0.01
+    )
+    same = remove_camera_bias(torch.tensor([[1.0, 2], [2, 3], [3, 4]], dtype=dtype), one[:3])
+    assert torch.isfinite(same).all() and not same[1].any()
+
+
+@pytest.mark.parametrize("constant", [1.1, 7.3, 70.3])
+def test_rounding_of_a_constant_feature_says_nothing(constant: float) -> None:
+    """Its mean is not quite itself in float32."""
+    rows = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    cameras = torch.zeros(64, dtype=torch.long)
+    rows[:, 2] = constant
+    assert not remove_camera_bias(rows, cameras)[:, 2].any()
+    torch.testing.assert_close(remove_camera_bias(rows * 1e-7, cameras), remove_camera_bias(rows, cameras))

@@ -43,6 +43,8 @@ class EvaluateOptions:
     """Height that images are resized to."""
     width: SizeOption = None
     """Width that images are resized to."""
+    skip_broken: bool = False
+    """Go on without images that cannot be read, which are named."""
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -103,7 +105,9 @@ def main(argv: list[str]) -> int:
     for path in filter(None, (options.ranked_lists, options.output)):
         check_writable(path)
     encoder, config = _encoder(options)
-    config = replace(config, same_camera=config.same_camera or options.same_camera)
+    config = replace(
+        config, same_camera=config.same_camera or options.same_camera, skip_broken=config.skip_broken or options.skip_broken
+    )
     dataset = OpenedDataset(config, with_meshes=False)
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")

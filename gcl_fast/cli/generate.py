@@ -46,6 +46,10 @@ class GenerateOptions:
     out: Path = Path("generated")
     dataset: DatasetName | None = None
     root: str | None = None
+    skip_broken: bool = False
+    """Go on without images that cannot be read, which are named."""
+    skip_unmeshed: bool = False
+    """Go on without training images that have no mesh."""
     device: str = "auto"
     seed: int = 0
     scores: Path | None = None
@@ -183,7 +187,11 @@ def main(argv: list[str]) -> int:
     if "generator" not in state["modules"] and not options.warp:
         raise CheckpointError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
     tell_taken(options.checkpoint, path)
-    dataset = OpenedDataset(on_data(config, options.dataset, options.root, options.device), with_meshes=True)
+    config = on_data(config, options.dataset, options.root, options.device)
+    config = replace(
+        config, skip_broken=config.skip_broken or options.skip_broken, skip_unmeshed=config.skip_unmeshed or options.skip_unmeshed
+    )
+    dataset = OpenedDataset(config, with_meshes=True)
     split = options.split or ("query" if dataset.data.query else "train")
     if options.split is None and split == "train":
         print("pictures of training images: the data set has no query images")

@@ -90,7 +90,9 @@ class Memory(nn.Module):
         check_rows("Memory", "indexes", indexes, len(self.labels))
         seed = self.next_seed.clone()
         self.next_seed += 1
-        labels = self.labels + 1  # bank_nce reads -1 as "no class"; here it is a class
+        labels = self.labels.long()
+        if len(labels):
+            labels = labels - labels.min()  # bank_nce reads -1 as "no class"; here it is a class
         positive = torch.cat([indexes[:, None], draw_positives(labels, indexes, seed=seed)], 1)  # [B, 3]
         loss = bank_nce(
             f_nv,
@@ -127,6 +129,9 @@ class ClusterMemory(nn.Module):
     """Cluster Contrast's centroid memory. Buffer `features` [num_samples, num_features] starts at zero and may be assigned
     anew.
 
+    One thing is better defined: the gradient is that of the loss, whatever moved the memory since. The original multiplies by the
+    centroids of the backward, which another loss of the same backward may have moved by then.
+
     Arguments:
         num_features, num_samples: width and number of centroids.
         temp: temperature, above 0.
@@ -161,7 +166,7 @@ class ClusterMemory(nn.Module):
         similar sample. Code that is compiled around it has a graph break here, so fullgraph=True is refused.
 
         Arguments:
-            inputs: [B, D] float, of any length.
+            inputs: [B, D] float, of any length whose square is a number of its type.
             targets: [B] integers, the cluster of each input.
 
         Returns:

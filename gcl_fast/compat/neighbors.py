@@ -52,6 +52,8 @@ def compute_jaccard_distance(
     shapes = Shapes("compute_jaccard_distance")
     shapes.tensor("target_features", features, ("N", "D"), FLOATS)
     k1, k2 = integer(shapes.op, "k1", k1, 1), integer(shapes.op, "k2", k2, 1)
+    if not bool(torch.isfinite(features.square().sum(dim=1)).all()):
+        raise ValueError(f"{shapes.op}: target_features must be finite, and their squares; bring the rows to length 1")
     index = nearest_by_distance(features, min(k1, len(features)))
     dense = jaccard_distance(index, k1, k2, features=features).to_dense()
     result = dense.cpu().numpy().astype(np.float16 if use_float16 else np.float32)

@@ -115,7 +115,7 @@ def _ranked(
         max_rank = distance.shape[1]
         print(f"Note: number of gallery samples is quite small, got {max_rank}")
     (qp, gp), (qc, gc) = _numbered(qp, gp), _numbered(qc, gc)
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (distance, qp, gp, qc, gc)]
+    tensors = [torch.from_numpy(np.require(a, requirements=("C", "W"))) for a in (distance, qp, gp, qc, gc)]
     result = rank_metrics_from_distances(*tensors, max_rank=max(max_rank, 1))
     assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
     cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if single_shot else result.cmc.numpy()
@@ -176,7 +176,9 @@ def re_ranking(
     Source:
         Zhong et al., CVPR 2017, section 3.
     """
-    cross, within_query, within_gallery = (_array(d) for d in (q_g_dist, q_q_dist, g_g_dist))
+    cross, within_query, within_gallery = (
+        d.astype(np.float64) if d.dtype.kind in "biu" else d for d in map(_array, (q_g_dist, q_q_dist, g_g_dist))
+    )
     if cross.ndim != 2:
         raise ValueError(f"re_ranking: q_g_dist must have shape [Q, G], got {list(cross.shape)}")
     num_query, num_gallery = cross.shape

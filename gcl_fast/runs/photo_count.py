@@ -14,6 +14,7 @@ BY_COUNT = -1  # stage1.iters: by the number of images
 TIMES = 8
 """That an epoch of stage 1 shows each image, at most, where the iterations go by their number. The published 200 of 256 images
 are 4 times on Market-1501's 12,936; of few images a step or two would be too little."""
+FAR = 48  # times that an epoch shows each image: more is told
 MOST = 400  # iterations of such an epoch
 SHARE = 10  # k1 is large where it is more than this part of the images
 LEAST_K1 = 6  # that is advised
@@ -65,6 +66,13 @@ def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iter
         notes.append(
             f"an epoch of stage 1 has {counted(steps, 'step')} of {size}: {shown} (--stage1.iters N sets another number)"
         )
+    if 1 in stages and iters > 0 and config.stage1.method == "cluster-contrast" and config.dataset in OWN_DATA:
+        times = round(iters * config.stage1.batch_size / images)
+        if times > FAR:
+            notes.append(
+                f"an epoch of stage 1 shows each of {counted(images, 'image')} about {counted(times, 'time')}; "
+                f"--stage1.iters {BY_COUNT} takes as many steps as show it {TIMES} times at most"
+            )
     for section, rule in _rules(config, stages):
         advised = _k1_for(images)
         if advised < rule.k1:

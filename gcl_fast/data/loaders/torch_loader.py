@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gcl_fast.data.loaders.loader_base import Loader, LoaderOptions
 from gcl_fast.data.loaders.recipes import Recipe
 from gcl_fast.data.loaders.samples import Samples
 from gcl_fast.data.loaders.stores import Stores
+from gcl_fast.errors import GclError
 from gcl_fast.records import Batch, Record
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class TorchLoader(Loader):
             self.cache = Stores(self.records, self.image_size, meshes=self.meshes, exact_meshes=True, shared=self.workers > 0)
         self.samples = Samples(self.records, self.image_size, self.meshes, self.chance, self.cache)
         self._order = _Order()
-        self._loader: DataLoader[Batch] | None = None
+        self._loader: DataLoader[Batch | GclError] | None = None
         self._turn = 0
 
     def _batches(self, recipes: list[Recipe]) -> Iterator[Batch]:
@@ -55,7 +56,7 @@ class TorchLoader(Loader):
     def _with_workers(self, recipes: list[Recipe]) -> Iterator[Batch]:
         if self._loader is None:
             self._loader = DataLoader(
-                self.samples,
+                _WithErrors(self.samples),
                 batch_size=None,  # a sample is a whole batch
                 sampler=self._order,
                 num_workers=self.workers,
@@ -68,14 +69,30 @@ class TorchLoader(Loader):
         return self._follow(recipes, self._turn)
 
     def _follow(self, recipes: list[Recipe], turn: int) -> Iterator[Batch]:
-        batches: Iterator[Batch] | None = None
+        batches: Iterator[Batch | GclError] | None = None
         for _ in recipes:
             if turn != self._turn or self._loader is None:
                 raise RuntimeError("TorchLoader: this epoch ended when another was started or the loader closed")
             if batches is None:
                 self._order.recipes = recipes
                 batches = iter(self._loader)
-            yield next(batches)
+            batch = next(batches)
+            if isinstance(batch, GclError):
+                raise batch
+            yield batch
+
+
+class _WithErrors(Dataset[Batch | GclError]):
+    """Samples of a worker, whose errors come as values: torch would put the worker's traceback into their message."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, recipe: Recipe) -> Batch | GclError:
+        try:
+            return self.samples[recipe]
+        except GclError as error:
+            return error.with_traceback(None)
 
 
 class _Order(Sampler[Recipe]):
