@@ -236,7 +236,7 @@ def test_scores_and_ranked_lists_are_made_on_the_gpu(gpu):
     want = top_matches(q, g, *ids, top=5)
     gpu.clear()
     found = top_matches(on_gpu(q), on_gpu(g), *ids, top=5)
-    assert not gpu.host
+    assert {place.split()[0] for place in gpu.host} <= {"randint"}  # D numbers that are the same on every device
     assert sum(count for place, count in gpu.reads.items() if place.startswith("to cpu")) == 3
     assert torch.equal(found.index, want.index)
 
