@@ -244,8 +244,10 @@ def test_two_images_of_one_name_in_own_data_are_refused(tmp_path):
     write_mesh(tmp_path / "csv" / "train" / "vertices" / "a.npz", VERTS, CAMERA, FACES)
     source = open_mesh_source(tmp_path, "csv", "train", SIZE)
     assert source.missing([record("x/a.jpg"), record("x/a.jpg")]) == []
-    with pytest.raises(ValueError, match="share the mesh name 'a'"):
+    with pytest.raises(ValueError, match="share the mesh name 'a': rename one, or put the meshes into folders"):
         source.missing([record("x/a.jpg"), record("y/a.jpg")])
+    with pytest.raises(ValueError, match="share the mesh name 'a': rename one, or move one into another folder"):
+        source.missing([record("x/a.jpg"), record("x/a.png")])
 
 
 def test_writers_at_once_leave_one_whole_file(tmp_path):

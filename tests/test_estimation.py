@@ -18,7 +18,7 @@ import torch
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.errors import FileError, InputError, MissingFileError, ProgramError
-from gcl_fast.estimation import EstimatedBodies, Landmarks, estimate_meshes, pose_weights
+from gcl_fast.estimation import EstimatedBodies, EstimateReport, Landmarks, estimate_meshes, pose_weights
 from gcl_fast.estimation.photo_meshes import stretched
 from gcl_fast.images import Pixels, pillow
 from gcl_fast.meshes import open_mesh_source, read_mesh
@@ -205,6 +205,21 @@ def test_a_preview_leaves_out_photos_that_cannot_be_read(world: Path) -> None:
         record.path.write_bytes(b"no photo")
     with pytest.raises(InputError, match="no image to preview that has a mesh and can be read"):
         preview_dataset(data, world / "mesh", world / "bodies.png", SIZE, 4)
+
+
+def test_a_link_to_nowhere_is_a_photo_that_cannot_be_read(world: Path) -> None:
+    data = load_dataset("market1501", world)
+    gone = data.train[0].path
+    gone.unlink()
+    gone.symlink_to(world / "nowhere.jpg")
+    report = estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",), missing="leave-out")
+    assert report.missing == [gone] and report.doubtful["unreadable"] == [gone]
+
+
+def test_photos_of_one_name_are_told_with_their_folders(tmp_path: Path) -> None:
+    report = EstimateReport(tmp_path, missing=[tmp_path / "one/a.jpg", tmp_path / "two/a.jpg"])
+    assert "2 images without a mesh: one/a.jpg, two/a.jpg" in str(report)
+    assert ": a.jpg, b.jpg" in str(EstimateReport(tmp_path, missing=[tmp_path / "one/a.jpg", tmp_path / "one/b.jpg"]))
 
 
 def test_photos_none_of_which_can_be_read_are_not_called_photos_of_nobody(world: Path) -> None:

@@ -119,3 +119,18 @@ def test_lines_of_junk_in_a_csv_are_counted(tmp_path):
     (tmp_path / "query.csv").write_text("path,pid\na.jpg,1\n")
     (tmp_path / "gallery.csv").write_text("path,pid\na.jpg,1\nb.jpg,-1\n")
     assert "passed over in gallery: 1 lines of person -1 (junk)" in read_csv_dataset(tmp_path).table()
+
+
+def test_a_folder_of_photos_counts_what_it_passes_over(tmp_path):
+    """Other kinds of files; pictures that a run wrote are no photos."""
+    for name in ("day/a.heic", "day/b.HEIC", "notes.txt", "mesh/render/x.jpg", "runs/mine/pictures/stage2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("config.yaml", "history.jsonl"):
+        (tmp_path / "runs/mine" / name).write_text("")
+    with pytest.raises(FileNotFoundError, match=r"no photos in .*: 3 files of kinds that are not read"):
+        load_dataset("folder", tmp_path)
+    (tmp_path / "day/c.jpg").write_bytes(b"x")
+    data = load_dataset("folder", tmp_path)
+    assert [record.path.name for record in data.train] == ["c.jpg"]
+    assert "passed over in train: 3 files of kinds that are not read (2 .heic, 1 .txt)" in data.table()

@@ -175,7 +175,7 @@ class _Split:
             try:
                 photos.append(load_photo(record.path))
                 readable.append(_Photo(record, photos[-1].shape[:2]))
-            except FileError:
+            except (FileError, MissingFileError):  # the latter: a link to nowhere
                 self.doubts[self._key(record)] = UNREADABLE
         return photos, readable
 
@@ -267,4 +267,8 @@ def stretched(vertices: Tensor, camera: Tensor, stretch: float) -> tuple[Tensor,
 
 
 def _some(paths: Sequence[pathlib.Path]) -> str:
-    return ", ".join(path.name for path in paths[:4]) + (" ..." if len(paths) > 4 else "")
+    """The first few by name, or with their folder where names alone would be one."""
+    shown = paths[:4]
+    alike = len({path.name for path in shown}) < len(shown) or len({path.parent for path in paths}) > 1
+    names = [f"{path.parent.name}/{path.name}" if alike else path.name for path in shown]
+    return ", ".join(names) + (" ..." if len(paths) > 4 else "")

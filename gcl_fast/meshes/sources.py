@@ -87,9 +87,10 @@ def mesh_names(data: ReIDData, split: str) -> dict[str, Record]:
 
 
 def _shared(one: object, other: object, name: str) -> InputError:
-    return InputError(
-        f"the images {one} and {other} share the mesh name {name!r}: rename one, or put the meshes into folders as the images are"
-    )
+    way = "move one into another folder"
+    if pathlib.Path(str(one)).parent != pathlib.Path(str(other)).parent:
+        way = "put the meshes into folders as the images are"
+    return InputError(f"the images {one} and {other} share the mesh name {name!r}: rename one, or {way}")
 
 
 def split_folder(mesh_root: str | os.PathLike[str], dataset_name: str, split: str) -> pathlib.Path:

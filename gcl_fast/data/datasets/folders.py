@@ -6,7 +6,7 @@ import difflib
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gcl_fast.errors import MissingFileError
@@ -90,17 +90,24 @@ def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def passed_over(folder: pathlib.Path) -> tuple[str, ...]:
     """What `image_files` leaves out of a folder, by kind, in words for the table of the data set."""
-    strange, deeper, folders = Counter[str](), 0, 0
+    strange, deeper, folders = [], 0, 0
     for path in folder.iterdir():
         if path.is_dir() and not path.name.startswith("."):
             inside = sum(p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in path.rglob("*"))
             deeper, folders = deeper + inside, folders + bool(inside)
-        elif path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".") and path.name not in CLUTTER:
-            strange[path.suffix.lower() or "without an extension"] += 1
-    words = []
-    if strange:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(strange.items()))
-        words.append(f"{counted(strange.total(), 'file')} of kinds that are not read ({kinds})")
+        else:
+            strange.append(path.name)
+    words = list(other_kinds(strange))
     if deeper:
         words.append(f"{counted(deeper, 'image')} in {counted(folders, 'folder')} inside (the layout has none: move them up)")
     return tuple(words)
+
+
+def other_kinds(names: Iterable[str]) -> tuple[str, ...]:
+    """How many files of which kinds are not read, in words; nothing where all are images, hidden or a system's clutter."""
+    suffixes = [pathlib.Path(name).suffix.lower() for name in names if not name.startswith(".") and name not in CLUTTER]
+    strange = Counter(suffix or "without an extension" for suffix in suffixes if suffix not in IMAGE_SUFFIXES)
+    if not strange:
+        return ()
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(strange.items()))
+    return (f"{counted(strange.total(), 'file')} of kinds that are not read ({kinds})",)
