@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import gcl_fast
-from gcl_fast.cli.options import parse
-from gcl_fast.config.plain_values import require
+from gcl_fast.cli.options import named, parse
 from gcl_fast.errors import MissingFileError, ProgramError
 from gcl_fast.packages import missing
 from gcl_fast.progress import counted
@@ -65,6 +64,9 @@ class BenchOptions:
     """Write the numbers here too, with device, commit, command and versions."""
     plot: Path | None = None
     """Write the table here as an HTML page with bars."""
+
+    def __post_init__(self) -> None:
+        named("--plot", self.plot, ".html", ".htm")
 
 
 def run(op: str, full: bool, into: Path) -> int:
@@ -185,8 +187,6 @@ def main(argv: list[str]) -> int:
 
     from gcl_fast.files import check_writable, write_whole
 
-    html = options.plot is None or options.plot.suffix.lower() in (".html", ".htm")
-    require(html, "--plot", "a file named .html", str(options.plot))
     for path in filter(None, (options.json, options.plot)):
         check_writable(path)
     text = measure(options.op, options.full)

@@ -66,15 +66,25 @@ def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
             raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
         config = TrainConfig()
     tell_taken(options.checkpoint, path)
-    config = on_data(config, options.dataset, options.root, options.device)
+    config = on_data(config, options.dataset, options.root, options.device, skip_broken=options.skip_broken)
     size = options.height or trained[0], options.width or trained[1]
     require_size("--height and --width", size)
     return encoder, replace(config, height=size[0], width=size[1])
 
 
-def on_data(config: TrainConfig, dataset: DatasetName | None, root: str | None, device: str) -> TrainConfig:
-    """A run's settings on another data set, folder or device; meshes then lie in their usual place there."""
-    config = replace(config, device=device)
+def on_data(
+    config: TrainConfig,
+    dataset: DatasetName | None,
+    root: str | None,
+    device: str,
+    *,
+    skip_broken: bool = False,
+    skip_unmeshed: bool = False,
+) -> TrainConfig:
+    """A run's settings on another data set, folder or device, leaving out what the run or the flags leave out; meshes of another
+    data set or folder lie in their usual place there."""
+    skip_broken, skip_unmeshed = config.skip_broken or skip_broken, config.skip_unmeshed or skip_unmeshed
+    config = replace(config, device=device, skip_broken=skip_broken, skip_unmeshed=skip_unmeshed)
     if dataset is not None:
         config = replace(config, dataset=dataset, mesh_root=None)
     if root is not None:
@@ -105,9 +115,7 @@ def main(argv: list[str]) -> int:
     for path in filter(None, (options.ranked_lists, options.output)):
         check_writable(path)
     encoder, config = _encoder(options)
-    config = replace(
-        config, same_camera=config.same_camera or options.same_camera, skip_broken=config.skip_broken or options.skip_broken
-    )
+    config = replace(config, same_camera=config.same_camera or options.same_camera)
     dataset = OpenedDataset(config, with_meshes=False)
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")

@@ -187,9 +187,13 @@ def main(argv: list[str]) -> int:
     if "generator" not in state["modules"] and not options.warp:
         raise CheckpointError(f"{path} has no generator: it is a checkpoint of {state['stage']}; give one of stage 2 or 3")
     tell_taken(options.checkpoint, path)
-    config = on_data(config, options.dataset, options.root, options.device)
-    config = replace(
-        config, skip_broken=config.skip_broken or options.skip_broken, skip_unmeshed=config.skip_unmeshed or options.skip_unmeshed
+    config = on_data(
+        config,
+        options.dataset,
+        options.root,
+        options.device,
+        skip_broken=options.skip_broken,
+        skip_unmeshed=options.skip_unmeshed,
     )
     dataset = OpenedDataset(config, with_meshes=True)
     split = options.split or ("query" if dataset.data.query else "train")

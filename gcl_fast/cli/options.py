@@ -27,8 +27,13 @@ SizeOption = Annotated[
 ]
 
 
+def named(flag: str, path: Path | None, *suffixes: str) -> None:
+    """Errors: ConfigError where a file that is to be written has none of the suffixes."""
+    require(path is None or path.suffix.lower() in suffixes, flag, f"a file named {suffixes[0]}", str(path))
+
+
 def named_png(flag: str, path: Path | None) -> None:
-    require(path is None or path.suffix.lower() == ".png", flag, "a file named .png", str(path))
+    named(flag, path, ".png")
 
 
 def default_config(argv: list[str]) -> TrainConfig:

@@ -267,8 +267,7 @@ def stretched(vertices: Tensor, camera: Tensor, stretch: float) -> tuple[Tensor,
 
 
 def _some(paths: Sequence[pathlib.Path]) -> str:
-    """The first few by name, or with their folder where names alone would be one."""
-    shown = paths[:4]
-    alike = len({path.name for path in shown}) < len(shown) or len({path.parent for path in paths}) > 1
-    names = [f"{path.parent.name}/{path.name}" if alike else path.name for path in shown]
+    """The first few by name, with their folder where there is more than one."""
+    folders = len({path.parent for path in paths}) > 1
+    names = [f"{path.parent.name}/{path.name}" if folders else path.name for path in paths[:4]]
     return ", ".join(names) + (" ..." if len(paths) > 4 else "")

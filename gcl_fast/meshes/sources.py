@@ -86,10 +86,9 @@ def mesh_names(data: ReIDData, split: str) -> dict[str, Record]:
     return names
 
 
-def _shared(one: object, other: object, name: str) -> InputError:
-    way = "move one into another folder"
-    if pathlib.Path(str(one)).parent != pathlib.Path(str(other)).parent:
-        way = "put the meshes into folders as the images are"
+def _shared(one: pathlib.PurePath, other: pathlib.PurePath, name: str) -> InputError:
+    apart = one.parent != other.parent
+    way = "put the meshes into folders as the images are" if apart else "move one into another folder"
     return InputError(f"the images {one} and {other} share the mesh name {name!r}: rename one, or {way}")
 
 
