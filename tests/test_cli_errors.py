@@ -90,6 +90,9 @@ def test_a_missing_data_folder_is_named(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_missing_or_bad_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in one_line(["train", "--config", "nowhere.yaml"], capsys)
     (tmp_path / "bad.yaml").write_text("stage1: {lrr: 1}")
+    (tmp_path / "flags.yaml").write_text("stage3.cluster.eps: 0.5\n")
+    words = "unknown configuration key stage3.cluster.eps; write stage3: {cluster: {eps: ...}}"
+    assert words in one_line(["train", "--config", str(tmp_path / "flags.yaml")], capsys)
     assert "bad.yaml: unknown configuration key stage1.lrr" in one_line(["train", "--config", str(tmp_path / "bad.yaml")], capsys)
     (tmp_path / "bad.yaml").write_text("stage1: {lr: 0}")
     assert "bad.yaml: stage1.lr must be above 0, got 0" in one_line(["train", "--config", str(tmp_path / "bad.yaml")], capsys)

@@ -24,7 +24,7 @@ from gcl_fast.cli.search import SearchOptions
 from gcl_fast.cli.train import TrainOptions
 from gcl_fast.config import ConfigError, load_shipped, to_dict
 from gcl_fast.progress import clock, counted
-from gcl_fast.runs.start_summary import batch_notes, settings_summary
+from gcl_fast.runs.start_summary import settings_summary, stage1_notes
 from gcl_fast.stages.checkpoint import save_checkpoint
 from tests.toy_world import SETTINGS, SIZE, write_toy_world
 
@@ -177,9 +177,17 @@ def test_numbers_have_their_plurals_and_long_times_are_days() -> None:
 def test_batches_of_few_identities_are_noted(batch: int, instances: int, words: str) -> None:
     config = load_shipped("folder")
     few = replace(config, stage1=replace(config.stage1, batch_size=batch, num_instances=instances))
-    assert batch_notes(few, (1, 2, 3)) == ([f"a batch of stage 1 shows {words}"] if words else [])
-    assert not batch_notes(few, (2, 3))
-    assert not batch_notes(replace(few, stage1=replace(few.stage1, method="mlc")), (1,))
+    assert stage1_notes(few, (1, 2, 3)) == ([f"a batch of stage 1 shows {words}"] if words else [])
+    assert not stage1_notes(few, (2, 3))
+    assert not stage1_notes(replace(few, stage1=replace(few.stage1, method="mlc")), (1,))
+
+
+def test_scores_of_mlc_that_do_not_compare_with_stage_3_are_noted() -> None:
+    config = load_shipped("folder", method="mlc")
+    (words,) = stage1_notes(config, (1, 2, 3))
+    assert "before the batch norm" in words and "--stage1.mlc.test-feature after-norm" in words
+    after = replace(config, stage1=replace(config.stage1, mlc=replace(config.stage1.mlc, test_feature="after-norm")))
+    assert not stage1_notes(after, (1, 2, 3)) and not stage1_notes(config, (2, 3))
 
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]])

@@ -263,6 +263,8 @@ def test_wrong_names_and_lines_are_named(tmp_path):
     ("file", "text", "words"),
     [
         ("train.csv", "file,pid\na.jpg,1\n", ["train.csv", "lacks the column path", "file, pid"]),
+        ("train.csv", "path;pid\na.jpg;1\n", ["lacks the column path", "path;pid; columns are parted by commas, not semicolons"]),
+        ("query.csv", "path\tpid\na.jpg\t1\n", ["lacks the column path and pid", "parted by commas, not tabs"]),
         ("train.csv", "", ["train.csv", "lacks the column path", "empty"]),
         ("train.csv", "path,pid\n", ["train.csv", "no images"]),
         ("train.csv", "path,pid\na.jpg,-2\n", ["train.csv", "line 2", "pid", "'-2'"]),

@@ -17,6 +17,7 @@ from gcl_fast.config import ConfigError, TrainConfig, from_dict, to_dict
 from gcl_fast.data.datasets.csv_data import read_csv_dataset
 from gcl_fast.errors import InputError
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.models.before_norm import BeforeNorm
 from gcl_fast.models.names import entries
 from gcl_fast.models.published import recognise
 from gcl_fast.runs.dataset import OpenedDataset
@@ -76,6 +77,37 @@ def test_an_exported_encoder_is_scored_at_its_own_size_and_re_ranked_where_asked
     code, out, err = run(capsys, "evaluate", tmp_path / "exported", *where, "--rerank")
     assert code == 0 and "reranked" in out, err
     assert told == [(SIZE, False), (SIZE, True)]
+
+
+@pytest.mark.parametrize(
+    ("method", "stage", "flags", "before"),
+    [
+        ("mlc", "stage1", [], True),
+        ("mlc", "control", [], True),
+        ("mlc", "stage3", [], False),
+        ("cluster-contrast", "stage1", [], False),
+        ("mlc", "stage1", ["--feature", "after-norm"], False),
+        ("cluster-contrast", "stage3", ["--feature", "before-norm"], True),
+    ],
+)
+def test_a_stage_is_scored_by_its_own_feature(method, stage, flags, before, world, tmp_path, capsys, monkeypatch):
+    height, width = SIZE
+    values = {"model": {"backbone": "resnet18", "width": 8, "generator_width": 4, "generator_mlp": 8, "discriminator_width": 4}}
+    values |= {"root": str(world), "height": height, "width": width, "precision": "bf16", "stage1": {"method": method}}
+    config = from_dict(TrainConfig, values)
+    modules = {"encoder": build_networks(config, start=False).encoder.state_dict()}
+    save_checkpoint(tmp_path / "last.pt", {"stage": stage, "config": to_dict(config), "modules": modules})
+    told = []
+
+    def watched(dataset, encoder, *, rerank=False):
+        told.append((type(encoder) is BeforeNorm, dataset.bf16))
+        return {"mAP": 0.5}
+
+    monkeypatch.setattr(OpenedDataset, "score", watched)
+    for precision in ([], ["--precision", "fp32"]):
+        code, out, err = run(capsys, "evaluate", tmp_path / "last.pt", "--device", "cpu", *flags, *precision)
+        assert code == 0 and f"device cpu  precision {'fp32' if precision else 'bf16'}  loader " in out, err
+    assert told == [(before, True), (before, False)]
 
 
 def test_a_run_is_scored_on_other_data_in_other_places():

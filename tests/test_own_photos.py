@@ -117,6 +117,23 @@ def test_search_finds_copies_first_and_never_the_photo_itself(
         copy.unlink()
 
 
+def test_the_sheet_of_an_earlier_search_is_no_photo(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    search = ["search", str(photos / "day0/004.jpg"), str(folder), "--weights", str(run), "--top", "99", "--device", "cpu"]
+    told = []
+    for _ in range(2):
+        assert main([*search, "--sheet", str(folder / "day0/../search.png")]) == 0
+        told.append(capsys.readouterr().out)
+    assert (folder / "search.png").is_file() and told[0] == told[1] and "search.png" not in told[1].partition("sheet: ")[0]
+    for photo in folder.rglob("*.jpg"):
+        photo.unlink()
+    assert main([*search, "--sheet", str(folder / "search.png")]) == 1
+    assert f"no photo in {folder} but {folder / 'search.png'}" in capsys.readouterr().err
+
+
 def test_photos_that_moved_are_found_and_grey_on_the_sheet(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

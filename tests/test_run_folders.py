@@ -143,6 +143,19 @@ def test_a_run_has_a_folder_of_its_own(flags: list[str], name: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_place_where_no_run_can_be_written_is_refused_before_all_else(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").write_text("mine")
+    command = ["train", "--root", str(tmp_path / "nowhere"), "--name", "a", *flags]
+    assert f"{tmp_path / 'a'} is a file" in refused([*command, "--runs", str(tmp_path)], capsys)
+    assert f"{tmp_path / 'a'} is a file" in refused([*command, "--runs", str(tmp_path / "a/b")], capsys)
+    assert (tmp_path / "a").read_text() == "mine"
+    monkeypatch.setattr("gcl_fast.runs.run_checks.os.access", lambda place, mode: place != tmp_path)
+    assert f"{tmp_path} may not be written in" in refused([*command, "--runs", str(tmp_path / "b/c")], capsys)
+
+
 # One process at a time
 
 

@@ -18,11 +18,12 @@ from gcl_fast.config import TrainConfig, from_dict, recipe
 from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.errors import StageError
 from gcl_fast.models import IdentityEncoder
+from gcl_fast.models.before_norm import BeforeNorm
 from gcl_fast.pseudo_labels import PseudoLabels, described
 from gcl_fast.records import Batch, Record
 from gcl_fast.stages.warmup import jvtc, mlc
 from gcl_fast.stages.warmup.jvtc import JVTCStage
-from gcl_fast.stages.warmup.mlc import BeforeNorm, MLCStage
+from gcl_fast.stages.warmup.mlc import MLCStage
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 from tests.stage_data import StageData
 

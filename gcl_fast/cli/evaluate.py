@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -17,6 +17,7 @@ from gcl_fast.errors import InputError
 
 if TYPE_CHECKING:
     from gcl_fast.models import IdentityEncoder
+    from gcl_fast.models.before_norm import BeforeNorm
     from gcl_fast.runs.dataset import OpenedDataset
 
 
@@ -46,22 +47,31 @@ class EvaluateOptions:
     skip_broken: bool = False
     """Go on without images that cannot be read, which are named."""
     device: str = "auto"
+    feature: Literal["auto", "after-norm", "before-norm"] = "auto"
+    """The feature that is scored: after the head's batch norm, or the pooled map before it, as MLC tests; auto: as the run scored
+    that stage, of weights alone after it."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the encoder computes in; auto: as trained (where that was auto too, bf16 where the device has it in hardware)."""
 
     def __post_init__(self) -> None:
         positive(self, "height", "width")
         named_png("--ranked-lists", self.ranked_lists)
 
 
-def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
+def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder | BeforeNorm, TrainConfig]:
     """The encoder to score and the settings to read images with."""
-    from gcl_fast.runs.networks import encoder_of, find_encoder, is_checkpoint, networks_of, tell_taken
+    from gcl_fast.models.before_norm import BeforeNorm
+    from gcl_fast.runs.networks import as_scored, encoder_of, find_encoder, is_checkpoint, networks_of, tell_taken
 
     path = find_encoder(options.checkpoint)
+    scored: IdentityEncoder | BeforeNorm
     if is_checkpoint(path):
-        config, networks, _ = networks_of(path)
+        config, networks, state = networks_of(path)
         encoder, trained = networks.encoder, config.image_size
+        scored = as_scored(encoder, config, state["stage"])
     else:
         encoder, trained = encoder_of(path)
+        scored = encoder
         if options.dataset is None or options.root is None:
             raise InputError(f"{path} holds weights alone, which name no data set: give --dataset and --root")
         config = TrainConfig()
@@ -69,7 +79,10 @@ def _encoder(options: EvaluateOptions) -> tuple[IdentityEncoder, TrainConfig]:
     config = on_data(config, options.dataset, options.root, options.device, skip_broken=options.skip_broken)
     size = options.height or trained[0], options.width or trained[1]
     require_size("--height and --width", size)
-    return encoder, replace(config, height=size[0], width=size[1])
+    precision = config.precision if options.precision == "auto" else options.precision
+    if options.feature != "auto":
+        scored = BeforeNorm(encoder) if options.feature == "before-norm" else encoder
+    return scored, replace(config, height=size[0], width=size[1], precision=precision)
 
 
 def on_data(
@@ -120,6 +133,7 @@ def main(argv: list[str]) -> int:
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")
     print(dataset.table())
+    print("  ".join(f"{key} {value}" for key, value in dataset.resolved().items() if key in ("device", "precision", "loader")))
     prepare(
         {"encoder": encoder}, replace(config, compile="off", step_graph=False), dataset.device
     )  # laid out as when the run scored it

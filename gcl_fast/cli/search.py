@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     if kept is not None:
         gallery, base = kept.photos, kept.folder
     else:
-        paths = photos_at(base)
+        paths = photos_at(base, written=options.sheet)
         with counting("read the folder") as progress:
             gallery = photo_features(paths, encoder, reading, progress)
     if gallery.features.shape[1] != queries.features.shape[1]:

@@ -98,13 +98,21 @@ def from_dict(kind: type[Section], values: Mapping[str, Any], where: str = "", b
         if (key, kind.__name__) in RENAMED:
             key, value = RENAMED[key, kind.__name__](value)
         if key not in merged:
-            hint = did_you_mean(str(key), merged, before=where) or f"; known keys: {', '.join(sorted(merged))}"
+            hint = _as_section(str(key), merged) or did_you_mean(str(key), merged, before=where)
+            hint = hint or f"; known keys: {', '.join(sorted(merged))}"
             raise ConfigError(f"unknown configuration key {where}{key}{hint}")
         merged[key] = _convert(value, hints[key], where + key, getattr(start, key))
     try:
         return kind(**merged)
     except ConfigError as error:  # names the class, which somebody who writes YAML does not know
         raise ConfigError(where + str(error).removeprefix(f"{kind.__name__}.")) from None
+
+
+def _as_section(key: str, known: Mapping[str, Any]) -> str:
+    """'; write ...' for a section's key that is spelt as its flag is; empty for others."""
+    section, dot, rest = key.partition(".")
+    written = ": {".join([section, *rest.split(".")])
+    return f"; write {written}: ...{'}' * written.count('{')}" if dot and dataclasses.is_dataclass(known.get(section)) else ""
 
 
 def _convert(value: Any, kind: Any, where: str, base: Any = None) -> Any:

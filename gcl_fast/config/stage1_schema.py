@@ -102,8 +102,8 @@ class MLCConfig(WarmupConfig):
     freeze_norm_bias: bool = False
     """Keep the bias of the head's batch norm at 0 in this method, whatever model.norm_bias says."""
     test_feature: Literal["after-norm", "before-norm"] = "before-norm"
-    """The feature that is scored while stage 1 trains: before the head's batch norm (published), or after it, as in the later
-    stages and in `gcl-fast evaluate`."""
+    """The feature that stage 1 and its control run are scored by, `gcl-fast evaluate` of them too: before the head's batch norm
+    (published), or after it, as the later stages are."""
     positive_weight: float = 5.0
     hard_share: float = 0.01
     """Share of the negatives, the most similar ones, that count."""

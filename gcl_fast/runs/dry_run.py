@@ -27,7 +27,7 @@ from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init, starts_from_init
-from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
+from gcl_fast.runs.start_summary import settings_summary, stage1_notes, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
 from gcl_fast.stages.boards import wandb_package
 from gcl_fast.stages.checkpoint import load_trained
@@ -110,7 +110,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     print(dataset.table())
     print(line_of(resolved))
     print(settings_summary(config, stages))
-    for note in batch_notes(config, stages) + count_notes(config, stages, count, iters=asked):
+    for note in stage1_notes(config, stages) + count_notes(config, stages, count, iters=asked):
         print(f"note: {note}")
     print(f"the run would be written to {config.run_dir}")
     _estimate(config, stages, count, resume=resume, control=control)

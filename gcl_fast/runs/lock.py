@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.errors import FileError, RunError
+from gcl_fast.files import make_folder
 
 NAME = "run.lock"
 BEAT = 20.0  # seconds between signs of life
@@ -29,9 +30,8 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / NAME
+        self.path = make_folder(run_dir) / NAME
         try:
-            run_dir.mkdir(parents=True, exist_ok=True)
             self._file = self._opened()
         except OSError as error:
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ from gcl_fast.constants import LEARNING_ENCODER
 from gcl_fast.errors import CheckpointError, ConfigError, GclError, MissingFileError
 from gcl_fast.guides import GuidedGenerator
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
+from gcl_fast.models.before_norm import BeforeNorm
 from gcl_fast.models.names import abridged
 from gcl_fast.models.published import Part, marked_backbone, read_published, resnet_of
 from gcl_fast.models.three_networks import Networks
@@ -179,6 +180,14 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
             raise CheckpointError(f"{path}: 'modules' must be of {', '.join(vars(networks))}, got {name!r}")
         load_module(getattr(networks, name), weights, str(path))
     return config, networks, state
+
+
+def as_scored(encoder: IdentityEncoder, config: TrainConfig, stage: str) -> IdentityEncoder | BeforeNorm:
+    """The encoder with the feature that a run scores in a stage: MLC's may be the one before the head's batch norm, also in its
+    control run."""
+    stage1 = config.stage1
+    before = stage in ("stage1", "control") and stage1.method == "mlc" and stage1.mlc.test_feature == "before-norm"
+    return BeforeNorm(encoder) if before else encoder
 
 
 def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,15 @@ def encoder_and_size(weights: Path, height: int | None, width: int | None) -> tu
     return encoder, (height or size[0], width or size[1])
 
 
-def photos_at(place: Path) -> list[Path]:
-    """A photo, or all photos of a folder and of the folders inside. Errors: MissingFileError."""
+def photos_at(place: Path, *, written: Path | None = None) -> list[Path]:
+    """A photo, or all photos of a folder and of the folders inside, but for a picture that the command writes: it may lie there
+    from an earlier call. Errors: MissingFileError."""
     if place.is_dir():
-        return photos_below(place)
+        photos = photos_below(place)
+        others = [photo for photo in photos if written is None or os.path.realpath(photo) != os.path.realpath(written)]
+        if not others:
+            raise MissingFileError(f"no photo in {place} but {written}, which this command writes")
+        return others
     if not place.is_file():
         raise MissingFileError(f"no photo and no folder at {place}")
     return [place]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gcl_fast.config import TrainConfig
-from gcl_fast.errors import ConfigError, RunError
+from gcl_fast.errors import ConfigError, FileError, RunError
 from gcl_fast.progress import counted
 from gcl_fast.runs.device import choose_device
 from gcl_fast.runs.folder import holds_run, read_config, read_metrics, read_resolved, stage_checkpoint
@@ -34,9 +34,11 @@ def check_name(name: str) -> None:
 def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite: bool) -> None:
     """Whether a call may use the run folder as asked; nothing is written.
 
-    Errors: RunError that says what to do; ConfigError for a name that is no folder's, or CUDA graphs that cannot be had.
+    Errors: RunError that says what to do; ConfigError for a name that is no folder's, or CUDA graphs that cannot be had;
+        FileError where no run can be written.
     """
     check_name(config.name)
+    _check_place(config.run_dir)
     check_graphs(config, choose_device(config.device))
     run_dir = config.run_dir
     if resume and overwrite:
@@ -66,6 +68,15 @@ def check_run(config: TrainConfig, stages: Sequence[int], *, resume: bool, overw
                 f"{run_dir} was started with other settings: {', '.join(changed)}; {with_its_own}, --overwrite removes what it "
                 "wrote and starts anew, --name names another"
             )
+
+
+def _check_place(run_dir: Path) -> None:
+    """Errors: FileError where the folder is something else, or cannot be made or written in."""
+    there = next(place for place in (run_dir, *run_dir.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise FileError(f"a run cannot be written to {run_dir}: {there} is a file; --runs and --name say where it is to lie")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FileError(f"a run cannot be written to {run_dir}: {there} may not be written in; --runs DIR names another place")
 
 
 def _has_scores(run_dir: Path) -> bool:

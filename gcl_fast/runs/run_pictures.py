@@ -11,10 +11,11 @@ from torch import Tensor
 from gcl_fast.evaluation import extract_features
 from gcl_fast.generation import can_ssim, mean_training_image, novel_view_sheet, score_novel_views
 from gcl_fast.meshes.sources import MeshSource
+from gcl_fast.models.before_norm import BeforeNorm
 from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_metrics, stage_checkpoint, write_metrics
-from gcl_fast.runs.networks import networks_of
+from gcl_fast.runs.networks import as_scored, networks_of
 from gcl_fast.runs.run_checks import unfinished
 from gcl_fast.visuals import ranked_lists_from_features, save_png
 
@@ -74,11 +75,12 @@ def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset, trained: Collect
     for stage in ("stage1", "stage3"):
         path = run_dir / "pictures" / f"{stage}_ranked_lists.png"
         if _is_due(run_dir, stage, trained, there=path.exists()):
-            _, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
-            ranked_lists_picture(networks.encoder.to(dataset.device), dataset, path, f"ranked lists after {stage}")
+            config, networks, _ = networks_of(stage_checkpoint(run_dir, stage))
+            encoder = as_scored(networks.encoder.to(dataset.device), config, stage)
+            ranked_lists_picture(encoder, dataset, path, f"ranked lists after {stage}")
 
 
-def ranked_lists_picture(encoder: IdentityEncoder, dataset: OpenedDataset, path: Path, title: str) -> None:
+def ranked_lists_picture(encoder: IdentityEncoder | BeforeNorm, dataset: OpenedDataset, path: Path, title: str) -> None:
     """Queries with their best matches: green right, red wrong."""
     data, config = dataset.data, dataset.config
     query_features, gallery_features = (

@@ -55,10 +55,15 @@ def _stage1_lines(config: TrainConfig) -> list[str]:
     ]
 
 
-def batch_notes(config: TrainConfig, stages: Sequence[int]) -> list[str]:
+def stage1_notes(config: TrainConfig, stages: Sequence[int]) -> list[str]:
     """A line where the batches of stage 1 show few identities, as they do where one of two settings that belong together was
-    changed."""
+    changed; one where its scores are of another feature than stage 3's."""
     stage1 = config.stage1
+    if stage1.method == "mlc" and stage1.mlc.test_feature == "before-norm" and {1, 3} <= set(stages):
+        return [
+            "stage 1 is scored by its feature before the batch norm, as MLC is published, stage 3 by the one after it: scores "
+            "that compare come with --stage1.mlc.test-feature after-norm, or later with gcl-fast evaluate --feature"
+        ]
     size, identities = stage1.batch_size, stage1.batch_size // stage1.num_instances
     if 1 not in stages or stage1.method != "cluster-contrast" or identities >= FEW:
         return []

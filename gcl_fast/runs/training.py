@@ -33,7 +33,7 @@ from gcl_fast.runs.run_checks import check_control, check_images, check_run, che
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.stage_start import load_start, look_at_init, starts_from_init
-from gcl_fast.runs.start_summary import batch_notes, settings_summary, start_box
+from gcl_fast.runs.start_summary import settings_summary, stage1_notes, start_box
 from gcl_fast.runs.work_ahead import batches_after
 from gcl_fast.stages.boards import Board, WandB, indented, wandb_package
 from gcl_fast.stages.checkpoint import load_trained
@@ -83,7 +83,7 @@ class Training:
             print(line_of(self.resolved))
             if distributed.first():
                 print(settings_summary(self.config, self.stages))
-                notes = batch_notes(self.config, self.stages)
+                notes = stage1_notes(self.config, self.stages)
                 notes += count_notes(self.config, self.stages, count, iters=config.stage1.iters)
                 for note in notes:
                     print(f"note: {note}")

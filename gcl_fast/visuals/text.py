@@ -31,6 +31,18 @@ SYSTEM_FONTS = (
     "Arial Unicode.ttf",
     "Arial.ttf",
     "arial.ttf",
+    # Chinese, Japanese and Korean: on Linux, macOS, Windows
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "DroidSansFallbackFull.ttf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "AppleSDGothicNeo.ttc",
+    "msyh.ttc",
+    "YuGothM.ttc",
+    "malgun.ttf",
 )
 NO_LETTER = "\uffff"
 ANCHORS = {"center": "ma", "right": "rm"}  # Pillow's: top middle, and right end at half the height

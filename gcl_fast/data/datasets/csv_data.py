@@ -104,7 +104,7 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
         missing = [c for c in ("path", *(["pid"] if pid_needed else [])) if c not in header]
         if missing:
             there = ", ".join(header) or "empty"
-            raise InputError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}")
+            raise InputError(f"csv: {file} lacks the column {' and '.join(missing)}; its header is {there}{_other_mark(header)}")
         twice = [c for c in COLUMNS.split(", ") if header.count(c) > 1]
         if twice:
             raise InputError(f"csv: {file} has the column {' and '.join(twice)} twice; its header is {', '.join(header)}")
@@ -132,6 +132,13 @@ def _read(file: pathlib.Path, root: pathlib.Path, *, pid_needed: bool) -> list[_
     if not lines:
         raise _empty(file)
     return lines
+
+
+def _other_mark(header: Sequence[str]) -> str:
+    """'; columns are parted by commas, not ...' for a header as table programs of some countries write it; else empty."""
+    marks = {";": "semicolons", "\t": "tabs"}
+    other = next((mark for mark in marks if any(mark in column for column in header)), "")
+    return f"; columns are parted by commas, not {marks[other]}" if other else ""
 
 
 def _rows(reader: csv.DictReader[str], file: pathlib.Path) -> Iterator[dict[Any, Any]]:

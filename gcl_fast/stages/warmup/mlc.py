@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.data.datasets.camstyle import one_view
 from gcl_fast.data.plans import Plan
-from gcl_fast.models.identity import PARTS, IdentityEncoder
+from gcl_fast.models.before_norm import BeforeNorm
+from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.records import Batch
 from gcl_fast.stages.losses import mmcl_loss, similarities
@@ -21,18 +22,6 @@ from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.warmup_stage import Continuation
-
-
-class BeforeNorm(nn.Module):
-    """An encoder whose feature is the pooled map, before the head."""
-
-    def __init__(self, encoder: IdentityEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.feature_dim = encoder.code_dim // PARTS
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder.pooled(image)
 
 
 class MLCStage(MemoryStage):
