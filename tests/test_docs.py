@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import training_sources
+from bench import tables, training_sources
 from gcl_fast.cli.main import COMMANDS
 from tests.toy_world import SETTINGS, write_toy_world
 
@@ -144,3 +144,12 @@ def test_a_fingerprint_sees_code_and_not_words() -> None:
     )
     assert code(plain) != code(plain.replace("+ 1", "+ 2"))
     assert training_sources.settings_alone("# a\nlr: 1  # b\n") == "lr: 1" != training_sources.settings_alone("lr: 2")
+
+
+def test_a_figure_of_an_older_gpu_run_carries_the_mark_of_that_run() -> None:
+    run = {line["key"]: line["file"] for line in tables.gpu_lines()}
+    rows = [row.split(" | ") for row in tables.gpu_speed().splitlines()[2:]]
+    for (_, key, _, _, rival), cells in zip(tables.GPU_SPEED, rows, strict=False):
+        for name, figure in ((key, cells[2]), (f"{key} / {rival}", cells[4])):
+            if name in run:
+                assert figure.split()[2:] == list(tables.OLDER.get(run[name], ()))[:1], (name, figure)
