@@ -335,7 +335,7 @@ def gpu_speed() -> str:
         rows.append(row)
     cells = [cell for row in rows for cell in row]
     seen = [(mark, words) for mark, words in OLDER.values() if any(cell.endswith(f" {mark}") for cell in cells)]
-    marks = [f"{mark.replace('*', chr(92) + '*')} {words}" for mark, words in seen]
+    marks = [("\\" if mark == "*" else "") + f"{mark} {words}" for mark, words in seen]
     return markdown(["work", "timed", "ours", "beside", "theirs", "faster"], rows) + (
         f"\n{'; '.join(marks)}: no newer run has measured it.\n" if marks else ""
     )

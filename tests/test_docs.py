@@ -19,8 +19,10 @@ from gcl_fast.cli.main import COMMANDS
 from tests.toy_world import SETTINGS, write_toy_world
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)( title=)?[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+INDENTED = re.compile(r"^ {4,}(gcl-fast .*)$", re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -63,8 +65,11 @@ def test_python_runs(page: Path, folder_of_a_user: Path, monkeypatch: pytest.Mon
 
 
 def commands() -> list[pytest.param]:
-    lines = []
-    for block in blocks("sh"):
+    lines, texts = [], blocks("sh")
+    for page in PAGES:  # blocks without a language stand four spaces in
+        plain = BLOCK.sub("", page.read_text(encoding="utf-8")).replace("\\\n", " ")
+        texts.append(pytest.param("\n".join(INDENTED.findall(plain)), id=page.name))
+    for block in texts:
         text = block.values[0].replace("\\\n", " ")
         for number, line in enumerate(text.splitlines()):
             words = shlex.split(line, comments=True)
@@ -80,8 +85,13 @@ class ParsedError(Exception):
 
 
 @pytest.mark.parametrize("words", commands())
-def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_parse(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flag and value of a command on the pages is one that the command takes."""
+    monkeypatch.chdir(tmp_path)
+    for word in words:
+        if word.endswith("config.yaml"):  # of a run that a command before it made
+            (tmp_path / word).parent.mkdir(parents=True)
+            (tmp_path / word).write_text("name: mine3\n")
     assert words[0] in COMMANDS
     command = importlib.import_module("gcl_fast.cli." + words[0].replace("-", "_"))
     if words[0] == "doctor":  # has no flags
@@ -103,8 +113,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://", "#")):
             continue
-        path = page.parent / target.split("#")[0]
+        name, _, anchor = target.partition("#")
+        path = page.parent / name
         assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            titles = HEADING.findall(path.read_text(encoding="utf-8"))
+            anchors = [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+            assert anchor in anchors, f"{page.name} links to {target}"
 
 
 def test_tables_are_made_from_the_results() -> None:
