@@ -122,6 +122,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors, f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize(("page", "module"), [("ops.md", "gcl_fast.ops"), ("dropins.md", "gcl_fast.compat")])
+def test_every_public_name_is_on_its_page(page: str, module: str) -> None:
+    described = re.findall(r"^::: (\S+)$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    names = importlib.import_module(module).__all__
+    assert {name.rsplit(".", 1)[1] for name in described if name.startswith(module)} == set(names)
+
+
 def test_tables_are_made_from_the_results() -> None:
     found = subprocess.run([sys.executable, ROOT / "bench/tables.py", "--check"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr + "\nrun python bench/tables.py"
