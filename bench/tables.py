@@ -256,6 +256,11 @@ def scale() -> str:
 
 
 GPU = [RESULTS / f"gpu_nvidia_h100_80gb_hbm3{run}.jsonl" for run in ("_first", "_second", "_third", "")]  # the newest counts
+OLDER = {  # the mark of a number that the newest run has not measured, and what it says
+    GPU[0]: ("*", "of the first run, before the kernels were tuned"),
+    GPU[1]: ("†", "of the second run"),
+    GPU[2]: ("‡", "of the third run"),
+}
 GPU_SPEED: list[tuple[str, str, str, str, str]] = [  # work, number, how it was timed, beside, the rival's name there
     (
         "memory contrast and update, 16 of 12,936 x 2048, 8,192 negatives",
@@ -297,8 +302,8 @@ GPU_SPEED: list[tuple[str, str, str, str, str]] = [  # work, number, how it was 
 
 
 def gpu_lines() -> list[dict]:
-    """The numbers that gpu-check measured, oldest first."""
-    lines = [json.loads(line) for path in GPU for line in path.read_text(encoding="utf-8").splitlines()]
+    """The numbers that gpu-check measured, oldest first, each with the file of its run."""
+    lines = [{**json.loads(line), "file": path} for path in GPU for line in path.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line["kind"] == "number" and line["status"] == "ok"]
 
 
@@ -316,23 +321,23 @@ def duration(seconds: float) -> str:
 
 
 def gpu_speed() -> str:
-    sources = {line["key"]: line["source"] for line in gpu_lines()}
-    newest = gpu_lines()[-1]["source"]
+    measured = {line["key"]: line["file"] for line in gpu_lines()}
+
+    def took(key: str, how: str) -> str:
+        return " ".join([duration(gpu_seconds(key, how)), *OLDER.get(measured[key], ())[:1]])
+
     rows = []
     for work, key, how, beside, rival in GPU_SPEED:
-        ours, mark = gpu_seconds(key, how), "" if sources[key] == newest else " *"
-        theirs = gpu_seconds(f"{key} / {rival}", how) if rival else None
-        rows.append(
-            [
-                work,
-                how,
-                duration(ours) + mark,
-                beside,
-                *(("", "") if theirs is None else (duration(theirs), times(theirs / ours))),
-            ]
-        )
+        row = [work, how, took(key, how), beside, "", ""]
+        if rival:
+            theirs = f"{key} / {rival}"
+            row[4:] = [took(theirs, how), times(gpu_seconds(theirs, how) / gpu_seconds(key, how))]
+        rows.append(row)
+    cells = [cell for row in rows for cell in row]
+    seen = [(mark, words) for mark, words in OLDER.values() if any(cell.endswith(f" {mark}") for cell in cells)]
+    marks = [("\\" if mark == "*" else "") + f"{mark} {words}" for mark, words in seen]
     return markdown(["work", "timed", "ours", "beside", "theirs", "faster"], rows) + (
-        "\n\\* of the first run, before the kernels were tuned; the second did not measure it.\n"
+        f"\n{'; '.join(marks)}: no newer run has measured it.\n" if marks else ""
     )
 
 

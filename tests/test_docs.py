@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import training_sources
+from bench import tables, training_sources
 from gcl_fast.cli.main import COMMANDS
 from tests.toy_world import SETTINGS, write_toy_world
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)( title=)?[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+INDENTED = re.compile(r"^ {4,}(gcl-fast .*)$", re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -63,8 +65,11 @@ def test_python_runs(page: Path, folder_of_a_user: Path, monkeypatch: pytest.Mon
 
 
 def commands() -> list[pytest.param]:
-    lines = []
-    for block in blocks("sh"):
+    lines, texts = [], blocks("sh")
+    for page in PAGES:  # blocks without a language stand four spaces in
+        plain = BLOCK.sub("", page.read_text(encoding="utf-8")).replace("\\\n", " ")
+        texts.append(pytest.param("\n".join(INDENTED.findall(plain)), id=page.name))
+    for block in texts:
         text = block.values[0].replace("\\\n", " ")
         for number, line in enumerate(text.splitlines()):
             words = shlex.split(line, comments=True)
@@ -80,8 +85,13 @@ class ParsedError(Exception):
 
 
 @pytest.mark.parametrize("words", commands())
-def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_parse(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flag and value of a command on the pages is one that the command takes."""
+    monkeypatch.chdir(tmp_path)
+    for word in words:
+        if word.endswith("config.yaml"):  # of a run that a command before it made
+            (tmp_path / word).parent.mkdir(parents=True)
+            (tmp_path / word).write_text("name: mine3\n")
     assert words[0] in COMMANDS
     command = importlib.import_module("gcl_fast.cli." + words[0].replace("-", "_"))
     if words[0] == "doctor":  # has no flags
@@ -103,8 +113,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://", "#")):
             continue
-        path = page.parent / target.split("#")[0]
+        name, _, anchor = target.partition("#")
+        path = page.parent / name
         assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            titles = HEADING.findall(path.read_text(encoding="utf-8"))
+            anchors = [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+            assert anchor in anchors, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize(("page", "module"), [("ops.md", "gcl_fast.ops"), ("dropins.md", "gcl_fast.compat")])
+def test_every_public_name_is_on_its_page(page: str, module: str) -> None:
+    described = re.findall(r"^::: (\S+)$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    names = importlib.import_module(module).__all__
+    assert {name.rsplit(".", 1)[1] for name in described if name.startswith(module)} == set(names)
 
 
 def test_tables_are_made_from_the_results() -> None:
@@ -144,3 +166,12 @@ def test_a_fingerprint_sees_code_and_not_words() -> None:
     )
     assert code(plain) != code(plain.replace("+ 1", "+ 2"))
     assert training_sources.settings_alone("# a\nlr: 1  # b\n") == "lr: 1" != training_sources.settings_alone("lr: 2")
+
+
+def test_a_figure_of_an_older_gpu_run_carries_the_mark_of_that_run() -> None:
+    run = {line["key"]: line["file"] for line in tables.gpu_lines()}
+    rows = [row.split(" | ") for row in tables.gpu_speed().splitlines()[2:]]
+    for (_, key, _, _, rival), cells in zip(tables.GPU_SPEED, rows, strict=False):
+        for name, figure in ((key, cells[2]), (f"{key} / {rival}", cells[4])):
+            if name in run:
+                assert figure.split()[2:] == list(tables.OLDER.get(run[name], ()))[:1], (name, figure)

@@ -252,6 +252,19 @@ def test_a_dry_run_refuses_what_the_run_would(whole, root: Path, tmp_path: Path)
             start(other, (1,), resume=True)
 
 
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_jvtc_without_frame_numbers_is_refused_before_a_run_folder_is_made(start, root: Path, tmp_path: Path) -> None:
+    photos = sorted(root.rglob("bounding_box_train/*.jpg"))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.csv").write_text("\n".join(["path", *map(str, photos)]))
+    values = {"dataset": "csv", "root": str(tmp_path / "lists"), "stage1": {"method": "jvtc"}}
+    config = from_dict(TrainConfig, values, base=settings(root, tmp_path))
+    config = replace(config, stage1=replace(config.stage1, jvtc=replace(config.stage1.jvtc, cluster=config.stage1.cluster)))
+    with pytest.raises(StageError, match="needs frame numbers"):
+        start(config, (1,))
+    assert not config.run_dir.exists()
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "from_first", lambda make: make())

@@ -26,8 +26,8 @@ class EvaluateOptions:
     """Score the identity encoder of a checkpoint: mAP, CMC-1/5/10, mINP."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A run's checkpoint (runs/NAME/stage3/last.pt), its run folder (the last stage's is taken), or weights of an encoder that
-    export or import-checkpoint wrote or import-checkpoint knows; these need --dataset and --root."""
+    """A run's checkpoint (runs/NAME/stage3/last.pt), its run folder (the last of stage 3 is taken, else of stage 1), or weights
+    of an encoder that export or import-checkpoint wrote or import-checkpoint knows; these need --dataset and --root."""
     dataset: DatasetName | None = None
     """Another data set than the one trained on."""
     root: str | None = None

@@ -23,7 +23,7 @@ from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.folder import read_resolved, stage_checkpoint
 from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.open_dataset import open_dataset
-from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
+from gcl_fast.runs.photo_count import check_count, check_frames, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
 from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init, starts_from_init
@@ -97,6 +97,7 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     config = replace(config, loader=dataset.config.loader)
     count, resolved, asked = len(dataset.data.train), dataset.resolved(), config.stage1.iters
     check_count(config, stages, count)
+    check_frames(config, stages, dataset.data.train)
     _ = dataset.bodies  # as a training: meshes that cannot guide are refused
     config = with_iterations(config, resolved["images"])
     check_images(config, before, resolved)

@@ -9,6 +9,8 @@ from gcl_fast.config import ClusterConfig, TrainConfig
 from gcl_fast.constants import OWN_DATA
 from gcl_fast.errors import InputError
 from gcl_fast.progress import counted
+from gcl_fast.records import Record
+from gcl_fast.stages.warmup.temporal import frames_of
 
 BY_COUNT = -1  # stage1.iters: by the number of images
 TIMES = 8
@@ -49,6 +51,13 @@ def check_count(config: TrainConfig, stages: Sequence[int], images: int) -> None
                 f"them, and everybody one person. That takes {rule.k1 + 1} images, better {SHARE * rule.k1:,}; give more photos"
                 + (f", or try {flag}.k1 {_k1_for(images)}" if _k1_for(images) < images else "")
             )
+
+
+def check_frames(config: TrainConfig, stages: Sequence[int], records: Sequence[Record]) -> None:
+    """Errors: StageError where JVTC would read frame numbers that the images do not have: before a run folder is made."""
+    rule = config.stage1.jvtc
+    if 1 in stages and config.stage1.method == "jvtc" and rule.temporal_from <= rule.epochs:
+        frames_of(records)
 
 
 def count_notes(config: TrainConfig, stages: Sequence[int], images: int, *, iters: int) -> list[str]:

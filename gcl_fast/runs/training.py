@@ -26,7 +26,7 @@ from gcl_fast.runs.live_page import LivePage
 from gcl_fast.runs.lock import RunLock
 from gcl_fast.runs.networks import build_networks, load_module
 from gcl_fast.runs.open_dataset import open_dataset
-from gcl_fast.runs.photo_count import check_count, count_notes, with_iterations
+from gcl_fast.runs.photo_count import check_count, check_frames, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag
 from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
@@ -72,6 +72,7 @@ class Training:
         self.dataset = open_dataset(self.config, config, stages, resume=resume)
         count = len(self.dataset.data.train)
         check_count(config, stages, count)
+        check_frames(config, stages, self.dataset.data.train)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
         self.resolved = self.dataset.resolved()
         self.config = with_iterations(self.config, self.resolved["images"])
