@@ -94,14 +94,19 @@ def test_a_part_of_the_images_comes_without_a_test(world: Path) -> None:
     assert len(opened.data.train) == 5 and not opened.data.query and not opened.data.gallery and opened.test_meshes is None
 
 
-def test_camera_styled_images_that_cannot_be_read_are_named(root: Path) -> None:
+def test_camera_styled_images_are_counted_and_those_that_cannot_be_read_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened = OpenedDataset(settings(root), with_meshes=False)
+    assert opened.styled().num_styled == 0
+    assert "no camera-styled images (a folder bounding_box_train_camstyle)" in capsys.readouterr().out
     folder = root / "market1501/bounding_box_train_camstyle"
     folder.mkdir()
     photo = opened.data.train[0].path
     styled = folder / f"{photo.stem}_fake_1to2.jpg"
     shutil.copy(photo, styled)
     assert opened.styled().num_styled == 1 and opened.styled(use=False).num_styled == 0
+    assert capsys.readouterr().out == "1 camera-styled image\n"
     styled.write_bytes(b"")
     with pytest.raises(FileError, match=f"(?s)1 camera-styled image cannot be read.*{styled.name}"):
         opened.styled()

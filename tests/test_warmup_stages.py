@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -190,8 +191,9 @@ def test_camstyle_images_are_found_and_shown(tmp_path, settings, capsys):
         original = records[styled.owner[row]]
         assert record.path.name.startswith(original.path.stem + f"_fake_{original.camera + 1}to{record.camera + 1}")
     assert with_camstyle(records, root, use=False).records == records
-    assert main(train(settings, root, tmp_path / "runs", "--stage", "1", "--method", "mlc")) == 0
-    assert "48 camera-styled images" in capsys.readouterr().out
+    for flags in (["--dry-run"], []):
+        assert main([*train(settings, root, tmp_path / "runs", "--stage", "1", "--method", "mlc"), *flags]) == 0
+        assert re.findall(r".*camera-styled.*", capsys.readouterr().out) == ["48 camera-styled images"]
     plan = load_checkpoint(tmp_path / "runs" / "run" / "stage1" / "last.pt")
     assert plan["extra"]["bank"].shape[0] == 24  # a row an image, not a copy
 

@@ -121,6 +121,7 @@ def main(argv: list[str]) -> int:
     options = parse(EvaluateOptions, argv, prog="gcl-fast evaluate")
 
     from gcl_fast.files import check_writable, json_text, write_whole
+    from gcl_fast.models import IdentityEncoder
     from gcl_fast.runs.dataset import OpenedDataset
     from gcl_fast.runs.run_pictures import ranked_lists_picture
     from gcl_fast.stages.layout import prepare
@@ -133,7 +134,9 @@ def main(argv: list[str]) -> int:
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")
     print(dataset.table())
-    print("  ".join(f"{key} {value}" for key, value in dataset.resolved().items() if key in ("device", "precision", "loader")))
+    told = {key: value for key, value in dataset.resolved().items() if key in ("device", "precision", "loader")}
+    told["feature"] = "after-norm" if isinstance(encoder, IdentityEncoder) else "before-norm"
+    print("  ".join(f"{key} {value}" for key, value in told.items()))
     prepare(
         {"encoder": encoder}, replace(config, compile="off", step_graph=False), dataset.device
     )  # laid out as when the run scored it

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import TrainConfig
+from gcl_fast.constants import OWN_DATA
 from gcl_fast.data.augment import Augment
+from gcl_fast.data.datasets.camstyle import FOLDER as CAMSTYLE
 from gcl_fast.data.datasets.camstyle import StyledRecords, with_camstyle
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.datasets.readable import find_broken, name_files, require_readable
@@ -209,6 +211,8 @@ class OpenedDataset:
                 lines = [f"{path}: {why}" for path, why in broken]
                 raise FileError(name_files(f"{counted(len(broken), 'camera-styled image')} cannot be read", lines))
             print(counted(styled.num_styled, "camera-styled image"))
+        elif use and self.config.dataset not in OWN_DATA:
+            print(f"no camera-styled images (a folder {CAMSTYLE}): the published {self.config.stage1.method} trains with them")
         return styled
 
     def features(self, encoder: nn.Module) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import time
@@ -15,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcl_fast import distributed
-from gcl_fast.config import JVTCConfig, Stage1Config, TrainConfig
+from gcl_fast.config import JVTCConfig, Stage1Config, TrainConfig, WarmupConfig
+from gcl_fast.data.datasets.camstyle import StyledRecords
 from gcl_fast.errors import InputError, RunError, StageError
 from gcl_fast.progress import clock, counted
 from gcl_fast.runs.cpu_threads import choose_threads
@@ -54,6 +57,10 @@ class PlantedData(OpenedDataset):
         centers = F.normalize(torch.randn(self.planted, width, generator=generator), dim=1)
         noise = F.normalize(torch.randn(len(person), width, generator=generator), dim=1)
         return F.normalize(centers[person] + 0.1 * noise, dim=1)
+
+    def styled(self, *, use: bool = True) -> StyledRecords:
+        with contextlib.redirect_stdout(io.StringIO()):  # of a part of the images
+            return super().styled(use=use)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
         look_at_init(config, stages, overwrite=overwrite)
     print(dataset.table())
     print(line_of(resolved))
+    if 1 in stages and isinstance(rule := settings_of(config, 1), WarmupConfig):
+        dataset.styled(use=rule.camstyle)  # says how many there are
     print(settings_summary(config, stages))
     for note in stage1_notes(config, stages) + count_notes(config, stages, count, iters=asked):
         print(f"note: {note}")
