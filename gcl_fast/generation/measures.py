@@ -26,7 +26,7 @@ def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Arguments:
         guess, truth: [..., 3, H, W] in [0, 1].
-        mask: [..., 1, H, W] bool, the pixels that count.
+        mask: [..., 1, H, W] bool, the pixels that count; the others may hold anything.
 
     Returns: [...] float64; NaN where the mask is empty.
     """
@@ -35,7 +35,7 @@ def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
         mean = error.mean(dim=(-3, -2, -1))
     else:
         weight = mask.expand_as(error).double()
-        mean = (error * weight).sum(dim=(-3, -2, -1)) / weight.sum(dim=(-3, -2, -1))
+        mean = torch.where(weight > 0, error * weight, 0).sum(dim=(-3, -2, -1)) / weight.sum(dim=(-3, -2, -1))
     return -10 * mean.clamp_min(10 ** (-PSNR_CEILING / 10)).log10()
 
 
