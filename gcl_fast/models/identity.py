@@ -49,7 +49,8 @@ class IdentityEncoder(nn.Module):
             checkpoint: this encoder's state_dict, or the backbone's as published (then the head stays random).
         feature_width: outputs of the "jvtc" linear layer; the others have C.
         pooling: of the feature: "avg", the map's mean | "gem", its generalised mean (`backbones.GeM`); the code is averaged.
-        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns.
+        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns and where weights
+            bring another.
 
     Gradient: to the image and the weights.
     Errors: ValueError or TypeError for bad arguments; InputError, MissingFileError or FileError for weights that cannot be had;
@@ -91,6 +92,8 @@ class IdentityEncoder(nn.Module):
         self.requires_grad_(True)
         if weights is not None:
             self._load(weights, width)
+        if norm_bias == "frozen":
+            self.freeze_norm_bias()  # weights of one that learned it bring another
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         code, pooled = self.pooled(image)
