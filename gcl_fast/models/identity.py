@@ -49,8 +49,8 @@ class IdentityEncoder(nn.Module):
             checkpoint: this encoder's state_dict, or the backbone's as published (then the head stays random).
         feature_width: outputs of the "jvtc" linear layer; the others have C.
         pooling: of the feature: "avg", the map's mean | "gem", its generalised mean (`backbones.GeM`); the code is averaged.
-        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns and where weights
-            bring another.
+        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns and where
+            weights bring another.
 
     Gradient: to the image and the weights.
     Errors: ValueError or TypeError for bad arguments; InputError, MissingFileError or FileError for weights that cannot be had;

@@ -57,8 +57,8 @@ def bank_nce(
 
     Neg(i): the bank rows whose label differs from that of the row's first positive. Rows of no class (a label below 0) are
     negatives of every class; if the first positive itself has none its negatives are all rows but itself. With K, a uniform
-    sample of K of them without replacement (all when fewer), the same for all P positives, and a function of (seed, i, labels) alone,
-    hence the same on every device: `gcl_fast.reference.bank` defines it. A row without negatives has loss 0.
+    sample of K of them without replacement (all when fewer), the same for all P positives, and a function of (seed, i, labels)
+    alone, hence the same on every device: `gcl_fast.reference.bank` defines it. A row without negatives has loss 0.
 
     One read of the bank serves loss and gradient; the workspace is some B x D, kept for the backward are B x (P + 1) x D. CUDA
     graphs may capture it.
