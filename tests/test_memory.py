@@ -219,6 +219,16 @@ def test_reset_normalises_centroids_of_any_length(size, device):
         memory.reset(torch.tensor([[1.0] * 6, [float("nan")] * 6], device=device))
 
 
+@pytest.mark.parametrize("count", [4, 3000])
+def test_the_device_meta_gives_shapes(count):
+    with torch.device("meta"):
+        memory, f, targets = ClusterMemory(6, count), torch.zeros(3, 6, requires_grad=True), torch.zeros(3, dtype=torch.int64)
+    loss = memory(f, targets)
+    loss.backward()
+    memory.update(f, targets)
+    assert loss.is_meta and loss.shape == () and f.grad.shape == (3, 6)
+
+
 def test_bad_arguments_are_named():
     instances, clusters = instance_memory("cpu"), cluster_memory("cpu")
     f, rows = randn(3, 6), torch.tensor([0, 1, 2])

@@ -348,6 +348,16 @@ def test_generator_gradients_reach_everything(device: torch.device) -> None:
             assert grad.abs().max() > 1e-12, name
 
 
+def test_the_device_meta_gives_shapes() -> None:
+    with torch.device("meta"):
+        generator, discriminator = Generator(16, width=1, mlp_width=8), Discriminator(2)
+        encoder = IdentityEncoder("jvtc", "resnet18", width=8)
+        mesh, image, code = torch.zeros(2, 1, 40, 44), torch.zeros(2, 3, 40, 44), torch.zeros(2, 16)
+    assert generator(mesh, code).shape == (2, 3, 40, 44)
+    assert [part.shape for part in encoder(image)] == [(2, encoder.code_dim), (2, encoder.feature_dim)]
+    assert [scores.shape[2:] for scores in discriminator(image)] == [(10, 11), (5, 6), (3, 3)]
+
+
 def test_each_slice_of_the_code_drives_its_block() -> None:
     generator = seeded(Generator, 16, width=2, mlp_width=8).to(DOUBLE)
     code = randn(1, 16, dtype=DOUBLE).requires_grad_()

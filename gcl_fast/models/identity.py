@@ -15,6 +15,7 @@ from gcl_fast.models.backbones import GeM, backbone_entries, build_backbone
 from gcl_fast.models.blocks import check_images, check_width
 from gcl_fast.models.start_weights import TORCHVISION, imagenet_weights
 from gcl_fast.models.weights import load_weights
+from gcl_fast.ops._products import without_autocast
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,7 +98,7 @@ class IdentityEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         code, pooled = self.pooled(image)
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             feature = self.bn(self.feat(pooled))  # [B, feature_dim]
         return code, feature
 
@@ -109,7 +110,7 @@ class IdentityEncoder(nn.Module):
         dtype = torch.promote_types(fmap.dtype, self.bn.weight.dtype)
         rows = fmap.mean(3, dtype=dtype)  # [B, C, H/16]
         code = _part_means(rows).flatten(1)  # [B, C * 4]
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             pooled: Tensor = rows.mean(2) if self.pool is None else self.pool(fmap.to(dtype))  # [B, C]
         return code, pooled
 
