@@ -18,6 +18,7 @@ from gcl_fast.models.weights import load_weights
 from gcl_fast.packages import missing
 
 PSNR_CEILING = 100.0  # dB, for equal images
+SSIM_SMALLEST = 6  # rows and columns: 5 of them are reflected at a border
 DOWNLOAD = "download"
 
 
@@ -50,7 +51,7 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, borders reflected, mean over all pixels and channels.
 
     Arguments:
-        guess, truth: [N, 3, H, W] in [0, 1].
+        guess, truth: [N, 3, H, W] in [0, 1], H and W at least 6.
 
     Returns: [N] in [-1, 1], 1 for equal images.
     Errors: MissingPackageError without torchmetrics; ValueError for a wrong shape.
@@ -59,9 +60,9 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
         raise missing("torchmetrics", "SSIM", error) from error
-    if guess.shape != truth.shape or guess.dim() != 4:
-        got = f"{list(guess.shape)} and {list(truth.shape)}"
-        raise ValueError(f"ssim: guess and truth must have one shape [N, 3, H, W], got {got}")
+    if guess.shape != truth.shape or guess.dim() != 4 or guess.shape[1] != 3 or min(guess.shape[2:]) < SSIM_SMALLEST:
+        expected, got = f"[N, 3, H, W], H and W at least {SSIM_SMALLEST}", f"{list(guess.shape)} and {list(truth.shape)}"
+        raise ValueError(f"ssim: guess and truth must have one shape {expected}, got {got}")
     if len(guess) == 0:
         return guess.new_zeros(0)
     values = structural_similarity_index_measure(guess, truth, data_range=1.0, reduction="none")
