@@ -100,7 +100,7 @@ class Encoder:
         if size is None:
             raise ValueError(f"Encoder: batch_size must be a whole number above 0, got {batch_size!r}")
         photos = _single_images(images)
-        features = torch.zeros(len(photos), self.feature_dim, device=self.device)
+        features = torch.zeros(len(photos), self.feature_dim, dtype=torch.float32, device=self.device)
         self.network.eval()
         for first in range(0, len(photos), size):
             last = min(first + size, len(photos))

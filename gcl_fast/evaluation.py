@@ -15,10 +15,7 @@ from gcl_fast.errors import StageError
 from gcl_fast.files import file_numbers
 from gcl_fast.models.modes import evaluating
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
-from gcl_fast.ops._knn import Copies
-from gcl_fast.ops._products import exact_product
-from gcl_fast.ops._rows import normalised
-from gcl_fast.ops.ranking import RankMetrics, rank_metrics, rank_metrics_from_distances
+from gcl_fast.ops.ranking import RankMetrics, negated_cosines, rank_metrics, rank_metrics_from_distances
 from gcl_fast.ops.ranking import rerank as rerank_distances
 from gcl_fast.records import Record
 
@@ -77,14 +74,14 @@ def extract_features(
                 feature = encoder(batch.image)[1]
                 feature = nn.functional.normalize(feature.float(), dim=1)  # [B, D]
             if features is None:
-                features = torch.zeros(num_records, feature.shape[1], device=device)
+                features = torch.zeros(num_records, feature.shape[1], dtype=torch.float32, device=device)
             features[batch.index] = feature
             seen.index_add_(0, batch.index, torch.ones_like(batch.index))
             done += len(batch)
             if progress is not None:
                 progress(min(ranks * done, num_records), num_records)
     if features is None:
-        features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)), device=device)
+        features = torch.zeros(num_records, int(getattr(encoder, "feature_dim", 0)), dtype=torch.float32, device=device)
     if ranks > 1:
         features, seen = distributed.sum_(features), distributed.sum_(seen)  # each row is another rank's zero
     _check_features(features, seen)
@@ -237,7 +234,7 @@ def top_matches(
     """The gallery images nearest to each query by cosine, as the scores rank them. Deterministic.
 
     Arguments:
-        query_features, gallery_features: [Q, D], [G, D] floating; normalised inside.
+        query_features, gallery_features: [Q, D], [G, D] floating; normalised inside, in float32 at least.
         query_pids, gallery_pids, query_camids, gallery_camids: [Q] or [G] integer.
         top: gallery images for each query, at least 1.
 
@@ -255,23 +252,19 @@ def top_matches(
     top = integer("top_matches", "top", top, 1)
     index = torch.full((len(pids), top), -1, dtype=torch.int64, device=pids.device)
     correct = torch.zeros(len(pids), top, dtype=torch.bool, device=pids.device)
-    similarity = torch.full((len(pids), top), -torch.inf, device=pids.device)
-    query, gallery = (
-        normalised("top_matches", name, features.float())
-        for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
-    )
-    shown, twins = min(top, len(gallery_pids)), Copies.of(gallery)
+    similarity = torch.full((len(pids), top), -torch.inf, dtype=torch.float32, device=pids.device)
+    dtype = torch.promote_types(query_features.dtype, gallery_features.dtype)
+    sides = ("query_features", query_features.to(dtype)), ("gallery_features", gallery_features.to(dtype))
+    rows, shown = negated_cosines(shapes, *sides, tied=True), min(top, len(gallery_pids))
     step = max(1, (1 << 23) // max(len(gallery_pids), 1))
     for first in range(0, len(pids) if shown else 0, step):
-        part = slice(first, first + step)
+        part = slice(first, min(first + step, len(pids)))
         same_person = pids[part, None] == gallery_pids  # [b, G]
         ignored = (gallery_pids == -1) | (same_person & (camids[part, None] == gallery_camids))
-        cosine = exact_product(query[part], gallery)
-        cosine[:, twins.copies] = cosine[:, twins.originals]
-        cosine.masked_fill_(ignored, -torch.inf)
-        value, order = (t[:, :shown] for t in cosine.sort(dim=1, descending=True, stable=True))  # [b, shown]
-        ranked = value > -torch.inf
+        distance = rows(part.start, part.stop).masked_fill_(ignored, torch.inf)  # [b, G]
+        value, order = (t[:, :shown] for t in distance.sort(dim=1, stable=True))  # [b, shown]
+        ranked = value < torch.inf
         index[part, :shown] = torch.where(ranked, order, -1)
         correct[part, :shown] = same_person.gather(1, order) & ranked
-        similarity[part, :shown] = value
+        similarity[part, :shown] = -value
     return TopMatches(index.cpu(), correct.cpu(), similarity.cpu())

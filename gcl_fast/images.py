@@ -212,7 +212,7 @@ def resized(picture: PIL.Image.Image, image_size: tuple[int, int]) -> Pixels:
 def normalise(pixels: npt.NDArray[Any] | Tensor) -> Tensor:
     """uint8 [..., H, W, 3] to float32 [..., 3, H, W]: x / 255, minus ImageNet mean, over ImageNet std; the same bits
     as torchvision's ToTensor and Normalize."""
-    x = torch.as_tensor(pixels)
+    x = _levels(pixels)
     if x.dtype != torch.uint8 or x.dim() < 3 or x.shape[-1] != 3:
         raise ValueError(f"normalise: pixels must be uint8 [..., H, W, 3], got {x.dtype} {list(x.shape)}")
     return normalise_(x.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format))
@@ -257,7 +257,12 @@ def unit_to_levels(unit: Tensor) -> Tensor:
 
 def unit_from_levels(levels: npt.NDArray[np.uint8] | Tensor) -> Tensor:
     """The inverse: uint8 of any shape to float32 in [0, 1]."""
-    return torch.as_tensor(levels).float() / 255
+    return _levels(levels).float() / 255
+
+
+def _levels(values: npt.NDArray[Any] | Tensor) -> Tensor:
+    """An array as a tensor that shares its memory, whatever device the program makes its tensors on."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gcl_fast.ops import bank_update_, gcl_memory_loss, gcl_memory_step_
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, working_dtype
-from gcl_fast.ops._rows import unit
+from gcl_fast.ops._rows import normalised, unit
 from gcl_fast.ops.centroids import centroid_cross_entropy
 
 
@@ -98,16 +98,16 @@ class ClusterMemory(nn.Module):
 
     @torch.no_grad()
     def reset(self, centroids: Tensor) -> None:
-        """Start anew from centroids [C, D] float (normalised here); C may differ from before."""
+        """Start anew from centroids [C, D] float, finite (normalised here); C may differ from before."""
         Shapes("ClusterMemory.reset").tensor("centroids", centroids, ("C", self.features.shape[1]), ANY_FLOATS)
-        self.features = unit(centroids.to(self.features))
+        self.features = normalised("ClusterMemory.reset", "centroids", centroids).to(self.features)
 
     def forward(self, f: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of f . features^T / temperature, a scalar (0 for an empty batch). Does not update, and may be
         followed by `update` before its backward.
 
         Arguments:
-            f: [B, D] float, normalised here.
+            f: [B, D] float, normalised here, of any length whose square is a number of its type.
             targets: [B] integer, their clusters.
 
         Gradient: to f.

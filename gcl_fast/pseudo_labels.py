@@ -13,6 +13,7 @@ from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, clus
 from gcl_fast.errors import InputError
 from gcl_fast.ops import _jaccard, _shared_neighbors
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
+from gcl_fast.ops._rows import finite
 from gcl_fast.ops._share import Share
 from gcl_fast.ops.neighbors import SparseDistance, dbscan, jaccard_distance, jaccard_of_nearest
 
@@ -90,13 +91,14 @@ def remove_camera_bias(features: Tensor, cameras: Tensor) -> Tensor:
 
     Returns: [N, D], of the features' dtype.
     Gradient: none.
+    Errors: ValueError where a feature is not finite; TypeError, ValueError for a wrong type, shape or device.
     Source: Song, Park, Lee, Exploring the Camera Bias of Person Re-identification, ICLR 2025 (arXiv 2502.10195), debiased
         pseudo-labels.
     """
     shapes = Shapes("remove_camera_bias")
     shapes.tensor("features", features, ("N", "D"), ANY_FLOATS)
     shapes.tensor("cameras", cameras, ("N",), INTEGERS, device_of=("features", features))
-    working = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+    working = finite(shapes.op, "features", features)  # or they would count as features that do not vary
     result = torch.zeros_like(working)
     alone = torch.zeros_like(cameras, dtype=torch.bool)
     for camera in torch.unique(cameras).tolist():
@@ -183,10 +185,10 @@ def labels_of_shares(
     Gradient: none.
     Errors: as `cluster`, on every process.
     """
-    radius, fraction = float(eps), None if rho is None else _fraction(rho)
+    fraction = None if rho is None else _fraction(rho)
     shapes = Shapes("labels_of_shares")
     shapes.tensor("own", own, ("n", "D"), ANY_FLOATS)
-    shapes.number("eps", eps, 0.0, open_low=True)
+    radius = float(shapes.number("eps", eps, 0.0, open_low=True)) if rho is None else 0.0
     k1, k2, min_samples = (integer(shapes.op, *it, 1) for it in (("k1", k1), ("k2", k2), ("min_samples", min_samples)))
     wrong = int(distributed.sum_((~torch.isfinite(own).all(dim=1)).sum().cpu()))
     if wrong:  # seen by all, so that none waits

@@ -106,6 +106,20 @@ def test_batches_and_progress_and_nothing_at_all(run: Path, photos: list[Path]) 
     (2 * features).requires_grad_().sum().backward()  # an ordinary tensor, not one of inference mode
 
 
+def test_the_program_s_default_type_and_device_are_not_looked_at(run: Path, photos: list[Path]) -> None:
+    """Once features were of that type, and pixels were sent to that device."""
+    encoder = load_encoder(run, device="cpu")
+    images = [*photos, pixels(photos[0]), torch.from_numpy(pixels(photos[1])).permute(2, 0, 1)]
+    want = encoder(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = encoder(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
 def test_images_that_cannot_be_used_are_named(run: Path, photos: list[Path], tmp_path: Path) -> None:
     encoder = load_encoder(run, device="cpu")
     photos[3].write_bytes(photos[3].read_bytes()[:100])

@@ -84,6 +84,15 @@ def test_heads_of_the_encoder():
         IdentityEncoder(norm_bias="none")
 
 
+def test_a_frozen_bias_is_0_whatever_the_weights_hold(tmp_path):
+    learned = small("resnet18")
+    nn.init.ones_(learned.bn.bias)
+    torch.save(learned.state_dict(), tmp_path / "learned.pt")
+    assert (small("resnet18", weights=tmp_path / "learned.pt").bn.bias == 1).all()
+    frozen = small("resnet18", weights=tmp_path / "learned.pt", norm_bias="frozen")
+    assert (frozen.bn.bias == 0).all() and not frozen.bn.bias.requires_grad and frozen.bn.weight.requires_grad
+
+
 def test_a_frozen_bias_stays_while_the_encoder_learns():
     encoder = small("resnet18", norm_bias="frozen").requires_grad_(True)
     assert not encoder.bn.bias.requires_grad and encoder.bn.weight.requires_grad

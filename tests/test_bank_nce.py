@@ -34,7 +34,7 @@ def test_one_positive_with_a_query_of_its_own(module, batch, device):
 
 
 @BOTH
-@pytest.mark.parametrize("layout", ["one class", "all distinct", "no class", "half no class"])
+@pytest.mark.parametrize("layout", ["one class", "all distinct", "no class", "no class by other numbers", "half no class"])
 def test_extreme_labels(module, layout, device):
     query, bank, _, positive = some(device=device)
     n = len(bank)
@@ -42,6 +42,7 @@ def test_extreme_labels(module, layout, device):
         "one class": torch.zeros(n, dtype=torch.int64),
         "all distinct": torch.arange(n),
         "no class": torch.full((n,), -1),
+        "no class by other numbers": torch.arange(n) % 4 - 4,
         "half no class": torch.arange(n) % 2 - 1,
     }[layout].to(device)
     query.requires_grad_()
@@ -51,7 +52,7 @@ def test_extreme_labels(module, layout, device):
     (grad,) = torch.autograd.grad(loss.sum(), query)
     if layout == "one class":  # nothing to tell apart
         assert not loss.any() and not grad.any()
-    if layout in ("all distinct", "no class"):  # every other row is a negative: plain softmax classification
+    if layout not in ("one class", "half no class"):  # every other row is a negative: plain softmax classification
         torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(query @ bank.T / 0.1, positive, reduction="none"))
 
 

@@ -106,6 +106,21 @@ def test_one_body_seen_by_several_cameras(camera):
     torch.testing.assert_close(seen, torch.stack([project(verts, one, (32, 16)) for one in cameras]))
 
 
+def test_a_vertex_behind_the_eye_leaves_the_gradient_of_the_others_alone(device):
+    verts, camera = bodies()[0].to(device) / 3, EYE.double().to(device)
+    behind = verts.clone()
+    behind[:, 0, 2] = -9.0
+    leaves = [(v.requires_grad_(), camera.clone().requires_grad_()) for v in (verts[:, 1:].clone(), behind)]
+    alone, among = (project(v, c, (32, 16)) for v, c in leaves)
+    assert among[:, 0].isnan().all() and torch.equal(among[:, 1:], alone)
+    (of_alone, camera_alone), (of_among, camera_among) = (
+        torch.autograd.grad(p.square().sum(), leaf) for p, leaf in zip((alone, among[:, 1:]), leaves, strict=True)
+    )
+    torch.testing.assert_close(camera_among, camera_alone)
+    torch.testing.assert_close(of_among[:, 1:], of_alone)
+    assert (of_among[:, 0] == 0).all()
+
+
 def test_turning_by_changing_angles_compiles_to_one_graph():
     torch._dynamo.reset()
     compiled = torch.compile(turn, fullgraph=True, backend="aot_eager")
@@ -136,6 +151,11 @@ def test_an_angle_that_is_not_finite_is_an_error(yaw):
         (ValueError, "camera must have shape", lambda v: project(v, torch.zeros(1, 4), (4, 4))),
         (ValueError, "camera must be on cpu as verts is, got meta", lambda v: project(v, torch.ones(3, device="meta"), (4, 4))),
         (ValueError, "verts", lambda v: project(v[..., :2], torch.zeros(1, 3), (4, 4))),
+        (
+            ValueError,
+            r"camera must have leading .* \[2\] of verts, got \[3\]",
+            lambda v: project(v[[0, 0]], EYE.expand(3, 6), (4, 4)),
+        ),
     ],
 )
 def test_errors_name_the_argument(error, words, call):

@@ -124,6 +124,17 @@ def test_re_ranking_names_a_number_of_neighbours_that_is_none(name: str, value: 
         re_ranking(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros((3, 3)), **{name: value})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("matrix", [0, 1, 2])
+@pytest.mark.filterwarnings("ignore:overflow encountered in square")
+def test_re_ranking_refuses_distances_that_are_no_numbers(value: float, matrix: int) -> None:
+    """Once they came out as NaN, in the rows of others too."""
+    distances = [np.ones(shape) for shape in ((2, 3), (2, 2), (3, 3))]
+    distances[matrix][1, 0] = value
+    with pytest.raises(ValueError, match="re_ranking: distances must be finite, and their squares"):
+        re_ranking(*distances)
+
+
 def test_re_ranking_of_nothing() -> None:
     assert re_ranking(np.zeros((0, 3)), np.zeros((0, 0)), np.zeros((3, 3))).shape == (0, 3)
     assert re_ranking(np.zeros((2, 0)), np.zeros((2, 2)), np.zeros((0, 0))).shape == (2, 0)
@@ -243,6 +254,16 @@ def test_evaluate_rank_notes_a_small_gallery(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "Note: number of gallery samples is quite small, got 30\n" and cmc.shape == (30,)
     cmc, _ = evaluate_rank(*problem(g=30), max_rank=30)
     assert not capsys.readouterr().out and cmc.shape == (30,)
+
+
+@pytest.mark.parametrize("single_shot", [False, True])
+def test_evaluate_rank_gives_as_many_ranks_as_asked_for(single_shot: bool) -> None:
+    data = problem()
+    assert evaluate_rank(*data, max_rank=0, use_metric_cuhk03=single_shot)[0].shape == (0,)
+    with pytest.raises(ValueError, match="evaluate_rank: max_rank must be at least 0, got -1"):
+        evaluate_rank(*data, max_rank=-1, use_metric_cuhk03=single_shot)
+    with pytest.raises(TypeError, match="evaluate_rank: max_rank must be an integer, got float"):
+        evaluate_rank(*data, max_rank=2.5, use_metric_cuhk03=single_shot)
 
 
 def test_evaluate_rank_without_a_valid_query() -> None:

@@ -173,6 +173,41 @@ def test_top_matches_are_by_cosine_however_long_features_are(device: torch.devic
     torch.testing.assert_close(found.similarity[0, :3], torch.tensor([1.0, 0.8, -0.1 * 2**0.5]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_top_matches_are_in_the_order_that_is_scored(dtype: torch.dtype) -> None:
+    """Also where only the last digits tell images apart: lengths that round otherwise, or differences that float32 has not."""
+    generator = torch.Generator().manual_seed(0)
+    query, base = torch.randn(2, 1, 16, generator=generator, dtype=dtype)
+    nudges = 1e-9 * torch.randn(6, 16, generator=generator, dtype=dtype)
+    gallery = torch.cat([base * length for length in (1.0, 3.0, 0.7, 1.1)] + [base + nudges])
+    people, zero = torch.arange(len(gallery)), torch.zeros(1, dtype=torch.int64)
+    found = top_matches(query, gallery, zero - 1, people, zero, people + 1, top=len(gallery))
+    alone = [rank_metrics(query, gallery, zero + person, people, zero, people + 1) for person in people.tolist()]
+    assert found.index[0].tolist() == sorted(people.tolist(), key=lambda person: -alone[person].mAP)
+    assert found.similarity.dtype == torch.float32
+
+
+def test_top_matches_of_numbers_beyond_float32() -> None:
+    """Of one type with those of another, too."""
+    query, gallery = torch.tensor([[3e200, 4e200]], dtype=torch.float64), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    one, two = torch.zeros(1, dtype=torch.int64), torch.arange(2)
+    found = top_matches(query, gallery, one, two, one, two + 1, top=2)
+    assert found.index.tolist() == [[1, 0]]
+    torch.testing.assert_close(found.similarity, torch.tensor([[1.0, 0.8]]))
+
+
+def test_the_program_s_default_type_is_not_looked_at() -> None:
+    x, encoder, one = images(3), Encoder(), torch.zeros(1, dtype=torch.int64)
+    torch.set_default_dtype(torch.float64)
+    try:
+        features = extract_features(encoder, Images(x), 3, batch_size=2, device="cpu")
+        none = extract_features(encoder, Images(x[:0]), 0, batch_size=2, device="cpu")
+        found = top_matches(features[:1], features[1:], one, torch.arange(2), one, torch.ones(2, dtype=torch.int64))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert features.dtype == none.dtype == found.similarity.dtype == torch.float32
+
+
 def test_top_matches_of_nothing() -> None:
     none, two = torch.zeros(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     found = top_matches(torch.ones(2, 4), torch.ones(0, 4), two, none, two, none, top=3)

@@ -218,6 +218,8 @@ def test_psnr_by_hand(device):
     np.testing.assert_allclose(psnr(guess, truth, mask).cpu(), [0.0, 0.0], atol=1e-9)
     assert psnr(guess, truth, ~mask).cpu().numpy() == pytest.approx(expected, rel=1e-6)
     assert psnr(guess, truth, torch.zeros_like(mask)).isnan().all()
+    guess[:, :, 0] = torch.nan  # does not count
+    assert psnr(guess, truth, ~mask).cpu().numpy() == pytest.approx(expected, rel=1e-6)
 
 
 def picture(path, body, background, width):

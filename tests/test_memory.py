@@ -209,6 +209,26 @@ def test_reset_takes_another_number_of_normalised_centroids(device):
     assert "features" in memory.state_dict()
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e20, 1e38])
+def test_reset_normalises_centroids_of_any_length(size, device):
+    """Once squares that float32 does not hold made zeros of them."""
+    memory, centroids = cluster_memory(device), torch.nn.functional.normalize(randn(4, 6), dim=1)
+    memory.reset((size * centroids).to(device))
+    torch.testing.assert_close(memory.features.cpu(), centroids)
+    with pytest.raises(ValueError, match="ClusterMemory.reset: centroids must be finite, got NaN or infinity in 1 rows"):
+        memory.reset(torch.tensor([[1.0] * 6, [float("nan")] * 6], device=device))
+
+
+@pytest.mark.parametrize("count", [4, 3000])
+def test_the_device_meta_gives_shapes(count):
+    with torch.device("meta"):
+        memory, f, targets = ClusterMemory(6, count), torch.zeros(3, 6, requires_grad=True), torch.zeros(3, dtype=torch.int64)
+    loss = memory(f, targets)
+    loss.backward()
+    memory.update(f, targets)
+    assert loss.is_meta and loss.shape == () and f.grad.shape == (3, 6)
+
+
 def test_bad_arguments_are_named():
     instances, clusters = instance_memory("cpu"), cluster_memory("cpu")
     f, rows = randn(3, 6), torch.tensor([0, 1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.blocks import AdaINResidualBlock, ResidualBlock
-from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm, instance_norm
+from gcl_fast.models.norms import ChannelLayerNorm, InstanceNorm, _LayerNorm, instance_norm
 from gcl_fast.reference.step import adain as plain_adain
 from gcl_fast.reference.step import layer_norm
 from tests.weights import equal
@@ -250,6 +251,25 @@ def test_norms_keep_half_precision(device: torch.device) -> None:
         torch.testing.assert_close(a.double(), b.double(), rtol=2e-2, atol=2e-2 * float(b.abs().max()))
 
 
+def test_norms_are_twice_differentiable(device: torch.device) -> None:
+    """Once mean and deviation counted as constants: the second derivative of a sum was wrong, that of a square an error."""
+    norm = seeded(ChannelLayerNorm, 3).to(device, DOUBLE)
+    x, weight = randn(2, 3, 4, 5, device=device, dtype=DOUBLE), randn(2, 3, 4, 5, device=device, seed=1, dtype=DOUBLE)
+    scale, shift = (randn(2, 3, device=device, seed=s, dtype=DOUBLE).requires_grad_() for s in (2, 3))
+
+    def second(f: Callable[[Tensor], Tensor], power: int) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad((f(leaf) ** power * weight).sum(), leaf, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), leaf)[0]
+
+    for power in (1, 2):
+        torch.testing.assert_close(second(norm, power), second(lambda x: layer_norm(x, norm.gamma, norm.beta), power))
+        got, want = (second(lambda x, f=f: f(x, scale, shift), power) for f in (instance_norm, plain_adain))
+        torch.testing.assert_close(got, want)
+    leaves = x[:1, :, :2, :3].clone().requires_grad_(), norm.gamma, norm.beta
+    assert torch.autograd.gradgradcheck(_LayerNorm.apply, leaves)
+
+
 def test_channel_layer_norm_of_a_constant_has_finite_gradients() -> None:
     x = torch.full((1, 2, 4, 4), 3.0, requires_grad=True)
     norm = seeded(ChannelLayerNorm, 2)
@@ -326,6 +346,16 @@ def test_generator_gradients_reach_everything(device: torch.device) -> None:
         before_norm |= name.startswith("decoder.residual") and name.endswith("bias")
         if not before_norm:  # instance and layer norm cancel those biases, wholly or nearly
             assert grad.abs().max() > 1e-12, name
+
+
+def test_the_device_meta_gives_shapes() -> None:
+    with torch.device("meta"):
+        generator, discriminator = Generator(16, width=1, mlp_width=8), Discriminator(2)
+        encoder = IdentityEncoder("jvtc", "resnet18", width=8)
+        mesh, image, code = torch.zeros(2, 1, 40, 44), torch.zeros(2, 3, 40, 44), torch.zeros(2, 16)
+    assert generator(mesh, code).shape == (2, 3, 40, 44)
+    assert [part.shape for part in encoder(image)] == [(2, encoder.code_dim), (2, encoder.feature_dim)]
+    assert [scores.shape[2:] for scores in discriminator(image)] == [(10, 11), (5, 6), (3, 3)]
 
 
 def test_each_slice_of_the_code_drives_its_block() -> None:

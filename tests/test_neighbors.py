@@ -177,6 +177,11 @@ def test_knn_edges(device: torch.device) -> None:
     assert not knn(torch.ones(2, 3, device=device, requires_grad=True), 1)[0].requires_grad
 
 
+def of_two(size: float) -> SparseDistance:
+    """Distances of two neighbours of which one is so long."""
+    return jaccard_distance(torch.tensor([[0, 1], [1, 0]]), k1=2, features=torch.tensor([[1.0, 0.0], [size, 0.0]]))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -199,6 +204,9 @@ def test_knn_edges(device: torch.device) -> None:
         (lambda: jaccard_distance(torch.tensor([[0, -1], [1, 0]]), k1=2), ValueError, "row numbers from 0 to 1, got -1"),
         (lambda: jaccard_distance(torch.tensor([[0, 0], [1, 0]]), k1=2), ValueError, "repeated one in row 0"),
         (lambda: jaccard_distance(torch.tensor([[0, 1], [1, 0]]), k1=2, features=torch.zeros(3, 2)), ValueError, "N=2"),
+        (lambda: of_two(float("nan")), ValueError, "features must be finite, got NaN or infinity in 1 rows"),
+        (lambda: of_two(1e20), ValueError, "features must have finite products; bring the rows to length 1"),
+        (lambda: of_two(1.5e19), ValueError, "features must have finite products"),  # the softmax doubles them
         (lambda: dbscan(np.zeros((2, 2)), 0.5, 1), TypeError, "distance must be a SparseDistance"),
         (lambda: dbscan(sparse(np.zeros((2, 2))), 0.0, 1), ValueError, "eps must be above 0"),
         (lambda: dbscan(sparse(np.zeros((2, 2))), 0.5, 0), ValueError, "min_samples must be at least 1"),
@@ -261,6 +269,8 @@ def test_jaccard_of_neighbours_alone_and_with_features() -> None:
         assert (weighted - function(x, 14, 3).to_dense()).abs().max() < 1e-6
         doubled = function(index, 14, 3, features=2 * x).to_dense().numpy()  # used as they are
         assert np.abs(doubled - dense_jaccard(index.numpy(), 2 * unit, 14, 3)).max() < 1e-5
+        long, longer = (function(index, 14, 3, features=size * x).to_dense() for size in (1e9, 1e18))  # each by itself alone
+        assert torch.equal(long, longer) and long.min() == 0 and long.max() == 1
         large = 2 * signs(50, 16, seed=6)  # whole products so far apart that e to such a power is beyond float32
         weighted = function(index, 14, 3, features=large).to_dense().numpy()
         assert np.abs(weighted - dense_jaccard(index.numpy(), large.double().numpy(), 14, 3)).max() < 1e-5

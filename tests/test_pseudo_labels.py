@@ -123,6 +123,15 @@ def test_a_radius_is_above_0(function, eps: float) -> None:
         function(people(3, 5)[0], eps=eps)
 
 
+def test_a_radius_is_not_looked_at_where_rho_is_given() -> None:
+    x = people(8, 12)[0]
+    want, (labels, radius) = cluster(x, k1=10, rho=0.02), labels_of_shares(x, k1=10, rho=0.02)
+    for eps in (None, -1.0):
+        found, (of_shares, reach) = cluster(x, k1=10, rho=0.02, eps=eps), labels_of_shares(x, k1=10, rho=0.02, eps=eps)
+        assert torch.equal(found.labels, want.labels) and torch.equal(of_shares, labels)
+        assert found.eps == want.eps and reach == radius
+
+
 @pytest.mark.parametrize("rho", [0.0, -0.1, 1.5, float("nan")])
 def test_rho_is_a_share(rho: float) -> None:
     with pytest.raises(ValueError, match="rho must be above 0"):
@@ -170,6 +179,17 @@ def test_remove_camera_bias_is_standardising_within_each_camera(device, generato
 def test_remove_camera_bias_of_images_that_are_all_the_same_is_zero_not_nan(device):
     got = remove_camera_bias(torch.ones(3, 4, device=device), torch.tensor([0, 1, 1], device=device))
     assert torch.equal(got.cpu(), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_not_finite_are_told_before_cameras_are_removed(value: float) -> None:
+    """Once such a column counted as one that does not vary, and clusters were made of the rest without a word."""
+    x, cameras = people(3, 5)[0], torch.arange(15) % 2
+    x[4, 2] = value
+    with pytest.raises(ValueError, match="remove_camera_bias: features must be finite, got NaN or infinity in 1 rows"):
+        remove_camera_bias(x, cameras)
+    with pytest.raises(ValueError, match="features must be finite"):
+        cluster(x, debias_cameras=cameras)
 
 
 def test_a_feature_that_is_the_same_in_all_images_of_a_camera_does_not_hide_the_others(device, generator):

@@ -58,8 +58,12 @@ def test_ssim_by_hand():
     assert ssim(torch.zeros(0, 3, 20, 24), torch.zeros(0, 3, 20, 24)).shape == (0,)
     with pytest.raises(ValueError, match=r"one shape.*\[2, 3, 20, 24\].*\[1, 3, 20, 24\]"):
         ssim(torch.zeros(2, 3, 20, 24), torch.zeros(1, 3, 20, 24))
-    with pytest.raises(ValueError, match=r"one shape \[N, 3, H, W\], got \[3, 20, 24\]"):
+    with pytest.raises(ValueError, match=r"one shape \[N, 3, H, W\], H and W at least 6, got \[3, 20, 24\]"):
         ssim(torch.zeros(3, 20, 24), torch.zeros(3, 20, 24))
+    assert ssim(torch.zeros(1, 3, 6, 6), torch.zeros(1, 3, 6, 6)).tolist() == [1.0]
+    for shape in ((1, 3, 5, 20), (1, 3, 20, 5), (1, 1, 20, 24)):
+        with pytest.raises(ValueError, match=r"one shape \[N, 3, H, W\], H and W at least 6"):
+            ssim(torch.zeros(shape), torch.zeros(shape))
 
 
 def frechet_by_hand(a, b):

@@ -30,7 +30,7 @@ def evaluate_rank(
     Arguments:
         distmat: [Q, G] float, array or tensor.
         q_pids, g_pids, q_camids, g_camids: [Q], [G], persons and cameras, arrays or tensors of any numbers.
-        max_rank: length of the curve.
+        max_rank: length of the curve, at least 0.
         use_metric_cuhk03: draw the gallery of that single-shot protocol from numpy's global generator, ten times a query, as
             the original does; the mAP is the same as without it.
         use_cython: changes nothing.
@@ -111,6 +111,7 @@ def _ranked(
         raise ValueError(f"evaluate_rank: distmat must be [Q, G], persons and cameras [Q], [G], [Q], [G], got {shapes}")
     if distance.dtype not in (np.float32, np.float64):  # as torch reads them
         distance = distance.astype(np.float64)
+    max_rank = integer("evaluate_rank", "max_rank", max_rank, 0)
     if distance.shape[1] < max_rank:
         max_rank = distance.shape[1]
         print(f"Note: number of gallery samples is quite small, got {max_rank}")
@@ -118,7 +119,7 @@ def _ranked(
     tensors = [torch.from_numpy(np.require(a, requirements=("C", "W"))) for a in (distance, qp, gp, qc, gc)]
     result = rank_metrics_from_distances(*tensors, max_rank=max(max_rank, 1))
     assert result.num_valid > 0, "Error: all query identities do not appear in gallery"
-    cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if single_shot else result.cmc.numpy()
+    cmc = _single_shot(distance, qp, gp, qc, gc, max_rank) if single_shot else result.cmc[:max_rank].numpy()
     return cmc.astype(np.float32), result
 
 
@@ -171,7 +172,7 @@ def re_ranking(
         [Q, G] float32.
 
     Errors:
-        ValueError: shapes that do not fit together, or a number below 1.
+        ValueError: shapes that do not fit together, a number below 1, distances that are not finite or whose squares are not.
 
     Source:
         Zhong et al., CVPR 2017, section 3.
@@ -207,6 +208,8 @@ def re_ranking(
             (block[top:, num_query:], within_gallery[:, of_gallery].T),
         ):
             np.square(part, out=out, casting="same_kind")
+        if not np.isfinite(block.max()):  # no number is below 0, and NaN is passed on
+            raise ValueError("re_ranking: distances must be finite, and their squares in float32, got others")
         return scaled(torch.from_numpy(block))
 
     result: np.ndarray = rerank_rows(rows, num_query, num_gallery, k1, k2, float(lambda_value)).numpy()

@@ -18,6 +18,7 @@ from gcl_fast.models.weights import load_weights
 from gcl_fast.packages import missing
 
 PSNR_CEILING = 100.0  # dB, for equal images
+SSIM_SMALLEST = 6  # rows and columns: 5 of them are reflected at a border
 DOWNLOAD = "download"
 
 
@@ -26,7 +27,7 @@ def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Arguments:
         guess, truth: [..., 3, H, W] in [0, 1].
-        mask: [..., 1, H, W] bool, the pixels that count.
+        mask: [..., 1, H, W] bool, the pixels that count; the others may hold anything.
 
     Returns: [...] float64; NaN where the mask is empty.
     """
@@ -35,7 +36,7 @@ def psnr(guess: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
         mean = error.mean(dim=(-3, -2, -1))
     else:
         weight = mask.expand_as(error).double()
-        mean = (error * weight).sum(dim=(-3, -2, -1)) / weight.sum(dim=(-3, -2, -1))
+        mean = torch.where(weight > 0, error * weight, 0).sum(dim=(-3, -2, -1)) / weight.sum(dim=(-3, -2, -1))
     return -10 * mean.clamp_min(10 ** (-PSNR_CEILING / 10)).log10()
 
 
@@ -50,7 +51,7 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     Gaussian window of deviation 1.5 (11 x 11), k1 0.01, k2 0.03, borders reflected, mean over all pixels and channels.
 
     Arguments:
-        guess, truth: [N, 3, H, W] in [0, 1].
+        guess, truth: [N, 3, H, W] in [0, 1], H and W at least 6.
 
     Returns: [N] in [-1, 1], 1 for equal images.
     Errors: MissingPackageError without torchmetrics; ValueError for a wrong shape.
@@ -59,9 +60,9 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError as error:
         raise missing("torchmetrics", "SSIM", error) from error
-    if guess.shape != truth.shape or guess.dim() != 4:
-        got = f"{list(guess.shape)} and {list(truth.shape)}"
-        raise ValueError(f"ssim: guess and truth must have one shape [N, 3, H, W], got {got}")
+    if guess.shape != truth.shape or guess.dim() != 4 or guess.shape[1] != 3 or min(guess.shape[2:]) < SSIM_SMALLEST:
+        expected, got = f"[N, 3, H, W], H and W at least {SSIM_SMALLEST}", f"{list(guess.shape)} and {list(truth.shape)}"
+        raise ValueError(f"ssim: guess and truth must have one shape {expected}, got {got}")
     if len(guess) == 0:
         return guess.new_zeros(0)
     values = structural_similarity_index_measure(guess, truth, data_range=1.0, reduction="none")

@@ -15,6 +15,7 @@ from gcl_fast.models.backbones import GeM, backbone_entries, build_backbone
 from gcl_fast.models.blocks import check_images, check_width
 from gcl_fast.models.start_weights import TORCHVISION, imagenet_weights
 from gcl_fast.models.weights import load_weights
+from gcl_fast.ops._products import without_autocast
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,7 +50,8 @@ class IdentityEncoder(nn.Module):
             checkpoint: this encoder's state_dict, or the backbone's as published (then the head stays random).
         feature_width: outputs of the "jvtc" linear layer; the others have C.
         pooling: of the feature: "avg", the map's mean | "gem", its generalised mean (`backbones.GeM`); the code is averaged.
-        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns.
+        norm_bias: "learned" | "frozen": the head's batch norm keeps its bias at 0, also where the encoder learns and where
+            weights bring another.
 
     Gradient: to the image and the weights.
     Errors: ValueError or TypeError for bad arguments; InputError, MissingFileError or FileError for weights that cannot be had;
@@ -91,10 +93,12 @@ class IdentityEncoder(nn.Module):
         self.requires_grad_(True)
         if weights is not None:
             self._load(weights, width)
+        if norm_bias == "frozen":
+            self.freeze_norm_bias()  # weights of one that learned it bring another
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         code, pooled = self.pooled(image)
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             feature = self.bn(self.feat(pooled))  # [B, feature_dim]
         return code, feature
 
@@ -106,7 +110,7 @@ class IdentityEncoder(nn.Module):
         dtype = torch.promote_types(fmap.dtype, self.bn.weight.dtype)
         rows = fmap.mean(3, dtype=dtype)  # [B, C, H/16]
         code = _part_means(rows).flatten(1)  # [B, C * 4]
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             pooled: Tensor = rows.mean(2) if self.pool is None else self.pool(fmap.to(dtype))  # [B, C]
         return code, pooled
 

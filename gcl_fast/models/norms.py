@@ -62,20 +62,26 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, gamma, mean, std = ctx.saved_tensors
+        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # a second derivative is asked for
+        if again:  # what was kept is no function of x to autograd
+            variance, mean = torch.var_mean(x, dim=SAMPLE, keepdim=True)
+            std = variance.to(gamma.dtype).sqrt()
         inverse, centred = 1 / (std + EPS), x - mean
         # over height and width: [B, C, 1, 1]
         total, moment = (part.sum(SPACE, keepdim=True, dtype=gamma.dtype) for part in (grad, grad * centred))
         of_mean, of_std = ((gamma[:, None, None] * part).sum(1, keepdim=True) for part in (total, moment))
         count = x[0].numel()
         through_std = torch.where(std > 0, of_std * inverse.square() / ((count - 1) * std), 0)
-        grad_x = centred.mul_(-through_std).sub_(of_mean * inverse / count).addcmul_(grad, gamma[:, None, None] * inverse)
+        turned = centred * -through_std if again else centred.mul_(-through_std)
+        grad_x = turned.sub_(of_mean * inverse / count).addcmul_(grad, gamma[:, None, None] * inverse)
         return grad_x, (moment * inverse).sum((0, 2, 3)), total.sum((0, 2, 3))
 
 
 class ChannelLayerNorm(nn.Module):
     """Layer normalisation over C, H, W with one gamma and one beta per channel.
 
-    Divides by (std + 1e-5) with the unbiased std, unlike `nn.LayerNorm`; gamma starts as U(0, 1), beta as 0.
+    Divides by (std + 1e-5) with the unbiased std, unlike `nn.LayerNorm`; gamma starts as U(0, 1), beta as 0. Twice
+    differentiable, but not where it is compiled.
     """
 
     def __init__(self, channels: int) -> None:

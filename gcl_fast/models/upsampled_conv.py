@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast.models.map_layout import layout_of
+from gcl_fast.ops._products import without_autocast
 
 # Of a pixel in the first or second half of its parent: which parent (before, own, after) each of 5 taps reads. [2, 3, 5]
 FOLD = (((1, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)), ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)))
@@ -32,7 +33,7 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor, fold: Tensor) -> Ten
     that difference is added there.
     """
     c_out, c_in = weight.shape[:2]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         fold = fold.to(weight.dtype)
         folded = torch.einsum("pak,oikl,qbl->opqiab", fold, weight, fold)  # [Co, 2, 2, Ci, 3, 3]
     padded, top, bottom, left, right = _Edges.apply(x)

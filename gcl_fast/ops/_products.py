@@ -13,6 +13,11 @@ from torch import Tensor
 COLUMNS = 1024  # of a product at a time on the CPU
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Inside, no autocast; torch knows none of the device meta, and refuses to turn it off there."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 class _Backend(Protocol):
     fp32_precision: str
 
@@ -42,7 +47,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
     `torch.backends.cuda.matmul.allow_fp16_accumulation`; afterwards all are as before. The settings are the process's: other
     threads that multiply meanwhile are exact, too.
     """
-    with torch.autocast(device.type, enabled=False), _settings():
+    with without_autocast(device), _settings():
         yield
 
 

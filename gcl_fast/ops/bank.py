@@ -55,10 +55,10 @@ def bank_nce(
         loss[i, p] = -log( exp(a_ip / T) / (exp(a_ip / T) + sum over n in Neg(i) of exp(query_i . bank_n / T)) )
         a_ip = positive_query_ip . bank[positive_ip], where positive_query_ip is query_i if none is given
 
-    Neg(i): the bank rows whose label differs from that of the row's first positive. Rows labelled -1 are negatives of every
-    class; if the first positive itself is labelled -1 its negatives are all rows but itself. With K, a uniform sample of
-    K of them without replacement (all when fewer), the same for all P positives, and a function of (seed, i, labels) alone,
-    hence the same on every device: `gcl_fast.reference.bank` defines it. A row without negatives has loss 0.
+    Neg(i): the bank rows whose label differs from that of the row's first positive. Rows of no class (a label below 0) are
+    negatives of every class; if the first positive itself has none its negatives are all rows but itself. With K, a uniform
+    sample of K of them without replacement (all when fewer), the same for all P positives, and a function of (seed, i, labels)
+    alone, hence the same on every device: `gcl_fast.reference.bank` defines it. A row without negatives has loss 0.
 
     One read of the bank serves loss and gradient; the workspace is some B x D, kept for the backward are B x (P + 1) x D. CUDA
     graphs may capture it.
@@ -70,7 +70,7 @@ def bank_nce(
         query: [B, D] float32, float64, bfloat16 or float16, used as given: normalise it first where cosines are meant.
         bank: [N, D] float, may differ in dtype from the query; a constant (no gradient). It is neither copied nor kept for the
             backward, so it may be updated between the two.
-        labels: [N] integers, the class of each bank row; -1 = no class.
+        labels: [N] integers, the class of each bank row; below 0 (-1): no class.
         positive: [B] or [B, P] integers, bank rows.
         positive_query: [B, P, D] ([B, D] where positive is [B]), replaces the query in the positive term only.
         temperature: T above 0.
@@ -126,7 +126,7 @@ def draw_positives(labels: Tensor, index: Tensor, *, seed: int | Tensor) -> Tens
     Deterministic: a function of (seed, i, labels) alone, the same on every device.
 
     Arguments:
-        labels: [N] integers, the class of each bank row; -1 = no class: only the row itself.
+        labels: [N] integers, the class of each bank row; below 0 (-1): no class, only the row itself.
         index: [B] integers, bank rows.
         seed: integer (modulo 2^64), or a 0-d integer tensor.
 
@@ -165,7 +165,7 @@ def gcl_memory_loss(
     """The memory (rotation) contrast of GCL: three cross-entropies of photo and novel view against the bank.
 
     With f and f_nv L2-normalised here (a zero vector stays zero), n(i) = index[i], P and P' two random rows with the label
-    of n(i) (maybe itself; itself alone if that label is -1), Neg the sampled negatives of `bank_nce`, per row
+    of n(i) (maybe itself; itself alone if it has no class), Neg the sampled negatives of `bank_nce`, per row
 
         self                     CE(f_nv . bank[n(i)];  f_nv . bank[Neg])
         class                    CE(f_nv . bank[P];     f_nv . bank[Neg])
@@ -177,7 +177,7 @@ def gcl_memory_loss(
     Arguments:
         f, f_nv: [B, D] float, features of photos and of their novel views, of any length.
         bank: [N, D] float, rows of length 1; a constant that may be updated before the backward.
-        labels: [N] integers, the class of each bank row; -1 = no class.
+        labels: [N] integers, the class of each bank row; below 0 (-1): no class.
         index: [B] integers, the bank row of each image.
         temperature, num_negatives, seed: as in `bank_nce`.
 

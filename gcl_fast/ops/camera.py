@@ -137,7 +137,7 @@ def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tenso
         eye of a perspective camera (Z <= 0) becomes NaN, and `rasterize` drops its triangles.
 
     Gradient:
-        To verts and camera.
+        To verts and camera; a vertex behind the eye has none.
 
     Errors:
         TypeError, ValueError: an argument of the wrong type, shape or device.
@@ -146,18 +146,23 @@ def project(verts: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tenso
     height, width = shapes.image_size(image_size)
     shapes.tensor("verts", verts, _batched(verts), FLOATS)
     check_camera("project", camera, verts)
+    leading = verts.shape[:-2], camera.shape[:-1]
+    if any(a != b and a != 1 and b != 1 for a, b in zip(*map(reversed, leading), strict=False)):
+        expected = f"leading dimensions that broadcast against {list(leading[0])} of verts"
+        raise ValueError(f"project: camera must have {expected}, got {list(leading[1])}")
     camera = camera.to(verts.dtype).unsqueeze(-2)  # [..., 1, 3 or 6]
     x, y, z = verts.unbind(-1)  # each [..., V]
     if camera.shape[-1] == 3:
         s, tx, ty = camera.unbind(-1)  # each [..., 1]
         scale = height / 2 * s
-        columns = (width / 2 + scale * (x + tx), height / 2 + scale * (y + ty), z + torch.zeros_like(s))
-    else:
-        tx, ty, tz, f, cx, cy = camera.unbind(-1)
-        depth = z + tz
-        depth = torch.where(depth > 0, depth, torch.full_like(depth, float("nan")))
-        columns = (width / 2 + height * (f * (x + tx) / depth + cx), height / 2 + height * (f * (y + ty) / depth + cy), depth)
-    return torch.stack(columns, -1)
+        return torch.stack((width / 2 + scale * (x + tx), height / 2 + scale * (y + ty), z + torch.zeros_like(s)), -1)
+    tx, ty, tz, f, cx, cy = camera.unbind(-1)
+    depth = z + tz
+    ahead = depth > 0
+    # NaN comes last: a division by it would spoil the camera's gradient, although nobody sees the vertex.
+    depth = torch.where(ahead, depth, 1.0)
+    columns = (width / 2 + height * (f * (x + tx) / depth + cx), height / 2 + height * (f * (y + ty) / depth + cy), depth)
+    return torch.where(ahead.unsqueeze(-1), torch.stack(columns, -1), float("nan"))
 
 
 def _batched(verts: Tensor) -> tuple[str | int, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from gcl_fast import _native
 from gcl_fast.ops._bank_autograd import no_second_derivative
 from gcl_fast.ops._check import FLOATS, check_rows
+from gcl_fast.ops._products import without_autocast
 from gcl_fast.ops.bank import bank_nce
 
 FEW = 2048  # centroids
@@ -58,7 +59,7 @@ class _ByProduct(torch.autograd.Function):
 @torch.library.custom_op("gcl_fast::centroid_cross_entropy", mutates_args=())
 def _whole(query: Tensor, centroids: Tensor, targets: Tensor, temperature: float, with_grad: bool) -> tuple[Tensor, Tensor]:
     """For graphs: of its parts a compiler would leave the gradient to the backward, and read centroids there that have moved."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         return _loss_and_gradient(query, centroids, targets, temperature, with_grad)
 
 
@@ -113,7 +114,7 @@ def centroid_cross_entropy(query: Tensor, centroids: Tensor, targets: Tensor, te
             loss: Tensor = _whole(*arguments, torch.is_grad_enabled() and query.requires_grad)[0]
             return loss
         try:
-            with torch.autocast(query.device.type, enabled=False):
+            with without_autocast(query.device):
                 loss = _ByProduct.apply(*arguments)
                 return loss
         except (IndexError, RuntimeError):  # torch's, and our kernel's, of a target that is not there

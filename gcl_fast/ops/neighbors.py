@@ -90,7 +90,7 @@ def jaccard_distance(
         k1: neighbours that sets are made of (capped at N).
         k2: rows averaged around each (1: none).
         features: [N, D] float, only with neighbours for x: members of a set are weighted by softmax(2 features_i . features_j),
-            used as they are. Without it the members of a set weigh the same.
+            used as they are; such products must be finite. Without it the members of a set weigh the same.
         max_distance: at least 0; pairs farther apart (rounded to the dtype of the distances) are not stored. None: all are.
 
     Returns:
@@ -228,10 +228,13 @@ def _neighbours(index: Tensor, k: int, features: Tensor | None) -> Tensor:
     if index.shape[1] < k:
         raise ValueError(f"{op}: x must have at least min(k1, N)={k} neighbours a row, got {index.shape[1]}")
     rank = index[:, :k]
-    none = torch.zeros(0, dtype=torch.float32, device=rank.device)
-    faults = int(torch.ops.gcl_fast.neighbor_faults(rank, none if features is None else features))
+    largest = torch.zeros(0, dtype=torch.float32, device=rank.device)
+    if features is not None:  # twice a row's square: no exponent of the softmax is beyond it
+        largest = 2 * torch.linalg.vector_norm(features, dim=1, keepdim=True).square()
+    faults = int(torch.ops.gcl_fast.neighbor_faults(rank, largest))
     if features is not None and faults & NOT_FINITE:
-        finite(op, "features", features)  # says what is wrong
+        finite(op, "features", features)
+        raise ValueError(f"{op}: features must have finite products; bring the rows to length 1")
     if faults & NO_ROW:
         check_index(op, "x", rank, total, f"row numbers from 0 to {total - 1}", wait=True)
     if faults & NOT_ITSELF:

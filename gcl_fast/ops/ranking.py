@@ -66,22 +66,31 @@ def rank_metrics(
     shapes.tensor("query", query, ("Q", "D"), ANY_FLOATS)
     shapes.tensor("gallery", gallery, ("G", "D"), (query.dtype,), device_of=("query", query))
     ids = _ids(shapes, query_pids, gallery_pids, query_camids, gallery_camids, query.device)
-    query = normalised("rank_metrics", "query", query).neg_()  # the nearest has the largest product
+    rows = negated_cosines(shapes, ("query", query), ("gallery", gallery))
+    return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
+
+
+def negated_cosines(
+    shapes: Shapes, query: tuple[str, Tensor], gallery: tuple[str, Tensor], *, tied: bool = False
+) -> Callable[[int, int], Tensor]:
+    """A function that gives rows [first, last) of the negated cosines [Q, G] by which scores are ranked, of checked features with
+    their names. Columns of equal gallery rows are equal on the CPU, and where `tied` asks for it on a GPU."""
+    left = normalised(shapes.op, *query).neg_()  # the nearest has the largest product
     # Scaling the products passes over Q x G numbers, a copy of the gallery over G x D: on a GPU the copy where it is less.
     scales: Tensor | None = None
-    if query.is_cuda and shapes["Q"] > shapes["D"]:
-        gallery = normalised("rank_metrics", "gallery", gallery)
+    if left.is_cuda and shapes["Q"] > shapes["D"]:
+        right = normalised(shapes.op, *gallery)
     else:
-        gallery, scales = with_scales("rank_metrics", "gallery", gallery)
-    copies = None if gallery.is_cuda else Copies.of(gallery)  # which a CPU's product may round differently
+        right, scales = with_scales(shapes.op, *gallery)
+    copies = Copies.of(right) if tied or not right.is_cuda else None  # which a CPU's product may round differently
 
     def rows(first: int, last: int) -> Tensor:
-        product = exact_product(query[first:last], gallery)
+        product = exact_product(left[first:last], right)
         if copies is not None:
             product[:, copies.copies] = product[:, copies.originals]
         return product if scales is None else product.mul_(scales)
 
-    return _scores("rank_metrics", rows, *ids, max_rank=_checked_rank("rank_metrics", max_rank))
+    return rows
 
 
 def rank_metrics_from_distances(
