@@ -252,6 +252,23 @@ def test_a_dry_run_refuses_what_the_run_would(whole, root: Path, tmp_path: Path)
             start(other, (1,), resume=True)
 
 
+def test_a_control_run_that_stage_1_has_other_images_for_is_refused_before_training(root: Path, tmp_path: Path) -> None:
+    """Its memory has a row for each: that would be known after stage 3."""
+    world = shutil.copytree(root, tmp_path / "data")
+    config = settings(world, tmp_path / "runs", stage1={"method": "mlc", "mlc": {"epochs": 1, "iters": 1, "batch_size": 4}})
+    train(config, (1,))
+    next(world.glob("mesh/market/train/vertices/0001*.npz")).unlink()
+    config = replace(config, skip_unmeshed=True)
+    for start in (train, dry_run):
+        with pytest.raises(
+            RunError, match="--control goes on with stage 1 .* does not fit the training images .* leave --control out"
+        ):
+            start(config, (1, 2, 3), resume=True, control=True)
+    assert not stage_checkpoint(config.run_dir, "stage2").exists()
+    begun(config, (1, 2, 3), resume=True)
+    begun(config, (1, 2, 3), overwrite=True, control=True)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "from_first", lambda make: make())

@@ -30,10 +30,11 @@ def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule
         share=True,
     )
     if clusters.num_clusters < 2:
-        flag, none = f"--{stage}.cluster", clusters.num_clusters == 0
+        # A lone cluster among more outliers is the first of a radius that is too small, not everybody.
+        flag, small = f"--{stage}.cluster", clusters.num_outliers > clusters.largest
         radius = f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})"
-        more = f"lower {flag}.min-samples (now {rule.min_samples})" if none else f"lower {flag}.k1 (now {rule.k1})"
-        advice = f"{'raise' if none else 'lower'} {radius}, or {more}"
+        more = f"lower {flag}.min-samples (now {rule.min_samples})" if small else f"lower {flag}.k1 (now {rule.k1})"
+        advice = f"{'raise' if small else 'lower'} {radius}, or {more}"
         if stage == "stage1":
             anew = "under another --name, or with --overwrite"
         else:
