@@ -28,7 +28,7 @@ from gcl_fast.errors import (
     StageError,
     TooLittleMemoryError,
 )
-from gcl_fast.runs import training
+from gcl_fast.runs import run_pictures, training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
@@ -453,6 +453,20 @@ def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) 
     write_metrics(config.run_dir, {"seconds": 5000.0})
     begun(config, resume=True).count_seconds()
     assert read_metrics(config.run_dir)["seconds"] >= 5000
+
+
+def test_a_sheet_of_novel_views_that_a_kill_left_out_is_made(whole, root: Path, tmp_path: Path, monkeypatch) -> None:
+    """It is written after the scores, which stand in metrics.json by then."""
+    world, run, made = shutil.copytree(root, tmp_path / "data"), tmp_path / "run", []
+    (world / "truth").mkdir()
+    (world / "truth/index.csv").write_text("")
+    shutil.copytree(whole[0], run)
+    write_metrics(run, {stage: {"novel_view_psnr": 20.0} for stage in ("stage2", "stage3")})
+    (run / "pictures/stage2_novel_views.png").write_bytes(b"")
+    monkeypatch.setattr(run_pictures, "score_generator", lambda *given: made.append(given[3]))
+    dataset = OpenedDataset(settings(world, tmp_path), with_meshes=True)
+    run_pictures.score_generators(run, dataset)
+    assert made == ["stage3"]
 
 
 # What the first process writes
