@@ -117,6 +117,12 @@ class Engine:
         )
         ranks = distributed.world()
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
+        if ranks > 1 and min(map(len, share)) < 2 and not self.config.get("sync_bn"):  # of few clusters, or few images in them
+            smallest = min(map(len, plan))
+            raise StageError(
+                f"{title}: a batch has {smallest} images, which leaves one to each of {ranks} processes, and batch norm needs "
+                "two: --resume with fewer processes"
+            )
         pending: list[dict[str, Tensor]] = []
         with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
             step = self._step()
