@@ -231,11 +231,16 @@ def average_buffers(modules: Iterable[nn.Module]) -> None:
         _put(group, sum_(flat.double()) / world())  # in float64: what is equal on all ranks stays so, and the same
 
 
+def check_sync_batch_norm(device: torch.device) -> None:
+    """Errors: ConfigError where batch statistics cannot be those of the joint batch."""
+    if world() > 1 and device.type != "cuda":
+        raise ConfigError(f"sync_bn must be false on {device.type}: torch.nn.SyncBatchNorm runs on CUDA only")
+
+
 def sync_batch_norm(module: Network, device: torch.device) -> Network:
     """`module` with batch statistics over the joint batch."""
     if world() == 1:
         return module
-    if device.type != "cuda":
-        raise ConfigError(f"sync_bn must be false on {device.type}: torch.nn.SyncBatchNorm runs on CUDA only")
+    check_sync_batch_norm(device)
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # torch has no type for it
     return cast(Network, synced)  # itself, its layers exchanged

@@ -22,6 +22,11 @@ class ConfigError(InputError):
     """A configuration key or value that cannot be used; the message names it."""
 
 
+class NoRadiusError(InputError):
+    """A radius of clusters that is to be the mean of a share of the distances, and the share asks for none of them, or for too
+    many."""
+
+
 class MissingFileError(GclError, FileNotFoundError):
     """A file or folder that is not where it was looked for; the message names it and what was expected there."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gcl_fast import distributed
 from gcl_fast.cluster_health import Advice, camera_agreement, cluster_line, cluster_warnings
-from gcl_fast.errors import InputError
+from gcl_fast.errors import NoRadiusError
 from gcl_fast.ops import _jaccard, _shared_neighbors
 from gcl_fast.ops._check import ANY_FLOATS, INTEGERS, Shapes, integer
 from gcl_fast.ops._rows import finite
@@ -219,8 +219,8 @@ def eps_by_rho(distance: SparseDistance, rho: float) -> float:
         distance: as `jaccard_distance` gives it.
         rho: in (0, 1]; the number of pairs is rounded half to even.
 
-    Errors: InputError (a ValueError) where rho asks for no pair, or for more than the pairs that are less than 1 apart: the rest
-        all are 1.0 and their mean would say nothing.
+    Errors: NoRadiusError (a ValueError) where rho asks for no pair, or for more than the pairs that are less than 1 apart: the
+        rest all are 1.0 and their mean would say nothing.
     """
     rho = _fraction(rho)
     above = distance.indices > distance.rows()
@@ -233,7 +233,7 @@ def _mean_of_smallest(stored: Tensor, total: int, rho: float) -> float:
     wanted = int(np.around(rho * pairs))
     near = stored[(stored > 0) & (stored < 1)]
     if not 0 < wanted <= len(near):
-        raise InputError(
+        raise NoRadiusError(
             f"eps_by_rho: rho must ask for 1 to {len(near)} of {pairs} pairs (those with a distance between 0 and 1), "
             f"got rho={rho}, which asks for {wanted}"
         )

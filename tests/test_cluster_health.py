@@ -159,6 +159,25 @@ def test_a_clustering_without_clusters_names_its_flags() -> None:
         epoch_labels("stage3", 0, features, torch.zeros(9, dtype=torch.int64), rule)
 
 
+def test_one_cluster_among_more_outliers_asks_for_a_larger_radius() -> None:
+    """Three images of one person are found, six are not: a smaller one would find nobody."""
+    features = torch.eye(9)
+    features[1:3] = features[0] + 0.1 * features[1:3]
+    advice = (
+        r"1 cluster and 6 outliers .*: raise --stage1.cluster.eps \(now 0.5\), or lower --stage1.cluster.min-samples \(now 2\)\."
+    )
+    with pytest.raises(StageError, match=advice):
+        epoch_labels("stage1", 0, features, torch.zeros(9, dtype=torch.int64), ClusterConfig(k1=3, k2=1, eps=0.5, min_samples=2))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage3"])
+def test_a_share_that_gives_no_radius_is_named(stage: str) -> None:
+    features = torch.nn.functional.normalize(torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    words = rf"{stage}, epoch 4: clustering found no radius .*: change --{stage}.cluster.rho, or .* A run keeps its settings"
+    with pytest.raises(StageError, match=words):
+        epoch_labels(stage, 3, features, torch.zeros(9, dtype=torch.int64), ClusterConfig(k1=3, rho=1.0))
+
+
 def advised(config: TrainConfig, cameras: list[int]) -> str:
     watch = ClusterWatch("stage1.cluster", config.stage1.cluster, config=config, cameras=torch.tensor(cameras))
     watch.look(described(torch.arange(200) // 100, 0.6))

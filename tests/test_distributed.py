@@ -167,6 +167,18 @@ def test_a_batch_that_cannot_be_shared_is_named(monkeypatch) -> None:
         check_shares(from_dict(TrainConfig, {"stage2": {"batch_size": 3}}), (2,))
 
 
+def test_batch_norm_that_cannot_be_synchronised_is_known_before_a_run_folder_is_touched(monkeypatch) -> None:
+    config = from_dict(TrainConfig, {"sync_bn": True, "device": "cpu"})
+    check_shares(config, (1, 2, 3))  # one process
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    check_shares(config, (2,))  # holds the encoder still
+    for stage in (1, 3):
+        with pytest.raises(ConfigError, match="sync_bn must be false on cpu"):
+            check_shares(config, (stage,))
+    with pytest.raises(ConfigError, match="2 images or more for its batch norm, got 2$"):
+        check_shares(from_dict(TrainConfig, {"device": "cpu", "stage2": {"batch_size": 2}}), (2,))
+
+
 def test_shares_of_a_plan() -> None:
     plan = Plan((np.arange(8), np.arange(10, 17)))
     shares = [plan.share(rank, 2) for rank in (0, 1)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from gcl_fast import distributed
 from gcl_fast.data.plans import Plan
 from gcl_fast.errors import CheckpointError, StageError
 from gcl_fast.records import Batch
@@ -412,6 +413,47 @@ def test_a_stop_while_scoring_keeps_the_epoch(tmp_path):
     resumed = ToyStage(scores=[0.1, 0.2, 0.3])
     engine_of(resumed, tmp_path).run(resume=True)
     assert equal_stages(whole, resumed)
+
+
+@pytest.mark.parametrize("during", ["pictures", "best.pt", "last.pt"])
+def test_a_stop_after_the_steps_of_an_epoch_keeps_them(during, tmp_path, monkeypatch):
+    """Pictures take seconds, and so does a large checkpoint."""
+    whole = ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(whole, tmp_path / "whole").run()
+
+    def stop(*_):
+        if during == "pictures":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def keep(path, state):
+        if path.name == during:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save_checkpoint(path, state)
+
+    stopped = ToyStage(scores=[0.1, 0.2, 0.3])
+    stopped.pictures = lambda: {"rows": {}}
+    with monkeypatch.context() as patch, stops_on_sigterm(), pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(engine, "save_checkpoint", keep)
+        engine_of(stopped, tmp_path, checkpoint_every=1000, picture_every=1, show_pictures=stop).run()
+    assert caught.value.signal == signal.SIGTERM
+    state = load_checkpoint(tmp_path / "toy" / "last.pt")
+    assert (state["epoch"], state["iteration"]) == (1, 8)
+    resumed = ToyStage(scores=[0.1, 0.2, 0.3])
+    engine_of(resumed, tmp_path).run(resume=True)
+    assert equal_stages(whole, resumed)
+    scored = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines() if "mAP" in line]
+    assert [line["mAP"] for line in scored] == [0.1, 0.2, 0.3]
+
+
+def test_a_batch_that_leaves_one_image_to_a_process_is_told(tmp_path, monkeypatch):
+    """Where there are few clusters it is smaller than asked for, and batch norm of one image is torch's error."""
+    stage = ToyStage()
+    run = engine_of(stage, tmp_path)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    words = "toy epoch 1/3: a batch has 3 images, which leaves one to each of 2 processes, .*: --resume with fewer processes"
+    with pytest.raises(StageError, match=words):
+        run._train_epoch(Plan((np.arange(4), np.arange(3))), 0.0)
 
 
 def test_a_library_leaves_sigterm_alone(tmp_path):

@@ -64,6 +64,22 @@ def test_too_few_photos_are_known_before_training() -> None:
     check_count(replace(config, dataset="market1501"), (1,), 9)  # a published layout trains as it did
 
 
+@pytest.mark.parametrize("section", ["stage1.cluster", "stage1.jvtc.cluster", "stage3.cluster"])
+def test_a_share_of_the_pairs_that_is_none_of_them_is_known_before_training(section: str) -> None:
+    """The radius of clusters is their mean: of the published share for jvtc, 0.0016, 25 images have none."""
+    rule, base = ClusterConfig(k1=6, rho=0.0016, min_samples=1), load_shipped("market1501")
+    method = "jvtc" if "jvtc" in section else "cluster-contrast"
+    stage1 = replace(base.stage1, method=method, cluster=rule, jvtc=replace(base.stage1.jvtc, cluster=rule))
+    config = replace(base, stage1=stage1, stage3=replace(base.stage3, cluster=rule))
+    stages = (3,) if "stage3" in section else (1,)
+    with pytest.raises(InputError, match=rf"25 training images, too few: .* 0\.0016 .*--{section}.rho.* none of 300;"):
+        check_count(config, stages, 25)
+    check_count(config, stages, 26)
+    never = replace(stage1, jvtc=replace(stage1.jvtc, epochs=9, global_from=10))
+    if method == "jvtc":
+        check_count(replace(config, stage1=never), stages, 25)
+
+
 def test_a_large_k1_is_told_with_one_to_try() -> None:
     config = with_iterations(load_shipped("folder"), 97)
     first, second = count_notes(config, (1, 3), 97, iters=4)

@@ -19,6 +19,7 @@ from gcl_fast.data.datasets.camstyle import with_camstyle
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.data.loaders.finish import finish_batch, finish_images
 from gcl_fast.data.resample import cropped, turned
+from gcl_fast.errors import NoRadiusError
 from gcl_fast.models import Discriminator, Generator, IdentityEncoder
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.ops import jaccard_distance
@@ -172,6 +173,25 @@ def test_each_recording_has_clusters_of_its_own():
     assert torch.equal(second - second.min(), alone.labels)
     other, _ = labels_by_rule(bank[:24], cameras[:24], frames[:24], here)
     assert other.eps != alone.eps and joint.eps == pytest.approx((other.eps + alone.eps) / 2)
+
+
+def test_a_recording_too_small_for_a_radius_ends_nothing():
+    """Its images are alone; where each is too small, the setting is named."""
+    bank, cameras, frames = grouped(8, spread=0.1), torch.arange(48) % 3, torch.arange(48) * 50
+    recording = torch.zeros(48, dtype=torch.int64)
+    recording[[5, 11, 30]] = 1
+    cluster = {"k1": 6, "k2": 2, "rho": 0.1, "min_samples": 1}
+    rule = from_dict(JVTCConfig, {"cluster": cluster, "recording_rho": 0.12, "smooth_bins": 2.0})
+    large = recording == 0
+    here = dataclasses.replace(rule, cluster=dataclasses.replace(rule.cluster, rho=0.12), eps_scale=1.0)
+    for found, alone in zip(
+        labels_by_rule(bank, cameras, frames, rule, recording),
+        labels_by_rule(bank[large], cameras[large], frames[large], here),
+        strict=True,
+    ):
+        assert torch.equal(found.labels[large], alone.labels) and found.labels[~large].eq(-1).all() and found.eps == alone.eps
+    with pytest.raises(NoRadiusError, match="in each recording, by stage1.jvtc.recording_rho 0.0001, .*rho must ask for"):
+        labels_by_rule(bank, cameras, frames, dataclasses.replace(rule, recording_rho=1e-4), recording)
 
 
 def test_the_settings_of_jvtc_reach_its_labels(monkeypatch):

@@ -28,7 +28,7 @@ from gcl_fast.errors import (
     StageError,
     TooLittleMemoryError,
 )
-from gcl_fast.runs import training
+from gcl_fast.runs import run_pictures, training
 from gcl_fast.runs.dataset import OpenedDataset
 from gcl_fast.runs.dry_run import dry_run
 from gcl_fast.runs.folder import read_metrics, read_resolved, stage_checkpoint, write_config, write_metrics
@@ -265,6 +265,23 @@ def test_jvtc_without_frame_numbers_is_refused_before_a_run_folder_is_made(start
     assert not config.run_dir.exists()
 
 
+def test_a_control_run_that_stage_1_has_other_images_for_is_refused_before_training(root: Path, tmp_path: Path) -> None:
+    """Its memory has a row for each: that would be known after stage 3."""
+    world = shutil.copytree(root, tmp_path / "data")
+    config = settings(world, tmp_path / "runs", stage1={"method": "mlc", "mlc": {"epochs": 1, "iters": 1, "batch_size": 4}})
+    train(config, (1,))
+    next(world.glob("mesh/market/train/vertices/0001*.npz")).unlink()
+    config = replace(config, skip_unmeshed=True)
+    for start in (train, dry_run):
+        with pytest.raises(
+            RunError, match="--control goes on with stage 1 .* does not fit the training images .* leave --control out"
+        ):
+            start(config, (1, 2, 3), resume=True, control=True)
+    assert not stage_checkpoint(config.run_dir, "stage2").exists()
+    begun(config, (1, 2, 3), resume=True)
+    begun(config, (1, 2, 3), overwrite=True, control=True)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_at_the_start(root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "from_first", lambda make: make())
@@ -449,6 +466,20 @@ def test_the_total_time_holds_that_of_earlier_calls(root: Path, tmp_path: Path) 
     write_metrics(config.run_dir, {"seconds": 5000.0})
     begun(config, resume=True).count_seconds()
     assert read_metrics(config.run_dir)["seconds"] >= 5000
+
+
+def test_a_sheet_of_novel_views_that_a_kill_left_out_is_made(whole, root: Path, tmp_path: Path, monkeypatch) -> None:
+    """It is written after the scores, which stand in metrics.json by then."""
+    world, run, made = shutil.copytree(root, tmp_path / "data"), tmp_path / "run", []
+    (world / "truth").mkdir()
+    (world / "truth/index.csv").write_text("")
+    shutil.copytree(whole[0], run)
+    write_metrics(run, {stage: {"novel_view_psnr": 20.0} for stage in ("stage2", "stage3")})
+    (run / "pictures/stage2_novel_views.png").write_bytes(b"")
+    monkeypatch.setattr(run_pictures, "score_generator", lambda *given: made.append(given[3]))
+    dataset = OpenedDataset(settings(world, tmp_path), with_meshes=True)
+    run_pictures.score_generators(run, dataset)
+    assert made == ["stage3"]
 
 
 # What the first process writes

@@ -196,10 +196,21 @@ def test_jvtc_ends_where_all_images_are_one_person(monkeypatch: pytest.MonkeyPat
 
 
 def test_jvtc_asks_for_frames_where_an_epoch_will_need_them() -> None:
-    assert stage_of("jvtc", frame=-1, temporal_from=10).frames is None  # of nine epochs
-    for settings in ({"temporal_from": 9}, {"temporal_from": 10, "continuation": Continuation("control", 9, 100)}):
-        with pytest.raises(StageError, match="needs frame numbers"):
-            stage_of("jvtc", frame=-1, **settings)
+    with pytest.raises(StageError, match="needs frame numbers"):
+        stage_of("jvtc", frame=-1, temporal_from=9)  # of nine epochs
+
+
+@pytest.mark.parametrize("continuation", [None, Continuation("control", 9, 100)])
+def test_jvtc_never_asks_for_frames_where_time_begins_after_its_epochs(continuation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the control run neither: it would end a run whose three stages are trained."""
+    settings = {"global_from": 1, "temporal_from": 10, "continuation": continuation}
+    assert stage_of("jvtc", frame=-1, **settings).frames is None
+    stage, made = stage_of("jvtc", **settings), []
+    monkeypatch.setattr(stage, "_visual_clusters", lambda: made.append("visual") or told([0] * 5 + [1] * 5))
+    stage.enter_epoch(1)
+    stage.number = 16  # of a continuation
+    stage.plan_epoch(1)
+    assert made == ["visual"]
 
 
 @pytest.mark.parametrize("per_recording", [True, False])

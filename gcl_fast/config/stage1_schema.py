@@ -138,7 +138,8 @@ class JVTCConfig(WarmupConfig):
     label_every: int = 5
     """Epochs between labels."""
     temporal_from: int = 30
-    """First epoch whose labels also use frame numbers; beyond `epochs`: never, and no frame numbers are needed."""
+    """First epoch whose labels also use frame numbers; beyond `epochs`: never, nor in the control run, and no frame numbers are
+    needed."""
     bin_frames: int = 100
     """Width of a bin of the frame intervals."""
     smooth_bins: float = 50.0
@@ -150,7 +151,8 @@ class JVTCConfig(WarmupConfig):
     """Where file names tell recordings apart (MSMT17): clusters and intervals of each recording by itself, since each has a clock
     of its own; from temporal_from on."""
     recording_rho: float = 4.8e-3
-    """Takes the place of cluster.rho within one recording, without eps_scale."""
+    """Takes the place of cluster.rho within one recording, without eps_scale; the images of one so small that this gives no
+    radius are alone."""
     candidates: int = 200
     """Visually nearest images of each whose joint similarity is computed."""
     momentum_step: float = 0.01

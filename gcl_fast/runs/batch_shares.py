@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from gcl_fast import distributed
 from gcl_fast.config import TrainConfig
 from gcl_fast.errors import ConfigError
+from gcl_fast.runs.device import choose_device
 
 
 def check_shares(config: TrainConfig, stages: Sequence[int]) -> None:
-    """ConfigError where a stage's batch cannot be shared equally by the processes of this run."""
-    count, warmup = distributed.world(), config.stage1
+    """ConfigError where a stage's batch cannot be shared equally by the processes of this run, or its batch norm not at all."""
+    count, warmup, device = distributed.world(), config.stage1, choose_device(config.device)
+    if config.sync_bn and {1, 3} & set(stages):  # which train the encoder; before a run folder is touched
+        distributed.check_sync_batch_norm(device)
     settings, name = {"mlc": (warmup.mlc, "stage1.mlc"), "jvtc": (warmup.jvtc, "stage1.jvtc")}.get(
         warmup.method, (warmup, "stage1")
     )
@@ -29,6 +32,6 @@ def check_shares(config: TrainConfig, stages: Sequence[int]) -> None:
             )
         if count > 1 and size // count < 2 and not config.sync_bn:
             raise ConfigError(
-                f"{name}.batch_size must give each of {count} processes 2 images or more for its batch norm, got {size}; "
-                "or use --sync-bn"
+                f"{name}.batch_size must give each of {count} processes 2 images or more for its batch norm, got {size}"
+                + ("; or use --sync-bn" if device.type == "cuda" else "")
             )

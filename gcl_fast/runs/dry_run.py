@@ -28,7 +28,7 @@ from gcl_fast.runs.networks import build_networks
 from gcl_fast.runs.open_dataset import open_dataset
 from gcl_fast.runs.photo_count import check_count, check_frames, count_notes, with_iterations
 from gcl_fast.runs.resolved import keep_choices, line_of
-from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
+from gcl_fast.runs.run_checks import check_control, check_control_images, check_images, check_run, check_start
 from gcl_fast.runs.stage_start import look_at_init, starts_from_init
 from gcl_fast.runs.start_summary import settings_summary, stage1_notes, start_box
 from gcl_fast.runs.work_ahead import settings_of, work_of
@@ -106,6 +106,8 @@ def _look(config: TrainConfig, stages: Sequence[int], *, resume: bool, overwrite
     check_count(config, stages, count)
     check_frames(config, stages, dataset.data.train)
     _ = dataset.bodies  # as a training: meshes that cannot guide are refused
+    if control:
+        check_control_images(config, dataset.image_names, overwrite=overwrite)
     config = with_iterations(config, resolved["images"])
     check_images(config, before, resolved)
     goes_on = resume and stage_checkpoint(config.run_dir, f"stage{stages[0]}").exists()

@@ -45,6 +45,13 @@ def check_count(config: TrainConfig, stages: Sequence[int], images: int) -> None
                 f"{place}, too few: at least two people are to be found, each in {rule.min_samples} images or more "
                 f"({flag}.min-samples), which takes {2 * rule.min_samples}; give more photos or a smaller {flag}.min-samples"
             )
+        pairs, jvtc = images * (images - 1) // 2, config.stage1.jvtc
+        unused = rule is jvtc.cluster and jvtc.global_from > jvtc.epochs  # it makes no labels
+        if rule.rho is not None and round(rule.rho * pairs) == 0 and not unused:
+            raise InputError(
+                f"{place}, too few: the radius of clusters is the mean distance of the nearest pairs, a share of {rule.rho:g} of "
+                f"all ({flag}.rho), which is none of {pairs}; give a larger share, or {flag}.rho None for a radius of {flag}.eps"
+            )
         if config.dataset in OWN_DATA and images <= rule.k1:
             raise InputError(
                 f"{place}, too few: people are told apart by their {rule.k1} nearest images ({flag}.k1), which would be all of "

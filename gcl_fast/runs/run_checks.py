@@ -20,6 +20,7 @@ from gcl_fast.runs.same_settings import changed_settings
 from gcl_fast.runs.stage_start import starts_from_init
 from gcl_fast.runs.work_ahead import settings_of
 from gcl_fast.stages.checkpoint import load_trained, trained_settings
+from gcl_fast.stages.engine import other_images
 from gcl_fast.stages.layout import check_graphs
 
 LONGEST_NAME = 255  # bytes, as file systems have it
@@ -150,6 +151,19 @@ def check_control(config: TrainConfig, stages: Sequence[int], *, overwrite: bool
                 f"--control needs stages 1 and 3 of this run, and stage {number} is not finished ({far}): "
                 "train it in the same call"
             )
+
+
+def check_control_images(config: TrainConfig, now: str, *, overwrite: bool) -> None:
+    """Errors: RunError where the control run could not go on from stage 1, whose memory has a row for each image: else that is
+    known after stage 3. now: a fingerprint of the images that are trained on."""
+    path = stage_checkpoint(config.run_dir, "stage1")
+    if overwrite or config.stage1.method == "cluster-contrast" or not path.exists():
+        return
+    before = load_trained(path).get("image_names")
+    if before and before != now:
+        raise RunError(
+            f"--control goes on with stage 1 and its memory of each image, and {other_images(path)}; or leave --control out"
+        )
 
 
 def check_images(config: TrainConfig, before: Resolved, now: Resolved) -> None:

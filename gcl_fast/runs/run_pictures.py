@@ -44,7 +44,7 @@ def score_generators(run_dir: Path, dataset: OpenedDataset, trained: Collection[
     todo = [
         stage
         for stage in ("stage2", "stage3")
-        if _is_due(run_dir, stage, trained, there="novel_view_psnr" in metrics.get(stage, {}))
+        if _is_due(run_dir, stage, trained, there="novel_view_psnr" in metrics.get(stage, {}) and _sheet(run_dir, stage).exists())
     ]
     if not todo:
         return
@@ -65,7 +65,11 @@ def score_generator(
     write_metrics(run_dir, {stage: scores.as_metrics()})
     title = f"{stage}: generated views beside the truth (people not trained on)"
     sheet = novel_view_sheet(encoder, generator, truth, meshes, size, device, title=title)
-    save_png(run_dir / "pictures" / f"{stage}_novel_views.png", sheet)
+    save_png(_sheet(run_dir, stage), sheet)  # after the scores: a call that was killed between the two left none
+
+
+def _sheet(run_dir: Path, stage: str) -> Path:
+    return run_dir / "pictures" / f"{stage}_novel_views.png"
 
 
 def picture_ranked_lists(run_dir: Path, dataset: OpenedDataset, trained: Collection[str] = ()) -> None:

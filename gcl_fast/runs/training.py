@@ -29,7 +29,7 @@ from gcl_fast.runs.open_dataset import open_dataset
 from gcl_fast.runs.photo_count import check_count, check_frames, count_notes, with_iterations
 from gcl_fast.runs.resolved import Resolved, keep_choices, line_of
 from gcl_fast.runs.resume_command import stage_flag
-from gcl_fast.runs.run_checks import check_control, check_images, check_run, check_start
+from gcl_fast.runs.run_checks import check_control, check_control_images, check_images, check_run, check_start
 from gcl_fast.runs.run_files import STAGES, last_iterations
 from gcl_fast.runs.same_settings import with_absolute_paths
 from gcl_fast.runs.stage_start import load_start, look_at_init, starts_from_init
@@ -74,6 +74,8 @@ class Training:
         check_count(config, stages, count)
         check_frames(config, stages, self.dataset.data.train)
         _ = self.dataset.bodies  # read now: meshes that cannot guide are refused before a run folder is touched
+        if control:
+            distributed.from_first(lambda: check_control_images(config, self.dataset.image_names, overwrite=overwrite))
         self.resolved = self.dataset.resolved()
         self.config = with_iterations(self.config, self.resolved["images"])
         self.start = self._announce_start(overwrite=overwrite)

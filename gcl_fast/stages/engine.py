@@ -117,6 +117,12 @@ class Engine:
         )
         ranks = distributed.world()
         share = plan.share(distributed.rank(), ranks, unit=stage.unit)
+        if ranks > 1 and min(map(len, share)) < 2 and not self.config.get("sync_bn"):  # of few clusters, or few images in them
+            smallest = min(map(len, plan))
+            raise StageError(
+                f"{title}: a batch has {smallest} images, which leaves one to each of {ranks} processes, and batch norm needs "
+                "two: --resume with fewer processes"
+            )
         pending: list[dict[str, Tensor]] = []
         with contextlib.closing(progress), stops_put_off(enabled=ranks == 1) as stop:
             step = self._step()
@@ -187,21 +193,23 @@ class Engine:
             if distributed.world() == 1:
                 self.save(time.perf_counter() - began)
             raise
-        if scores:
-            self.scores = scores
-            self._write({k: v for k, v in scores.items() if k != "score"}, time.perf_counter() - began)
-        if self.show_pictures and distributed.first() and (last or (self.epoch + 1) % self.picture_every == 0):
-            pictures = self.stage.pictures()
-            if pictures:
-                self.show_pictures(self.stage.name, pictures, self.iteration)
-        self.epoch, self.position, self.plan = self.epoch + 1, 0, None
-        better = "score" in scores and (self.best is None or scores["score"] > self.best)
-        if better:
-            self.best = scores["score"]
-        self.seconds = time.perf_counter() - began
-        if distributed.first() and (better or (last and self.best is None)):
-            self._keep("best.pt")  # before last.pt, after which a resumed run would not write it again
-        self.save(self.seconds)
+        with stops_put_off(enabled=distributed.world() == 1) as stop:  # else the steps since the last checkpoint were lost
+            if scores:
+                self.scores = scores
+                self._write({k: v for k, v in scores.items() if k != "score"}, time.perf_counter() - began)
+            if self.show_pictures and distributed.first() and (last or (self.epoch + 1) % self.picture_every == 0):
+                pictures = self.stage.pictures()
+                if pictures:
+                    self.show_pictures(self.stage.name, pictures, self.iteration)
+            self.epoch, self.position, self.plan = self.epoch + 1, 0, None
+            better = "score" in scores and (self.best is None or scores["score"] > self.best)
+            if better:
+                self.best = scores["score"]
+            self.seconds = time.perf_counter() - began
+            if distributed.first() and (better or (last and self.best is None)):
+                self._keep("best.pt")  # before last.pt, after which a resumed run would not write it again
+            self.save(self.seconds)
+        stop.check()
 
     def _go_on(self, state: dict[str, Any]) -> None:
         """Take over what is of the very images: rows, labels, the plan."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,39 +12,56 @@ from torch import Tensor
 from gcl_fast import distributed
 from gcl_fast.cluster_health import Advice
 from gcl_fast.config import ClusterConfig, TrainConfig
-from gcl_fast.errors import StageError
+from gcl_fast.errors import NoRadiusError, StageError
 from gcl_fast.progress import counted
 from gcl_fast.pseudo_labels import PseudoLabels, cluster
 
 
+@contextlib.contextmanager
+def radius_named(stage: str, epoch: int, flag: str) -> Iterator[None]:
+    """Inside, a share of the distances that gives no radius is a StageError that names its setting; flag: of the clusters."""
+    try:
+        yield
+    except NoRadiusError as error:
+        raise StageError(
+            f"{stage}, epoch {epoch + 1}: clustering found no radius ({error}): change {flag}.rho, or give {flag}.rho None, and "
+            f"the radius is {flag}.eps. {_takes_a_new_run(stage)}"
+        ) from error
+
+
+def _takes_a_new_run(stage: str) -> str:
+    other = "under another --name, or with --overwrite"
+    anew = other if stage == "stage1" else "of --stage 3 under another --name, with --init RUN/stage2"
+    return f"A run keeps its settings (--resume refuses others): that takes a new one {anew}"
+
+
 def epoch_labels(stage: str, epoch: int, features: Tensor, cameras: Tensor, rule: ClusterConfig) -> PseudoLabels:
     """Cluster features [N, D] of the training images (cameras [N]) by `rule`; StageError where there is nothing to train on."""
-    clusters = cluster(
-        features,
-        k1=rule.k1,
-        k2=rule.k2,
-        eps=rule.eps,
-        rho=rule.rho,
-        min_samples=rule.min_samples,
-        debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
-        cameras=cameras,
-        share=True,
-    )
+    with radius_named(stage, epoch, f"--{stage}.cluster"):
+        clusters = cluster(
+            features,
+            k1=rule.k1,
+            k2=rule.k2,
+            eps=rule.eps,
+            rho=rule.rho,
+            min_samples=rule.min_samples,
+            debias_cameras=cameras.to(features.device) if rule.debias_cameras else None,
+            cameras=cameras,
+            share=True,
+        )
     if clusters.num_clusters < 2:
-        flag, none = f"--{stage}.cluster", clusters.num_clusters == 0
+        # A lone cluster among more outliers is the first of a radius that is too small, not everybody.
+        flag, small = f"--{stage}.cluster", clusters.num_outliers > clusters.largest
         radius = f"{flag}.eps (now {rule.eps:g})" if rule.rho is None else f"{flag}.rho (now {rule.rho:g})"
-        more = f"lower {flag}.min-samples (now {rule.min_samples})" if none else f"lower {flag}.k1 (now {rule.k1})"
-        advice = f"{'raise' if none else 'lower'} {radius}, or {more}"
-        if stage == "stage1":
-            anew = "under another --name, or with --overwrite"
-        else:
+        more = f"lower {flag}.min-samples (now {rule.min_samples})" if small else f"lower {flag}.k1 (now {rule.k1})"
+        advice = f"{'raise' if small else 'lower'} {radius}, or {more}"
+        if stage != "stage1":
             advice += ", or warm the encoder up longer in stage 1"
-            anew = "of --stage 3 under another --name, with --init RUN/stage2"
         raise StageError(
             f"{stage}, epoch {epoch + 1}: clustering found {counted(clusters.num_clusters, 'cluster')} and "
             f"{counted(clusters.num_outliers, 'outlier')} "
             f"among {len(features)} images at eps {clusters.eps:.3f}; at least 2 clusters are needed: {advice}. "
-            f"A run keeps its settings (--resume refuses others): that takes a new one {anew}"
+            f"{_takes_a_new_run(stage)}"
         )
     return clusters
 

@@ -22,7 +22,7 @@ from gcl_fast.models.identity import IdentityEncoder
 from gcl_fast.ops import bank_update_
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.records import Batch
-from gcl_fast.stages.labels import ClusterWatch, from_first_rank
+from gcl_fast.stages.labels import ClusterWatch, from_first_rank, radius_named
 from gcl_fast.stages.losses import global_loss, local_loss, view_means
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.joint_labels import visual_labels
@@ -46,9 +46,9 @@ class JVTCStage(MemoryStage):
         records = self.styled.records[: self.num_images]
         self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
         self.recordings = torch.from_numpy(recordings_of(records)).to(self.device)
-        # Before training: a missing frame number must not end it after thirty epochs.
-        last = rule.epochs if self.updates is None else self.age(self.epochs)
-        self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.temporal_from <= last else None
+        # Before training: a missing frame number must not end it after thirty epochs. Beyond the method's epochs is never, in a
+        # continuation too, which would otherwise ask for frames, or learn from them, where stage 1 did not.
+        self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.temporal_from <= rule.epochs else None
         self.labels = torch.arange(self.num_images, device=self.device)  # each image alone
         self.number = 1  # the epoch, as the paper counts
         self._figures: dict[str, float] = {}
@@ -74,7 +74,8 @@ class JVTCStage(MemoryStage):
         return self.cut(Plan(tuple(v.astype(np.int64).reshape(-1) for v in views)), epoch)
 
     def _relabel(self) -> None:
-        clusters = self._joint_clusters() if self.number >= self.rule.temporal_from else self._visual_clusters()
+        with radius_named("stage1", self.number - 1, "--stage1.jvtc.cluster"):
+            clusters = self._joint_clusters() if self.number >= self.rule.temporal_from else self._visual_clusters()
         if clusters.num_clusters == 1 and clusters.num_outliers == 0:
             raise StageError(
                 f"stage1, epoch {self.number}: all {self.num_images} images fell into one cluster at eps "

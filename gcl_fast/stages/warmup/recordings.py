@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.config import JVTCConfig
+from gcl_fast.errors import NoRadiusError
 from gcl_fast.pseudo_labels import PseudoLabels, described
 from gcl_fast.records import Record
 from gcl_fast.stages.warmup.joint_labels import joint_labels
@@ -32,7 +33,7 @@ def labels_by_rule(
         features: [N, D] floating.
         cameras, frames: [N] int64.
         recordings: [N] int64 from 0; where given, each recording has clusters of its own, by rule.recording_rho without
-            rule.eps_scale; None: there is one.
+            rule.eps_scale, and the images of one so small that this gives no radius have none; None: there is one.
 
     Source: Li and Zhang, ECCV 2020, and for the recordings their code for MSMT17.
     """
@@ -40,14 +41,21 @@ def labels_by_rule(
         return _labels(features, cameras, frames, rule, rule.eps_scale)
     within = replace(rule, cluster=replace(rule.cluster, rho=rule.recording_rho)) if rule.cluster.rho is not None else rule
     parts = [torch.full((len(features),), -1, dtype=torch.int64, device=features.device) for _ in range(2)]
-    radius = []
+    radius: list[list[float]] = []
+    too_small: NoRadiusError | None = None
     for recording in range(int(recordings.max()) + 1):
         chosen = (recordings == recording).nonzero().flatten()
-        found = _labels(features[chosen], cameras[chosen], frames[chosen], within, 1.0)
+        try:
+            found = _labels(features[chosen], cameras[chosen], frames[chosen], within, 1.0)
+        except NoRadiusError as error:
+            too_small = error
+            continue
         for labels, clusters in zip(parts, found, strict=True):
             here = clusters.labels.to(labels.device)
             labels[chosen] = torch.where(here < 0, -1, here + labels.max() + 1)
         radius.append([clusters.eps for clusters in found])
+    if too_small is not None and not radius:
+        raise NoRadiusError(f"in each recording, by stage1.jvtc.recording_rho {rule.recording_rho:g}, {too_small}")
     joint, visual = (
         described(labels, float(np.mean(eps)), cameras) for labels, eps in zip(parts, zip(*radius, strict=True), strict=True)
     )
