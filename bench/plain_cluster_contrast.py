@@ -109,7 +109,8 @@ def train_plainly(encoder: nn.Module, config: TrainConfig, opened: OpenedDataset
     cameras = np.array([record.camera for record in records])
     plain = [T.ToTensor(), T.Normalize(MEAN, STD)]
     resize = T.Resize(size, interpolation=T.InterpolationMode.BICUBIC)
-    erasing = T.RandomErasing(stage.augment.erase, scale=(0.02, stage.augment.erase_largest))
+    fill = MEAN if stage.augment.erase_fill == "released" else 0
+    erasing = T.RandomErasing(stage.augment.erase, scale=(0.02, stage.augment.erase_largest), value=fill)
     changes = [T.RandomHorizontalFlip(stage.augment.flip), T.Pad(stage.augment.pad), T.RandomCrop(size)]
     transform, still = T.Compose([*changes, *plain, erasing]), T.Compose(plain)
     pictures = [resize(Image.open(record.path).convert("RGB")) for record in records]

@@ -304,7 +304,7 @@ def test_each_augmentation():
         hits = [(t, x) for t in range(7) for x in range(7) if np.array_equal(padded[t : t + 64, x : x + 32], cropped)]
         assert len(hits) == 1
         offsets.update(hits)
-        erased = Augment(**{**off, "erase": 1.0})(image, rng(seed))
+        erased = Augment(**{**off, "erase": 1.0, "erase_fill": "mean"})(image, rng(seed))
         changed = (erased != image).any(axis=2)
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

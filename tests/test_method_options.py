@@ -116,6 +116,23 @@ def test_a_batch_is_changed_like_its_pictures():
     torch.testing.assert_close(together[1:], one_by_one[1:], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["cluster-contrast", "mlc", "jvtc"])
+def test_what_is_erased_is_the_mean_after_normalisation(method):
+    """The public code erases what is normalised already: a network reads 0.485, 0.456, 0.406 there, to half a grey level."""
+    augment = augmentation(recipe(method).stage1.augment)
+    change = augment.choose((64, 32), np.random.default_rng(0))._replace(
+        flip=False, top=augment.pad, left=augment.pad, jitter=None, box=(8, 4, 20, 10), crop=None, angle=0.0
+    )
+    old = change._replace(fill=dataclasses.replace(augment, erase_fill="mean").choose((64, 32), np.random.default_rng(0)).fill)
+    for finish in (finish_images, finish_batch):
+        for made, wanted in ((change, torch.tensor([0.485, 0.456, 0.406])), (old, torch.zeros(3))):
+            image = finish(planar(picture())[None], [made], augment.pad)[0]
+            erased = image[:, 8:28, 4:14]
+            torch.testing.assert_close(erased, wanted[:, None, None].expand_as(erased), rtol=0, atol=0.51 / 255 / 0.224)
+    with pytest.raises(ValueError, match="Augment: erase_fill must be"):
+        dataclasses.replace(augment, erase_fill="grey")
+
+
 def test_augmentation_of_the_settings():
     mlc = augmentation(recipe("mlc").stage1.augment)
     assert (mlc.crop_smallest, mlc.rotation, mlc.erase_area, mlc.pad) == (0.64, 10.0, (0.02, 0.2), 0)

@@ -37,6 +37,7 @@ CLUSTER_CONTRAST = {
             "pad": 10,
             "erase": 0.5,
             "erase_largest": 0.4,
+            "erase_fill": "released",
             "color_jitter": 0,
             "crop_smallest": 1,
             "rotation": 0,
@@ -57,6 +58,7 @@ MLC = {
             "pad": 0,
             "erase": 0.5,
             "erase_largest": 0.2,
+            "erase_fill": "released",
             "color_jitter": 0.2,
             "crop_smallest": 0.64,
             "rotation": 10,
@@ -99,6 +101,7 @@ JVTC = {
             "pad": 0,
             "erase": 0.5,
             "erase_largest": 0.2,
+            "erase_fill": "released",
             "color_jitter": 0,
             "crop_smallest": 1,
             "rotation": 0,
@@ -307,6 +310,7 @@ def test_a_run_of_before_the_recipes_keeps_its_settings(tmp_path: Path):
     config = from_values(stored)
     assert (config.model.variant, config.model.pooling, config.stage1.sampler) == ("jvtc", "avg", "random")
     assert (config.stage1.jvtc.target_norm, config.stage1.mlc.walk) == ("l2", "mutual")
+    assert config.stage1.augment.erase_fill == "mean"
     assert from_values(to_dict(recipe("mlc"))) == recipe("mlc")  # one of today has them
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps(stored))

@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "stage1": {
             "method": "cluster-contrast",
             "sampler": "multiple-gallery",
-            "augment": {"flip": 0.5, "pad": 10, "erase": 0.5, "erase_largest": 0.4},
+            "augment": {"flip": 0.5, "pad": 10, "erase": 0.5, "erase_largest": 0.4, "erase_fill": "released"},
         },
     },
     "mlc": {
@@ -32,6 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
                 "pad": 0,
                 "erase": 0.5,
                 "erase_largest": 0.2,
+                "erase_fill": "released",
                 "color_jitter": 0.2,
                 "crop_smallest": 0.64,
                 "rotation": 10.0,
@@ -40,7 +41,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "jvtc": {
         "model": {"variant": "jvtc", "pooling": "avg", "norm_bias": "learned"},
-        "stage1": {"method": "jvtc", "augment": {"flip": 0.5, "pad": 0, "erase": 0.5, "erase_largest": 0.2}},
+        "stage1": {
+            "method": "jvtc",
+            "augment": {"flip": 0.5, "pad": 0, "erase": 0.5, "erase_largest": 0.2, "erase_fill": "released"},
+        },
     },
 }
 METHODS = tuple(RECIPES)
@@ -50,6 +54,7 @@ _BEFORE: dict[str, Any] = {
     "model": {"variant": "jvtc", "pooling": "avg", "norm_bias": "learned"},
     "stage1": {
         "sampler": "random",
+        "augment": {"erase_fill": "mean"},
         "mlc": {"memory_start": "features", "first_epoch": 1, "walk": "mutual", "test_feature": "after-norm"},
         "jvtc": {
             "target_norm": "l2",

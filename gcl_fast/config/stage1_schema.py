@@ -40,6 +40,9 @@ class AugmentConfig:
     """Probability that a rectangle is erased."""
     erase_largest: float = 0.4
     """Largest share of the image that is erased; the smallest is 0.02."""
+    erase_fill: Literal["released", "mean"] = "released"
+    """What is erased becomes: mean: the ImageNet mean, 0 once normalised; released: as the authors' code has it, which fills
+    after normalising, with 0.485, 0.456, 0.406: lighter."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation change by at most this share."""
     crop_smallest: float = 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,13 @@ from torch import Tensor
 
 from gcl_fast.data.resample import cropped, turned
 from gcl_fast.errors import InputError
-from gcl_fast.images import IMAGENET_MEAN
+from gcl_fast.images import IMAGENET_MEAN, IMAGENET_STD
 
-FILL = np.array([round(255 * m) for m in IMAGENET_MEAN], dtype=np.uint8)  # zero after normalisation, but for rounding
+Fill = Literal["released", "mean"]
+FILLS: dict[Fill, tuple[int, ...]] = {  # [3] grey levels, within half of one
+    "mean": tuple(round(255 * m) for m in IMAGENET_MEAN),  # 0 after normalisation
+    "released": tuple(round(255 * m * (1 + s)) for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)),  # the mean after it
+}
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -35,6 +39,7 @@ class Change(NamedTuple):
         None  # top, left, height, width of what is seen, of the whole picture; before all else
     )
     angle: float = 0.0  # degrees, counter-clockwise; after the crop, before the colours
+    fill: tuple[int, ...] = FILLS["mean"]  # what the box becomes
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Augment:
 
     flip          probability of a left-right flip
     pad           pixels of black put around, then a crop of the old size anywhere within; 0 = none
-    erase         probability of random erasing (Zhong et al., AAAI 2020): a rectangle becomes the ImageNet mean
+    erase         probability of random erasing (Zhong et al., AAAI 2020): a rectangle becomes `erase_fill`
+    erase_fill    "mean": the ImageNet mean, 0 once normalised; "released": lighter, as the authors' code of Cluster Contrast, MLC
+                  and JVTC has it, which fills with the mean what is normalised already
     erase_area    its smallest and largest share of the image
     erase_aspect  its smallest height / width; the largest is 1 / erase_aspect
     color_jitter  s: brightness, contrast and saturation are each scaled by a factor drawn from [1 - s, 1 + s]; 0 = none
@@ -61,6 +68,7 @@ class Augment:
     crop_smallest: float = 1.0
     crop_aspect: tuple[float, float] = (2.0, 3.0)
     rotation: float = 0.0
+    erase_fill: Fill = "released"
 
     def __post_init__(self) -> None:
         for name in ("flip", "erase", "color_jitter"):
@@ -70,6 +78,8 @@ class Augment:
             raise InputError(f"Augment: pad must be an integer of at least 0 pixels, got {self.pad!r}")
         if len(self.erase_area) != 2 or not 0 < self.erase_area[0] <= self.erase_area[1] <= 1:
             raise InputError(f"Augment: erase_area must be (low, high) with 0 < low <= high <= 1, got {self.erase_area!r}")
+        if self.erase_fill not in FILLS:
+            raise InputError(f"Augment: erase_fill must be one of {', '.join(FILLS)}, got {self.erase_fill!r}")
         if not 0 < self.erase_aspect <= 1:
             raise InputError(f"Augment: erase_aspect must be above 0 and at most 1, got {self.erase_aspect!r}")
         if not 0 < self.crop_smallest <= 1:
@@ -89,7 +99,7 @@ class Augment:
         box = self._draw_box(image_size, rng) if rng.random() < self.erase else None
         crop = self._draw_crop(image_size, rng) if self.crop_smallest < 1 else None
         angle = float(rng.uniform(-self.rotation, self.rotation)) if self.rotation else 0.0
-        return Change(flip, top, left, jitter, box, crop, angle)
+        return Change(flip, top, left, jitter, box, crop, angle, FILLS[self.erase_fill])
 
     def apply(self, image: np.ndarray, change: Change) -> np.ndarray:
         """uint8 [H, W, 3] to a new uint8 [H, W, 3]; `image` is left as it is."""
@@ -149,7 +159,7 @@ def apply_change(out: Tensor, picture: Tensor, change: Change, pad: int) -> None
         out.copy_(torch.from_numpy(jitter_colors(pixels, change.jitter)).movedim(-1, 0))
     if change.box is not None:
         top, left, h, w = change.box
-        out[:, top : top + h, left : left + w] = torch.from_numpy(FILL.astype(np.float32)).view(3, 1, 1)
+        out[:, top : top + h, left : left + w] = torch.tensor(change.fill, dtype=torch.float32).view(3, 1, 1)
 
 
 def _overlap(size: int, shift: int) -> tuple[slice, slice]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.augment import FILL, LUMA, Change, apply_change
+from gcl_fast.data.augment import LUMA, Change, apply_change
 from gcl_fast.data.resample import cropped, turned
 from gcl_fast.images import mesh_from_uint8, normalise_
 from gcl_fast.transfer import send
@@ -66,7 +66,7 @@ def finish_batch(pixels: Tensor, changes: Sequence[Change] | None, pad: int) -> 
         jitters = [c.jitter for c in changes]
         if any(jitter is not None for jitter in jitters):
             x = _jittered(x, send(torch.tensor(jitters, dtype=torch.float32), x.device))
-        x = _erased(x, *box)
+        x = _erased(x, *box, fill=changes[0].fill)
     return normalise_(x.to(torch.float32))
 
 
@@ -93,11 +93,11 @@ def _jittered(pixels: Tensor, factors: Tensor) -> Tensor:
     return (grey + (x - grey) * saturation).clamp(0, 255).round().to(torch.uint8)
 
 
-def _erased(pixels: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] with a box of each filled; the box's numbers are [B, 1]."""
+def _erased(pixels: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, fill: tuple[int, ...]) -> Tensor:
+    """Pictures [B, 3, H, W] with a box of each filled; the box's numbers are [B, 1], the fill is that of the batch."""
     y, x = (torch.arange(n, device=pixels.device) for n in pixels.shape[2:])
     inside = ((y >= top) & (y < top + height))[:, :, None] & ((x >= left) & (x < left + width))[:, None, :]  # [B, H, W]
-    return torch.where(inside.unsqueeze(1), _column(tuple(FILL.tolist()), pixels.device).to(torch.uint8), pixels)
+    return torch.where(inside.unsqueeze(1), _column(fill, pixels.device).to(torch.uint8), pixels)
 
 
 _columns: dict[tuple[tuple[float, ...], torch.device], Tensor] = {}
