@@ -18,7 +18,8 @@ def compute_jaccard_distance(
     """Dense k-reciprocal Jaccard distance of features.
 
     Features are used as they are, as in those projects: neighbours by Euclidean distance, weights by softmax of
-    -(2 - 2 x.y); they pass L2-normalised ones. Only the result is N x N: `gcl_fast.ops.jaccard_distance` does without.
+    -(2 - 2 x.y); they pass L2-normalised ones. Of fewer than k1 images all are neighbours, where faiss fills up with -1 and the
+    originals take that for the last image. Only the result is N x N: `gcl_fast.ops.jaccard_distance` does without.
     Deterministic.
 
     Arguments:
