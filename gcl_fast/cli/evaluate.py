@@ -27,7 +27,7 @@ class EvaluateOptions:
 
     checkpoint: tyro.conf.Positional[Path]
     """A run's checkpoint (runs/NAME/stage3/last.pt), its run folder (the last of stage 3 is taken, else of stage 1), or weights
-    of an encoder that export or import-checkpoint wrote or import-checkpoint knows; these need --dataset and --root."""
+    of an encoder that export or import-checkpoint wrote or import-checkpoint knows, with --dataset and --root of theirs."""
     dataset: DatasetName | None = None
     """Another data set than the one trained on."""
     root: str | None = None
@@ -134,9 +134,8 @@ def main(argv: list[str]) -> int:
     if not dataset.can_score:
         raise InputError(f"{config.dataset} at {config.root}: {dataset.scoring_note}{_how_to_score(dataset)}")
     print(dataset.table())
-    told = {key: value for key, value in dataset.resolved().items() if key in ("device", "precision", "loader")}
-    told["feature"] = "after-norm" if isinstance(encoder, IdentityEncoder) else "before-norm"
-    print("  ".join(f"{key} {value}" for key, value in told.items()))
+    feature = "after-norm" if isinstance(encoder, IdentityEncoder) else "before-norm"
+    print(f"device {dataset.device}  precision {'bf16' if dataset.bf16 else 'fp32'}  feature {feature}")
     prepare(
         {"encoder": encoder}, replace(config, compile="off", step_graph=False), dataset.device
     )  # laid out as when the run scored it
