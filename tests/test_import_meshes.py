@@ -255,6 +255,20 @@ def test_a_resize_that_changes_the_shape_moves_the_body_along(camera):
         np.testing.assert_allclose(pixels(Mesh(b, moved, FACES), target), want, atol=1e-3)
 
 
+def test_the_folder_knows_what_shape_its_bodies_are_for_and_takes_no_others(world, tmp_path):
+    path, data = tmp_path / f"{STEM}.npz", load_dataset("market1501", world)
+    np.savez(path, vertices=VERTICES, faces=FACES, camera=np.array([0.7, 0.1, 0.2]))
+    imported(world, [path])
+    mesh = world / "mesh" / "market" / "train" / "vertices" / path.name
+    before, square = mesh.read_bytes(), (SIZE[0], SIZE[0])
+    with pytest.raises(ValueError, match=rf"holds bodies for images of {SIZE[0]}x{SIZE[1]} pixels, stretched otherwise"):
+        open_mesh_source(world / "mesh", "market1501", "train", square)
+    with pytest.raises(ValueError, match=rf"stretched otherwise than the {SIZE[0]}x{SIZE[0]} asked for"):
+        import_meshes(data, [path], image_size=square, missing="leave-out")
+    assert mesh.read_bytes() == before
+    import_meshes(data, [path], image_size=(2 * SIZE[0], 2 * SIZE[1]), missing="leave-out")  # of the same shape
+
+
 # --- seen, and trained on --------------------------------------------------------------------------------------------------
 
 

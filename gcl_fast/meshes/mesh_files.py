@@ -6,7 +6,8 @@ camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx
 faces     [F, 3] int32
 mask      [h, w] uint8, 0 to 255: how surely a pixel shows the person, over the whole photo at any resolution
 
-Beside them, where they were estimated: `image_size.json`, height and width of the images that bodies were stretched for.
+Beside them, where they were estimated or imported: `image_size.json`, height and width of the images that bodies were stretched
+for.
 """
 
 from __future__ import annotations
