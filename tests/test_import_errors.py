@@ -85,6 +85,12 @@ def test_the_mean_body_of_turned_ones_is_that_body_in_the_mean_box():
         ({"pred_vertices": VERTICES, "pred_cam_t": np.zeros(3)}, {}, "focal_length is missing"),
         ({"pred_vertices": VERTICES, "pred_cam_t": np.zeros(3), "focal_length": np.float64(3)}, {}, "no triangles"),
         ({"vertices": VERTICES, "faces": FACES, "cam_t": np.zeros(3), "focal": np.float64(9)}, {}, "behind the camera"),
+        (
+            {"vertices": VERTICES, "faces": FACES, "cam_t": np.full(3, 9.0), "focal": np.float64(-9)},
+            {},
+            "a focal length f above 0",
+        ),
+        ({"vertices": VERTICES, "faces": FACES, "camera": np.array([-1.0, 0, 0])}, {}, "camera must have a scale s above 0"),
         ({"vertices": VERTICES, "faces": FACES + 7, "camera": np.ones(3)}, {}, "below V=80, got 7 to 86"),
         ({"vertices": VERTICES, "faces": FACES + np.int64(2**32), "camera": np.ones(3)}, {}, r"faces must be .* below 2\^31"),
         ({"vertices": VERTICES, "faces": FACES + 0.5, "camera": np.ones(3)}, {}, "faces must be int32"),
