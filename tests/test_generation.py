@@ -403,6 +403,16 @@ def test_generate_pictures(world, tmp_path, what, singles):
         assert (pixels[:, :6] == 100).all() and (pixels[:, 6:] == 0).all()
 
 
+def test_pictures_of_photos_of_one_name_in_two_folders_do_not_meet(world, tmp_path):
+    paths = [tmp_path / folder / name for folder in ("monday/a", "sunday/a") for name in ("1.jpg", "2.jpg")][:3]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(next((world / "query").iterdir()).read_bytes())
+    records = [SimpleNamespace(path=path) for path in paths]
+    _, *files = generate_pictures(MeanCode(), Paint(), records, Bars(), tmp_path / "out", angles=(45, 90), image_size=SIZE)
+    assert [file.name[:-4] for file in files] == [f"{n}_{a}" for n in ("monday_a_1", "2", "sunday_a_1") for a in (45, 90)]
+
+
 def test_records_are_drawn_at_random_and_kept_in_order():
     records = list(range(50))
     drawn = [draw_records(records, 9, seed) for seed in range(4)]
