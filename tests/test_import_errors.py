@@ -96,6 +96,31 @@ def test_the_mean_body_of_turned_ones_is_that_body_in_the_mean_box():
         ({"vertices": VERTICES, "faces": FACES + 0.5, "camera": np.ones(3)}, {}, "faces must be int32"),
         ({"vertices": VERTICES, "faces": FACES, "camera": np.full(3, 1e300)}, {}, "camera must be finite in float32"),
         ({"vertices": VERTICES, "faces": FACES, "camera": np.ones(4)}, {}, "3 or 6 numbers"),
+        (
+            {"vertices": VERTICES, "faces": FACES, "camera": np.ones((2, 3))},
+            {},
+            "camera must hold 1 people as the other keys, got 2",
+        ),
+        (
+            {"vertices": VERTICES, "faces": FACES, "cam": np.ones(3), "img_size": np.zeros(2)},
+            {},
+            "img_size must be the image's width",
+        ),
+        (
+            {"vertices": VERTICES, "faces": FACES, "cam": np.ones(3), "img_size": np.array([-40, 80])},
+            {},
+            "img_size must be .*-40",
+        ),
+        (
+            {"vertices": VERTICES, "faces": FACES, "cam": np.ones(3), "img_size": np.array([np.nan, 80])},
+            {},
+            "img_size must be .*nan",
+        ),
+        (
+            {"vertices": VERTICES, "faces": FACES, "cam_t": np.ones(3), "focal": np.ones(3)},
+            {},
+            r"focal must be a number, got \[3\]",
+        ),
         ({"something": np.ones(3), "n": np.float64(2)}, {}, "(no estimator known here writes the keys|something)"),
         ({"theta": np.ones(85)}, {"format": "cliff"}, "expected the keys of cliff, got those of hmr"),
     ],

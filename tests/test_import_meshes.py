@@ -238,6 +238,28 @@ def test_plain_vertices(world, tmp_path):
     np.testing.assert_allclose(pixels(canonical), pinhole(VERTICES, place, focal) + [W / 2, H / 2], atol=1e-3)
 
 
+def test_one_camera_of_ours_serves_all_people_of_a_file(world, tmp_path):
+    """Six numbers are one perspective camera, however many people there are, not two weak ones."""
+    stems, camera = [r.path.stem for r in load_dataset("market1501", world).train[:2]], np.array([0.1, 0.2, 9, 2, 0.05, -0.1])
+    np.savez(tmp_path / "all.npz", vertices=np.stack([VERTICES] * 2), faces=FACES, camera=camera, imgname=np.array(stems))
+    for stem in stems:
+        np.testing.assert_allclose(imported(world, [tmp_path / "all.npz"], stem).camera, camera, rtol=1e-6)
+
+
+def test_names_may_be_bytes(world, tmp_path):
+    """As HDF5 files hold texts."""
+    np.savez(tmp_path / "out.npz", vertices=VERTICES, faces=FACES, camera=np.array([0.7, 0, 0]), imgname=np.bytes_(f"{STEM}.jpg"))
+    assert imported(world, [tmp_path / "out.npz"]).camera[0] == np.float32(0.7)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan])
+def test_a_crop_of_hmr_without_a_scale_is_named(world, tmp_path, scale):
+    content = {"verts": VERTICES, "cams": np.ones(3), "faces": FACES, "proc_param": {"scale": scale, "start_pt": [1, 2]}}
+    (tmp_path / f"{STEM}.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=rf"{STEM}.*scale in proc_param must be above 0 and finite, got {scale}"):
+        imported(world, [tmp_path / f"{STEM}.pkl"])
+
+
 # --- resizing -------------------------------------------------------------------------------------------------------------
 
 
