@@ -345,12 +345,10 @@ def test_truth_errors(world):
     (world / "truth" / "index.csv").write_text("source,yaw,image\n")
     with pytest.raises(ValueError, match="lacking background"):
         read_truth(world / "truth")
-    (world / "truth" / "index.csv").write_text("source,yaw,image,background\na,left,b,c\n")
-    with pytest.raises(ValueError, match=r"line 2: yaw: expected degrees, got 'left'"):
-        read_truth(world / "truth")
-    (world / "truth" / "index.csv").write_text("source,yaw,image,background\na,,b,c\n")
-    with pytest.raises(ValueError, match=r"line 2: yaw: expected degrees, got ''"):
-        read_truth(world / "truth")
+    for yaw in ("left", "", "nan", "-inf"):
+        (world / "truth" / "index.csv").write_text(f"source,yaw,image,background\na,{yaw},b,c\n")
+        with pytest.raises(ValueError, match=f"line 2: yaw: expected degrees, got '{yaw}'"):
+            read_truth(world / "truth")
     (world / "truth" / "index.csv").write_text("source,yaw,image,background\n")
     with pytest.raises(ValueError, match="at least one true view"):
         read_truth(world / "truth")
