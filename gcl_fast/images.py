@@ -164,7 +164,7 @@ def _why_no_image(path: str | os.PathLike[str]) -> str:
 
 def orientation_of(picture: PIL.Image.Image) -> int:
     """EXIF's orientation, 1 (upright) to 8."""
-    content = picture.info.get("exif")
+    content = picture.info.get("exif") or _exif_behind(picture)
     if not content:
         return 1
     exif = pillow().Exif()
@@ -174,6 +174,25 @@ def orientation_of(picture: PIL.Image.Image) -> int:
     except Exception:  # a damaged block says nothing
         return 1
     return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
+
+
+def _exif_behind(picture: PIL.Image.Image) -> bytes:
+    """The EXIF block of a PNG that stands behind its pixels: Pillow comes to it only when they are decoded."""
+    file = getattr(picture, "fp", None)
+    if picture.format != "PNG" or file is None or file.closed:
+        return b""
+    here = file.tell()
+    file.seek(8)  # behind the signature come chunks: length, kind, content, checksum
+    try:
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                content: bytes = file.read(size)
+                return content
+            file.seek(size + 4, os.SEEK_CUR)
+        return b""
+    finally:
+        file.seek(here)
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:

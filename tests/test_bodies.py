@@ -112,6 +112,8 @@ def test_bad_mesh_files_are_named_with_what_is_wrong(tmp_path):
         ({"vertices": VERTS, "camera": np.full(3, np.inf, np.float32)}, "camera must be finite"),
         ({"vertices": VERTS.astype(np.float64) * 1e300, "camera": CAMERA}, "vertices must be finite in float32"),
         ({"vertices": VERTS, "camera": CAMERA.astype(np.float64) * 1e300}, "camera must be finite in float32"),
+        ({"vertices": VERTS, "camera": np.float32([-0.5, 0, 0])}, r"camera must have a scale s above 0, got \[-0\.5"),
+        ({"vertices": VERTS, "camera": np.float32([0, 0, 8, 0, 0, 0])}, "camera must have a focal length f above 0, got"),
         ({"vertices": VERTS, "camera": CAMERA, "faces": FACES + 2}, "faces must be .*below V=4"),
         ({"vertices": VERTS, "camera": CAMERA, "faces": FACES.astype(np.float32)}, "faces must be int32"),
         ({"vertices": np.array([object()]), "camera": CAMERA}, "keys vertices and camera"),

@@ -18,7 +18,7 @@ import torch
 from gcl_fast.cli.main import main
 from gcl_fast.data.datasets.load import load_dataset
 from gcl_fast.errors import FileError, InputError, MissingFileError, ProgramError
-from gcl_fast.estimation import EstimatedBodies, EstimateReport, Landmarks, estimate_meshes, pose_weights
+from gcl_fast.estimation import EstimatedBodies, EstimateReport, Landmarks, estimate_meshes, photo_meshes, pose_weights
 from gcl_fast.estimation.photo_meshes import stretched
 from gcl_fast.images import Pixels, pillow
 from gcl_fast.meshes import open_mesh_source, read_mesh
@@ -181,6 +181,39 @@ def test_doubts_of_bodies_that_are_estimated_anew_are_gone(world: Path) -> None:
     assert report.doubtful == {"cut off": [data.train[1].path, data.train[2].path]}
     report = estimate_meshes(data, Ellipsoids(doubted=[2]), image_size=SIZE, splits=("train",), overwrite=True)
     assert report.doubtful == {"cut off": [data.train[2].path]}
+
+
+@pytest.mark.parametrize("missing", ["mean", "leave-out", "error"])
+def test_nothing_stays_of_bodies_that_are_estimated_anew_in_vain(world: Path, missing: str) -> None:
+    data = load_dataset("market1501", world)
+    estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+    folder, broken = world / "mesh" / "market" / "train" / "vertices", data.train[2].path
+    without, before = [data.train[1].path, broken], (folder / f"{broken.stem}.npz").read_bytes()
+    broken.write_bytes(b"no picture")
+    again = {"image_size": SIZE, "splits": ("train",), "overwrite": True}
+    if missing == "error":
+        with pytest.raises(MissingFileError, match="2 images without a mesh"):
+            estimate_meshes(data, Ellipsoids(absent=[1]), missing=missing, **again)
+    else:
+        report = estimate_meshes(data, Ellipsoids(absent=[1]), missing=missing, **again)
+        assert (report.mean, report.missing) == ((without, []) if missing == "mean" else ([], without))
+    for path in without:
+        file = folder / f"{path.stem}.npz"
+        assert file.read_bytes() != before if missing == "mean" else not file.exists()
+
+
+def test_a_call_stopped_before_its_first_body_leaves_the_size_with_the_triangles(world: Path, monkeypatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    data, folder = load_dataset("market1501", world), world / "mesh" / "market" / "train" / "vertices"
+    for name in ("write_faces", "write_image_size"):
+        with monkeypatch.context() as patch:
+            patch.setattr(photo_meshes, name, stop)
+            with pytest.raises(KeyboardInterrupt):
+                estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+    estimate_meshes(data, Ellipsoids(), image_size=SIZE, splits=("train",))
+    assert (folder / "faces.npy").is_file() and (folder / "image_size.json").is_file()
 
 
 def test_bodies_are_widened_as_their_photos_are(world: Path) -> None:

@@ -25,7 +25,7 @@ from gcl_fast.data.loaders.stores import Store, Stores
 from gcl_fast.data.loaders.torch_loader import TorchLoader
 from gcl_fast.data.plans import Plan, camera_aware_batches, identity_batches, sequential, shuffled
 from gcl_fast.errors import ConfigError, InputError, MissingPackageError, TooLittleMemoryError
-from gcl_fast.images import normalise
+from gcl_fast.images import normalise, upright_size
 from gcl_fast.meshes.sources import RenderedFolders
 from gcl_fast.records import Batch, Record
 from tests.test_loader import FakeMeshes
@@ -195,6 +195,23 @@ def test_the_orientation_tag_is_followed_by_every_loader(world, tmp_path):
         for turn, want in enumerate(upright):
             assert (batch[2 * turn] - want).abs().max() <= LEVEL + 1e-5
             assert (batch[2 * turn + 1] - want).abs().mean() < 0.4  # as JPEG is; another turn is 1 away
+
+
+def test_an_orientation_tag_behind_the_pixels_of_a_png_is_followed_by_every_loader(tmp_path):
+    """Some programs add what they know of a PNG at its end, where Pillow reads it with the pixels only."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    path = tmp_path / "late.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+    path.write_bytes(content[:at] + content[end:-12] + content[at:end] + content[-12:])  # the last 12 bytes are IEND
+    assert upright_size(path) == SIZE
+    want = normalise(np.ascontiguousarray(np.rot90(pixels, -1)))
+    for batch in every_loaders_batch([path]):
+        assert (batch[0] - want).abs().max() <= 1e-5
 
 
 def _tagged(image, exif, path):

@@ -345,12 +345,10 @@ def test_truth_errors(world):
     (world / "truth" / "index.csv").write_text("source,yaw,image\n")
     with pytest.raises(ValueError, match="lacking background"):
         read_truth(world / "truth")
-    (world / "truth" / "index.csv").write_text("source,yaw,image,background\na,left,b,c\n")
-    with pytest.raises(ValueError, match=r"line 2: yaw: expected degrees, got 'left'"):
-        read_truth(world / "truth")
-    (world / "truth" / "index.csv").write_text("source,yaw,image,background\na,,b,c\n")
-    with pytest.raises(ValueError, match=r"line 2: yaw: expected degrees, got ''"):
-        read_truth(world / "truth")
+    for yaw in ("left", "", "nan", "-inf"):
+        (world / "truth" / "index.csv").write_text(f"source,yaw,image,background\na,{yaw},b,c\n")
+        with pytest.raises(ValueError, match=f"line 2: yaw: expected degrees, got '{yaw}'"):
+            read_truth(world / "truth")
     (world / "truth" / "index.csv").write_text("source,yaw,image,background\n")
     with pytest.raises(ValueError, match="at least one true view"):
         read_truth(world / "truth")
@@ -401,6 +399,16 @@ def test_generate_pictures(world, tmp_path, what, singles):
         assert files[1].name == "0000_c1s1_000001_00_45.png" and files[2].name == "0000_c1s1_000001_00_22.5.png"
         pixels = np.array(PIL_Image.open(files[1]))
         assert (pixels[:, :6] == 100).all() and (pixels[:, 6:] == 0).all()
+
+
+def test_pictures_of_photos_of_one_name_in_two_folders_do_not_meet(world, tmp_path):
+    paths = [tmp_path / folder / name for folder in ("monday/a", "sunday/a") for name in ("1.jpg", "2.jpg")][:3]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(next((world / "query").iterdir()).read_bytes())
+    records = [SimpleNamespace(path=path) for path in paths]
+    _, *files = generate_pictures(MeanCode(), Paint(), records, Bars(), tmp_path / "out", angles=(45, 90), image_size=SIZE)
+    assert [file.name[:-4] for file in files] == [f"{n}_{a}" for n in ("monday_a_1", "2", "sunday_a_1") for a in (45, 90)]
 
 
 def test_records_are_drawn_at_random_and_kept_in_order():

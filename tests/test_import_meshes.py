@@ -238,6 +238,28 @@ def test_plain_vertices(world, tmp_path):
     np.testing.assert_allclose(pixels(canonical), pinhole(VERTICES, place, focal) + [W / 2, H / 2], atol=1e-3)
 
 
+def test_one_camera_of_ours_serves_all_people_of_a_file(world, tmp_path):
+    """Six numbers are one perspective camera, however many people there are, not two weak ones."""
+    stems, camera = [r.path.stem for r in load_dataset("market1501", world).train[:2]], np.array([0.1, 0.2, 9, 2, 0.05, -0.1])
+    np.savez(tmp_path / "all.npz", vertices=np.stack([VERTICES] * 2), faces=FACES, camera=camera, imgname=np.array(stems))
+    for stem in stems:
+        np.testing.assert_allclose(imported(world, [tmp_path / "all.npz"], stem).camera, camera, rtol=1e-6)
+
+
+def test_names_may_be_bytes(world, tmp_path):
+    """As HDF5 files hold texts."""
+    np.savez(tmp_path / "out.npz", vertices=VERTICES, faces=FACES, camera=np.array([0.7, 0, 0]), imgname=np.bytes_(f"{STEM}.jpg"))
+    assert imported(world, [tmp_path / "out.npz"]).camera[0] == np.float32(0.7)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan])
+def test_a_crop_of_hmr_without_a_scale_is_named(world, tmp_path, scale):
+    content = {"verts": VERTICES, "cams": np.ones(3), "faces": FACES, "proc_param": {"scale": scale, "start_pt": [1, 2]}}
+    (tmp_path / f"{STEM}.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=rf"{STEM}.*scale in proc_param must be above 0 and finite, got {scale}"):
+        imported(world, [tmp_path / f"{STEM}.pkl"])
+
+
 # --- resizing -------------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +275,20 @@ def test_a_resize_that_changes_the_shape_moves_the_body_along(camera):
         a, b = (turn(torch.from_numpy(v), [70.0])[0].numpy() for v in (VERTICES, vertices))
         want = pixels(Mesh(a, camera, FACES), size) * [target[1] / size[1], target[0] / size[0]]
         np.testing.assert_allclose(pixels(Mesh(b, moved, FACES), target), want, atol=1e-3)
+
+
+def test_the_folder_knows_what_shape_its_bodies_are_for_and_takes_no_others(world, tmp_path):
+    path, data = tmp_path / f"{STEM}.npz", load_dataset("market1501", world)
+    np.savez(path, vertices=VERTICES, faces=FACES, camera=np.array([0.7, 0.1, 0.2]))
+    imported(world, [path])
+    mesh = world / "mesh" / "market" / "train" / "vertices" / path.name
+    before, square = mesh.read_bytes(), (SIZE[0], SIZE[0])
+    with pytest.raises(ValueError, match=rf"holds bodies for images of {SIZE[0]}x{SIZE[1]} pixels, stretched otherwise"):
+        open_mesh_source(world / "mesh", "market1501", "train", square)
+    with pytest.raises(ValueError, match=rf"stretched otherwise than the {SIZE[0]}x{SIZE[0]} asked for"):
+        import_meshes(data, [path], image_size=square, missing="leave-out")
+    assert mesh.read_bytes() == before
+    import_meshes(data, [path], image_size=(2 * SIZE[0], 2 * SIZE[1]), missing="leave-out")  # of the same shape
 
 
 # --- seen, and trained on --------------------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ def test_crops_and_turns_are_drawn_as_asked():
     assert aspects.min() > 1.95 and aspects.max() < 3.05
     assert all(top + h <= 256 and left + w <= 128 for top, left, h, w in crops)
     assert -10 <= angles.min() < -8 and 8 < angles.max() <= 10
-    for bad in ({"crop_smallest": 0}, {"crop_smallest": 1.5}, {"rotation": 200}, {"rotation": -1}):
+    aspects = [{"crop_aspect": pair} for pair in ((0.0, 3.0), (3.0, 2.0), (-2.0, -1.0), (2.0, math.inf), (math.nan, 3.0), (2.0,))]
+    for bad in (*aspects, {"crop_smallest": 0}, {"crop_smallest": 1.5}, {"rotation": 200}, {"rotation": -1}):
         with pytest.raises(ValueError, match=f"Augment: {next(iter(bad))} must be"):
             Augment(**bad)
 

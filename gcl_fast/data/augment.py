@@ -84,6 +84,8 @@ class Augment:
             raise InputError(f"Augment: erase_aspect must be above 0 and at most 1, got {self.erase_aspect!r}")
         if not 0 < self.crop_smallest <= 1:
             raise InputError(f"Augment: crop_smallest must be above 0 and at most 1, got {self.crop_smallest!r}")
+        if len(self.crop_aspect) != 2 or not 0 < self.crop_aspect[0] <= self.crop_aspect[1] < math.inf:
+            raise InputError(f"Augment: crop_aspect must be (low, high) with 0 < low <= high, finite, got {self.crop_aspect!r}")
         if not 0 <= self.rotation <= 180:
             raise InputError(f"Augment: rotation must be 0 to 180 degrees, got {self.rotation!r}")
 

@@ -86,7 +86,7 @@ def estimate_meshes(
             report), "error" (the others are written, then MissingFileError lists them).
         batch_size: bodies that are fitted at once, which takes little more time than one, and whose files are then written.
             Photos are looked at by up to 32 at a time.
-        overwrite: estimate anew where a file exists.
+        overwrite: estimate anew where a file exists; of an image that now shows nobody, or cannot be read, it is removed.
         splits: "train", which training needs, "test" (query and gallery), which pictures of held-out people need.
         progress: called with (images looked at, images to do).
 
@@ -165,7 +165,18 @@ class _Split:
         if landmarks:
             written += self._write_all(bodies_from_landmarks(joined(landmarks), [photo.shape for photo in seen]), seen)
         write_doubts(self.doubts_path, self.doubts)
+        for record in records:
+            if self.doubts.get(self._key(record)) in (NOBODY, UNREADABLE):
+                self._remove(record)
         return written
+
+    def _remove(self, record: Record) -> None:
+        """The body from before, where there is none now: `missing` decides what comes in its place."""
+        path = self._path(record)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot remove {path}, a body from before: {error.strerror or error}") from error
 
     def _read(self, records: Sequence[Record]) -> tuple[list[Pixels], list[_Photo]]:
         photos: list[Pixels] = []
@@ -236,8 +247,8 @@ class _Split:
             own = faces.cpu().numpy().astype(np.int32)
             shared = self.folder / "faces.npy"
             if not shared.is_file():
+                write_image_size(self.folder, self.image_size)  # before the triangles, which stand for both
                 write_faces(self.folder, own)
-                write_image_size(self.folder, self.image_size)
             elif not np.array_equal(read_faces(shared), own):
                 raise InputError(
                     f"{self.folder} holds bodies of other triangles (of another estimator): name another --mesh-root, or "

@@ -42,8 +42,16 @@ class _Drawn:
     bodies: Bodies | None
 
     @property
-    def stems(self) -> list[str]:
-        return [Path(record.path).stem for record in self.records]
+    def names(self) -> list[str]:
+        """Their stems, behind as many of the photos' folders as tell them apart."""
+        paths = {record.path: Path(record.path).with_suffix("").parts for record in self.records}
+        names = []
+        for record in self.records:
+            own = paths[record.path]
+            tails = (own[-n:] for n in range(1, len(own) + 1))
+            alone = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in paths.values()) == 1)
+            names.append("_".join(next(alone, own[-1:])))
+        return names
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def _turned(
 ) -> _Generated:
     guides = render_meshes(mesh_source, drawn.records, angles).to(drawn.photos.device)
     images = novel_views(encoder, generator, drawn.photos, guides, bodies=drawn.bodies, yaws=angles)
-    sheet = novel_view_grid(drawn.photos, images, angles, meshes=guides, row_titles=drawn.stems)
+    sheet = novel_view_grid(drawn.photos, images, angles, meshes=guides, row_titles=drawn.names)
     caption = "Each photo's person turned to new angles, with the meshes that guide the generator."
     return _Generated(images, [f"{angle:g}" for angle in angles], sheet, caption)
 
@@ -100,7 +108,7 @@ def generate_pictures(
     seed: int = 0,
 ) -> list[Path]:
     """Draw `num` records at random (by `seed`), generate from them and write a sheet `<what>.png` into `out`, and each image,
-    unscaled, as `<what>/<stem>_<angle or share>.png`. Deterministic.
+    unscaled, as `<what>/<stem>_<angle or share>.png`, the photo's folders before a stem that several have. Deterministic.
 
     Arguments:
         records, mesh_source: of one split.
@@ -131,7 +139,7 @@ def generate_pictures(
         generated = _mixed(encoder, generator, drawn)
     out = Path(out)
     written = [save_png(out / f"{what}.png", generated.sheet, generated.caption)]
-    for stem, row in zip(drawn.stems, photo_to_uint8(generated.images), strict=True):  # [R, H, W, 3]
+    for name, row in zip(drawn.names, photo_to_uint8(generated.images), strict=True):  # [R, H, W, 3]
         for suffix, picture in zip(generated.suffixes, row, strict=True):
-            written.append(save_png(out / what / f"{stem}_{suffix}.png", picture))
+            written.append(save_png(out / what / f"{name}_{suffix}.png", picture))
     return written

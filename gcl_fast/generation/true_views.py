@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ def _true_view(row: dict[str, str | None], index: Path, line: int) -> TrueView:
     try:
         yaw = float(row["yaw"] or "")
     except ValueError:
-        raise InputError(f"{index}, line {line}: yaw: expected degrees, got {row['yaw']!r}") from None
+        yaw = math.nan
+    if not math.isfinite(yaw):
+        raise InputError(f"{index}, line {line}: yaw: expected degrees, got {row['yaw']!r}")
     paths = {column: index.parent.parent / (row[column] or "") for column in ("source", "image", "background")}
     for column, path in paths.items():
         if not path.is_file():

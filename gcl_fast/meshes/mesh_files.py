@@ -2,11 +2,13 @@
 optional is `mask`.
 
 vertices  [V, 3] float16 or float32, body axes: x right, y down, z away from the camera, metres
-camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`
+camera    [3] weak perspective (s, tx, ty) or [6] perspective (tx, ty, tz, f, cx, cy), see `gcl_fast.ops.camera.project`; s and f
+          above 0
 faces     [F, 3] int32
 mask      [h, w] uint8, 0 to 255: how surely a pixel shows the person, over the whole photo at any resolution
 
-Beside them, where they were estimated: `image_size.json`, height and width of the images that bodies were stretched for.
+Beside them, where they were estimated or imported: `image_size.json`, height and width of the images that bodies were stretched
+for.
 """
 
 from __future__ import annotations
@@ -208,6 +210,8 @@ def _problem(arrays: dict[str, np.ndarray]) -> str:
         return f"camera must be float [3] (s, tx, ty) or [6] (tx, ty, tz, f, cx, cy), got {camera.dtype} {list(camera.shape)}"
     if not _finite(camera):
         return f"camera must be finite in float32, got {camera.tolist()}"
+    if not camera[0 if len(camera) == 3 else 3] > 0:  # below 0 the picture is turned upside down and mirrored
+        return f"camera must have {'a scale s' if len(camera) == 3 else 'a focal length f'} above 0, got {camera.tolist()}"
     problem = problem_of_faces(arrays["faces"], len(vertices)) if "faces" in arrays else ""
     return problem and f"faces {problem}"
 

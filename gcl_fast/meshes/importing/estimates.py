@@ -173,7 +173,7 @@ def _need(array: np.ndarray | None, key: str) -> np.ndarray:
 def _names(content: dict[str, Any], name: str, count: int) -> list[str]:
     for key in NAMES:
         if key in content:
-            given = [str(v) for v in np.asarray(content[key]).ravel().tolist()]
+            given = [os.fsdecode(v) if isinstance(v, bytes) else str(v) for v in np.asarray(content[key]).ravel().tolist()]
             if len(given) not in (1, count):
                 raise ValueError(f"{key} must name {count} images as the other keys do, got {len(given)}")
             return given * (count if len(given) == 1 else 1)
@@ -188,6 +188,8 @@ def _scalars(content: dict[str, Any], key: str, count: int) -> np.ndarray | None
         return None
     array = np.asarray(content[key], np.float64)
     array = array[..., 0] if array.ndim == 2 or (array.ndim == 1 and len(array) == 2 and count == 1) else array
+    if array.size not in (1, count):
+        raise ValueError(f"{key} must be a number{f', or {count}' if count > 1 else ''}, got {list(np.shape(content[key]))}")
     return np.broadcast_to(array.reshape(-1), count)
 
 
@@ -204,10 +206,16 @@ def _boxes(content: dict[str, Any], count: int) -> tuple[list[Any], list[Any]]:
     process = content.get("proc_param")
     if isinstance(process, dict):  # HMR's crop: start_pt is the person's middle in the image scaled by `scale`
         scale = float(np.asarray(process["scale"]).reshape(-1)[0])
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale in proc_param must be above 0 and finite, got {scale}")
         middle = np.asarray(process["start_pt"], np.float64).reshape(2) / scale
         boxes = [(middle[0], middle[1], float(process.get("img_size", 224)) / scale)] * count
     seen = _rows(content, "img_size", (2,), count)
     if seen is not None:
+        if not (np.isfinite(seen) & (seen >= 1)).all():
+            raise ValueError(
+                f"img_size must be the image's width and height in pixels, got {np.asarray(content['img_size']).tolist()}"
+            )
         sizes = [(int(s[1]), int(s[0])) for s in seen]  # written as width, height
     if any(b is not None and b[2] <= 0 for b in boxes):
         raise InputError("the side of a crop's box must be positive")
@@ -314,8 +322,7 @@ def _vertices(content: dict[str, Any], name: str) -> Iterator[Estimate]:
     count = len(vertices)
     boxes, sizes = _boxes(content, count)
     places, focals = _rows(content, "cam_t", (3,), count), _scalars(content, "focal", count)
-    weak, ours = _rows(content, "cam", (3,), count), content.get("camera")
-    ours = None if ours is None else np.asarray(ours, np.float64).reshape(count, -1)
+    weak, ours = _rows(content, "cam", (3,), count), _rows(content, "camera", (None,), count)
     if ours is not None and ours.shape[1] not in (3, 6):
         raise ValueError(f"camera must have 3 or 6 numbers, got {ours.shape[1]}")
     for i, image in enumerate(_names(content, name, count)):

@@ -21,7 +21,7 @@ from gcl_fast.meshes.importing.mesh_formats import read_surface
 from gcl_fast.meshes.importing.several_people import middle_covered
 from gcl_fast.meshes.importing.upside_down import stands_on_its_head
 from gcl_fast.meshes.mean_body import mean_body
-from gcl_fast.meshes.mesh_files import Mesh, read_faces, write_faces, write_mesh
+from gcl_fast.meshes.mesh_files import Mesh, check_image_size, read_faces, write_faces, write_image_size, write_mesh
 from gcl_fast.meshes.smpl import SMPL
 from gcl_fast.meshes.sources import SPLITS, mesh_names, split_folder
 from gcl_fast.progress import counted
@@ -113,7 +113,7 @@ def import_meshes(
             cannot be used are told in the report and passed over.
         progress: called with (bodies done, bodies in all) after each body.
 
-    Errors: InputError naming file and reason; MissingFileError.
+    Errors: InputError naming file and reason, or a folder whose bodies are for images of another shape; MissingFileError.
     """
     if missing not in MISSING:
         raise InputError(f"import_meshes: missing must be one of {', '.join(MISSING)}, got {missing!r}")
@@ -128,7 +128,9 @@ def import_meshes(
     paths = {(split, key): pathlib.Path(r.path) for split in SPLITS for key, r in mesh_names(data, split).items()}
     chosen = _choose(_all(sources, format, report), ImageNames(paths), report)
     converter = MeshConverter(SMPL.load(smpl) if smpl is not None else None, _read_faces(faces), axes, focal, fit, image_size)
-    folders = _MeshFolders(root, data.name)
+    folders = _MeshFolders(root, data.name, image_size)
+    for split in {split for split, _ in (paths if missing == "mean" else chosen)}:
+        folders.check(split)
     meshes: list[Mesh] = []  # of all, for the mean body: vertices and cameras are small beside the images
     written = set()
     for done, (key, people) in enumerate(chosen.items(), start=1):
@@ -252,18 +254,27 @@ def _read_faces(path: str | os.PathLike[str] | None) -> np.ndarray | None:
 
 
 class _MeshFolders:
-    """Writes mesh files; the triangles once a folder, or in the file where they differ from the folder's."""
+    """Writes mesh files; the size that bodies are shaped for and the triangles once a folder, these in the file where they differ
+    from the folder's."""
 
-    def __init__(self, root: pathlib.Path, dataset_name: str) -> None:
-        self.root, self.dataset_name = root, dataset_name
+    def __init__(self, root: pathlib.Path, dataset_name: str, image_size: tuple[int, int]) -> None:
+        self.root, self.dataset_name, self.image_size = root, dataset_name, image_size
         self._faces: dict[str, np.ndarray] = {}  # split -> what its faces.npy holds
+
+    def _folder(self, split: str) -> pathlib.Path:
+        return split_folder(self.root, self.dataset_name, split) / "vertices"
+
+    def check(self, split: str) -> None:
+        """Errors: InputError where the folder's bodies are for images of another shape."""
+        check_image_size(self._folder(split), self.image_size)
 
     def write(self, key: Key, mesh: Mesh) -> None:
         split, name = key
         assert mesh.faces is not None
-        folder = split_folder(self.root, self.dataset_name, split) / "vertices"
+        folder = self._folder(split)
         path = folder / f"{name}.npz"
         if split not in self._faces:
+            write_image_size(folder, self.image_size)
             shared = folder / "faces.npy"
             if not shared.is_file():
                 write_faces(folder, mesh.faces)
