@@ -132,7 +132,7 @@ def cards(run: Run) -> list[Card]:
             base_map = section_of(metrics, other).get("mAP")
             if other != best and is_number(base_map) and is_number(final_map):
                 gain = final_map - base_map
-                shown.append(Card(points(gain), f"mAP points over {text}", "good" if gain > 0 else "bad"))
+                shown.append(Card(points(gain), f"mAP points over {text}", "good" if gain > 0 else "bad" if gain < 0 else ""))
     for stage in reversed(GENERATING):
         view_psnr = section_of(metrics, stage).get("novel_view_psnr")
         if is_number(view_psnr):
