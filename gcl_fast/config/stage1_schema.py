@@ -196,6 +196,11 @@ class JVTCConfig(WarmupConfig):
         two = 2 * self.views
         require(self.batch_size >= two, "JVTCConfig.batch_size", f"the views of two images at least ({two})", self.batch_size)
 
+    @property
+    def reads_frames(self) -> bool:
+        """Whether frame numbers are ever used; in a continuation, which goes on beyond `epochs`, as in stage 1."""
+        return self.temporal_from <= self.epochs
+
 
 @dataclass
 class Stage1Config:

@@ -23,6 +23,7 @@ from gcl_fast.models.published import Part, marked_backbone, read_published, res
 from gcl_fast.models.three_networks import Networks
 from gcl_fast.runs.encoder_export import FILES, exported_size
 from gcl_fast.stages.checkpoint import check_trained, load_checkpoint, load_trained, trained_settings
+from gcl_fast.stages.warmup.mlc import as_tested
 
 
 def build_networks(config: TrainConfig, *, start: bool = True) -> Networks:
@@ -185,9 +186,8 @@ def networks_of(path: Path) -> tuple[TrainConfig, Networks, dict[str, Any]]:
 def as_scored(encoder: IdentityEncoder, config: TrainConfig, stage: str) -> IdentityEncoder | BeforeNorm:
     """The encoder with the feature that a run scores in a stage: MLC's may be the one before the head's batch norm, also in its
     control run."""
-    stage1 = config.stage1
-    before = stage in ("stage1", "control") and stage1.method == "mlc" and stage1.mlc.test_feature == "before-norm"
-    return BeforeNorm(encoder) if before else encoder
+    by_mlc = stage in ("stage1", "control") and config.stage1.method == "mlc"
+    return as_tested(encoder, config.stage1.mlc) if by_mlc else encoder
 
 
 def encoder_of(path: Path) -> tuple[IdentityEncoder, tuple[int, int]]:

@@ -62,8 +62,7 @@ def check_count(config: TrainConfig, stages: Sequence[int], images: int) -> None
 
 def check_frames(config: TrainConfig, stages: Sequence[int], records: Sequence[Record]) -> None:
     """Errors: StageError where JVTC would read frame numbers that the images do not have: before a run folder is made."""
-    rule = config.stage1.jvtc
-    if 1 in stages and config.stage1.method == "jvtc" and rule.temporal_from <= rule.epochs:
+    if 1 in stages and config.stage1.method == "jvtc" and config.stage1.jvtc.reads_frames:
         frames_of(records)
 
 

@@ -53,7 +53,10 @@ def photos_at(place: Path, *, written: Path | None = None) -> list[Path]:
     from an earlier call. Errors: MissingFileError."""
     if place.is_dir():
         photos = photos_below(place)
-        others = [photo for photo in photos if written is None or os.path.realpath(photo) != os.path.realpath(written)]
+        if written is None:
+            return photos
+        own = os.path.realpath(written)
+        others = [photo for photo in photos if os.path.realpath(photo) != own]
         if not others:
             raise MissingFileError(f"no photo in {place} but {written}, which this command writes")
         return others

@@ -46,9 +46,8 @@ class JVTCStage(MemoryStage):
         records = self.styled.records[: self.num_images]
         self.cameras = torch.tensor([r.camera for r in records], dtype=torch.int64, device=self.device)
         self.recordings = torch.from_numpy(recordings_of(records)).to(self.device)
-        # Before training: a missing frame number must not end it after thirty epochs. Beyond the method's epochs is never, in a
-        # continuation too, which would otherwise ask for frames, or learn from them, where stage 1 did not.
-        self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.temporal_from <= rule.epochs else None
+        # before training: a missing frame number must not end it after thirty epochs
+        self.frames = torch.from_numpy(frames_of(records)).to(self.device) if rule.reads_frames else None
         self.labels = torch.arange(self.num_images, device=self.device)  # each image alone
         self.number = 1  # the epoch, as the paper counts
         self._figures: dict[str, float] = {}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcl_fast import distributed
-from gcl_fast.config import TrainConfig
+from gcl_fast.config import MLCConfig, TrainConfig
 from gcl_fast.data.datasets.camstyle import one_view
 from gcl_fast.data.plans import Plan
 from gcl_fast.models.before_norm import BeforeNorm
@@ -22,6 +22,11 @@ from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
 from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.warmup_stage import Continuation
+
+
+def as_tested(encoder: IdentityEncoder, rule: MLCConfig) -> IdentityEncoder | BeforeNorm:
+    """The encoder with the feature that is scored."""
+    return BeforeNorm(encoder) if rule.test_feature == "before-norm" else encoder
 
 
 class MLCStage(MemoryStage):
@@ -71,7 +76,7 @@ class MLCStage(MemoryStage):
         return {name: value.detach() for name, value in figures.items()}
 
     def score(self) -> dict[str, float]:
-        return self.data.score(BeforeNorm(self.kept_encoder) if self.rule.test_feature == "before-norm" else self.kept_encoder)
+        return self.data.score(as_tested(self.kept_encoder, self.rule))
 
     def epoch_scalars(self) -> dict[str, float]:
         return self._figures
