@@ -22,9 +22,9 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # Machine code for T4 and RTX 20; for A100, which A10, RTX 30 and RTX 40 run, too (86 and 89 have the same major number); for H100
-# and H200; for RTX 50. On others from 90 on, B200 (100) among them, the driver compiles the PTX of 90 or 120 at the first use:
-# each architecture more makes the build a third longer, and where such a GPU is, it is built for.
-ARCHITECTURES = ("75", "80", "90", "120")
+# and H200; for B200, which B300 runs, too (103); for RTX 50. Elsewhere the driver compiles the PTX of 90 or 120 at the first use:
+# each architecture more makes the build a sixth longer, and where such a GPU is, it is built for.
+ARCHITECTURES = ("75", "80", "90", "100", "120")
 TEXT = ("90", "120")  # of these the PTX, too
 FALSE = ("0", "off", "false", "no")
 TRUE = ("1", "on", "true", "yes")

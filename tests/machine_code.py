@@ -1,7 +1,7 @@
 """What must hold of the CUDA kernels' machine code, which bench/machine_code.py reads from the built module.
 
-`STACK` may only shrink: lower a number when a kernel improves, drop the line when it is at 0. `SHAPES` grows with the kernels: a
-name that must be there, and how often an instruction occurs in it at least, in each architecture.
+No kernel keeps anything in local memory: spilled registers and arrays show as stack. `SHAPES` grows with the kernels: a name that
+must be there, and how often an instruction occurs in it at least, in each architecture.
 """
 
 from __future__ import annotations
@@ -50,12 +50,6 @@ SHAPES = (
     Shape("ranking_kernelIfE", WIDE_SHARED, 4),
 )
 
-# Bytes of stack (spilled registers, arrays in local memory), by architecture where they are known. Every other kernel has none.
-STACK: dict[str, dict[str, int]] = {
-    "gcl_finish_kernelId": {"sm_75": 0, "sm_80": 8, "sm_90": 0, "sm_120": 0},
-    "gcl_finish_kernelIf": {"sm_75": 0, "sm_80": 0, "sm_90": 0, "sm_120": 8},
-}
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -66,13 +60,6 @@ class Usage:
     registers: int
     stack: int
     local: int
-
-    @property
-    def allowed_stack(self) -> int:
-        for part, known in STACK.items():
-            if part in self.kernel:
-                return known.get(self.architecture, max(known.values()))
-        return 0
 
 
 def missing() -> str:

@@ -61,7 +61,7 @@ def build(monkeypatch) -> ModuleType:
 @pytest.mark.parametrize(
     ("known", "chosen"),
     [
-        ("compute_75 compute_80 compute_86 compute_90 compute_100 compute_120", "75-real;80-real;90;120"),
+        ("compute_75 compute_80 compute_86 compute_90 compute_100 compute_120", "75-real;80-real;90;100-real;120"),
         ("compute_50 compute_75 compute_80 compute_90", "75-real;80-real;90"),
         ("compute_75 compute_80", "75-real;80"),
     ],

@@ -1,23 +1,21 @@
-"""The machine code of the built module: no spills beyond those that are known, wide loads and native atomics where meant."""
+"""The machine code of the built module: no spills, wide loads and native atomics where meant."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
-from tests.machine_code import SHAPES, STACK, Shape, Usage, instructions, missing, parse_instructions, parse_usages, usages
+from tests.machine_code import SHAPES, Shape, Usage, instructions, missing, parse_instructions, parse_usages, usages
 
 needs_machine_code = pytest.mark.skipif(bool(missing()), reason=missing() or "it is here")
-MEND = "mend the tables of tests/machine_code.py if that is meant"
+MEND = "mend the table of tests/machine_code.py if that is meant"
 
 
-def too_much(found: tuple[Usage, ...]) -> list[str]:
-    over = [u for u in found if u.stack > u.allowed_stack or u.local > 0]
+def in_local_memory(found: tuple[Usage, ...]) -> list[str]:
     return [
-        f"{u.architecture} {u.kernel}: {u.stack} bytes of stack of {u.allowed_stack}, {u.local} of local memory" for u in over
+        f"{u.architecture} {u.kernel}: {u.stack} bytes of stack, {u.local} of local memory" for u in found if u.stack or u.local
     ]
 
 
@@ -32,10 +30,10 @@ def too_few(found: dict[tuple[str, str], Counter[str]], shape: Shape) -> list[st
 
 
 @needs_machine_code
-def test_no_kernel_spills_more_than_is_known() -> None:
+def test_no_kernel_spills() -> None:
     found = usages()
     assert len({u.architecture for u in found}) >= 1 and len(found) > 100
-    assert not too_much(found), MEND
+    assert not in_local_memory(found)
 
 
 @needs_machine_code
@@ -67,15 +65,7 @@ arch = sm_90
 
 @pytest.mark.parametrize(("stack", "local", "faults"), [(0, 0, 0), (8, 0, 1), (0, 16, 1)])
 def test_a_spill_is_seen(stack: int, local: int, faults: int) -> None:
-    assert len(too_much(parse_usages(USAGE.format(stack=stack, local=local)))) == faults
-
-
-def test_a_known_spill_may_not_grow() -> None:
-    part, known = next(iter(STACK.items()))
-    architecture, stack = max(known.items(), key=lambda item: item[1])
-    usage = Usage(architecture, f"_ZN3gcl17{part}EvT_", 255, stack, 0)
-    assert not too_much((usage,)) and too_much((replace(usage, stack=usage.stack + 8),))
-    assert not too_much((replace(usage, architecture="sm_123", stack=max(known.values())),))
+    assert len(in_local_memory(parse_usages(USAGE.format(stack=stack, local=local)))) == faults
 
 
 def test_a_narrow_load_is_seen() -> None:

@@ -12,7 +12,8 @@ namespace gcl {
 // that is not there. What is needed of memory is asked for together: there is one block a row, which waits for little else.
 template <class T, class S>
 __device__ void prepare_row(const GclParams<T>& q, const NceParams<T>& p, int64_t b) {
-  constexpr int kFlight = 2;  // columns of a thread at once: all of 2,048 with 1,024 threads
+  // Columns of a thread at once: all of 2,048 with 1,024 threads, which leave it 64 registers.
+  constexpr int kFlight = sizeof(T) == 8 ? 1 : 2;
   __shared__ double room[3 * kMostWarps];
   const int64_t index = q.index[b], t = threadIdx.x, threads = blockDim.x;
   const T *photo = q.photo + b * p.dim, *view = q.view + b * p.dim;
@@ -143,7 +144,7 @@ __device__ void write_terms(const GclParams<T>& q, const NceParams<T>& p) {
 
 // Blocks: one for the terms, one for each row of the batch that moves its row of the bank (none without u.bank), the gradients'.
 template <class T, class S>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void GCL_LAUNCH_BOUNDS(kRowThreads, 2)
     gcl_finish_kernel(GclParams<T> q, NceParams<T> p, UpdateParams<T> u, int64_t slices) {
   const int64_t moves = u.bank != nullptr ? p.batch : 0, block = blockIdx.x;
   if (block == 0) write_terms(q, p);

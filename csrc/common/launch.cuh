@@ -5,6 +5,9 @@
 //   GCL_FILL_BYTES(pointer, byte, count, stream)             memset in stream order
 //   GCL_DYNAMIC_SHARED(T, name)                              in a kernel: its dynamic shared memory as T* name
 //   GCL_ALLOW_SHARED(kernel, bytes)                          before a launch that needs more than 48 KiB of it
+//   GCL_LAUNCH_BOUNDS(threads, blocks)                       __launch_bounds__ with room for `blocks` blocks; on sm_90 it names
+//                                                            threads alone. Without a number of blocks ptxas may spill registers
+//                                                            to fit one block more, which it does elsewhere, not on sm_90
 //   gcl::load_relaxed(address)                               in a kernel: a number that others update atomically meanwhile
 //   GCL_EACH_ITEM(i, count)                                  in a kernel: a loop over the items of this thread, by grid stride
 //   GCL_EACH_WARP(i, count)                                  the same of this warp; blocks have whole warps
@@ -24,6 +27,12 @@ using GclStream = cudaStream_t;
   T* const name = reinterpret_cast<T*>(gcl_shared_bytes)
 #define GCL_ALLOW_SHARED(kernel, bytes) \
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))
+#endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+#define GCL_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads)
+#else
+#define GCL_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #endif
 
 #define GCL_EACH_ITEM(i, count)                                                                                             \
@@ -87,6 +96,14 @@ GCL_HD T* whole_address(T* address) {
   __builtin_assume(__isGlobal(address));
 #endif
   return address;
+}
+
+// In a loop: `number`, so that what is made of it takes no register from turn to turn. From sm_90 on there are enough.
+GCL_HD int32_t made_anew(int32_t number) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
 }
 
 // Blocks for one thread per item.

@@ -168,7 +168,7 @@ class RowList<T, 0> {
 };
 
 template <class T, int kSlots>
-__global__ void __launch_bounds__(kThreads) knn_update_kernel(KnnParams<T> p) {
+__global__ void GCL_LAUNCH_BOUNDS(kThreads, sizeof(T) == 8 ? 4 : 6) knn_update_kernel(KnnParams<T> p) {
   const int lane = static_cast<int>(threadIdx.x % kWarpLanes);
   const int64_t warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpLanes;
   for (int64_t r = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpLanes; r < p.height; r += warps) {

@@ -59,10 +59,11 @@ struct StripCanvas {
   }
 };
 
-// False only where no corner's row, snapped, can make the face cover a centre of the strip. NaN is left to load_triangle.
+// False only where no corner's row, snapped, can make the face cover a centre of the strip: those are half a pixel inside. NaN is
+// left to load_triangle.
 template <class Index>
 __device__ bool may_touch(const Mesh<Index>& mesh, const Window& window, int32_t f) {
-  const float top = static_cast<float>(window.row0), bottom = static_cast<float>(window.row1);  // centres are half a pixel inside
+  const auto top = static_cast<float>(made_anew(window.row0)), bottom = static_cast<float>(made_anew(window.row1));
   const Index* const face = mesh.faces + 3 * int64_t{f};
   VertexNumber<Index> v[3];
   bool named = true, above = true, below = true;
