@@ -68,6 +68,7 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
       " -> (Tensor columns, Tensor values)");
   m.def("dbscan_roots(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> Tensor");
   m.def("dbscan_labels(Tensor indptr, Tensor indices, Tensor values, float eps, Tensor core_label) -> Tensor");
+  m.def("mutual_walk(Tensor bank, Tensor index, Tensor order, Tensor near, Tensor reach) -> Tensor");
   m.def("interpolate(Tensor attributes, Tensor faces, Tensor face_id, Tensor bary) -> Tensor");
   m.def(
       "interpolate_backward(Tensor grad_out, Tensor attributes, Tensor faces, Tensor face_id, Tensor bary, Tensor entry_order,"

@@ -1,4 +1,4 @@
-"""Between host and GPU without either waiting: tensors sent ahead, and a number asked for before it is needed."""
+"""From host to GPU without either waiting."""
 
 from __future__ import annotations
 
@@ -11,24 +11,3 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-class Asked:
-    """A tensor of a GPU whose numbers the host will want: the copy is queued now and waited for in `get`.
-
-    What is queued in between keeps the GPU busy while the host waits, as it would not if the number were read in its place.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._host = tensor
-        self._done: torch.cuda.Event | None = None
-        if tensor.device.type == "cuda":
-            self._host = tensor.to("cpu", non_blocking=True)  # torch takes pinned memory for it
-            self._done = torch.cuda.Event()
-            self._done.record(torch.cuda.current_stream(tensor.device))
-
-    def get(self) -> Tensor:
-        """The numbers on the CPU."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._host

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gcl_fast import ops
 from gcl_fast.ops import _knn_halves, camera, centroids
+from gcl_fast.ops._walk import mutual_walk
 from gcl_fast.ops.rasterize import Method
 from tests.toy_meshes import WEAK, ellipsoid
 
@@ -276,6 +277,16 @@ def dbscan(t: Tensors) -> Tensors:
     return {"labels": ops.dbscan(distance, 0.6, 3)}
 
 
+def walk(t: Tensors) -> Tensors:
+    """What MLC asks for its labels."""
+    x = torch.nn.functional.normalize(t["x"], dim=1)
+    index = torch.arange(0, len(x), 5, device=x.device)
+    similarity = (x[index] @ x.T).scatter_(1, index[:, None], torch.inf)
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    near = (similarity > 0.3).sum(1)
+    return {"steps": mutual_walk(x, index, order, near, near)}
+
+
 def knn(t: Tensors) -> Tensors:
     found = ops.knn(t["x"], 7)
     return {"similarity": found.similarity, "own": found.index[:, :1].contiguous()}
@@ -347,6 +358,7 @@ CASES = (
     Case("jaccard_distance", crowd, jaccard, frozenset({"indptr", "indices"}), FLOAT32, SIZES, "of features"),
     Case("dbscan", graph, dbscan, frozenset({"labels"}), waits=RANGE),
     Case("dbscan", chain, dbscan, frozenset({"labels"}), waits=RANGE, variant="a chain"),
+    Case("knn", crowd, walk, frozenset({"steps"}), variant="how far neighbours are mutual"),
     Case("rank_metrics", gallery, rank, near=1e-12, waits=HOST),
     Case("rank_metrics_from_distances", gallery, rank_distances, near=1e-12, waits=HOST),
     Case("rerank", gallery, rerank, near=1e-9, waits=HOST),

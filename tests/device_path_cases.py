@@ -19,13 +19,11 @@ from gcl_fast.models import IdentityEncoder
 from gcl_fast.ops.ranking import nearest_columns
 from gcl_fast.pseudo_labels import centroids, cluster, eps_by_rho
 from gcl_fast.records import Batch, Record
-from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import ClusterContrastStage, cluster_means, means_of_rows
 from gcl_fast.stages.warmup.jvtc import JVTCStage
 from gcl_fast.stages.warmup.mlc import MLCStage
-from gcl_fast.stages.warmup.multilabel import LabelWalk
+from gcl_fast.stages.warmup.multilabel import multi_labels
 from gcl_fast.stages.warmup.recordings import labels_by_rule
-from gcl_fast.transfer import Asked
 from tests.pretended_gpu import GPU, GpuTensor, on_cpu, on_gpu, pretended_gpu
 from tests.stage_data import StageData
 from tests.test_evaluation import Encoder, Images, images, shots
@@ -163,8 +161,10 @@ def test_multi_labels_on_a_gpu_are_those_of_the_cpu(gpu, walk):
     bank = F.normalize(torch.randn(90, 8, generator=torch.Generator().manual_seed(3)) + 1.2, dim=1)
     index = torch.tensor([0, 5, 89, 5])
     for threshold in (0.2, 0.6, 0.95):  # the walks take several rounds, one, none
-        want = LabelWalk(bank, index, threshold, 10, walk).positive()
-        got = LabelWalk(on_gpu(bank), on_gpu(index), threshold, 10, walk).positive()
+        want = multi_labels(bank, index, threshold, 10, walk)
+        gpu.clear()
+        got = multi_labels(on_gpu(bank), on_gpu(index), threshold, 10, walk)
+        assert not gpu.reads
         assert got.device == GPU
         assert torch.equal(on_cpu(got), want)
 
@@ -309,20 +309,6 @@ def test_a_camera_whose_images_are_all_outliers_is_no_error():
     rule = from_dict(JVTCConfig, {"cluster": {"k1": 4, "k2": 1, "eps": 0.5, "rho": None, "min_samples": 3}})
     joint, visual = labels_by_rule(x, cameras, frames, rule)
     assert (visual.labels[:16] >= 0).all() and visual.labels[16] == -1 and joint.num_clusters > 1
-
-
-def test_mlc_waits_once_a_step_behind_its_networks(gpu, monkeypatch):
-    """The one number of a walk that sixteen neighbours end: asked for before the networks' forward pass is queued, read after."""
-    stage = warmup(MLCStage, mlc={"batch_size": 8, "threshold": 0.3, "min_neighbors": 3})
-    stage.single_label, stage.momentum = False, 0.5
-    first, second = warmup_batches()
-    stage.step(first, 0)
-    events, feature, get = [], stage.feature, Asked.get
-    monkeypatch.setattr(stage, "feature", lambda batch: (events.append("networks"), feature(batch))[1])
-    monkeypatch.setattr(multilabel, "Asked", lambda tensor: (events.append("asked"), Asked(tensor))[1])
-    monkeypatch.setattr(Asked, "get", lambda self: (events.append("read"), get(self))[1])
-    stage.step(second, 1)
-    assert events[:3] == ["asked", "networks", "read"] and events.count("read") == 1
 
 
 def test_products_are_exact_whatever_the_program_asks(monkeypatch):

@@ -46,6 +46,8 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
     graph = _jaccard.distances(_jaccard.Overlapping(matrix, holders))
     core_label = torch.zeros(40, dtype=torch.int64, device=device)
     nobody, none = core_label[:0], x[:0, 0]
+    nearest = (x[:5] @ x.T).sort(dim=1, descending=True, stable=True).indices
+    near_and_reach = torch.full((5,), 20, device=device), torch.full((5,), 9, device=device)
     lists = x.new_full((40, 4), -torch.inf), torch.full((40, 4), 99, device=device)
     operators = [
         ("knn_update_", (x @ x.T, nobody, 0, 0, none, nobody, nobody, nobody, *lists)),
@@ -63,6 +65,7 @@ def calls(device: torch.device, dtype: torch.dtype = torch.float32) -> list[tupl
         ("pack_rows", (graph.indptr, graph.indptr, graph.indices, graph.values, len(graph.values))),
         ("dbscan_roots", (*graph, 0.5, 3)),
         ("dbscan_labels", (*graph, 0.5, core_label)),
+        ("mutual_walk", (x, index[:5, 0], nearest, *near_and_reach)),
     ]
     if dtype == torch.float32:
         score, bound = similarity - 0.1, x.new_full((40,), 0.11)

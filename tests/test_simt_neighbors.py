@@ -369,3 +369,23 @@ def test_a_row_without_entries_has_no_pairs(order: str) -> None:
     out = emulated("overlap", order, **matrix, **holders, first=0, step=1, results=3, reach=reach, room=begins, slots=128)
     same(out["count"], want[0], "count")
     assert want[0].tolist() == [2, 0, 2]
+
+
+@watched
+@pytest.mark.parametrize(("n", "d", "kind"), [(70, 4, "signs"), (66, 33, "crowd"), (9, 70, "crowd"), (1, 3, "crowd")])
+@every_dtype
+def test_walk(n: int, d: int, kind: str, dtype: torch.dtype, race: bool, order: str) -> None:
+    """Walks of no neighbour, of some, of several rounds; copies; and a row that is not there."""
+    x = (signs(n, d, 3) if kind == "signs" else crowd(n, d, 3)).to(dtype)
+    index = torch.tensor([0, n - 1, n // 2, n // 3, n // 3])
+    similarity = x[index] @ x.T
+    similarity[torch.arange(5), index] = torch.inf
+    nearest = similarity.sort(dim=1, descending=True, stable=True).indices
+    near, reach = torch.tensor([n, 1, n // 2 + 1, n, 0]), torch.tensor([n, 1, n // 4 + 1, n // 2, n])
+    want = native.mutual_walk(x, index, nearest, near, reach)
+    out = emulated("walk", order, race, bank=x, index=index, nearest=nearest, near=near, reach=reach)
+    same(out["steps"], want, "steps")
+    assert want[0] == n - 1 and want[1] == want[4] == 0 and (n < 60 or 0 < want[2:4].min() < n // 2)
+    nearest[3, min(2, n - 1)] = n  # on the CPU an error
+    out = emulated("walk", order, race, bank=x, index=index, nearest=nearest, near=near, reach=reach)
+    assert out["steps"][3] <= 1 and np.array_equal(np.delete(out["steps"], 3), np.delete(want.numpy(), 3))

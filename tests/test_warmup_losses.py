@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from gcl_fast.config import ClusterConfig
 from gcl_fast.errors import StageError
+from gcl_fast.ops._walk import mutual_walk
 from gcl_fast.pseudo_labels import remove_camera_bias
 from gcl_fast.records import Record
 from gcl_fast.reference import warmup as plain
@@ -21,7 +23,6 @@ from gcl_fast.stages.losses import global_loss, local_loss, mmcl_loss, similarit
 from gcl_fast.stages.warmup import multilabel
 from gcl_fast.stages.warmup.cluster_contrast import cluster_means
 from gcl_fast.stages.warmup.joint_labels import joint_labels, joint_neighbors, visual_labels
-from gcl_fast.stages.warmup.multilabel import LabelWalk
 from gcl_fast.stages.warmup.temporal import IntervalModel, frames_of, interval_model, joint_similarity
 
 
@@ -37,7 +38,13 @@ def grouped_rows(n: int, width: int, groups: int, spread: float, seed: int) -> t
 
 
 def multi_labels(bank, index, *, threshold=0.6, min_neighbors=10, walk="mutual"):
-    return LabelWalk(bank, index, threshold, min_neighbors, walk).positive()
+    """By products, as on the CPU, and by `mutual_walk`, as on a GPU."""
+    ways = []
+    for by_products in (True, False):
+        with mock.patch.object(multilabel, "_on_host", lambda _, way=by_products: way):
+            ways.append(multilabel.multi_labels(bank, index, threshold, min_neighbors, walk))
+    assert torch.equal(*ways)
+    return ways[0]
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,14 +106,20 @@ def test_multi_labels_in_small_blocks(monkeypatch):
     assert multi_labels(bank, index[:0]).shape == (0, 60)
 
 
-def test_ranks_of_both_forms_are_the_same():
-    """By candidates that are met, as on the CPU, and of all alike, as on a GPU; also of rows not yet seen, and of copies."""
-    bank = grouped_rows(30, 5, 4, 0.3, 2)
+@pytest.mark.parametrize("reach", [1, 4, 12, 30])
+def test_the_walk_of_both_forms_is_the_same(reach):
+    """Also of rows not yet seen, and of copies."""
+    bank = (grouped_rows(30, 5, 4, 0.3, 2) * 8).round() / 8
     bank[7], bank[8] = 0, bank[3]
-    candidate, query = (part.flatten() for part in torch.meshgrid(torch.arange(30), torch.arange(30), indexing="ij"))
-    ranks = multilabel._ranks(bank, candidate, query)
-    assert torch.equal(ranks, multilabel._rank(bank, candidate, query))
-    assert not ranks[candidate == query].any()
+    index = torch.arange(30)
+    similarity = (bank @ bank.T).fill_diagonal_(torch.inf)
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    given = bank, index, order, torch.arange(30), torch.full((30,), reach)
+    steps = mutual_walk(*given)
+    assert torch.equal(steps, multilabel._walk_by_products(*given))
+    assert (steps <= torch.arange(30).sub(1).clamp(min=0)).all() and bool(steps.any()) == (reach > 1)
+    if reach == 30:
+        assert steps[1:].tolist() == list(range(29))
 
 
 def test_rows_not_yet_seen_have_only_themselves():

@@ -17,7 +17,7 @@ def _ranked(similarity: Tensor, row: int) -> list[int]:
 
 
 def multi_labels(bank: Tensor, index: Tensor, *, threshold: float = 0.6, min_neighbors: int = 10, walk: str = "mutual") -> Tensor:
-    """MMCL's positives of memory rows: see `gcl_fast.stages.warmup.multilabel.LabelWalk`. [B, N] bool."""
+    """MMCL's positives of memory rows: see `gcl_fast.stages.warmup.multilabel.multi_labels`. [B, N] bool."""
     similarity, total = bank @ bank.T, len(bank)
     positive = torch.zeros(len(index), total, dtype=torch.bool)
     for b, query in enumerate(index.tolist()):

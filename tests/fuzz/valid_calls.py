@@ -13,6 +13,7 @@ from gcl_fast import compat, ops
 from gcl_fast.ops._jaccard import _packed as packed
 from gcl_fast.ops._knn_halves import nearest_by_halves
 from gcl_fast.ops._rows import normalised
+from gcl_fast.ops._walk import mutual_walk
 
 SIZES = (0, 0, 1, 1, 2, 3, 5, 17, 33)
 METHODS = ("auto", "plain", "fused")  # to draw
@@ -213,6 +214,20 @@ def dbscan(draw: Draw) -> Call:
     return Call("dbscan", labels, [distance.indptr, distance.indices, distance.values, 0.5, 1 + draw.below(3)])
 
 
+def walk(draw: Draw) -> Call:
+    """How far the neighbours of rows have them among their own: what labels of MLC ask on a GPU."""
+
+    def work(features: Tensor, k: int) -> Tensor:
+        ops.knn(features, k, backend="torch")  # says what is wrong with them
+        rows = normalised("knn", "features", features)
+        order = (rows @ rows.T).fill_diagonal_(torch.inf).sort(dim=1, descending=True, stable=True).indices
+        near = torch.full((len(rows),), k)
+        return mutual_walk(rows, torch.arange(len(rows)), order, near, near)
+
+    rows = draw.size()
+    return Call("mutual_walk", work, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(9))])
+
+
 def _ids(draw: Draw) -> tuple[int, int, list[Tensor]]:
     query, gallery = draw.size(), draw.size()
     return query, gallery, [draw.rows(4, query), draw.rows(4, gallery), draw.rows(3, query), draw.rows(3, gallery)]
@@ -304,6 +319,7 @@ CALLS: tuple[Callable[[Draw], Call], ...] = (
     packed_rows,
     jaccard_distance,
     dbscan,
+    walk,
     rank_metrics,
     rank_metrics_from_distances,
     rerank,

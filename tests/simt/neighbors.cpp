@@ -6,6 +6,7 @@
 #include "neighbors/jaccard_kernels.cuh"
 #include "neighbors/knn_kernels.cuh"
 #include "neighbors/overlap_kernels.cuh"
+#include "neighbors/walk_kernels.cuh"
 
 namespace {
 
@@ -246,6 +247,20 @@ void labels(Case& c) {
   gcl::launch_dbscan_labels(p, GclStream{});
 }
 
+template <class T>
+void walk(Case& c) {
+  gcl::WalkParams<T> p{};
+  p.bank = c.input<T>("bank");
+  p.index = c.input<int64_t>("index");
+  p.order = c.input<int64_t>("nearest");
+  p.near = c.input<int64_t>("near"), p.reach = c.input<int64_t>("reach");
+  p.batch = c.size("index", 0), p.total = c.size("bank", 0), p.dim = c.size("bank", 1);
+  p.steps = c.output<int64_t>("steps", {p.batch});
+  p.walking = reinterpret_cast<bool*>(c.output<uint8_t>("walking", {p.batch}));
+  p.before = c.output<int32_t>("before", {p.batch, p.total});
+  gcl::launch_walk(p, GclStream{});
+}
+
 // By the type of the named array.
 #define BY_TYPE(name, run) [](Case& c) { simt::with_real(c, name, [&](auto real) { run<decltype(real)>(c); }); }
 
@@ -267,5 +282,6 @@ int main(int argc, char** argv) {
                       {"mean", BY_TYPE("values", mean)},
                       {"overlap", BY_TYPE("values", overlap)},
                       {"roots", BY_TYPE("values", roots)},
-                      {"labels", BY_TYPE("values", labels)}});
+                      {"labels", BY_TYPE("values", labels)},
+                      {"walk", BY_TYPE("bank", walk)}});
 }

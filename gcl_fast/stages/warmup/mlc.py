@@ -20,7 +20,7 @@ from gcl_fast.records import Batch
 from gcl_fast.stages.losses import mmcl_loss, similarities
 from gcl_fast.stages.training_data import TrainingData
 from gcl_fast.stages.warmup.memory_stage import MemoryStage
-from gcl_fast.stages.warmup.multilabel import LabelWalk
+from gcl_fast.stages.warmup.multilabel import multi_labels
 from gcl_fast.stages.warmup.warmup_stage import Continuation
 
 
@@ -37,7 +37,6 @@ class MLCStage(MemoryStage):
     ) -> None:
         super().__init__(config, config.stage1.mlc, encoder, data, continuation)
         self.rule = config.stage1.mlc
-        self.step_graph = False  # the walk of the labels asks how far it has come
         if self.rule.freeze_norm_bias:
             encoder.freeze_norm_bias()
         self.momentum, self.single_label = 0.0, True
@@ -59,11 +58,11 @@ class MLCStage(MemoryStage):
     def update(self, batch: Batch, drawn: None) -> dict[str, Tensor]:
         del drawn
         rule, index = self.rule, self.owner[batch.index]  # [B]
-        # Begun before the networks, ended after: they keep a GPU busy while the host waits for the first round of the walk.
-        labels = None if self.single_label else LabelWalk(self.bank, index, rule.threshold, rule.min_neighbors, rule.walk)
         feature = self.feature(batch)  # [B, D]
-        alone = index[:, None] == torch.arange(self.num_images, device=index.device)  # [B, N]
-        positive = alone if labels is None else labels.positive()
+        if self.single_label:
+            positive = index[:, None] == torch.arange(self.num_images, device=index.device)  # [B, N]
+        else:
+            positive = multi_labels(self.bank, index, rule.threshold, rule.min_neighbors, rule.walk)
         pulled, pushed = mmcl_loss(
             similarities(feature, self.bank), positive, positive_weight=rule.positive_weight, hard_share=rule.hard_share
         )

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from gcl_fast.ops._products import exact_product
-from gcl_fast.transfer import Asked
+from gcl_fast.ops._walk import mutual_walk
 
 BLOCK = 1 << 24  # similarities alive at once
-FIRST_STEPS = 16  # candidates of each query looked at in the first go; doubled from go to go
+FIRST_STEPS = 16  # neighbours of each query looked at in the first go; doubled from go to go
 
 
-class LabelWalk:
-    """Positives of each query among the memory rows: made, the walk's first round is queued at once; `positive` gives the labels.
-    Deterministic.
+@torch.no_grad()
+def multi_labels(
+    bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, walk: Literal["released", "mutual"]
+) -> Tensor:
+    """Positives of each query among the memory rows: [B, N] bool. Deterministic; on a GPU nothing is read on the host.
 
     Arguments:
         bank: [N, D], L2-normalised.
@@ -28,112 +30,41 @@ class LabelWalk:
 
     A query's neighbours are walked from the nearest (itself first; the lower row wins a tie), and the walk stops at the first
     whose own t nearest do not hold the query. Positives are those before it, the first n of them at most; itself always. Memory:
-    B x N, and blocks of similarities of the candidates that the walks reach; never N x N.
-
-    On a GPU each round asks of all queries alike for so many neighbours, reached or not, so that no size depends on data; whether
-    any walk goes on is asked for with the round and read in `positive`; then there is another, of twice as many.
+    B x N, and on the CPU blocks of similarities of the neighbours that the walks reach; never N x N.
 
     Source: Wang and Zhang, CVPR 2020, eq. 3-5.
     """
-
-    def __init__(
-        self, bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, walk: Literal["released", "mutual"]
-    ) -> None:
-        self.bank, self.index, self.released = bank, index, walk == "released"
-        self.threshold, self.min_neighbors = threshold, min_neighbors
-        self.on_host = bank.device.type == "cpu"
-        if not self.on_host:
-            self._begin()
-
-    @torch.no_grad()
-    def positive(self) -> Tensor:
-        """[B, N] bool."""
-        if self.on_host:
-            return _walked(self.bank, self.index, self.threshold, self.min_neighbors, self.released)
-        while self.stop < len(self.bank) and bool(self.more.get()):
-            self._round()
-        return self._positive
-
-    @torch.no_grad()
-    def _begin(self) -> None:
-        bank, index, total = self.bank, self.index, len(self.bank)
-        similarity = exact_product(bank[index], bank)  # [B, N]
-        similarity.scatter_(1, index[:, None], torch.inf)  # itself first
-        self.near = (similarity > self.threshold).sum(1)  # [B], itself counted
-        self.reach = self.near.clamp_min(self.min_neighbors).clamp_max(total)  # [B] t
-        self.order = similarity.sort(dim=1, descending=True, stable=True).indices  # [B, N]
-        self.walking = torch.ones_like(self.near, dtype=torch.bool)
-        self._positive = torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, index[:, None], True)
-        if self.released:  # the nearest other row
-            self._add(slice(1, 2), (self.near > 1)[:, None])
-        self.stop, self.steps = 1, FIRST_STEPS
-        self._round()
-
-    def _add(self, places: slice, chosen: Tensor) -> None:
-        """Make those of the neighbours at these places positive that are chosen [B, places]."""
-        rows = self.order[:, places]
-        self._positive.scatter_(1, rows, self._positive.gather(1, rows) | chosen)
-
-    def _round(self) -> None:
-        start, self.stop = self.stop, min(self.stop + self.steps, len(self.bank))
-        places = slice(start, self.stop)
-        turn = torch.arange(start, self.stop, device=self.bank.device)
-        asked = self.walking[:, None] & (turn < self.near[:, None])  # [B, steps]
-        query = self.index[:, None].expand_as(asked).reshape(-1)
-        rank = _ranks(self.bank, self.order[:, places].reshape(-1), query).view_as(asked)
-        passed = (rank < self.reach[:, None] + self.released) | ~asked
-        self._add(places, passed.cumprod(1).bool() & asked)  # no stop up to here
-        self.walking &= passed.all(1) & (self.near > self.stop)
-        self.more, self.steps = Asked(self.walking.any()), 2 * self.steps
-
-
-def _walked(bank: Tensor, index: Tensor, threshold: float, min_neighbors: int, released: bool) -> Tensor:
-    """The walk on the CPU, of the neighbours alone that it reaches."""
-    batch, total = len(index), len(bank)
+    total, released = len(bank), walk == "released"
     similarity = exact_product(bank[index], bank)  # [B, N]
     similarity.scatter_(1, index[:, None], torch.inf)  # itself first
     near = (similarity > threshold).sum(1)  # [B], itself counted
-    reach = near.clamp_min(min_neighbors).clamp_max(total)  # [B] t
-    positive = torch.zeros(batch, total, dtype=torch.bool, device=bank.device)
-    positive.scatter_(1, index[:, None], True)
-    limit = int(near.max()) if batch else 0  # no walk need go further
-    if limit <= 1:
-        return positive
-    _, order = similarity.sort(dim=1, descending=True, stable=True)
-    order = order[:, :limit]  # [B, limit]
-    walking = torch.ones(batch, dtype=torch.bool, device=bank.device)
-    start, steps = 1, FIRST_STEPS
-    while start < limit:
-        stop = min(start + steps, limit)
-        turn = torch.arange(start, stop, device=bank.device)
-        asked = walking[:, None] & (turn[None] < near[:, None])  # [B, steps]
-        if not bool(asked.any()):
-            break
-        query, column = asked.nonzero(as_tuple=True)
-        candidate = order[query, start + column]  # [P]
-        mutual = torch.zeros_like(asked)
-        mutual[query, column] = _rank(bank, candidate, index[query]) < reach[query] + released
-        reached = (mutual | ~asked).cumprod(1).bool() & asked  # no stop up to here
-        row, column = reached.nonzero(as_tuple=True)
-        positive[row, order[row, start + column]] = True
-        walking &= (mutual | ~asked).all(1) & (near > stop)
-        start, steps = stop, 2 * steps
-    if released:
-        query = (near > 1).nonzero().flatten()
-        positive[query, order[query, 1]] = True
-    return positive
+    reach = near.clamp_min(min_neighbors).clamp_max(total) + released  # [B] t
+    order = similarity.sort(dim=1, descending=True, stable=True).indices  # [B, N]
+    steps = (_walk_by_products if _on_host(bank) else mutual_walk)(bank, index, order, near, reach)
+    if released:  # the nearest other row
+        steps = steps.maximum((near > 1).long())
+    counted = torch.arange(total, device=bank.device) <= steps[:, None]
+    return torch.zeros_like(counted).scatter_(1, order, counted)
 
 
-def _ranks(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:
-    """`_rank` without a size that depends on data."""
-    columns = torch.arange(len(bank), device=bank.device)
-    ranks = []
-    for rows, asking in zip(*(torch.split(t, max(1, BLOCK // len(bank))) for t in (candidate, query)), strict=True):
-        block = exact_product(bank[rows], bank)  # [p, N]
-        block.scatter_(1, rows[:, None], torch.inf)
-        own = block.gather(1, asking[:, None])  # [p, 1]
-        ranks.append(((block > own) | ((block == own) & (columns < asking[:, None]))).sum(1))
-    return torch.cat(ranks) if ranks else query.new_zeros(0)
+def _on_host(bank: Tensor) -> bool:
+    return bank.device.type == "cpu"
+
+
+def _walk_by_products(bank: Tensor, index: Tensor, order: Tensor, near: Tensor, reach: Tensor) -> Tensor:
+    """`mutual_walk` for the CPU, whose matrix product is faster there: a neighbour of several queries is multiplied once."""
+    steps, walking = torch.zeros_like(index), near > 1  # [B]
+    start, size = 1, FIRST_STEPS
+    while bool(walking.any()):
+        turn = torch.arange(start, min(start + size, len(bank)))
+        query, column = (walking[:, None] & (turn < near[:, None])).nonzero(as_tuple=True)
+        held = torch.zeros(len(index), len(turn), dtype=torch.bool)
+        held[query, column] = _rank(bank, order[query, start + column], index[query]) < reach[query]
+        run = held.long().cumprod(1).sum(1)  # up to the first that does not hold its query
+        steps += run
+        walking &= (run == len(turn)) & (near > start + size)
+        start, size = start + size, 2 * size
+    return steps
 
 
 def _rank(bank: Tensor, candidate: Tensor, query: Tensor) -> Tensor:
