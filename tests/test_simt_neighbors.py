@@ -372,8 +372,15 @@ def test_a_row_without_entries_has_no_pairs(order: str) -> None:
 
 
 @watched
-@pytest.mark.parametrize(("n", "d", "kind"), [(70, 4, "signs"), (66, 33, "crowd"), (9, 70, "crowd"), (1, 3, "crowd")])
-@every_dtype
+@pytest.mark.parametrize(
+    ("n", "d", "kind", "dtype"),
+    [
+        (70, 4, "signs", torch.float32),
+        (66, 33, "crowd", torch.float64),
+        (9, 70, "crowd", torch.float32),
+        (1, 3, "crowd", torch.float64),
+    ],
+)
 def test_walk(n: int, d: int, kind: str, dtype: torch.dtype, race: bool, order: str) -> None:
     """Walks of no neighbour, of some, of several rounds; copies; and a row that is not there."""
     x = (signs(n, d, 3) if kind == "signs" else crowd(n, d, 3)).to(dtype)

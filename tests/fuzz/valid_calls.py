@@ -140,7 +140,10 @@ def gcl_memory_loss(draw: Draw) -> Call:
 
 def gcl_memory_step(draw: Draw) -> Call:
     loss = gcl_memory_loss(draw)
-    return Call("gcl_memory_step_", ops.gcl_memory_step_, loss.args, {**loss.kwargs, "momentum": 0.2})
+    arguments = loss.args
+    if draw.chance(0.5):  # of the types that a training step has: one op takes them
+        arguments = [a.float().contiguous() if a.is_floating_point() else a.long() for a in arguments]
+    return Call("gcl_memory_step_", ops.gcl_memory_step_, arguments, {**loss.kwargs, "momentum": 0.2})
 
 
 def bank_update(draw: Draw) -> Call:
@@ -221,8 +224,8 @@ def walk(draw: Draw) -> Call:
         ops.knn(features, k, backend="torch")  # says what is wrong with them
         rows = normalised("knn", "features", features)
         order = (rows @ rows.T).fill_diagonal_(torch.inf).sort(dim=1, descending=True, stable=True).indices
-        near = torch.full((len(rows),), k)
-        return mutual_walk(rows, torch.arange(len(rows)), order, near, near)
+        index = torch.arange(len(rows), device=rows.device)
+        return mutual_walk(rows, index, order, torch.full_like(index, k), torch.full_like(index, k))
 
     rows = draw.size()
     return Call("mutual_walk", work, [draw.real(rows, draw.size()), min(rows, 1 + draw.below(9))])
