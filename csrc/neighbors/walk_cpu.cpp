@@ -30,7 +30,7 @@ struct WalkCpu : CpuBackend {
         const T own = product(row, p.bank + q * p.dim, p.dim);
         int64_t before = 0;
         for (int64_t n = 0; n < p.total; ++n) {
-          before += n != c && n != q && is_nearer(product(row, p.bank + n * p.dim, p.dim), n, own, q);
+          before += n != c && n != q && comes_before(product(row, p.bank + n * p.dim, p.dim), n, own, q);
         }
         if (!is_held(before, p.reach[b])) break;
       }

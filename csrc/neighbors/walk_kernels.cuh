@@ -79,7 +79,7 @@ __device__ void count_tile(const WalkParams<T>& p, int64_t b, int64_t place, int
     for (int r = 0; r < kRowsOfThread; ++r) {
       const int at = first_row + r * kRowsApart;
       const int64_t n = row_at(at);
-      before += at > 0 && n < p.total && n != c && n != q && is_nearer(sum[m][r], n, own[mine], q);
+      before += at > 0 && n < p.total && n != c && n != q && comes_before(sum[m][r], n, own[mine], q);
     }
     if (before > 0) atomicAdd(&counted[mine], before);
   }

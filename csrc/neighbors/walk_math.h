@@ -1,18 +1,12 @@
 // Products of the walk and what they say, for host and device.
 #pragma once
 
-#include "common/device.h"
+#include "neighbors/knn_math.h"
 #include "neighbors/walk.h"
 
 namespace gcl {
 
 constexpr int kWalkPart = 32;  // numbers of a row whose products are added by themselves
-
-// Whether row n, whose product with a neighbour is `value`, is nearer to it than row q, whose product is `own`.
-template <class T>
-GCL_HD bool is_nearer(T value, int64_t n, T own, int64_t q) {
-  return value > own || (value == own && n < q);
-}
 
 // Whether a neighbour has row q among its nearest: `before` others are nearer, and the neighbour itself.
 GCL_HD bool is_held(int64_t before, int64_t reach) { return before + 1 < reach; }
