@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from tests.test_neighbors import crowd, ranking, sparse
 from tests.threads import threads
 
 native = torch.ops.gcl_fast
+ROOT = Path(__file__).resolve().parents[1]
 
 
 COPYING = ("best_candidates", "neighbor_faults", "graph_faults", "pack_rows")
@@ -94,6 +98,16 @@ def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     tests = ("test_schema", "test_faketensor")  # nothing here has a gradient
     for name, arguments in calls(device, dtype):
         torch.library.opcheck(getattr(native, name).default, arguments, test_utils=tests)
+
+
+def test_the_walk_is_registered_with_the_other_ops() -> None:
+    """Not only where MLC's stage was imported."""
+    code = """import torch, gcl_fast.ops
+walk = torch.ops.gcl_fast.mutual_walk
+b, one = torch.ones(3, 2, device="meta"), torch.ones(1, dtype=torch.int64, device="meta")
+print(walk(b, one, one.expand(1, 3), one, one).shape)"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "torch.Size([1])"
 
 
 @pytest.mark.parametrize("at", [2, 3])

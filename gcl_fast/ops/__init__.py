@@ -3,6 +3,7 @@ with torch; result types and `IndexRangeError` come from `gcl_fast._op_types`.""
 
 from gcl_fast._op_types import IndexRangeError, MeshFlow, MeshWarp, Neighbors, RankMetrics, Rasterized, SparseDistance
 from gcl_fast.ops import _negated as _negated
+from gcl_fast.ops import _walk as _walk
 from gcl_fast.ops.bank import bank_nce, bank_update_, draw_positives, gcl_memory_loss, gcl_memory_step_
 from gcl_fast.ops.interpolate import interpolate
 from gcl_fast.ops.neighbors import dbscan, jaccard_distance, knn
